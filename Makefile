@@ -1,0 +1,57 @@
+# Shopkeeper. `make help` lists what there is to make.
+#
+# Everything is built in one profile, release: the tests, the demo and the benchmarks then share every compiled crate.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+TORCH ?= cpu
+DATA ?=
+ONCE ?=
+export TORCH DATA ONCE
+
+CARGO ?= cargo
+export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help demo build libtorch test tools fmt lint doc proto-lint deny unit clean
+
+help: ## Say what can be made
+	@echo 'make TARGET [TORCH=cpu|cuda] [DATA=FILE] [ONCE=1]'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
+
+demo: build ## Train on a sample shop (or DATA=FILE), serve, ask each service a question; ONCE=1 stops after the answers
+	@deploy/demo.sh
+
+build: libtorch ## Compile everything; fetches libtorch (TORCH=cuda for GPUs) the first time
+	$(CARGO) build --release --locked --workspace --bins
+
+libtorch: ## Put libtorch into .libtorch
+	@deploy/libtorch.sh
+
+test: tools libtorch fmt lint doc proto-lint deny unit ## Install what tests need and run all that CI runs
+
+tools: ## Install what tests need: Redis, a Python gRPC client, buf, cargo-deny
+	@deploy/test-tools.sh
+
+fmt: ## Check the formatting
+	$(CARGO) fmt --all --check
+
+lint: libtorch ## Run clippy, warnings are errors
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+doc: libtorch ## Build the API documentation, warnings are errors
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps --lib --quiet
+
+proto-lint: ## Lint the .proto files
+	buf lint
+
+deny: ## Check licences, sources and bans of dependencies; advisories too where their database can be had
+	deploy/deny.sh
+
+unit: build ## Run all Rust tests: unit, property, integration, end to end
+	$(CARGO) test --release --locked --workspace
+
+clean: ## Remove what was built and installed here
+	rm -rf target .libtorch .tools demo

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# A whole shop in one go: transactions, models, services, and a question to each of them.
+#
+#   DATA=FILE   transactions of your own in place of the sample shop's
+#   ONCE=1      stop after the answers instead of serving on
+#   LISTEN=ADDR where to serve, 127.0.0.1:50050 unless said otherwise
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bin=${CARGO_TARGET_DIR:-target}/release
+listen=${LISTEN:-127.0.0.1:50050}
+home=demo
+mkdir -p "$home"
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+deploy/test-tools.sh python
+
+data=${DATA:-}
+if [ -z "$data" ]; then
+    data=$home/transactions.csv
+    say "A sample shop"
+    "$bin/trainer" synth --output "$data"
+fi
+
+say "Training on $data"
+"$bin/trainer" run --input "$data" --lake "$home/lake" --models "$home/models"
+
+say "Serving on $listen"
+"$bin/standalone" --models "$home/models" --lake "$home/lake" --listen "$listen" &
+server=$!
+trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true' EXIT
+
+ask() { PYTHONPATH=.tools/python python3 tests/python/client.py "$listen" "$@"; }
+serving() { ask grpc.health.v1.Health/Check 2>/dev/null | grep -q '"SERVING"'; }
+for _ in $(seq 100); do
+    if serving; then break; fi
+    kill -0 "$server" 2>/dev/null || { echo "demo: the server has stopped" >&2; exit 1; }
+    sleep 0.2
+done
+serving || { echo "demo: the server does not get ready" >&2; exit 1; }
+
+first() { "$bin/trainer" sql --lake "$home/lake" --json "$1" | python3 -c 'import json, sys; print(next(iter(json.load(sys.stdin)[0].values())))'; }
+customer=$(first "SELECT customer_id FROM customers ORDER BY orders DESC, customer_id LIMIT 1")
+product=$(first "SELECT stock_code FROM products ORDER BY customers DESC, stock_code LIMIT 1")
+
+question() { # words method request
+    say "$1"
+    echo "$2 $3"
+    ask "shopkeeper.$2" "$3"
+}
+question "What kind of customer is $customer?" \
+    segmentation.v1.SegmentationService/GetCustomerSegment "{\"customerId\": \"$customer\"}"
+question "What will the shop sell in the next seven days?" \
+    forecast.v1.ForecastService/ForecastSales '{"level": "LEVEL_TOTAL", "frequency": "FREQUENCY_DAILY", "horizon": 7}'
+question "What will $customer buy next?" \
+    recommendation.v1.RecommendationService/RecommendProducts "{\"customerId\": \"$customer\", \"limit\": 3}"
+question "Is $customer about to leave?" \
+    churn.v1.ChurnService/GetChurnRisk "{\"customerId\": \"$customer\"}"
+question "Is a line of 9,999 pieces of $product at 0.01 plausible?" \
+    anomaly.v1.AnomalyService/ScoreTransaction \
+    "{\"transaction\": {\"stockCode\": \"$product\", \"quantity\": 9999, \"unitPrice\": 0.01, \"customerId\": \"$customer\"}}"
+
+if [ -n "${ONCE:-}" ]; then exit 0; fi
+say "Serving on $listen until you press Ctrl-C"
+wait "$server"

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Installs what the tests need and this machine lacks: redis-server, the Python client of the end-to-end tests, buf,
+# cargo-deny. Everything but Debian's packages and cargo-deny goes into .tools/.
+#
+#   deploy/test-tools.sh          all of them
+#   deploy/test-tools.sh python   the Python client alone, which is all that the demo needs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+mkdir -p .tools/bin
+tools=$PWD/.tools
+
+need_debian() { # command package...
+    command -v "$1" >/dev/null && return
+    shift
+    echo "tools: installing $*" >&2
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then as_root=(sudo); fi
+    "${as_root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+wanted=$(sha256sum tests/python/requirements.txt | cut -c1-16)
+if [ "$(cat "$tools/python/stamp" 2>/dev/null || true)" != "$wanted" ]; then
+    echo "tools: installing the Python gRPC client" >&2
+    rm -rf "$tools/python"
+    # Into a folder rather than a virtual environment, which Debian's Python cannot make without python3-venv.
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$tools/python" \
+        --requirement tests/python/requirements.txt
+    printf '%s' "$wanted" >"$tools/python/stamp"
+fi
+if [ "${1:-}" = python ]; then exit 0; fi
+
+need_debian redis-server redis-server
+need_debian g++ g++
+need_debian npm nodejs npm
+need_debian column bsdextrautils
+
+buf=1.75.0
+if [ "$("$tools/bin/buf" --version 2>/dev/null || true)" != "$buf" ]; then
+    echo "tools: installing buf $buf" >&2
+    npm install --silent --no-audit --no-fund --prefix "$tools/npm" "@bufbuild/buf@$buf" >/dev/null 2>&1
+    ln -sf ../npm/node_modules/.bin/buf "$tools/bin/buf"
+fi
+
+deny=0.20.2
+if [ "$(cargo deny --version 2>/dev/null || true)" != "cargo-deny $deny" ]; then
+    echo "tools: compiling cargo-deny $deny (some minutes, once)" >&2
+    CARGO_TARGET_DIR=$tools/cargo-deny-build cargo install --quiet --locked --force "cargo-deny@$deny"
+    rm -rf "$tools/cargo-deny-build"
+fi

@@ -1,0 +1,31 @@
+//! Compiles the .proto files with protox: no protoc needed, nothing generated in git.
+
+use std::{env, fs, path::PathBuf};
+
+const FILES: [&str; 7] = [
+    "shopkeeper/policy/v1/policy.proto",
+    "shopkeeper/model/v1/model.proto",
+    "shopkeeper/segmentation/v1/segmentation.proto",
+    "shopkeeper/forecast/v1/forecast.proto",
+    "shopkeeper/recommendation/v1/recommendation.proto",
+    "shopkeeper/churn/v1/churn.proto",
+    "shopkeeper/anomaly/v1/anomaly.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=shopkeeper");
+    println!("cargo::rerun-if-changed=google");
+
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
+
+    // protox's own bytes: a descriptor set that went through prost's types has lost our method options.
+    let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin");
+    fs::write(descriptors, compiler.encode_file_descriptor_set())?;
+
+    tonic_prost_build::configure()
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        .build_transport(true)
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

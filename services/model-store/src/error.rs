@@ -1,0 +1,83 @@
+//! What can go wrong with a model store, and where.
+
+use scoring::{ModelError, ModelKind};
+
+/// Why the store did not do what it was asked. The version that was current before stays so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// It cannot be opened by this name.
+    #[error("{place} is not a model store: {reason}\ngive a folder, or file://, s3://, gs:// or az://")]
+    Address {
+        /// Folder or URL.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The disk or the cloud refused.
+    #[error("cannot {action} {place}: {}\n{}", root(source), advice(action))]
+    Storage {
+        /// `read`, `write` or `list`.
+        action: &'static str,
+        /// File or URL.
+        place: String,
+        /// What the storage said.
+        source: Box<object_store::Error>,
+    },
+    /// The pointer holds something else.
+    #[error("{place} is not a pointer: {reason}\nroll back to a version of your choice, or publish again")]
+    Pointer {
+        /// File or URL.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No such version.
+    #[error("{place} has no version `{version}` of the {model} model\n`trainer models` lists those it has")]
+    NoVersion {
+        /// The model.
+        model: ModelKind,
+        /// What was asked for.
+        version: String,
+        /// The store.
+        place: String,
+    },
+    /// A version that is there cannot be used.
+    #[error("version `{version}` of the {model} model is refused: {source}")]
+    Refused {
+        /// The model.
+        model: ModelKind,
+        /// The version.
+        version: String,
+        /// Which part is at fault.
+        source: ModelError,
+    },
+    /// The current version is the first one.
+    #[error("the {model} model has no version before the current one\nname the version to roll back to")]
+    NothingBefore {
+        /// The model.
+        model: ModelKind,
+    },
+    /// Two moved the pointer at once, and the other one was first.
+    #[error("{place} was changed by somebody else meanwhile\ntry again")]
+    Race {
+        /// File or URL.
+        place: String,
+    },
+}
+
+/// What the storage's innermost cause says: `No space left on device`, `Permission denied`.
+fn root(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn advice(action: &str) -> &'static str {
+    match action {
+        "write" => "make room there and let this user write; what was published before is untouched",
+        _ => "check that it is there and that this user may read it",
+    }
+}

@@ -1,0 +1,321 @@
+//! Where models are published: versions, the pointer that names the current one, rollback; in a folder or an object
+//! store.
+//!
+//! ```text
+//! <model>/<version>/manifest.json   and the files it lists, written before it
+//! <model>/current.json              the pointer, written last and at once
+//! ```
+//!
+//! A version never changes once it is there: its name is a checksum of its content. A publisher that dies leaves files
+//! that nothing points to. The store knows no model by more than its name.
+
+mod error;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, local::LocalFileSystem, path::Path,
+};
+use scoring::{Artifact, Manifest, ModelKind, artifact::MANIFEST};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+pub use error::StoreError;
+
+const POINTER: &str = "current.json";
+
+/// Files of an artifact that are fetched at once.
+const CONCURRENCY: usize = 4;
+
+/// Which version of a model is the current one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointer {
+    /// The current version.
+    pub version: String,
+    /// The version that was current before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// When it became the current one.
+    pub moved_at: DateTime<Utc>,
+}
+
+/// A model store. Clones share the connection.
+#[derive(Clone)]
+pub struct ModelStore {
+    objects: Arc<dyn ObjectStore>,
+    root: Path,
+    folder: Option<PathBuf>,
+    place: String,
+}
+
+impl fmt::Debug for ModelStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ModelStore").field(&self.place).finish()
+    }
+}
+
+impl ModelStore {
+    /// Opens a store by folder or by URL: `file://`, `s3://`, `gs://`, `az://`. Credentials come from the environment
+    /// variables that the cloud's own tools use. Nothing is read or written yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Address`].
+    pub fn open(place: &str) -> Result<Self, StoreError> {
+        let address = |reason: String| StoreError::Address { place: place.to_owned(), reason };
+        let url = match Url::parse(place) {
+            // A single letter is a drive rather than a scheme, and a path is no URL.
+            Ok(url) if url.scheme().len() > 1 => url,
+            Ok(_) | Err(_) => return Self::folder(PathBuf::from(place)),
+        };
+        if url.scheme() == "file" {
+            return Self::folder(url.to_file_path().map_err(|()| address("it names no local folder".to_owned()))?);
+        }
+        // Lower-case names are object_store's configuration keys: AWS_ENDPOINT_URL is aws_endpoint_url.
+        let options = std::env::vars()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value))
+            .filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|prefix| name.starts_with(prefix)));
+        let (objects, root) = object_store::parse_url_opts(&url, options).map_err(|e| address(e.to_string()))?;
+        Ok(Self { objects: objects.into(), root, folder: None, place: place.to_owned() })
+    }
+
+    fn folder(folder: PathBuf) -> Result<Self, StoreError> {
+        let place = folder.display().to_string();
+        let absolute = std::path::absolute(&folder)
+            .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
+        let root = Path::from_absolute_path(&absolute)
+            .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
+        Ok(Self { objects: Arc::new(LocalFileSystem::new()), root, folder: Some(absolute), place })
+    }
+
+    /// Folder or URL, as it was given.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Uploads a model and makes it the current one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the version that was current before stays so.
+    pub async fn publish(&self, artifact: &Artifact, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
+        self.upload(artifact).await?;
+        self.point(artifact.manifest().model, &artifact.manifest().version, now).await
+    }
+
+    /// Uploads a model: its files first, its manifest last. A version that is there already is left as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn upload(&self, artifact: &Artifact) -> Result<(), StoreError> {
+        let Manifest { model, version, .. } = artifact.manifest();
+        let manifest = artifact.manifest_bytes();
+        if self.get(&self.path(*model, version, MANIFEST)).await?.as_ref() == Some(&manifest) {
+            return Ok(());
+        }
+        for (name, bytes) in artifact.files() {
+            self.put(&self.path(*model, version, name), bytes.clone(), PutMode::Overwrite).await?;
+        }
+        self.put(&self.path(*model, version, MANIFEST), manifest, PutMode::Overwrite).await
+    }
+
+    /// Makes a version the current one. Pointing to the current version changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NoVersion`] where it is not in the store, [`StoreError::Race`] where somebody else moved the
+    /// pointer meanwhile.
+    pub async fn point(&self, model: ModelKind, version: &str, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
+        self.manifest(model, version).await?;
+        let (before, held) = match self.read_pointer(model).await? {
+            Some((pointer, held)) => (Some(pointer), Some(held)),
+            None => (None, None),
+        };
+        if let Some(pointer) = before.as_ref().filter(|pointer| pointer.version == version) {
+            return Ok(pointer.clone());
+        }
+        let pointer =
+            Pointer { version: version.to_owned(), previous: before.map(|pointer| pointer.version), moved_at: now };
+        let bytes = serde_json::to_vec_pretty(&pointer).map_err(|e| self.unreadable(model, POINTER, e))?;
+        let mode = match (&self.folder, held) {
+            // A rename is atomic; a local folder knows no conditional one.
+            (Some(_), _) => PutMode::Overwrite,
+            (None, Some(held)) => PutMode::Update(held),
+            (None, None) => PutMode::Create,
+        };
+        self.put(&self.pointer(model), bytes.into(), mode).await?;
+        Ok(pointer)
+    }
+
+    /// Makes an earlier version the current one: the given one, or the one before the current one.
+    ///
+    /// # Errors
+    /// [`StoreError::NothingBefore`], [`StoreError::NoVersion`].
+    pub async fn rollback(
+        &self,
+        model: ModelKind,
+        version: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Pointer, StoreError> {
+        match version {
+            Some(version) => self.point(model, version, now).await,
+            None => {
+                let previous = self.current(model).await?.and_then(|pointer| pointer.previous);
+                let previous = previous.ok_or(StoreError::NothingBefore { model })?;
+                self.point(model, &previous, now).await
+            }
+        }
+    }
+
+    /// The pointer, where a version has been published.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn current(&self, model: ModelKind) -> Result<Option<Pointer>, StoreError> {
+        Ok(self.read_pointer(model).await?.map(|(pointer, _)| pointer))
+    }
+
+    /// A version, checked against its manifest.
+    ///
+    /// # Errors
+    /// [`StoreError::NoVersion`], or [`StoreError::Refused`] where a file is missing or damaged.
+    pub async fn fetch(&self, model: ModelKind, version: &str) -> Result<Artifact, StoreError> {
+        let manifest = self.manifest(model, version).await?;
+        let names: Vec<_> = manifest.files.iter().map(|file| file.name.clone()).collect();
+        let files: BTreeMap<String, Bytes> = stream::iter(names)
+            .map(|name| async move {
+                let bytes = self.get(&self.path(model, version, &name)).await?;
+                Ok::<_, StoreError>(bytes.map(|bytes| (name, bytes)))
+            })
+            .buffer_unordered(CONCURRENCY)
+            // A file that is not there is named by the check below.
+            .try_filter_map(|found| async { Ok(found) })
+            .try_collect()
+            .await?;
+        let refused = |source| StoreError::Refused { model, version: version.to_owned(), source };
+        let artifact = Artifact::verify(manifest, files).map_err(refused)?;
+        artifact.expect(model).map_err(refused)?;
+        Ok(artifact)
+    }
+
+    /// All versions whose manifest can be read, with whether they are current; by as-of time and name, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn versions(&self, model: ModelKind) -> Result<Vec<(Manifest, bool)>, StoreError> {
+        let current = self.current(model).await?.map(|pointer| pointer.version);
+        let folder = self.root.clone().join(model.as_str());
+        let listed = match self.objects.list_with_delimiter(Some(&folder)).await {
+            Ok(listed) => listed,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
+            Err(source) => return Err(self.failed("list", &folder, source)),
+        };
+        let mut versions = Vec::new();
+        for folder in listed.common_prefixes {
+            let Some(version) = folder.filename() else { continue };
+            match self.manifest(model, version).await {
+                Ok(manifest) => versions.push((manifest, current.as_deref() == Some(version))),
+                // Half uploaded, or written by a newer trainer: not one that could be rolled back to.
+                Err(StoreError::NoVersion { .. } | StoreError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        versions.sort_by(|(a, _), (b, _)| (b.as_of, &b.version).cmp(&(a.as_of, &a.version)));
+        Ok(versions)
+    }
+
+    async fn manifest(&self, model: ModelKind, version: &str) -> Result<Manifest, StoreError> {
+        let none = || StoreError::NoVersion { model, version: version.to_owned(), place: self.place.clone() };
+        if !is_version(version) {
+            return Err(none());
+        }
+        let bytes = self.get(&self.path(model, version, MANIFEST)).await?.ok_or_else(none)?;
+        Artifact::read_manifest(&bytes).map_err(|source| StoreError::Refused {
+            model,
+            version: version.to_owned(),
+            source,
+        })
+    }
+
+    async fn read_pointer(&self, model: ModelKind) -> Result<Option<(Pointer, UpdateVersion)>, StoreError> {
+        let path = self.pointer(model);
+        let found = match self.objects.get(&path).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(self.failed("read", &path, source)),
+        };
+        let held = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+        let bytes = found.bytes().await.map_err(|source| self.failed("read", &path, source))?;
+        let pointer: Pointer = serde_json::from_slice(&bytes).map_err(|e| self.unreadable(model, POINTER, e))?;
+        if !is_version(&pointer.version) || !pointer.previous.as_deref().is_none_or(is_version) {
+            return Err(self.unreadable(model, POINTER, "it names no version"));
+        }
+        Ok(Some((pointer, held)))
+    }
+
+    async fn get(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        let read = async { self.objects.get(path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed("read", path, source)),
+        }
+    }
+
+    async fn put(&self, path: &Path, bytes: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        let options = PutOptions { mode, ..PutOptions::default() };
+        match self.objects.put_opts(path, bytes.into(), options).await {
+            Ok(_) => self.sync(path).await,
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Err(StoreError::Race { place: self.show(path) })
+            }
+            Err(source) => Err(self.failed("write", path, source)),
+        }
+    }
+
+    /// A local file is on its way to the disk, not on it, until told so; a manifest must not arrive before its files.
+    async fn sync(&self, path: &Path) -> Result<(), StoreError> {
+        if self.folder.is_none() {
+            return Ok(());
+        }
+        let file = PathBuf::from(self.show(path));
+        let synced = tokio::task::spawn_blocking(move || {
+            std::fs::File::open(&file)?.sync_all()?;
+            file.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+        });
+        let failed = |source: std::io::Error| {
+            self.failed("write", path, object_store::Error::Generic { store: "LocalFileSystem", source: source.into() })
+        };
+        synced.await.map_err(|e| failed(e.into()))?.map_err(failed)
+    }
+
+    fn path(&self, model: ModelKind, version: &str, file: &str) -> Path {
+        self.root.clone().join(model.as_str()).join(version).join(file)
+    }
+
+    fn pointer(&self, model: ModelKind) -> Path {
+        self.root.clone().join(model.as_str()).join(POINTER)
+    }
+
+    /// A path as its owner would write it.
+    fn show(&self, path: &Path) -> String {
+        let below = path.as_ref().strip_prefix(self.root.as_ref()).unwrap_or(path.as_ref()).trim_start_matches('/');
+        match &self.folder {
+            Some(folder) => folder.join(below).display().to_string(),
+            None => format!("{}/{below}", self.place.trim_end_matches('/')),
+        }
+    }
+
+    fn failed(&self, action: &'static str, path: &Path, source: object_store::Error) -> StoreError {
+        StoreError::Storage { action, place: self.show(path), source: Box::new(source) }
+    }
+
+    fn unreadable(&self, model: ModelKind, file: &str, reason: impl ToString) -> StoreError {
+        StoreError::Pointer { place: format!("{}/{model}/{file}", self.place), reason: reason.to_string() }
+    }
+}
+
+/// Whether a name could be a version's, and leads out of no folder.
+fn is_version(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}

@@ -1,0 +1,116 @@
+//! A model store in a folder.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use chrono::{DateTime, NaiveDate, Utc};
+use model_store::{ModelStore, StoreError};
+use scoring::{Artifact, ModelKind, TensorFile};
+
+const KIND: ModelKind = ModelKind::Churn;
+
+fn artifact(seed: u64) -> Artifact {
+    let as_of = NaiveDate::from_ymd_opt(2011, 9, 1).unwrap().into();
+    let tensors = TensorFile::new().with("x", &[2], &[1f32, 2.0]).into_bytes().unwrap();
+    Artifact::builder(KIND, "test", as_of, seed).file("model.safetensors", tensors).finish()
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000, 0).unwrap()
+}
+
+fn store() -> (tempfile::TempDir, ModelStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = ModelStore::open(folder.path().join("models").to_str().unwrap()).unwrap();
+    (folder, store)
+}
+
+#[tokio::test]
+async fn a_published_model_is_current_and_comes_back_as_it_went() {
+    let (_folder, store) = store();
+    assert_eq!(store.current(KIND).await.unwrap(), None);
+    assert_eq!(store.versions(KIND).await.unwrap(), vec![]);
+
+    let first = artifact(1);
+    let pointer = store.publish(&first, now()).await.unwrap();
+    assert_eq!(pointer.version, first.manifest().version);
+    let fetched = store.fetch(KIND, &pointer.version).await.unwrap();
+    assert_eq!((fetched.manifest(), fetched.files()), (first.manifest(), first.files()));
+    assert_eq!(store.publish(&first, now()).await.unwrap(), pointer, "publishing again changes nothing");
+}
+
+#[tokio::test]
+async fn rollback_goes_to_the_version_before_or_to_a_named_one() {
+    let (_folder, store) = store();
+    let (one, two) = (artifact(1), artifact(2));
+    store.publish(&one, now()).await.unwrap();
+    let alone = store.rollback(KIND, None, now()).await.unwrap_err();
+    assert!(matches!(alone, StoreError::NothingBefore { .. }), "{alone}");
+
+    store.publish(&two, now()).await.unwrap();
+    assert_eq!(store.rollback(KIND, None, now()).await.unwrap().version, one.manifest().version);
+    let named = store.rollback(KIND, Some(&two.manifest().version), now()).await.unwrap();
+    assert_eq!((named.version, named.previous), (two.manifest().version.clone(), Some(one.manifest().version.clone())));
+
+    let current: Vec<_> = store.versions(KIND).await.unwrap().into_iter().map(|(m, c)| (m.version, c)).collect();
+    assert_eq!(current.len(), 2);
+    assert!(current.contains(&(two.manifest().version.clone(), true)));
+    for absent in ["20110901T000000-000000000000", "../../etc", ""] {
+        let refused = store.rollback(KIND, Some(absent), now()).await.unwrap_err();
+        assert!(matches!(refused, StoreError::NoVersion { .. }), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_version_is_refused_by_name() {
+    let (folder, store) = store();
+    let version = store.publish(&artifact(1), now()).await.unwrap().version;
+    let place = folder.path().join("models/churn").join(&version);
+    let file = place.join("model.safetensors");
+    let whole = std::fs::read(&file).unwrap();
+
+    std::fs::write(&file, &whole[1..]).unwrap();
+    let cut = store.fetch(KIND, &version).await.unwrap_err().to_string();
+    assert!(cut.contains("model.safetensors is damaged"), "{cut}");
+    std::fs::remove_file(&file).unwrap();
+    let gone = store.fetch(KIND, &version).await.unwrap_err().to_string();
+    assert!(gone.contains("model.safetensors is missing"), "{gone}");
+    std::fs::write(place.join("manifest.json"), "{").unwrap();
+    let torn = store.fetch(KIND, &version).await.unwrap_err().to_string();
+    assert!(torn.contains("manifest.json is unreadable"), "{torn}");
+}
+
+#[tokio::test]
+async fn a_pointer_that_is_none_is_named() {
+    let (folder, store) = store();
+    store.publish(&artifact(1), now()).await.unwrap();
+    let pointer = folder.path().join("models/churn/current.json");
+    for bytes in ["", "{}", r#"{"version": "../x", "moved_at": "2023-11-14T22:13:20Z"}"#] {
+        std::fs::write(&pointer, bytes).unwrap();
+        let error = store.current(KIND).await.unwrap_err().to_string();
+        assert!(error.contains("churn/current.json is not a pointer"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_written_is_named_with_what_to_do() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let place = file.path().join("models");
+    let store = ModelStore::open(place.to_str().unwrap()).unwrap();
+    let error = store.publish(&artifact(1), now()).await.unwrap_err().to_string();
+    assert!(error.contains(&place.display().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn publishers_at_the_same_time_leave_one_whole_version_current() {
+    let (_folder, store) = store();
+    let publishers = (0..8).map(|seed| {
+        let store = store.clone();
+        tokio::spawn(async move { store.publish(&artifact(seed), now()).await.map(drop) })
+    });
+    for publisher in publishers.collect::<Vec<_>>() {
+        publisher.await.unwrap().unwrap();
+    }
+    let version = store.current(KIND).await.unwrap().unwrap().version;
+    assert!(store.fetch(KIND, &version).await.is_ok());
+    assert_eq!(store.versions(KIND).await.unwrap().len(), 8);
+}

@@ -1,0 +1,137 @@
+//! Tensors by name, type and shape, or not at all.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::ModelError;
+
+/// A number that tensors are made of.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// Its safetensors type.
+    const DTYPE: Dtype;
+    /// Its size, bytes.
+    const SIZE: usize;
+    /// From its little-endian bytes, [`Self::SIZE`] of them.
+    fn read(bytes: &[u8]) -> Self;
+    /// Appends its little-endian bytes.
+    fn write(self, to: &mut Vec<u8>);
+}
+
+macro_rules! element {
+    ($($type:ty => $dtype:ident),* $(,)?) => {$(
+        impl Element for $type {
+            const DTYPE: Dtype = Dtype::$dtype;
+            const SIZE: usize = size_of::<$type>();
+            fn read(bytes: &[u8]) -> Self {
+                let mut array = [0; size_of::<$type>()];
+                array.copy_from_slice(bytes);
+                Self::from_le_bytes(array)
+            }
+            fn write(self, to: &mut Vec<u8>) {
+                to.extend_from_slice(&self.to_le_bytes());
+            }
+        }
+    )*};
+}
+element!(f32 => F32, f64 => F64, i64 => I64, i32 => I32, u32 => U32, u16 => U16, u8 => U8);
+
+/// The tensors of a safetensors file.
+#[derive(Debug)]
+pub struct Tensors<'a> {
+    file: &'a str,
+    tensors: SafeTensors<'a>,
+}
+
+impl<'a> Tensors<'a> {
+    pub(crate) fn parse(file: &'a str, bytes: &'a Bytes) -> Result<Self, ModelError> {
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| ModelError::damaged(file, e))?;
+        Ok(Self { file, tensors })
+    }
+
+    /// Shape of a tensor with `N` dimensions.
+    ///
+    /// # Errors
+    /// [`ModelError::Part`] where it is missing or has another number of dimensions.
+    pub fn shape<const N: usize>(&self, name: &str) -> Result<[usize; N], ModelError> {
+        let found = self.view(name)?.shape().to_vec();
+        <[usize; N]>::try_from(found).map_err(|found| {
+            ModelError::part(self.file, name, format!("has shape {found:?}; {N} dimensions are wanted"))
+        })
+    }
+
+    /// A tensor of type `T` and the given shape, row by row.
+    ///
+    /// # Errors
+    /// [`ModelError::Part`] where it is missing or has another type or shape.
+    pub fn get<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Vec<T>, ModelError> {
+        let view = self.view(name)?;
+        if view.dtype() != T::DTYPE || view.shape() != shape {
+            let problem = format!("is {:?} {:?}; {:?} {shape:?} is wanted", view.dtype(), view.shape(), T::DTYPE);
+            return Err(ModelError::part(self.file, name, problem));
+        }
+        Ok(view.data().chunks_exact(T::SIZE).map(T::read).collect())
+    }
+
+    fn view(&self, name: &str) -> Result<TensorView<'_>, ModelError> {
+        self.tensors.tensor(name).map_err(|_| ModelError::part(self.file, name, "is missing"))
+    }
+}
+
+/// A safetensors file in the making. The same tensors give the same bytes, in whatever order they came.
+#[derive(Debug, Default)]
+pub struct TensorFile(BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
+
+impl TensorFile {
+    /// Without a tensor yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a tensor, row by row; `data` has as many numbers as `shape` says.
+    #[must_use]
+    pub fn with<T: Element>(mut self, name: &str, shape: &[usize], data: &[T]) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len(), "{name}");
+        let mut bytes = Vec::with_capacity(data.len() * T::SIZE);
+        data.iter().for_each(|number| number.write(&mut bytes));
+        self.0.insert(name.to_owned(), (T::DTYPE, shape.to_vec(), bytes));
+        self
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// [`ModelError::Part`] where a tensor's numbers do not fill its shape.
+    pub fn into_bytes(self) -> Result<Bytes, ModelError> {
+        let mut views = BTreeMap::new();
+        for (name, (dtype, shape, data)) in &self.0 {
+            let view = TensorView::new(*dtype, shape.clone(), data)
+                .map_err(|e| ModelError::part("safetensors", name, e.to_string()))?;
+            views.insert(name.as_str(), view);
+        }
+        let bytes = safetensors::serialize(views, None).map_err(|e| ModelError::damaged("safetensors", e))?;
+        Ok(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tensor_comes_back_as_it_went_and_nothing_else_does() {
+        let bytes = TensorFile::new().with("x", &[2, 2], &[1f32, 2.0, 3.0, f32::MIN]).into_bytes().unwrap();
+        let tensors = Tensors::parse("m.safetensors", &bytes).unwrap();
+        assert_eq!(tensors.shape("x"), Ok([2, 2]));
+        assert_eq!(tensors.get::<f32>("x", &[2, 2]), Ok(vec![1.0, 2.0, 3.0, f32::MIN]));
+        for (name, shape, message) in [
+            ("y", &[2, 2][..], "m.safetensors: y is missing"),
+            ("x", &[4], "m.safetensors: x is F32 [2, 2]; F32 [4] is wanted"),
+        ] {
+            assert_eq!(tensors.get::<f32>(name, shape).unwrap_err().to_string(), message);
+        }
+        let other = tensors.get::<f64>("x", &[2, 2]).unwrap_err();
+        assert_eq!(other.to_string(), "m.safetensors: x is F32 [2, 2]; F64 [2, 2] is wanted");
+    }
+}

@@ -1,0 +1,110 @@
+//! Six processes and a real Redis, asked by a client that knows the API by reflection alone.
+
+use e2e::{AREAS, Shop, Standalone, Steady, checks, stdout, trained, trained_well, wait_for};
+
+fn asked(what: &str, address: impl ToString) -> String {
+    checks([what.to_owned(), address.to_string()])
+}
+
+#[test]
+fn every_method_answers_through_the_gateway_and_at_its_service() {
+    let shop = Shop::start(&trained().models());
+    println!("{}", asked("every-method", shop.gateway));
+
+    let all = AREAS.map(str::to_owned);
+    checks(["refusals".to_owned(), shop.gateway.to_string()].into_iter().chain(all));
+    for (area, (_, address)) in AREAS.iter().zip(&shop.services) {
+        checks(["refusals", &address.to_string(), area].map(str::to_owned));
+    }
+}
+
+#[test]
+fn a_cached_answer_is_the_same_answer_and_redis_may_die() {
+    let mut shop = Shop::start(&trained().models());
+    let cached = asked("cached", shop.gateway);
+    assert!(cached.contains("\"hit-"), "{cached}");
+    wait_for("answers are in Redis", || shop.redis.keys() > 0);
+
+    let steady = Steady::start(shop.gateway);
+    shop.redis.kill();
+    asked("every-method", shop.gateway);
+    let seen = steady.stop();
+    assert_eq!(seen["failures"], serde_json::json!([]), "{seen}");
+}
+
+#[test]
+fn standalone_gives_the_same_answers_as_six_processes() {
+    let shop = Shop::start(&trained().models());
+    let standalone = Standalone::start(trained());
+    checks(["same".to_owned(), shop.gateway.to_string(), standalone.address.to_string()]);
+    checks(["refusals".to_owned(), standalone.address.to_string()].into_iter().chain(AREAS.map(str::to_owned)));
+}
+
+#[test]
+fn publishing_and_rolling_back_under_load_fails_no_call() {
+    let trained = trained().copy();
+    let shop = Shop::start(&trained.models());
+    let version = |output: &std::process::Output| -> String {
+        let versions: serde_json::Value = serde_json::from_str(&stdout(output)).unwrap();
+        versions[0]["version"].as_str().unwrap().to_owned()
+    };
+    let steady = Steady::start(shop.gateway);
+    let before = serving(shop.gateway);
+
+    let flags = || trained.flags().collect::<Vec<_>>();
+    let lake = || flags()[..2].to_vec();
+    trained_well(
+        ["train", "segmentation", "--recipe", "segmentation=value4"].map(Into::into).into_iter().chain(lake()),
+    );
+    trained_well(["evaluate", "segmentation"].map(Into::into).into_iter().chain(lake()));
+    let published = trained_well(["publish", "segmentation", "--json"].map(Into::into).into_iter().chain(flags()));
+    let published = version(&published);
+    assert_ne!(published, before);
+    wait_for("the new version answers", || serving(shop.gateway) == published);
+
+    trained_well(["rollback", "segmentation"].map(Into::into).into_iter().chain(flags()[2..].to_vec()));
+    wait_for("the old version answers again", || serving(shop.gateway) == before);
+
+    let seen = steady.stop();
+    assert_eq!(seen["failures"], serde_json::json!([]), "{seen}");
+    assert_eq!(seen["versions"]["segmentation"], serde_json::json!([before, published, before]), "{seen}");
+}
+
+fn serving(gateway: std::net::SocketAddr) -> String {
+    let request = r#"{"model": "segmentation"}"#.to_owned();
+    let method = "shopkeeper.model.v1.ModelService/GetModelStatus".to_owned();
+    let output = e2e::python("client.py", [gateway.to_string(), method, request]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    answer["status"]["version"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_service_that_dies_leaves_the_others_answering_and_comes_back() {
+    let mut shop = Shop::start(&trained().models());
+    let ask = |service: &str, method: &str, request: &str| {
+        let name = format!("shopkeeper.{service}/{method}");
+        e2e::python(
+            "client.py",
+            [shop.gateway.to_string(), name, request.to_owned(), "-Hcache-control: no-cache".to_owned()],
+        )
+    };
+    let churn = || ask("churn.v1.ChurnService", "GetChurnRisk", r#"{"customerId": "14911"}"#);
+    let segment = || ask("segmentation.v1.SegmentationService", "GetCustomerSegment", r#"{"customerId": "14911"}"#);
+    assert!(churn().status.success());
+
+    let place = AREAS.iter().position(|area| *area == "churn").unwrap();
+    let (process, _) = &mut shop.services[place];
+    process.kill();
+    let gone = churn();
+    assert!(e2e::stderr(&gone).starts_with("UNAVAILABLE"), "{}", e2e::stderr(&gone));
+    assert!(segment().status.success());
+}
+
+#[test]
+fn processes_drain_and_leave_with_0_when_told_to() {
+    let mut shop = Shop::start(&trained().models());
+    assert!(shop.gateway_process.terminate(), "the gateway drains");
+    for (area, (process, _)) in AREAS.iter().zip(&mut shop.services) {
+        assert!(process.terminate(), "{area} drains");
+    }
+}

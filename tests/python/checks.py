@@ -1,0 +1,332 @@
+"""What the end-to-end tests ask of a running system, with a client that knows it by reflection alone.
+
+    python checks.py every-method ADDR          every method of the API, through the gateway
+    python checks.py refusals ADDR AREA...      unusable requests, at a service or through the gateway
+    python checks.py same ADDR ADDR             the same answers from both
+    python checks.py cached ADDR                a second answer comes from the cache and equals the first
+    python checks.py steady ADDR                asks until its standard input closes; prints what it saw as JSON
+
+Exits 0 when all is as it should be; says what is not and exits 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import threading
+import time
+
+import grpc
+from google.protobuf import json_format
+
+from client import Api, as_json, details
+
+CUSTOMER, PRODUCT, COUNTRY = "14911", "85123A", "Germany"
+STRANGER = "nobody-99"
+
+SEGMENTATION = "shopkeeper.segmentation.v1.SegmentationService/"
+FORECAST = "shopkeeper.forecast.v1.ForecastService/"
+RECOMMENDATION = "shopkeeper.recommendation.v1.RecommendationService/"
+CHURN = "shopkeeper.churn.v1.ChurnService/"
+ANOMALY = "shopkeeper.anomaly.v1.AnomalyService/"
+MODEL = "shopkeeper.model.v1.ModelService/"
+MODELS = ["segmentation", "forecast", "recommendation", "churn", "anomaly"]
+
+LINE = {"lineId": "1", "stockCode": PRODUCT, "quantity": 6, "unitPrice": 2.55, "customerId": CUSTOMER, "country": "EIRE"}
+TYPO = {**LINE, "lineId": "2", "unitPrice": 255.0}
+
+
+def history(periods: int) -> list:
+    """Weekly figures that rise and fall."""
+    start = 1_293_408_000  # Monday 2010-12-27
+    point = lambda i: {"periodStart": stamp(start + i * 7 * 86400), "value": 100 + 10 * (i % 4) + i}
+    return [point(i) for i in range(periods)]
+
+
+def stamp(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def check(holds, what: str, seen=None):
+    if not holds:
+        raise AssertionError(f"{what}: {seen}")
+
+
+def finite(value, path="answer"):
+    """No number of an answer is NaN or infinite."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            finite(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            finite(inner, f"{path}[{i}]")
+    else:
+        check(value not in ("NaN", "Infinity", "-Infinity"), f"{path} is finite", value)
+        check(not isinstance(value, float) or math.isfinite(value), f"{path} is finite", value)
+
+
+def questions(api: Api):
+    """One good request for every unary method: (method, request, a check of the answer)."""
+    features = None
+    risk = api.ask(CHURN + "GetChurnRisk", {"customerId": CUSTOMER})
+    try:
+        api.ask(CHURN + "ScoreChurn", {})
+    except grpc.RpcError as refusal:
+        named = [v.field for d in details(refusal) if hasattr(d, "field_violations") for v in d.field_violations]
+        features = {name.removeprefix("features."): 1.0 for name in named if name.startswith("features.")}
+    check(features, "an empty ScoreChurn names the features", features)
+    check(risk.churn_risk.reasons, "a risk has reasons", risk)
+
+    yield SEGMENTATION + "GetCustomerSegment", {"customerId": CUSTOMER}, lambda a: (
+        a["customerSegment"]["segmentName"] and a["customerSegment"]["strategy"] and a["customerSegment"]["rfmCell"]
+    )
+    yield SEGMENTATION + "BatchGetCustomerSegments", {"customerIds": [CUSTOMER, STRANGER, f"{CUSTOMER}.0"]}, lambda a: (
+        a["results"][0] == a["results"][2] and a["results"][1]["error"]["code"] == 5
+    )
+    yield SEGMENTATION + "ClassifyCustomer", {"rfm": {"recencyDays": 3, "frequency": 60, "monetary": 90000}}, lambda a: (
+        a["customerSegment"]["segmentName"]
+    )
+    yield SEGMENTATION + "ListSegments", {}, lambda a: (
+        abs(sum(s["customerShare"] for s in a["segments"]) - 1) < 1e-6 and -1 <= a["silhouette"] <= 1
+    )
+    yield FORECAST + "ListSeries", {"pageSize": 5}, lambda a: a["series"][0]["level"] == "LEVEL_TOTAL" and a["nextPageToken"]
+    for level, key in (("TOTAL", ""), ("COUNTRY", COUNTRY), ("PRODUCT", PRODUCT)):
+        for frequency in ("DAILY", "WEEKLY", "MONTHLY"):
+            fields = {"level": f"LEVEL_{level}", "key": key, "frequency": f"FREQUENCY_{frequency}", "horizon": 4}
+            yield FORECAST + "ForecastSales", fields, lambda a: (
+                len(a["points"]) == 4 and all(in_order(p) for p in a["points"])
+            )
+    yield FORECAST + "ForecastHistory", {"history": history(40), "frequency": "FREQUENCY_WEEKLY", "horizon": 3}, lambda a: (
+        len(a["points"]) == 3 and all(p["mean"] > 0 for p in a["points"])
+    )
+    yield RECOMMENDATION + "RecommendProducts", {"customerId": CUSTOMER, "limit": 5}, lambda a: (
+        [r["rank"] for r in a["recommendations"]] == [1, 2, 3, 4, 5]
+    )
+    yield RECOMMENDATION + "RecommendProducts", {"basket": [PRODUCT, "no-such"], "limit": 5}, lambda a: (
+        a["unknownBasket"] == ["no-such"] and PRODUCT not in [r["stockCode"] for r in a["recommendations"]]
+    )
+    yield RECOMMENDATION + "ListSimilarProducts", {"stockCode": PRODUCT, "limit": 3}, lambda a: len(a["products"]) == 3
+    yield RECOMMENDATION + "ListBoughtTogether", {"stockCode": PRODUCT, "limit": 3}, lambda a: (
+        all(0 < r["support"] <= r["confidence"] <= 1 for r in a["rules"]) and a["rules"]
+    )
+    yield CHURN + "GetChurnRisk", {"customerId": CUSTOMER}, lambda a: 0 <= a["churnRisk"]["probability"] <= 1
+    yield CHURN + "BatchGetChurnRisks", {"customerIds": [STRANGER, CUSTOMER]}, lambda a: (
+        a["results"][0]["error"]["code"] == 5 and a["results"][1]["churnRisk"]["customerId"] == CUSTOMER
+    )
+    yield CHURN + "ScoreChurn", {"features": features}, lambda a: 0 <= a["churnRisk"]["probability"] <= 1
+    yield CHURN + "ListAtRiskCustomers", {"pageSize": 10}, lambda a: len(a["churnRisks"]) == 10 and descending(
+        [r["valueAtRisk"] for r in a["churnRisks"]]
+    )
+    yield ANOMALY + "ScoreTransaction", {"transaction": LINE}, lambda a: a["score"]["severity"] == "SEVERITY_NONE"
+    yield ANOMALY + "ScoreTransaction", {"transaction": TYPO}, lambda a: (
+        a["score"]["severity"] == "SEVERITY_HIGH" and "price" in a["score"]["reason"]
+    )
+    yield ANOMALY + "ListAnomalies", {"pageSize": 10, "minSeverity": "SEVERITY_LOW"}, lambda a: len(a["anomalies"]) == 10
+    for model in MODELS:
+        yield MODEL + "GetModelStatus", {"model": model}, lambda a: a["status"]["state"] == "MODEL_STATE_SERVING"
+        yield MODEL + "ListModelVersions", {"model": model}, lambda a: any(v.get("current") for v in a["versions"])
+
+
+def in_order(point: dict) -> bool:
+    values = [quantile.get("value", 0) for quantile in point["quantiles"]]
+    return values == sorted(values) and all(value >= 0 for value in values)
+
+
+def descending(values: list) -> bool:
+    return values == sorted(values, reverse=True)
+
+
+def every_method(address: str):
+    api = Api(address)
+    asked = set()
+    for method, fields, good in questions(api):
+        answer = as_json(api.ask(method, fields))
+        finite(answer)
+        check(good(answer), f"{method} {fields}", answer)
+        if not method.startswith(MODEL):
+            check(answer["model"]["version"], f"{method} names its model", answer)
+        asked.add(method)
+
+    # Pages follow one another without a gap or a repeat.
+    seen, token = [], ""
+    for _ in range(3):
+        page = api.ask(CHURN + "ListAtRiskCustomers", {"pageSize": 7, "pageToken": token})
+        seen += [risk.customer_id for risk in page.churn_risks]
+        token = page.next_page_token
+    whole = api.ask(CHURN + "ListAtRiskCustomers", {"pageSize": 21})
+    check(seen == [risk.customer_id for risk in whole.churn_risks], "three pages of 7 are one of 21", seen)
+
+    # The stream answers in order, and a bad line does not end it.
+    lines = [LINE, {**LINE, "quantity": -1}, TYPO]
+    stream, _ = api.call(ANOMALY + "ScoreTransactions", *({"sequence": i, "transaction": t} for i, t in enumerate(lines)))
+    check([a.sequence for a in stream] == [0, 1, 2], "the stream keeps its order", stream)
+    check([a.WhichOneof("result") for a in stream] == ["score", "error", "score"], "a bad line has an error", stream)
+    check(stream[0].score == api.ask(ANOMALY + "ScoreTransaction", {"transaction": LINE}).score, "one line, one score")
+    asked.add(ANOMALY + "ScoreTransactions")
+
+    for model in MODELS:
+        watch = api.watch(MODEL + "WatchModel", {"model": model}, timeout=10)
+        first = next(iter(watch))
+        check(first.status.model == model and first.status.version, "a watch begins with the status", first)
+        watch.cancel()
+    asked.add(MODEL + "WatchModel")
+
+    health = api.ask("grpc.health.v1.Health/Check", {"service": CHURN.rstrip("/")})
+    check(as_json(health) == {"status": "SERVING"}, "health", health)
+
+    services = [name for name in api.services() if name.startswith("shopkeeper.")]
+    there = {f"{name}/{method}" for name in services for method in api.pool.FindServiceByName(name).methods_by_name}
+    check(there == asked, "every method there is was asked", there ^ asked)
+    print(f"{len(there)} methods answered")
+
+
+NAN, INFINITY = float("nan"), float("inf")
+HUGE = "x" * 10_000_000
+# area -> (method, request, code, the field or thing that the details name)
+REFUSALS = {
+    "segmentation": [
+        ("GetCustomerSegment", {"customerId": STRANGER}, "NOT_FOUND", STRANGER),
+        ("GetCustomerSegment", {}, "INVALID_ARGUMENT", "customer_id"),
+        ("BatchGetCustomerSegments", {}, "INVALID_ARGUMENT", "customer_ids"),
+        ("BatchGetCustomerSegments", {"customerIds": ["1"] * 1001}, "INVALID_ARGUMENT", "customer_ids"),
+        ("ClassifyCustomer", {}, "INVALID_ARGUMENT", "rfm"),
+        ("ClassifyCustomer", {"rfm": {"recencyDays": NAN, "frequency": 1, "monetary": 1}}, "INVALID_ARGUMENT", "rfm.recency_days"),
+        ("ClassifyCustomer", {"rfm": {"recencyDays": 1, "frequency": -1, "monetary": 1}}, "INVALID_ARGUMENT", "rfm.frequency"),
+        ("GetCustomerSegment", {"customerId": HUGE}, "RESOURCE_EXHAUSTED", None),
+    ],
+    "forecast": [
+        ("ForecastSales", {"level": "LEVEL_COUNTRY", "key": "Atlantis"}, "NOT_FOUND", "Atlantis"),
+        ("ForecastSales", {"level": "LEVEL_PRODUCT"}, "INVALID_ARGUMENT", "key"),
+        ("ForecastSales", {"horizon": -1}, "INVALID_ARGUMENT", "horizon"),
+        ("ForecastSales", {"quantiles": [0.5, NAN]}, "INVALID_ARGUMENT", "quantiles[1]"),
+        ("ForecastHistory", {}, "INVALID_ARGUMENT", "history"),
+        ("ForecastHistory", {"history": [{**p, "value": NAN} for p in history(10)], "frequency": "FREQUENCY_WEEKLY"}, "INVALID_ARGUMENT", "history[0].value"),
+        ("ListSeries", {"pageSize": -1}, "INVALID_ARGUMENT", "page_size"),
+        ("ListSeries", {"pageToken": "nonsense"}, "INVALID_ARGUMENT", "page_token"),
+        ("ForecastSales", {"key": HUGE}, "RESOURCE_EXHAUSTED", None),
+    ],
+    "recommendation": [
+        ("RecommendProducts", {"customerId": STRANGER}, "NOT_FOUND", STRANGER),
+        ("RecommendProducts", {}, "INVALID_ARGUMENT", "customer_id"),
+        ("RecommendProducts", {"customerId": CUSTOMER, "limit": -1}, "INVALID_ARGUMENT", "limit"),
+        ("RecommendProducts", {"customerId": CUSTOMER, "minPrice": NAN}, "INVALID_ARGUMENT", "min_price"),
+        ("ListSimilarProducts", {"stockCode": "no-such"}, "NOT_FOUND", "no-such"),
+        ("ListSimilarProducts", {}, "INVALID_ARGUMENT", "stock_code"),
+        ("ListBoughtTogether", {"stockCode": PRODUCT, "minLift": INFINITY}, "INVALID_ARGUMENT", "min_lift"),
+        ("RecommendProducts", {"customerId": HUGE}, "RESOURCE_EXHAUSTED", None),
+    ],
+    "churn": [
+        ("GetChurnRisk", {"customerId": STRANGER}, "NOT_FOUND", STRANGER),
+        ("GetChurnRisk", {}, "INVALID_ARGUMENT", "customer_id"),
+        ("BatchGetChurnRisks", {}, "INVALID_ARGUMENT", "customer_ids"),
+        ("ScoreChurn", {}, "INVALID_ARGUMENT", "features."),
+        ("ScoreChurn", {"features": {"recency_days": NAN}}, "INVALID_ARGUMENT", "features.recency_days"),
+        ("ListAtRiskCustomers", {"pageSize": -1}, "INVALID_ARGUMENT", "page_size"),
+        ("GetChurnRisk", {"customerId": HUGE}, "RESOURCE_EXHAUSTED", None),
+    ],
+    "anomaly": [
+        ("ScoreTransaction", {}, "INVALID_ARGUMENT", "transaction"),
+        ("ScoreTransaction", {"transaction": {**LINE, "stockCode": ""}}, "INVALID_ARGUMENT", "transaction.stock_code"),
+        ("ScoreTransaction", {"transaction": {**LINE, "quantity": -6}}, "INVALID_ARGUMENT", "transaction.quantity"),
+        ("ScoreTransaction", {"transaction": {**LINE, "unitPrice": NAN}}, "INVALID_ARGUMENT", "transaction.unit_price"),
+        ("ListAnomalies", {"pageSize": -1}, "INVALID_ARGUMENT", "page_size"),
+        ("ScoreTransaction", {"transaction": {**LINE, "invoice": HUGE}}, "RESOURCE_EXHAUSTED", None),
+    ],
+}
+SERVICE = {"segmentation": SEGMENTATION, "forecast": FORECAST, "recommendation": RECOMMENDATION, "churn": CHURN, "anomaly": ANOMALY}
+
+
+def refusals(address: str, *areas: str):
+    api = Api(address)
+    count = 0
+    for area in areas:
+        for method, fields, code, named in REFUSALS[area]:
+            shown = {k: (v if len(str(v)) < 99 else "...") for k, v in fields.items()}
+            what = f"{area} {method} {shown}"
+            try:
+                answer = api.ask(SERVICE[area] + method, fields)
+            except grpc.RpcError as refusal:
+                check(refusal.code().name == code, f"{what} is {code}", (refusal.code(), refusal.details()))
+                given = details(refusal)
+                kinds = [type(d).__name__ for d in given]
+                check("ErrorInfo" in kinds, f"{what} has ErrorInfo", given)
+                kind = {"NOT_FOUND": "ResourceInfo", "INVALID_ARGUMENT": "BadRequest"}.get(code)
+                check(kind is None or kind in kinds, f"{what} has {kind}", given)
+                check(named is None or named in str(given), f"{what} names {named}", given)
+                count += 1
+            else:
+                raise AssertionError(f"{what} is refused: {answer}")
+    print(f"{count} refusals, each with its code and details")
+
+
+def comparable(api: Api, method: str, fields: dict) -> dict:
+    return as_json(api.ask(method, fields))
+
+
+def same(one: str, other: str):
+    first, second = Api(one), Api(other)
+    count = 0
+    for method, fields, _ in questions(first):
+        if method.startswith(MODEL):
+            continue  # says when the model was loaded
+        a, b = comparable(first, method, fields), comparable(second, method, fields)
+        check(a == b, f"{method} {fields} is the same at {one} and {other}", (a, b))
+        count += 1
+    print(f"{count} answers, the same from both")
+
+
+def cached(address: str):
+    api = Api(address)
+    fresh = [("cache-control", "no-cache")]
+    kinds = {}
+    for method, fields, _ in questions(api):
+        uncached, _ = api.call(method, fields, headers=fresh)
+        api.call(method, fields)
+        again, headers = api.call(method, fields)
+        check(again == uncached or method.startswith(MODEL), f"{method} {fields} is the same from the cache")
+        kinds[headers.get("x-cache", "none")] = kinds.get(headers.get("x-cache", "none"), 0) + 1
+    print(json.dumps(kinds))
+
+
+def steady(address: str):
+    """Asks one question after another until standard input closes."""
+    api = Api(address)
+    asked = [
+        (SEGMENTATION + "GetCustomerSegment", {"customerId": CUSTOMER}),
+        (SEGMENTATION + "ListSegments", {}),
+        (CHURN + "GetChurnRisk", {"customerId": CUSTOMER}),
+        (ANOMALY + "ScoreTransaction", {"transaction": LINE}),
+        (RECOMMENDATION + "RecommendProducts", {"customerId": CUSTOMER}),
+        (FORECAST + "ForecastSales", {"horizon": 7}),
+    ]
+    requests = [(method, api.request(method, fields)) for method, fields in asked]
+    stop = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    calls, failures, versions, slowest = 0, [], {}, 0.0
+    # Two rounds at least, however soon the input closes.
+    while not stop.is_set() or calls < 2 * len(requests):
+        for method, request in requests:
+            began = time.monotonic()
+            try:
+                answer = api.call(method, request)[0][0]
+                seen = versions.setdefault(answer.model.name, [])
+                if not seen or seen[-1] != answer.model.version:
+                    seen.append(answer.model.version)
+            except grpc.RpcError as failure:
+                failures.append(f"{method}: {failure.code().name}: {failure.details()}")
+            slowest = max(slowest, time.monotonic() - began)
+            calls += 1
+        if calls == len(requests):
+            print("asking", flush=True)
+    print(json.dumps({"calls": calls, "failures": failures, "versions": versions, "slowest_s": round(slowest, 4)}))
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    commands = {"every-method": every_method, "refusals": refusals, "same": same, "cached": cached, "steady": steady}
+    try:
+        commands[command](*arguments)
+    except (AssertionError, grpc.RpcError, json_format.ParseError) as failure:
+        print(failure, file=sys.stderr)
+        sys.exit(1)

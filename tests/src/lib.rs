@@ -1,0 +1,339 @@
+//! The harness of the end-to-end tests: the released binaries as processes, a real Redis, real files, and a client that
+//! is not ours.
+
+#![expect(clippy::panic, clippy::print_stdout, reason = "a harness tells its tests by panicking")]
+
+use std::{
+    ffi::OsStr,
+    io::Read,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// The areas that have a service of their own.
+pub const AREAS: [&str; 5] = ["segmentation", "forecast", "recommendation", "churn", "anomaly"];
+
+/// Longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// The real Online Retail file.
+pub fn online_retail() -> PathBuf {
+    root().join("../shared/data/online_retail.csv")
+}
+
+/// A binary of the workspace, built before the tests in the same profile and target folder.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap_or_default();
+    let folder = test.ancestors().nth(2).unwrap_or(Path::new("target/release"));
+    let binary = folder.join(name);
+    assert!(binary.is_file(), "{} is not there: run `make build` first", binary.display());
+    binary
+}
+
+/// Runs the trainer to its end.
+pub fn trainer<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+    let mut command = Command::new(binary("trainer"));
+    command.args(arguments).output().unwrap_or_else(|e| panic!("the trainer does not start: {e}"))
+}
+
+/// What a command printed to stderr.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What a command printed to stdout.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs the trainer to its end, which must be a good one.
+pub fn trained_well<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+    let output = trainer(arguments);
+    assert!(output.status.success(), "the trainer failed: {}", stderr(&output));
+    output
+}
+
+/// A lake and models of the real file as of 2011-09-01, made once for all tests of a run. Tests that write take a copy.
+pub fn trained() -> &'static Trained {
+    static TRAINED: OnceLock<Trained> = OnceLock::new();
+    TRAINED.get_or_init(|| {
+        let trained = Trained::empty();
+        let input = online_retail();
+        let output = trained_well(
+            [OsStr::new("run"), "--as-of".as_ref(), "2011-09-01".as_ref(), "--input".as_ref(), input.as_os_str()]
+                .into_iter()
+                .map(OsStr::to_owned)
+                .chain(trained.flags()),
+        );
+        println!("{}", stdout(&output));
+        trained
+    })
+}
+
+/// A lake and a model store in a temporary folder.
+pub struct Trained {
+    folder: TempDir,
+}
+
+impl Trained {
+    /// With nothing in them.
+    pub fn empty() -> Self {
+        Self { folder: TempDir::new().unwrap_or_else(|e| panic!("no temporary folder: {e}")) }
+    }
+
+    /// A copy to write into.
+    pub fn copy(&self) -> Self {
+        let copy = Self::empty();
+        let status = Command::new("cp").arg("-a").args([self.lake(), self.models()]).arg(copy.folder.path()).status();
+        assert!(status.is_ok_and(|status| status.success()), "the models cannot be copied");
+        copy
+    }
+
+    /// The lake.
+    pub fn lake(&self) -> PathBuf {
+        self.folder.path().join("lake")
+    }
+
+    /// The model store.
+    pub fn models(&self) -> PathBuf {
+        self.folder.path().join("models")
+    }
+
+    /// `--lake` and `--models`.
+    pub fn flags(&self) -> impl Iterator<Item = std::ffi::OsString> {
+        ["--lake".into(), self.lake().into_os_string(), "--models".into(), self.models().into_os_string()].into_iter()
+    }
+}
+
+/// A process that ends with its owner.
+pub struct Process {
+    name: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a command.
+    pub fn start(name: &str, command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+        Self { name: name.to_owned(), child }
+    }
+
+    /// Ends it as an orchestrator does, and says whether it drained and left with 0.
+    pub fn terminate(&mut self) -> bool {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().is_ok_and(|status| status.success());
+        let deadline = Instant::now() + PATIENCE;
+        while told && Instant::now() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.success();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn assert_running(&mut self) {
+        let ended = self.child.try_wait().ok().flatten();
+        assert!(ended.is_none(), "{} has ended: {ended:?}", self.name);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.unwrap_or_else(|e| panic!("no free port: {e}"))
+}
+
+/// Waits for a condition, for a minute at most.
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A real Redis.
+pub struct Redis {
+    process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Redis {
+    /// Starts one that keeps nothing on disk.
+    pub fn start() -> Self {
+        let address = free_address();
+        let mut command = Command::new("redis-server");
+        command.args([
+            "--port",
+            &address.port().to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        let mut process = Process::start("redis-server", command.stdout(Stdio::null()));
+        wait_for("Redis listens", || {
+            process.assert_running();
+            TcpStream::connect(address).is_ok()
+        });
+        Self { process, address }
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Number of keys it holds.
+    pub fn keys(&self) -> u64 {
+        let port = self.address.port().to_string();
+        let output = Command::new("redis-cli").args(["-p", &port, "dbsize"]).output();
+        let text = output.map(|output| stdout(&output)).unwrap_or_default();
+        text.trim().rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or_default()
+    }
+}
+
+/// A whole shop: a process for each service, the gateway and a Redis.
+pub struct Shop {
+    /// The gateway's address.
+    pub gateway: SocketAddr,
+    /// The gateway's Redis.
+    pub redis: Redis,
+    /// Each area's process and address, in the order of [`AREAS`].
+    pub services: Vec<(Process, SocketAddr)>,
+    /// The gateway.
+    pub gateway_process: Process,
+}
+
+impl Shop {
+    /// Starts six processes over a model store, and waits until all of them serve.
+    pub fn start(models: &Path) -> Self {
+        let services: Vec<_> = AREAS
+            .iter()
+            .map(|area| {
+                let address = free_address();
+                let mut command = Command::new(binary(area));
+                command.arg("--models").arg(models).args(["--listen", &address.to_string(), "--reload-every", "200ms"]);
+                (Process::start(area, &mut command), address)
+            })
+            .collect();
+        let redis = Redis::start();
+        let gateway = free_address();
+        let mut command = Command::new(binary("gateway"));
+        command.args(["--listen", &gateway.to_string(), "--redis", &format!("redis://{}", redis.address)]);
+        for (area, (_, address)) in AREAS.iter().zip(&services) {
+            command.args([format!("--{area}"), format!("http://{address}")]);
+        }
+        let gateway_process = Process::start("gateway", &mut command);
+        let mut shop = Self { gateway, redis, services, gateway_process };
+        wait_for("every service answers through the gateway", || {
+            shop.services.iter_mut().for_each(|(process, _)| process.assert_running());
+            shop.gateway_process.assert_running();
+            AREAS.iter().all(|area| serves(shop.gateway, area))
+        });
+        shop
+    }
+}
+
+/// Every service and the gateway in one process.
+pub struct Standalone {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The process.
+    pub process: Process,
+}
+
+impl Standalone {
+    /// Starts it and waits until it serves.
+    pub fn start(trained: &Trained) -> Self {
+        let address = free_address();
+        let mut command = Command::new(binary("standalone"));
+        command.args(trained.flags()).args(["--listen", &address.to_string()]);
+        let mut process = Process::start("standalone", &mut command);
+        wait_for("standalone answers", || {
+            process.assert_running();
+            AREAS.iter().all(|area| serves(address, area))
+        });
+        Self { address, process }
+    }
+}
+
+fn serves(address: SocketAddr, area: &str) -> bool {
+    let mut service = area.to_owned();
+    service[..1].make_ascii_uppercase();
+    let request = format!(r#"{{"service": "shopkeeper.{area}.v1.{service}Service"}}"#);
+    let answer = python("client.py", [address.to_string(), "grpc.health.v1.Health/Check".to_owned(), request]);
+    stdout(&answer).contains("\"SERVING\"")
+}
+
+/// Runs a script of `tests/python` to its end.
+pub fn python(script: &str, arguments: impl IntoIterator<Item = String>) -> Output {
+    let mut command = python_command(script, arguments);
+    command.output().unwrap_or_else(|e| panic!("python3 does not start: {e}"))
+}
+
+/// Runs checks.py, all of whose checks must hold, and returns what it printed.
+pub fn checks(arguments: impl IntoIterator<Item = String>) -> String {
+    let output = python("checks.py", arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)
+}
+
+fn python_command(script: &str, arguments: impl IntoIterator<Item = String>) -> Command {
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", root().join(".tools/python")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(root().join("tests/python").join(script)).args(arguments);
+    command
+}
+
+/// Calls that go on until [`Steady::stop`].
+pub struct Steady {
+    child: Child,
+}
+
+impl Steady {
+    /// Starts asking, and returns when every question has been answered once.
+    pub fn start(address: SocketAddr) -> Self {
+        let mut command = python_command("checks.py", ["steady".to_owned(), address.to_string()]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|e| panic!("python3 does not start: {e}"));
+        let mut asking = [0; 7];
+        let read = child.stdout.as_mut().map(|out| out.read_exact(&mut asking));
+        assert!(matches!(read, Some(Ok(()))), "the steady calls have ended");
+        Self { child }
+    }
+
+    /// Stops asking, and returns what was seen: `calls`, `failures`, `versions` by model, `slowest_s`.
+    pub fn stop(mut self) -> serde_json::Value {
+        drop(self.child.stdin.take());
+        let output = self.child.wait_with_output().unwrap_or_else(|e| panic!("the steady calls are lost: {e}"));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stdout(&output)))
+    }
+}

@@ -1,0 +1,275 @@
+//! The command line. Every flag is also an environment variable.
+
+use std::{path::PathBuf, str::FromStr};
+
+use chrono::{NaiveDate, NaiveDateTime};
+use clap::{Args, Parser, Subcommand};
+use scoring::{ModelKind, UnknownModel};
+
+use crate::device::DeviceChoice;
+
+/// Learn five models from a shop's transactions, and publish them.
+///
+/// Exit codes: 0 done, 1 internal error, 2 wrong command line, 3 bad input, 4 bad environment (disk, store, device), 5 a
+/// model did not pass its gates. Whatever fails, the last good tables and models stay in use.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Write results and progress as JSON, a value a line
+    #[arg(long, global = true, env = "SHOPKEEPER_JSON")]
+    json: bool,
+}
+
+impl Cli {
+    /// Whether machines read the output.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ingest, curate, train, evaluate and publish
+    Run {
+        #[command(flatten)]
+        input: InputArgs,
+        #[command(flatten)]
+        lake: LakeArgs,
+        #[command(flatten)]
+        as_of: AsOfArgs,
+        #[command(flatten)]
+        training: TrainingArgs,
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Train these models alone
+        #[arg(long, value_name = "MODEL", num_args = 1.., value_delimiter = ',')]
+        only: Vec<ModelKind>,
+    },
+    /// Read transactions into the lake: validated, labelled, broken rows quarantined
+    Ingest {
+        #[command(flatten)]
+        input: InputArgs,
+        #[command(flatten)]
+        lake: LakeArgs,
+    },
+    /// Derive the curated tables and the quality profile
+    Curate {
+        #[command(flatten)]
+        lake: LakeArgs,
+        #[command(flatten)]
+        as_of: AsOfArgs,
+    },
+    /// Train models on the curated tables; they wait in the lake to be evaluated
+    Train {
+        /// Which models; none: all
+        models: Vec<ModelKind>,
+        #[command(flatten)]
+        lake: LakeArgs,
+        #[command(flatten)]
+        as_of: AsOfArgs,
+        #[command(flatten)]
+        training: TrainingArgs,
+        #[command(flatten)]
+        store: OptionalStoreArgs,
+    },
+    /// Measure the trained models on a time split and check their gates
+    Evaluate {
+        /// Which models; none: all
+        models: Vec<ModelKind>,
+        #[command(flatten)]
+        lake: LakeArgs,
+        #[command(flatten)]
+        training: TrainingArgs,
+        #[command(flatten)]
+        store: OptionalStoreArgs,
+    },
+    /// Publish the evaluated models whose gates pass
+    Publish {
+        /// Which models; none: all
+        models: Vec<ModelKind>,
+        #[command(flatten)]
+        lake: LakeArgs,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Make an earlier version of a model the current one
+    Rollback {
+        /// Which model
+        model: ModelKind,
+        /// Which version; none: the one before the current one
+        version: Option<String>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// List the versions in the model store
+    Models {
+        /// Which model; none: all
+        model: Option<ModelKind>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Query the curated tables
+    Sql {
+        /// The query, for example "SELECT country, revenue FROM sales_per_country ORDER BY revenue DESC LIMIT 5"
+        query: String,
+        #[command(flatten)]
+        lake: LakeArgs,
+    },
+    /// Write the transactions of a made-up shop, for demos and scale tests
+    Synth(SynthArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Input")]
+pub(crate) struct InputArgs {
+    /// Files or folders with transactions: CSV (plain, gzip, zstd), XLSX or Parquet
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE", env = "SHOPKEEPER_INPUT", value_delimiter = ',')]
+    pub(crate) input: Vec<PathBuf>,
+
+    /// TOML file that names the columns, where their names are unusual: `invoice = "Order"`
+    #[arg(long, value_name = "FILE", env = "SHOPKEEPER_MAPPING")]
+    pub(crate) mapping: Option<PathBuf>,
+
+    /// Stock codes that are services rather than products, in place of the usual ones (POST, DOT, M, ...)
+    #[arg(long, value_name = "CODE", env = "SHOPKEEPER_SERVICE_CODES", value_delimiter = ',')]
+    pub(crate) service_codes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Lake")]
+pub(crate) struct LakeArgs {
+    /// Folder of the raw, processed and curated tables
+    #[arg(long, value_name = "DIR", env = "SHOPKEEPER_LAKE")]
+    pub(crate) lake: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Time")]
+pub(crate) struct AsOfArgs {
+    /// Use transactions from before this day or instant alone; without it all, and the day after the last
+    #[arg(long, value_name = "TIME", env = "SHOPKEEPER_AS_OF", value_parser = as_of)]
+    pub(crate) as_of: Option<NaiveDateTime>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct TrainingArgs {
+    /// Where tensors live
+    #[arg(long, value_enum, default_value_t, env = "SHOPKEEPER_DEVICE")]
+    pub(crate) device: DeviceChoice,
+
+    /// Seed of everything random; the same seed and input give the same models
+    #[arg(long, default_value_t = 42, env = "SHOPKEEPER_SEED")]
+    pub(crate) seed: u64,
+
+    /// How a model is made, for example segmentation=rfm3
+    #[arg(long, value_name = "MODEL=NAME", env = "SHOPKEEPER_RECIPE", value_delimiter = ',')]
+    pub(crate) recipe: Vec<Recipe>,
+}
+
+impl TrainingArgs {
+    pub(crate) fn recipe(&self, model: ModelKind) -> Option<&str> {
+        self.recipe.iter().rfind(|recipe| recipe.model == model).map(|recipe| recipe.name.as_str())
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model store")]
+pub(crate) struct StoreArgs {
+    /// Where models are published: a folder, or file://, s3://, gs:// or az://
+    #[arg(long, value_name = "URL", env = "SHOPKEEPER_MODELS")]
+    pub(crate) models: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model store")]
+pub(crate) struct OptionalStoreArgs {
+    /// Where models are published; their current versions keep names stable and are compared with
+    #[arg(long = "models", id = "store", value_name = "URL", env = "SHOPKEEPER_MODELS")]
+    pub(crate) url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SynthArgs {
+    /// CSV file to write; the truth that was planted goes beside it as FILE.truth.json
+    #[arg(long, value_name = "FILE", env = "SHOPKEEPER_OUTPUT")]
+    pub(crate) output: PathBuf,
+    /// Customers
+    #[arg(long, default_value_t = 2_000)]
+    pub(crate) customers: u32,
+    /// Products
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) products: u32,
+    /// Days, from the first
+    #[arg(long, default_value_t = 450)]
+    pub(crate) days: u32,
+    /// First day
+    #[arg(long, value_name = "DAY", default_value = "2023-09-04")]
+    pub(crate) start: NaiveDate,
+    /// Seed; the same seed writes the same bytes
+    #[arg(long, default_value_t = 42, env = "SHOPKEEPER_SEED")]
+    pub(crate) seed: u64,
+}
+
+/// `MODEL=NAME`
+#[derive(Debug, Clone)]
+pub(crate) struct Recipe {
+    model: ModelKind,
+    name: String,
+}
+
+impl FromStr for Recipe {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (model, name) = text.split_once('=').ok_or("a recipe is written MODEL=NAME")?;
+        let model = model.parse().map_err(|e: UnknownModel| e.to_string())?;
+        Ok(Self { model, name: name.to_owned() })
+    }
+}
+
+fn as_of(text: &str) -> Result<NaiveDateTime, String> {
+    let day = |text: &str| text.parse::<NaiveDate>().ok().map(NaiveDateTime::from);
+    let instant = |text: &str| text.replace(' ', "T").parse::<NaiveDateTime>().ok();
+    day(text).or_else(|| instant(text)).ok_or_else(|| "a time is written 2011-09-01 or 2011-09-01T08:30:00".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_as_of_time_is_a_day_or_an_instant() {
+        for (text, time) in [
+            ("2011-09-01", Some("2011-09-01T00:00:00")),
+            ("2011-09-01T08:30:00", Some("2011-09-01T08:30:00")),
+            ("2011-09-01 08:30:00", Some("2011-09-01T08:30:00")),
+            ("yesterday", None),
+            ("2011-13-01", None),
+        ] {
+            assert_eq!(as_of(text).ok(), time.map(|time| time.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_recipe_of_a_model_counts() {
+        let cli = Cli::parse_from([
+            "trainer", "train", "--lake", "l", "--recipe", "segmentation=rfm3", "--recipe", "segmentation=value4",
+        ]);
+        let Command::Train { training, .. } = cli.command else { panic!("{cli:?}") };
+        assert_eq!(training.recipe(ModelKind::Segmentation), Some("value4"));
+        assert_eq!(training.recipe(ModelKind::Churn), None);
+        assert!("segmentation".parse::<Recipe>().is_err());
+        assert!("sizes=rfm3".parse::<Recipe>().is_err());
+    }
+}

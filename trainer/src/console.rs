@@ -1,0 +1,169 @@
+//! What the command says while it works and when it is done: bars on a terminal, plain lines elsewhere, JSON on request.
+//! Results go to stdout, the rest to stderr.
+
+use std::{
+    io::{IsTerminal, Write},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use lake::Progress;
+use serde::Serialize;
+
+use crate::{Failure, failure::chain};
+
+/// Off a terminal, a stage says how far it is this often.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Where the command speaks.
+pub struct Console {
+    json: bool,
+    terminal: bool,
+    state: Mutex<Option<Stage>>,
+}
+
+struct Stage {
+    name: String,
+    total: Option<u64>,
+    done: u64,
+    said: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Console {
+    /// For people, or for machines.
+    pub fn new(json: bool) -> Self {
+        Self { json, terminal: !json && std::io::stderr().is_terminal(), state: Mutex::new(None) }
+    }
+
+    /// Prints a result: a value for machines, a text for people.
+    ///
+    /// # Errors
+    /// Where stdout is closed.
+    pub fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        let output = |source| Failure::Output { path: "standard output".into(), source };
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            serde_json::to_writer(&mut out, value).map_err(|e| output(e.into()))?;
+            writeln!(out).map_err(output)
+        } else {
+            writeln!(out, "{}", text().trim_end()).map_err(output)
+        }
+    }
+
+    /// Says something that is no result.
+    pub fn note(&self, text: &str) {
+        if self.json {
+            self.line(&serde_json::json!({ "note": text }).to_string());
+        } else {
+            self.line(text);
+        }
+    }
+
+    /// Says why the command failed.
+    pub fn failure(&self, failure: &Failure) {
+        if self.json {
+            self.line(&serde_json::json!({ "error": chain(failure) }).to_string());
+        } else {
+            self.line(&format!("error: {}", chain(failure)));
+        }
+    }
+
+    fn line(&self, text: &str) {
+        // Nobody is left to tell when stderr is closed.
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    fn progress(&self, stage: &Stage) {
+        let Stage { name, total, done, .. } = stage;
+        let text = match (self.json, total) {
+            (true, _) => serde_json::json!({ "stage": name, "done": done, "total": total }).to_string(),
+            (false, Some(total)) => format!("{name}: {} of {}", thousands(*done), thousands(*total)),
+            (false, None) => format!("{name}: {}", thousands(*done)),
+        };
+        self.line(&text);
+    }
+}
+
+impl Progress for Console {
+    fn begin(&self, stage: &str, total: Option<u64>) {
+        let bar = self.terminal.then(|| match total {
+            Some(total) => ProgressBar::new(total).with_style(style("{msg:32} {bar:40} {human_pos}/{human_len} {elapsed}")),
+            None => ProgressBar::new_spinner().with_style(style("{msg:32} {spinner} {human_pos} {elapsed}")),
+        });
+        if let Some(bar) = &bar {
+            bar.set_message(stage.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        let stage = Stage { name: stage.to_owned(), total, done: 0, said: Instant::now(), bar };
+        if stage.bar.is_none() {
+            self.line(&match self.json {
+                true => serde_json::json!({ "stage": stage.name, "total": total }).to_string(),
+                false => stage.name.clone(),
+            });
+        }
+        if let Ok(mut state) = self.state.lock() {
+            *state = Some(stage);
+        }
+    }
+
+    fn advance(&self, n: u64) {
+        let Ok(mut state) = self.state.lock() else { return };
+        let Some(stage) = state.as_mut() else { return };
+        stage.done += n;
+        match &stage.bar {
+            Some(bar) => bar.inc(n),
+            None if stage.said.elapsed() >= EVERY => {
+                stage.said = Instant::now();
+                self.progress(stage);
+            }
+            None => {}
+        }
+    }
+
+    fn end(&self) {
+        let Ok(mut state) = self.state.lock() else { return };
+        if let Some(Stage { bar: Some(bar), .. }) = state.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// A table of a heading and rows; every column but the first is right-aligned where it holds numbers.
+pub fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(heading);
+    table.add_rows(rows);
+    table.to_string()
+}
+
+/// `1234567` as `1,234,567`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (n, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (541_909, "541,909"), (1_234_567, "1,234,567")] {
+            assert_eq!(thousands(n), text);
+        }
+    }
+}

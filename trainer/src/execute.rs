@@ -1,0 +1,298 @@
+//! The commands, each a few lines over the lake, the learners and the store.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use lake::{CurateOptions, CurateReport, IngestOptions, IngestReport, Lake, SynthOptions};
+use model_store::ModelStore;
+use scoring::{Manifest, ModelKind};
+use serde::Serialize;
+
+use crate::{
+    Cli, Console, Failure,
+    cli::{Command, InputArgs, SynthArgs, TrainingArgs},
+    console::{table, thousands},
+    models::{Models, Settings, candidates, check_recipe},
+    usage::{Usage, measure},
+};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// [`Failure`], with the exit code that goes with it.
+pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<(), Failure> {
+    let console = &*console;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Process)?;
+    let open = |lake| -> Result<Lake, Failure> { Ok(Lake::open(lake)?) };
+    let models = |lake, published: Option<&str>| {
+        Ok::<_, Failure>(Models {
+            lake,
+            candidates: ModelStore::open(&candidates(lake).to_string_lossy())?,
+            published: published.map(ModelStore::open).transpose()?,
+            runtime: &runtime,
+            console,
+            now,
+        })
+    };
+    match cli.command {
+        Command::Run { input, lake, as_of, training, store, only } => {
+            let kinds = all_if_none(only);
+            check(&kinds, &training)?;
+            let store = ModelStore::open(&store.models)?;
+            run(Run { input, lake: &lake.lake, as_of: as_of.as_of, training, kinds }, store, &runtime, now, console)
+        }
+        Command::Ingest { input, lake } => {
+            let lake = Lake::create(&lake.lake)?;
+            let report = ingest(&input, &lake, console)?;
+            console.result(&report, || report.to_string())
+        }
+        Command::Curate { lake, as_of } => {
+            let report = lake::curate(&open(&lake.lake)?, &CurateOptions { as_of: as_of.as_of }, console)?;
+            console.result(&report, || report.to_string())
+        }
+        Command::Train { models: kinds, lake, as_of, training, store } => {
+            let kinds = all_if_none(kinds);
+            check(&kinds, &training)?;
+            let device = training.device.device()?;
+            let lake = open(&lake.lake)?;
+            let as_of = match as_of.as_of {
+                Some(as_of) => as_of,
+                None => lake.as_of()?,
+            };
+            let models = models(&lake, store.url.as_deref())?;
+            each(&kinds, console, |kind| {
+                models.train(kind, Settings { as_of, seed: training.seed, device, recipe: training.recipe(kind) })
+            })
+        }
+        Command::Evaluate { models: kinds, lake, training, store } => {
+            let device = training.device.device()?;
+            let lake = open(&lake.lake)?;
+            let models = models(&lake, store.url.as_deref())?;
+            each(&all_if_none(kinds), console, |kind| models.evaluate(kind, device))
+        }
+        Command::Publish { models: kinds, lake, store } => {
+            let lake = open(&lake.lake)?;
+            let store = ModelStore::open(&store.models)?;
+            let models = models(&lake, None)?;
+            each(&all_if_none(kinds), console, |kind| models.publish(kind, &store))
+        }
+        Command::Rollback { model, version, store } => {
+            let store = ModelStore::open(&store.models)?;
+            let pointer = runtime.block_on(store.rollback(model, version.as_deref(), now))?;
+            console.result(&pointer, || {
+                let before = pointer.previous.as_deref().unwrap_or("none");
+                format!("{model}: {} is current, {before} was", pointer.version)
+            })
+        }
+        Command::Models { model, store } => {
+            let store = ModelStore::open(&store.models)?;
+            let kinds = all_if_none(model.into_iter().collect());
+            let mut versions = Vec::new();
+            for kind in kinds {
+                for (manifest, current) in runtime.block_on(store.versions(kind))? {
+                    versions.push(Version { current, manifest });
+                }
+            }
+            console.result(&versions, || list(&versions))
+        }
+        Command::Sql { query, lake } => {
+            let frame = open(&lake.lake)?.sql(&query)?;
+            console.result(&lake::rows(&frame)?, || frame.to_string())
+        }
+        Command::Synth(args) => synth(&args, console),
+    }
+}
+
+/// What `run` is told.
+struct Run<'a> {
+    input: InputArgs,
+    lake: &'a std::path::Path,
+    as_of: Option<NaiveDateTime>,
+    training: TrainingArgs,
+    kinds: Vec<ModelKind>,
+}
+
+/// What `run` tells.
+#[derive(Serialize)]
+struct Report {
+    ingest: IngestReport,
+    curate: CurateReport,
+    models: Vec<Outcome>,
+    stages: Vec<Usage>,
+}
+
+/// What became of a model.
+#[derive(Serialize)]
+struct Outcome {
+    model: ModelKind,
+    published: bool,
+    manifest: Option<Manifest>,
+    error: Option<String>,
+}
+
+fn run(
+    Run { input, lake, as_of, training, kinds }: Run<'_>,
+    store: ModelStore,
+    runtime: &tokio::runtime::Runtime,
+    now: DateTime<Utc>,
+    console: &Console,
+) -> Result<(), Failure> {
+    let device = training.device.device()?;
+    let lake = Lake::create(lake)?;
+    let mut stages = Vec::new();
+    let mut staged = |usage: Usage| stages.push(usage);
+
+    let (ingest, usage) = measure("ingest", || ingest(&input, &lake, console))?;
+    staged(usage);
+    let (curate, usage) = measure("curate", || lake::curate(&lake, &CurateOptions { as_of }, console))?;
+    staged(usage);
+
+    let models = Models {
+        lake: &lake,
+        candidates: ModelStore::open(&candidates(&lake).to_string_lossy())?,
+        published: Some(store.clone()),
+        runtime,
+        console,
+        now,
+    };
+    // A model that fails does not keep the others from being published.
+    let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
+    for &kind in &kinds {
+        let mut manifest = None;
+        let mut one = || -> Result<(), Failure> {
+            let settings = Settings { as_of: curate.as_of, seed: training.seed, device, recipe: training.recipe(kind) };
+            let (trained, usage) = measure(&format!("train {kind}"), || models.train(kind, settings))?;
+            staged(usage);
+            manifest = Some(trained);
+            let (evaluated, usage) = measure(&format!("evaluate {kind}"), || models.evaluate(kind, device))?;
+            staged(usage);
+            manifest = Some(evaluated);
+            let (_, usage) = measure(&format!("publish {kind}"), || models.publish(kind, &store))?;
+            staged(usage);
+            Ok(())
+        };
+        let result = one();
+        let error = result.as_ref().err().map(crate::failure::chain);
+        outcomes.push(Outcome { model: kind, published: error.is_none(), manifest, error });
+        failures.extend(result.err());
+    }
+    let report = Report { ingest, curate, models: outcomes, stages };
+    console.result(&report, || report_text(&report))?;
+    fail(failures)
+}
+
+fn report_text(report: &Report) -> String {
+    let models = report.models.iter().map(|Outcome { model, published, manifest, error }| {
+        let metric = manifest.as_ref().and_then(|m| m.metrics.first()).map(|m| match m.baseline {
+            Some(baseline) => format!("{} {:.3} (naive {baseline:.3})", m.name, m.value),
+            None => format!("{} {:.3}", m.name, m.value),
+        });
+        [
+            model.to_string(),
+            manifest.as_ref().map(|m| m.recipe.clone()).unwrap_or_default(),
+            manifest.as_ref().map(|m| m.version.clone()).unwrap_or_default(),
+            metric.unwrap_or_default(),
+            if *published { "published".to_owned() } else { error.clone().unwrap_or_default() },
+        ]
+    });
+    let total: f64 = report.stages.iter().map(|usage| usage.wall_s).sum();
+    let peak = report.stages.iter().filter_map(|usage| usage.peak_mib).max();
+    let total = Usage { stage: "total".to_owned(), wall_s: total, peak_mib: peak };
+    let stages = report.stages.iter().chain([&total]).map(|Usage { stage, wall_s, peak_mib }| {
+        let peak = peak_mib.map_or_else(|| "-".to_owned(), |mib| format!("{} MiB", thousands(mib)));
+        [stage.clone(), format!("{wall_s:.2} s"), peak]
+    });
+    [
+        report.ingest.to_string(),
+        report.curate.to_string(),
+        table(["model", "recipe", "version", "evaluation", "outcome"], models),
+        table(["stage", "wall time", "peak memory"], stages),
+    ]
+    .join("\n\n")
+}
+
+fn ingest(input: &InputArgs, lake: &Lake, console: &Console) -> Result<IngestReport, Failure> {
+    let mut options = IngestOptions::default();
+    if let Some(mapping) = &input.mapping {
+        options.mapping = Some(lake::ColumnMapping::read(mapping)?);
+    }
+    if !input.service_codes.is_empty() {
+        options.service_codes = input.service_codes.clone();
+    }
+    Ok(lake::ingest(&input.input, lake, &options, console)?)
+}
+
+fn synth(args: &SynthArgs, console: &Console) -> Result<(), Failure> {
+    let SynthArgs { output, customers, products, days, start, seed } = args;
+    let options =
+        SynthOptions { customers: *customers, products: *products, days: *days, start: *start, seed: *seed };
+    let report = lake::synth(&options, output, console)?;
+    console.result(&report, || report.to_string())
+}
+
+/// A version in the store.
+#[derive(Serialize)]
+struct Version {
+    current: bool,
+    #[serde(flatten)]
+    manifest: Manifest,
+}
+
+fn list(versions: &[Version]) -> String {
+    if versions.is_empty() {
+        return "no model has been published here".to_owned();
+    }
+    let rows = versions.iter().map(|Version { current, manifest }| {
+        let size: u64 = manifest.files.iter().map(|file| file.size).sum();
+        [
+            manifest.model.to_string(),
+            manifest.version.clone(),
+            if *current { "current".to_owned() } else { String::new() },
+            manifest.recipe.clone(),
+            manifest.as_of.to_string(),
+            format!("{} KiB", thousands(size.div_ceil(1024))),
+            manifest.metrics.first().map(|m| format!("{} {:.3}", m.name, m.value)).unwrap_or_default(),
+        ]
+    });
+    table(["model", "version", "", "recipe", "as of", "size", "evaluation"], rows)
+}
+
+fn all_if_none(kinds: Vec<ModelKind>) -> Vec<ModelKind> {
+    if kinds.is_empty() { ModelKind::ALL.to_vec() } else { kinds }
+}
+
+fn check(kinds: &[ModelKind], training: &TrainingArgs) -> Result<(), Failure> {
+    kinds.iter().try_for_each(|kind| check_recipe(*kind, training.recipe(*kind)))
+}
+
+/// Does a step for each model, prints what came of it, and fails at the end where one failed.
+fn each(
+    kinds: &[ModelKind],
+    console: &Console,
+    step: impl Fn(ModelKind) -> Result<Manifest, Failure>,
+) -> Result<(), Failure> {
+    let (mut versions, mut failures) = (Vec::new(), Vec::new());
+    for &kind in kinds {
+        match step(kind) {
+            Ok(manifest) => versions.push(Version { current: false, manifest }),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if !versions.is_empty() {
+        console.result(&versions, || list(&versions))?;
+    }
+    fail(failures)
+}
+
+/// One failure is itself; gates that failed are one list.
+fn fail(mut failures: Vec<Failure>) -> Result<(), Failure> {
+    if failures.len() < 2 {
+        return failures.pop().map_or(Ok(()), Err);
+    }
+    if failures.iter().all(|failure| matches!(failure, Failure::Gates(_))) {
+        let gates = failures.into_iter().flat_map(|failure| match failure {
+            Failure::Gates(gates) => gates,
+            other => vec![other.to_string()],
+        });
+        return Err(Failure::Gates(gates.collect()));
+    }
+    Err(Failure::Several(failures))
+}

@@ -1,0 +1,16 @@
+//! The offline side: raw transactions in, published models out.
+
+mod cli;
+mod console;
+mod device;
+mod execute;
+mod failure;
+pub mod learn;
+mod models;
+mod usage;
+
+pub use cli::Cli;
+pub use console::Console;
+pub use device::DeviceChoice;
+pub use execute::execute;
+pub use failure::Failure;

@@ -1,0 +1,21 @@
+//! `trainer`: turns a shop's transactions into published models.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use trainer::{Cli, Console};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The one place where the trainer reads the clock: the time that a pointer was moved.
+    #[expect(clippy::disallowed_methods, reason = "a command line is where time comes from")]
+    let now = chrono::Utc::now();
+    let mut console = Console::new(cli.json());
+    match trainer::execute(cli, now, &mut console) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Training, evaluating and publishing, one model at a time.
+//!
+//! Trained models wait in `lake/candidates`, a model store like the published one, until their evaluation is attached
+//! and their gates let them out.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use lake::Lake;
+use model_store::{ModelStore, Pointer};
+use scoring::{Artifact, Manifest, ModelKind};
+use tch::Device;
+
+use crate::{
+    Console, Failure,
+    learn::{
+        Evaluation, LearnError, Learner, Training, anomaly::Anomaly, churn::Churn, forecast::Forecast,
+        recommendation::Recommendation, segmentation::Segmentation,
+    },
+};
+
+/// The stores and the settings that all models share.
+pub(crate) struct Models<'a> {
+    pub(crate) lake: &'a Lake,
+    pub(crate) candidates: ModelStore,
+    pub(crate) published: Option<ModelStore>,
+    pub(crate) runtime: &'a tokio::runtime::Runtime,
+    pub(crate) console: &'a Console,
+    pub(crate) now: DateTime<Utc>,
+}
+
+impl Models<'_> {
+    /// Trains a model and keeps it as the candidate.
+    pub(crate) fn train(&self, kind: ModelKind, settings: Settings<'_>) -> Result<Manifest, Failure> {
+        let artifact = self.learn(kind, settings, train)?;
+        self.keep(&artifact)?;
+        Ok(artifact.manifest().clone())
+    }
+
+    /// Evaluates the candidate's training and attaches the result to it.
+    pub(crate) fn evaluate(&self, kind: ModelKind, device: Device) -> Result<Manifest, Failure> {
+        let candidate = self.candidate(kind)?;
+        let Manifest { as_of, seed, recipe, .. } = candidate.manifest();
+        let settings = Settings { as_of: *as_of, seed: *seed, device, recipe: Some(recipe) };
+        let Evaluation { metrics, gates } = self.learn(kind, settings, evaluate)?;
+        let evaluated = candidate.evaluated(metrics, gates);
+        self.keep(&evaluated)?;
+        Ok(evaluated.manifest().clone())
+    }
+
+    /// Publishes the candidate where its gates pass.
+    pub(crate) fn publish(&self, kind: ModelKind, to: &ModelStore) -> Result<Manifest, Failure> {
+        let candidate = self.candidate(kind)?;
+        let manifest = candidate.manifest();
+        if manifest.gates.is_empty() {
+            return Err(Failure::NotEvaluated(kind));
+        }
+        let failed = manifest.gates.iter().filter(|gate| !gate.passed);
+        let failed: Vec<_> = failed.map(|gate| format!("{kind}: {} does not hold ({})", gate.name, gate.detail)).collect();
+        if !failed.is_empty() {
+            return Err(Failure::Gates(failed));
+        }
+        self.runtime.block_on(to.publish(&candidate, self.now))?;
+        Ok(manifest.clone())
+    }
+
+    fn learn<T>(
+        &self,
+        kind: ModelKind,
+        Settings { as_of, seed, device, recipe }: Settings<'_>,
+        what: fn(ModelKind, &Training<'_>) -> Result<T, LearnError>,
+    ) -> Result<T, Failure> {
+        let previous = self.published_version(kind)?;
+        let transactions = self.lake.transactions()?;
+        let previous = previous.as_ref();
+        let training = Training { transactions, as_of, seed, device, recipe, previous, progress: self.console };
+        what(kind, &training).map_err(|source| Failure::Learn { model: kind, source })
+    }
+
+    /// The published version, where there is one that can be read: a damaged one must not keep a new one from replacing
+    /// it.
+    fn published_version(&self, kind: ModelKind) -> Result<Option<Artifact>, Failure> {
+        let Some(store) = &self.published else { return Ok(None) };
+        let Some(Pointer { version, .. }) = self.runtime.block_on(store.current(kind))? else { return Ok(None) };
+        match self.runtime.block_on(store.fetch(kind, &version)) {
+            Ok(artifact) => Ok(Some(artifact)),
+            Err(error) => {
+                self.console.note(&format!("{kind}: the published version is passed over: {error}"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn keep(&self, artifact: &Artifact) -> Result<(), Failure> {
+        let kind = artifact.manifest().model;
+        // One candidate a model: what waited before will never be published.
+        match fs_err::remove_dir_all(candidates(self.lake).join(kind.as_str())) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::Output { path: candidates(self.lake), source });
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.runtime.block_on(self.candidates.publish(artifact, self.now))?;
+        Ok(())
+    }
+
+    fn candidate(&self, kind: ModelKind) -> Result<Artifact, Failure> {
+        let pointer = self.runtime.block_on(self.candidates.current(kind))?.ok_or(Failure::NoCandidate(kind))?;
+        Ok(self.runtime.block_on(self.candidates.fetch(kind, &pointer.version))?)
+    }
+}
+
+/// How a model is trained.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings<'a> {
+    pub(crate) as_of: NaiveDateTime,
+    pub(crate) seed: u64,
+    pub(crate) device: Device,
+    pub(crate) recipe: Option<&'a str>,
+}
+
+/// Folder of the models that wait.
+pub(crate) fn candidates(lake: &Lake) -> std::path::PathBuf {
+    lake.root().join("candidates")
+}
+
+/// Runs `body` with `L` as the learner of a kind.
+macro_rules! with_learner {
+    ($kind:expr, $L:ident => $body:expr) => {
+        match $kind {
+            ModelKind::Segmentation => { type $L = Segmentation; $body }
+            ModelKind::Forecast => { type $L = Forecast; $body }
+            ModelKind::Recommendation => { type $L = Recommendation; $body }
+            ModelKind::Churn => { type $L = Churn; $body }
+            ModelKind::Anomaly => { type $L = Anomaly; $body }
+        }
+    };
+}
+
+fn train(kind: ModelKind, training: &Training<'_>) -> Result<Artifact, LearnError> {
+    with_learner!(kind, L => L::train(training))
+}
+
+fn evaluate(kind: ModelKind, training: &Training<'_>) -> Result<Evaluation, LearnError> {
+    with_learner!(kind, L => L::evaluate(training))
+}
+
+/// Refuses a recipe that its learner does not know, before anything is done.
+pub(crate) fn check_recipe(kind: ModelKind, recipe: Option<&str>) -> Result<(), Failure> {
+    with_learner!(kind, L => crate::learn::known_recipe::<L>(recipe))
+        .map(drop)
+        .map_err(|source| Failure::Learn { model: kind, source })
+}
