@@ -1,1 +1,17 @@
-//! runtime
+//! What every process of Shopkeeper needs: options, telemetry, a listener with health and reflection, deadlines, a
+//! bounded drain, refusals that say what the caller can do, and exit codes.
+
+mod call;
+mod check;
+mod exit;
+mod page;
+mod refusal;
+mod server;
+pub mod telemetry;
+
+pub use call::{Deadline, MalformedTimeout, deadline, grpc_timeout};
+pub use check::{at_least_one, finite, item_status, non_negative, positive, required, within};
+pub use exit::{exit, shutdown};
+pub use page::Page;
+pub use refusal::{DOMAIN, Refusal, error_info};
+pub use server::{Server, ServerArgs, Service, health_and_reflection};

@@ -1,0 +1,231 @@
+//! What surrounds every call: a span, a duration, a deadline, and a status for whatever goes wrong below.
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::LazyLock,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use http::{HeaderMap, Request, Response};
+use opentelemetry::{KeyValue, global, metrics::Histogram, propagation::Extractor};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+use tracing::{Instrument, field};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use crate::{Refusal, telemetry::CALLS};
+
+/// Bounds of the duration histogram, seconds: our own work is microseconds.
+const BOUNDS: [f64; 16] =
+    [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 5.0];
+
+static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
+    global::meter("shopkeeper")
+        .f64_histogram("rpc.server.call.duration")
+        .with_unit("s")
+        .with_description("time to the head of the answer")
+        .with_boundaries(BOUNDS.to_vec())
+        .build()
+});
+
+/// A `grpc-timeout` that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MalformedTimeout;
+
+/// How long the caller will wait.
+///
+/// # Errors
+/// [`MalformedTimeout`].
+pub fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTimeout> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let text = value.to_str().map_err(|_| MalformedTimeout)?;
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(MalformedTimeout)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(MalformedTimeout);
+    }
+    let count: u64 = digits.parse().map_err(|_| MalformedTimeout)?;
+    Ok(Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return Err(MalformedTimeout),
+    }))
+}
+
+/// When a call is too late; in its request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(pub Instant);
+
+/// The caller's deadline as an instant.
+///
+/// # Errors
+/// [`Refusal::InvalidField`] where `grpc-timeout` cannot be read.
+pub fn deadline(headers: &HeaderMap, now: Instant) -> Result<Option<Instant>, Refusal> {
+    match grpc_timeout(headers) {
+        Ok(timeout) => Ok(timeout.and_then(|timeout| now.checked_add(timeout))),
+        Err(MalformedTimeout) => Err(Refusal::field("grpc-timeout", "is not a timeout of gRPC, such as 250m")),
+    }
+}
+
+/// Puts [`Call`] around a service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallLayer;
+
+impl<S> Layer<S> for CallLayer {
+    type Service = Call<S>;
+
+    fn layer(&self, inner: S) -> Call<S> {
+        Call { inner }
+    }
+}
+
+/// Every call goes through this.
+#[derive(Debug, Clone)]
+pub(crate) struct Call<S> {
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Call<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let start = Instant::now();
+        let method = request.uri().path().trim_start_matches('/').to_owned();
+        let span = tracing::debug_span!(
+            target: CALLS, "rpc", otel.name = %method, otel.kind = "server",
+            rpc.system.name = "grpc", rpc.method = %method, rpc.response.status_code = field::Empty,
+        );
+        if !span.is_disabled() {
+            let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
+            // Without an exporter the span has nowhere to keep its parent.
+            let _ = span.set_parent(parent);
+        }
+        let deadline = deadline(request.headers(), start);
+        let spare = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, spare);
+        let answer = async move {
+            let deadline = match deadline {
+                Ok(deadline) => deadline,
+                Err(refusal) => return Status::from(refusal).into_http(),
+            };
+            let call = AssertUnwindSafe(ready.call(request)).catch_unwind();
+            let answered = match deadline {
+                None => call.await,
+                Some(deadline) => match tokio::time::timeout_at(deadline.into(), call).await {
+                    Ok(answered) => answered,
+                    Err(_) => return Status::from(Refusal::TooLate).into_http(),
+                },
+            };
+            match answered {
+                Ok(Ok(response)) => too_large(response),
+                Ok(Err(never)) => match never {},
+                Err(_) => {
+                    tracing::error!("a call panicked");
+                    Status::from(Refusal::Internal).into_http()
+                }
+            }
+        };
+        let recorded = span.clone();
+        Box::pin(
+            async move {
+                let response = answer.await;
+                let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+                recorded.record("rpc.response.status_code", i32::from(code));
+                let code = KeyValue::new("rpc.response.status_code", name(code));
+                DURATION.record(start.elapsed().as_secs_f64(), &[KeyValue::new("rpc.method", method), code]);
+                Ok(response)
+            }
+            .instrument(span),
+        )
+    }
+}
+
+/// tonic says OUT_OF_RANGE of a message above the limit; gRPC's clients expect RESOURCE_EXHAUSTED.
+fn too_large(response: Response<Body>) -> Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() == Code::OutOfRange && status.message().contains("message length too large") => {
+            Status::from(Refusal::TooLarge { limit: proto::MAX_MESSAGE }).into_http()
+        }
+        Some(_) | None => response,
+    }
+}
+
+/// A code's name in the metrics.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_as_the_protocol_says() {
+        for (text, timeout) in [
+            ("250m", Ok(Duration::from_millis(250))),
+            ("1S", Ok(Duration::from_secs(1))),
+            ("2M", Ok(Duration::from_secs(120))),
+            ("99999999H", Ok(Duration::from_secs(99_999_999 * 3600))),
+            ("7u", Ok(Duration::from_micros(7))),
+            ("7n", Ok(Duration::from_nanos(7))),
+            ("", Err(MalformedTimeout)),
+            ("m", Err(MalformedTimeout)),
+            ("1", Err(MalformedTimeout)),
+            ("-1S", Err(MalformedTimeout)),
+            ("1.5S", Err(MalformedTimeout)),
+            ("123456789S", Err(MalformedTimeout)),
+        ] {
+            let headers =
+                HeaderMap::from_iter([(http::HeaderName::from_static("grpc-timeout"), text.parse().unwrap())]);
+            assert_eq!(grpc_timeout(&headers), timeout.map(Some), "{text}");
+        }
+        assert_eq!(grpc_timeout(&HeaderMap::new()), Ok(None));
+    }
+}

@@ -1,0 +1,99 @@
+//! Pages of a list, by an opaque token that is good for one request and one version of the model.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::Refusal;
+
+/// Most items of a page.
+const MOST: usize = 1000;
+/// Items of a page when the caller does not say.
+const DEFAULT: usize = 100;
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    start: usize,
+    size: usize,
+    filter: u64,
+    version: u64,
+}
+
+impl Page {
+    /// Reads `page_size` and `page_token`. `filter` is all that selects the list, `version` the model's.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidField`] where the size is negative or the token is not one of this list's;
+    /// [`Refusal::ModelChanged`] where it is of another version.
+    pub fn of(size: i32, token: &str, filter: impl Hash, version: &str) -> Result<Self, Refusal> {
+        let size = match usize::try_from(size) {
+            Ok(0) => DEFAULT,
+            Ok(size) => size.min(MOST),
+            Err(_) => return Err(Refusal::field("page_size", format!("is {size}; it must not be negative"))),
+        };
+        let (filter, version) = (hash(filter), hash(version));
+        if token.is_empty() {
+            return Ok(Self { start: 0, size, filter, version });
+        }
+        let foreign = || Refusal::field("page_token", "is not one that this list gave out");
+        let mut parts = token.split('-').map(|part| u64::from_str_radix(part, 16));
+        let (Some(Ok(start)), Some(Ok(of)), Some(Ok(was)), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(foreign());
+        };
+        if of != filter {
+            return Err(foreign());
+        }
+        if was != version {
+            return Err(Refusal::ModelChanged);
+        }
+        Ok(Self { start: usize::try_from(start).map_err(|_| foreign())?, size, filter, version })
+    }
+
+    /// The items of this page, and the token of the next one; empty after the last.
+    pub fn cut<'a, T>(&self, all: &'a [T]) -> (&'a [T], String) {
+        let start = self.start.min(all.len());
+        let end = start.saturating_add(self.size).min(all.len());
+        let next =
+            if end < all.len() { format!("{end:x}-{:x}-{:x}", self.filter, self.version) } else { String::new() };
+        (all.get(start..end).unwrap_or_default(), next)
+    }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    // Its keys are fixed, so that every replica reads every other's tokens.
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_one_another_to_the_end() {
+        let all: Vec<u32> = (0..25).collect();
+        let (mut seen, mut token) = (Vec::new(), String::new());
+        loop {
+            let (part, next) = Page::of(10, &token, "all", "v1").unwrap().cut(&all);
+            seen.extend_from_slice(part);
+            if next.is_empty() {
+                break;
+            }
+            token = next;
+        }
+        assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_list_and_version_alone() {
+        let (_, token) = Page::of(10, "", "all", "v1").unwrap().cut(&[0; 25]);
+        assert!(Page::of(10, &token, "all", "v1").is_ok());
+        assert_eq!(Page::of(10, &token, "all", "v2"), Err(Refusal::ModelChanged));
+        for token in [token.as_str(), "nonsense", "1-2", "ffffffffffffffffff-0-0"] {
+            assert!(matches!(Page::of(10, token, "some", "v1"), Err(Refusal::InvalidField { .. })), "{token}");
+        }
+        assert!(Page::of(-1, "", "all", "v1").is_err());
+    }
+}

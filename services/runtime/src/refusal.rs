@@ -1,0 +1,185 @@
+//! Why a call is not answered, and what its caller can do.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
+
+/// `domain` of every ErrorInfo.
+pub const DOMAIN: &str = "shopkeeper";
+
+/// Why a call is not answered. The one place that knows gRPC's codes.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A field of the request cannot be used.
+    #[error("{field} {problem}")]
+    InvalidField {
+        /// Its path in the request, for example `rfm.recency_days`.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Several fields of the request cannot be used.
+    #[error("{}", .0.iter().map(|(field, problem)| format!("{field} {problem}")).collect::<Vec<_>>().join("; "))]
+    InvalidFields(Vec<(String, String)>),
+    /// The model does not know it.
+    #[error("{kind} `{name}` is not in the model")]
+    NotFound {
+        /// `customer`, `product`, ...
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// No model is loaded yet.
+    #[error("no model is loaded yet")]
+    NotReady {
+        /// When to try again.
+        retry_in: Duration,
+    },
+    /// A page token of an earlier model version.
+    #[error("page_token is of another version of the model; begin again without one")]
+    ModelChanged,
+    /// A message is larger than is taken.
+    #[error("the message is larger than {limit} bytes")]
+    TooLarge {
+        /// Most bytes that are taken.
+        limit: usize,
+    },
+    /// More calls are in flight than are taken.
+    #[error("too many calls are in flight")]
+    Overloaded {
+        /// When to try again.
+        retry_in: Duration,
+    },
+    /// A service behind this one cannot be reached.
+    #[error("{service} cannot be reached: {problem}")]
+    Unreachable {
+        /// Which.
+        service: String,
+        /// What was tried.
+        problem: String,
+        /// When to try again.
+        retry_in: Duration,
+    },
+    /// The deadline has passed.
+    #[error("the deadline has passed")]
+    TooLate,
+    /// There is no such method.
+    #[error("there is no method {path}")]
+    NoMethod {
+        /// What was called.
+        path: String,
+    },
+    /// A bug.
+    #[error("internal error")]
+    Internal,
+}
+
+impl Refusal {
+    /// A field that cannot be used.
+    pub fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::InvalidField { field: field.into(), problem: problem.into() }
+    }
+
+    /// Something that the model does not know.
+    pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
+        Self::NotFound { kind, name: name.into() }
+    }
+
+    fn parts(&self) -> (Code, &'static str, Vec<(&'static str, String)>) {
+        match self {
+            Self::InvalidField { field, .. } => {
+                (Code::InvalidArgument, "INVALID_FIELD", vec![("field", field.clone())])
+            }
+            Self::InvalidFields(fields) => {
+                let names: Vec<_> = fields.iter().map(|(field, _)| field.as_str()).collect();
+                (Code::InvalidArgument, "INVALID_FIELD", vec![("fields", names.join(","))])
+            }
+            Self::NotFound { kind, name } => {
+                (Code::NotFound, "NOT_IN_MODEL", vec![("kind", (*kind).to_owned()), ("name", name.clone())])
+            }
+            Self::NotReady { .. } => (Code::Unavailable, "MODEL_NOT_LOADED", vec![]),
+            Self::ModelChanged => (Code::FailedPrecondition, "MODEL_CHANGED", vec![]),
+            Self::TooLarge { limit } => {
+                (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", vec![("limit_bytes", limit.to_string())])
+            }
+            Self::Overloaded { .. } => (Code::ResourceExhausted, "OVERLOADED", vec![]),
+            Self::Unreachable { service, .. } => {
+                (Code::Unavailable, "SERVICE_UNREACHABLE", vec![("service", service.clone())])
+            }
+            Self::TooLate => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", vec![]),
+            Self::NoMethod { path } => (Code::Unimplemented, "NO_SUCH_METHOD", vec![("path", path.clone())]),
+            Self::Internal => (Code::Internal, "INTERNAL", vec![]),
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        let (code, reason, metadata) = refusal.parts();
+        let mut details = ErrorDetails::new();
+        error_info(&mut details, reason, metadata);
+        match &refusal {
+            Refusal::InvalidField { field, problem } => {
+                details.set_bad_request(vec![FieldViolation::new(field, problem)]);
+            }
+            Refusal::InvalidFields(fields) => {
+                let violations = fields.iter().map(|(field, problem)| FieldViolation::new(field, problem));
+                details.set_bad_request(violations.collect::<Vec<_>>());
+            }
+            Refusal::NotFound { kind, name } => {
+                details.set_resource_info(*kind, name, "", &message);
+            }
+            Refusal::NotReady { retry_in } => {
+                details.set_retry_info(Some(*retry_in));
+                let violation = PreconditionViolation::new("MODEL", "model", "no version of the model is loaded");
+                details.set_precondition_failure(vec![violation]);
+            }
+            Refusal::ModelChanged => {
+                let violation = PreconditionViolation::new("MODEL_VERSION", "page_token", &message);
+                details.set_precondition_failure(vec![violation]);
+            }
+            Refusal::Overloaded { retry_in } | Refusal::Unreachable { retry_in, .. } => {
+                details.set_retry_info(Some(*retry_in));
+            }
+            Refusal::TooLarge { .. } | Refusal::TooLate | Refusal::NoMethod { .. } | Refusal::Internal => {}
+        }
+        Self::with_error_details(code, message, details)
+    }
+}
+
+/// Sets the ErrorInfo that every refusal has.
+pub fn error_info(details: &mut ErrorDetails, reason: &str, metadata: Vec<(&'static str, String)>) {
+    let metadata: HashMap<_, _> = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    details.set_error_info(reason, DOMAIN, metadata);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_has_its_code_and_details() {
+        let second = Duration::from_secs(1);
+        let unreachable =
+            Refusal::Unreachable { service: "churn".to_owned(), problem: "refused".to_owned(), retry_in: second };
+        for (refusal, code, reason) in [
+            (Refusal::field("rfm.frequency", "is negative"), Code::InvalidArgument, "INVALID_FIELD"),
+            (Refusal::not_found("customer", "17850"), Code::NotFound, "NOT_IN_MODEL"),
+            (Refusal::NotReady { retry_in: second }, Code::Unavailable, "MODEL_NOT_LOADED"),
+            (Refusal::ModelChanged, Code::FailedPrecondition, "MODEL_CHANGED"),
+            (Refusal::TooLarge { limit: 1 }, Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+            (Refusal::Overloaded { retry_in: second }, Code::ResourceExhausted, "OVERLOADED"),
+            (unreachable, Code::Unavailable, "SERVICE_UNREACHABLE"),
+            (Refusal::TooLate, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        ] {
+            let status = Status::from(refusal.clone());
+            let details = status.get_error_details();
+            assert_eq!((status.code(), details.error_info().unwrap().reason.as_str()), (code, reason));
+            assert_eq!(details.bad_request().is_some(), matches!(refusal, Refusal::InvalidField { .. }));
+            assert_eq!(details.resource_info().is_some(), matches!(refusal, Refusal::NotFound { .. }));
+        }
+    }
+}

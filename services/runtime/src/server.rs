@@ -1,0 +1,200 @@
+//! One listener: the services, health, reflection, and an end that is bounded in time.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context;
+use axum::{Router, http::StatusCode, routing::get};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tonic::{service::Routes, transport::server::TcpIncoming};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{call::CallLayer, telemetry};
+
+/// Where a process listens and how it ends.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Server")]
+pub struct ServerArgs {
+    /// Where calls are taken; port 0 takes a free one and logs it
+    #[arg(long, env = "SHOPKEEPER_LISTEN", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Where Prometheus finds /metrics, and probes /healthz and /readyz, over HTTP; without it nowhere
+    #[arg(long, env = "SHOPKEEPER_METRICS_LISTEN", value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// How long health says NOT_SERVING before connections are closed, so that balancers look elsewhere first
+    #[arg(long, env = "SHOPKEEPER_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub drain_delay: Duration,
+    /// How long calls in flight may take after that
+    #[arg(long, env = "SHOPKEEPER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+}
+
+impl ServerArgs {
+    /// A server on a port of the system's choice, for tests.
+    pub fn local() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            metrics_listen: None,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// gRPC services that belong together, and whether they are ready to answer.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The process's name, for example `churn`.
+    pub name: &'static str,
+    /// Full names of its gRPC services.
+    pub services: Vec<&'static str>,
+    /// The services; also a tower service, for whoever calls without a socket.
+    pub routes: Routes,
+    /// Whether they are ready.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// A listener that is bound and does not answer yet.
+#[derive(Debug)]
+pub struct Server {
+    args: ServerArgs,
+    listener: TcpListener,
+    metrics: Option<TcpListener>,
+    service: Option<Service>,
+}
+
+impl Server {
+    /// Takes the addresses.
+    ///
+    /// # Errors
+    /// Where one of them is taken or not this machine's.
+    pub async fn bind(args: &ServerArgs) -> anyhow::Result<Self> {
+        let bind = async |address: SocketAddr| {
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+        };
+        let metrics = match args.metrics_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self { args: args.clone(), listener: bind(args.listen).await?, metrics, service: None })
+    }
+
+    /// What it will answer with.
+    #[must_use]
+    pub fn serving(mut self, service: Service) -> Self {
+        self.service = Some(service);
+        self
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn local_addr(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Answers until `shutdown` resolves, and then drains: health says NOT_SERVING, new connections are refused, calls
+    /// in flight have the drain timeout to end, and what is left then is dropped.
+    ///
+    /// # Errors
+    /// Where the listener fails.
+    pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
+        let Self { args, listener, metrics, service } = self;
+        let service = service.context("no service is added")?;
+        let address = listener.local_addr()?;
+        let mut tasks = JoinSet::new();
+        if let Some(listener) = metrics {
+            let router = probes(service.ready.clone());
+            tasks.spawn(async move {
+                if let Err(error) = axum::serve(listener, router).await {
+                    tracing::error!(%error, "metrics are served no more");
+                }
+            });
+        }
+        let (routes, reporter) = health_and_reflection(&service, &mut tasks)?;
+
+        let (stop, mut stopped) = watch::channel(false);
+        let server = tonic::transport::Server::builder()
+            .http2_max_pending_accept_reset_streams(Some(20))
+            .http2_max_local_error_reset_streams(Some(1024))
+            .http2_max_header_list_size(16 << 10)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .max_concurrent_streams(Some(1024))
+            .layer(CallLayer)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+                // An error means that the sender is gone, which is as good as being told.
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            });
+        tokio::pin!(server);
+        tracing::info!(service = service.name, %address, "listening");
+        tokio::select! {
+            ended = &mut server => return ended.with_context(|| format!("listening on {address}")),
+            () = shutdown => {}
+        }
+
+        tracing::info!(service = service.name, "draining");
+        // The tasks mirror readiness into health; from here on the answer is no.
+        tasks.abort_all();
+        for name in service.services.iter().copied().chain([""]) {
+            reporter.set_service_status(name, ServingStatus::NotServing).await;
+        }
+        tokio::select! {
+            ended = &mut server => return ended.with_context(|| format!("listening on {address}")),
+            () = tokio::time::sleep(args.drain_delay) => {}
+        }
+        stop.send_replace(true);
+        // hyper waits for idle connections as well, and for ever; the bound is ours.
+        if tokio::time::timeout(args.drain_timeout, server).await.is_err() {
+            tracing::warn!(service = service.name, "calls were still in flight when the drain timeout ended");
+        }
+        Ok(())
+    }
+}
+
+/// The services' routes with health and reflection beside them. `tasks` keeps health as readiness is.
+///
+/// # Errors
+/// Where the descriptors cannot be read.
+pub fn health_and_reflection(service: &Service, tasks: &mut JoinSet<()>) -> anyhow::Result<(Routes, HealthReporter)> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = || {
+        let descriptors = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+        let builder = descriptors
+            .into_iter()
+            .fold(tonic_reflection::server::Builder::configure(), |b, d| b.register_encoded_file_descriptor_set(d));
+        service.services.iter().chain([&"grpc.health.v1.Health"]).fold(builder, |b, name| b.with_service_name(*name))
+    };
+    let routes = service.routes.clone().add_service(health);
+    let routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+    let router = routes.into_axum_router().fallback(unknown);
+
+    let (names, mut ready, health) = (service.services.clone(), service.ready.clone(), reporter.clone());
+    tasks.spawn(async move {
+        loop {
+            let status = if *ready.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for name in names.iter().copied().chain([""]) {
+                health.set_service_status(name, status).await;
+            }
+            if ready.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok((Routes::from(router), reporter))
+}
+
+async fn unknown(uri: axum::http::Uri) -> axum::http::Response<tonic::body::Body> {
+    tonic::Status::from(crate::Refusal::NoMethod { path: uri.path().to_owned() }).into_http()
+}
+
+fn probes(ready: watch::Receiver<bool>) -> Router {
+    let readyz = move || {
+        let status = if *ready.borrow() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        async move { status }
+    };
+    Router::new()
+        .route("/metrics", get(async || telemetry::metrics()))
+        .route("/healthz", get(async || StatusCode::OK))
+        .route("/readyz", get(readyz))
+}

@@ -1,0 +1,129 @@
+//! Which column holds what.
+
+use std::path::Path;
+
+use super::FIELDS;
+use crate::LakeError;
+
+/// What a line consists of, and the spellings its columns usually have.
+const SPELLINGS: [(&str, &[&str], bool); FIELDS] = [
+    ("invoice", &["invoice", "invoiceno", "invoicenumber", "order", "orderid", "orderno"], true),
+    ("stock code", &["stockcode", "sku", "productid", "productcode", "itemid", "item"], true),
+    ("description", &["description", "productname", "product", "name", "title"], false),
+    ("quantity", &["quantity", "qty", "units"], true),
+    ("invoice date", &["invoicedate", "date", "datetime", "timestamp", "orderdate", "invoicetime"], true),
+    ("unit price", &["unitprice", "price"], true),
+    ("customer id", &["customerid", "customer", "userid", "clientid"], true),
+    ("country", &["country", "region", "market"], false),
+];
+
+/// Where each field stands in a file; `None`: it has no such column.
+pub(crate) type Places = [Option<usize>; FIELDS];
+
+/// The columns' names in files whose spellings are unusual.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ColumnMapping {
+    invoice: Option<String>,
+    stock_code: Option<String>,
+    description: Option<String>,
+    quantity: Option<String>,
+    invoice_date: Option<String>,
+    unit_price: Option<String>,
+    customer_id: Option<String>,
+    country: Option<String>,
+}
+
+impl ColumnMapping {
+    /// Reads a TOML file such as `invoice = "Order"`.
+    ///
+    /// # Errors
+    /// [`LakeError::Mapping`].
+    pub fn read(path: &Path) -> Result<Self, LakeError> {
+        let mapping = |reason: String| LakeError::Mapping { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|e| mapping(e.to_string()))?;
+        toml::from_str(&text).map_err(|e| mapping(e.message().to_owned()))
+    }
+}
+
+/// How columns are found.
+pub(crate) struct Columns([Option<String>; FIELDS]);
+
+impl Columns {
+    pub(crate) fn new(mapping: Option<&ColumnMapping>) -> Self {
+        let m = mapping.cloned().unwrap_or_default();
+        Self([
+            m.invoice,
+            m.stock_code,
+            m.description,
+            m.quantity,
+            m.invoice_date,
+            m.unit_price,
+            m.customer_id,
+            m.country,
+        ])
+    }
+
+    pub(crate) fn find(&self, path: &Path, header: &[String]) -> Result<Places, LakeError> {
+        let mut places = Places::default();
+        let mut missing = Vec::new();
+        for (field, (name, spellings, needed)) in SPELLINGS.iter().enumerate() {
+            let mapped = self.0.get(field).and_then(Option::as_deref);
+            let place = match mapped {
+                Some(mapped) => header.iter().position(|column| column == mapped),
+                // In the order of the spellings: `Invoice` before `Order` where both are there.
+                None => {
+                    spellings.iter().find_map(|spelling| header.iter().position(|column| plain(column) == *spelling))
+                }
+            };
+            if place.is_none() && (*needed || mapped.is_some()) {
+                missing.push(*name);
+            }
+            if let Some(slot) = places.get_mut(field) {
+                *slot = place;
+            }
+        }
+        if missing.is_empty() {
+            return Ok(places);
+        }
+        let found = header.iter().map(|column| format!("`{column}`")).collect();
+        Err(LakeError::MissingColumns { path: path.to_owned(), missing, found })
+    }
+}
+
+/// Letters and digits alone, in lower case.
+fn plain(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(header: &str) -> Result<Places, LakeError> {
+        let header: Vec<_> = header.split(',').map(str::to_owned).collect();
+        Columns::new(None).find(Path::new("x.csv"), &header)
+    }
+
+    #[test]
+    fn the_published_layouts_and_usual_spellings_are_known() {
+        let all = [0, 1, 2, 3, 4, 5, 6, 7].map(Some);
+        for header in [
+            "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country",
+            "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country",
+            "invoice_no,stock code,DESCRIPTION,qty,invoice-date,unit_price,customer_id,country",
+        ] {
+            assert_eq!(find(header).unwrap(), all, "{header}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = find("InvoiceNo,Quantity,Country").unwrap_err().to_string();
+        assert!(
+            error.starts_with("x.csv has no column for stock code, invoice date, unit price, customer id"),
+            "{error}"
+        );
+        assert!(error.contains("`InvoiceNo`, `Quantity`, `Country`"), "{error}");
+    }
+}
