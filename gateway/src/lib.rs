@@ -1,1 +1,106 @@
-//! gateway
+//! One address for all services. Routes by gRPC path without decoding bodies, answers from a cache what was asked before,
+//! carries deadlines on, and knows how each service is doing. `stack` is the page to read first.
+
+mod args;
+mod backend;
+mod backends;
+mod buffer;
+pub mod cache;
+mod call;
+mod caller;
+mod compression;
+mod deadline;
+mod frame;
+mod health;
+mod meter;
+pub mod method;
+mod policy;
+mod rescue;
+mod retry;
+mod route;
+mod shed;
+mod stack;
+mod tasks;
+mod trace;
+
+use std::sync::Arc;
+
+use http::Request;
+use tokio::sync::watch;
+use tonic::{body::Body, service::Routes};
+use tonic_health::{
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+use tower::ServiceExt;
+
+pub use crate::{
+    args::{GatewayArgs, LimitArgs},
+    backend::{Backend, Target, TargetError, in_process, network},
+    backends::Backends,
+    call::Call,
+    caller::Caller,
+    stack::{BoxError, Parts, Stack},
+};
+use crate::tasks::Tasks;
+
+/// A gateway at work: it watches its services until it is dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    stack: Stack,
+    /// Full names of all services of the API.
+    paths: Vec<Arc<str>>,
+    /// Full names of those that there is somebody to ask for.
+    served: Vec<&'static str>,
+    health: HealthReporter,
+    ready: watch::Sender<bool>,
+    _tasks: Tasks,
+}
+
+impl Gateway {
+    /// A gateway of these parts. Must be called within a tokio runtime.
+    pub fn new(parts: Parts) -> Self {
+        let mut tasks = Tasks::default();
+        let (versions, ready) = parts.backends.watch(&mut tasks);
+        let mut services = parts.methods.services();
+        let paths = services.keys().cloned().collect();
+        services.retain(|_, area| area.as_ref().is_none_or(|area| ready.contains_key(area)));
+        // They are few, and needed for as long as the process lives.
+        let served = services.keys().map(|name| &*String::from(&**name).leak()).collect();
+        let (health, open) = (HealthReporter::new(), watch::Sender::new(true));
+        tasks.spawn(health::report(health.clone(), services, ready, open.subscribe()));
+        Self { stack: stack::stack(parts, versions), paths, served, health, ready: open, _tasks: tasks }
+    }
+
+    /// The gateway as a tower service, for whoever calls without a socket.
+    pub fn stack(&self) -> Stack {
+        self.stack.clone()
+    }
+
+    /// The gateway as a process serves it: every service of the API, and health by service.
+    pub fn service(&self) -> runtime::Service {
+        let axum_body = |request: Request<axum::body::Body>| request.map(Body::new);
+        let calls = self.stack.clone().map_request(axum_body);
+        let router = self.paths.iter().fold(axum::Router::new(), |router, service| {
+            router.route_service(&format!("/{service}/{{*method}}"), calls.clone())
+        });
+        // The process has health of its own, for one service that is ready or not. Where a path is given in full, as it
+        // is here, it comes first.
+        let health = HealthServer::new(HealthService::from_health_reporter(self.health.clone())).map_request(axum_body);
+        let router = ["Check", "Watch"].into_iter().fold(router, |router, method| {
+            router.route_service(&format!("/grpc.health.v1.Health/{method}"), health.clone())
+        });
+        runtime::Service {
+            name: "gateway",
+            services: self.served.clone(),
+            routes: Routes::from(router),
+            ready: self.ready.subscribe(),
+        }
+    }
+
+    /// Resolves when `shutdown` does, and says so in health.
+    pub async fn until(&self, shutdown: impl Future<Output = ()>) {
+        shutdown.await;
+        self.ready.send_replace(false);
+    }
+}

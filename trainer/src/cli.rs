@@ -264,7 +264,14 @@ mod tests {
     #[test]
     fn the_last_recipe_of_a_model_counts() {
         let cli = Cli::parse_from([
-            "trainer", "train", "--lake", "l", "--recipe", "segmentation=rfm3", "--recipe", "segmentation=value4",
+            "trainer",
+            "train",
+            "--lake",
+            "l",
+            "--recipe",
+            "segmentation=rfm3",
+            "--recipe",
+            "segmentation=value4",
         ]);
         let Command::Train { training, .. } = cli.command else { panic!("{cli:?}") };
         assert_eq!(training.recipe(ModelKind::Segmentation), Some("value4"));

@@ -90,7 +90,9 @@ impl Console {
 impl Progress for Console {
     fn begin(&self, stage: &str, total: Option<u64>) {
         let bar = self.terminal.then(|| match total {
-            Some(total) => ProgressBar::new(total).with_style(style("{msg:32} {bar:40} {human_pos}/{human_len} {elapsed}")),
+            Some(total) => {
+                ProgressBar::new(total).with_style(style("{msg:32} {bar:40} {human_pos}/{human_len} {elapsed}"))
+            }
             None => ProgressBar::new_spinner().with_style(style("{msg:32} {spinner} {human_pos} {elapsed}")),
         });
         if let Some(bar) = &bar {
@@ -136,7 +138,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// A table of a heading and rows; every column but the first is right-aligned where it holds numbers.
-pub fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(heading);
     table.add_rows(rows);
@@ -144,11 +146,11 @@ pub fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = 
 }
 
 /// `1234567` as `1,234,567`.
-pub fn thousands(n: u64) -> String {
+pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

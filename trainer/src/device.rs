@@ -41,7 +41,12 @@ impl DeviceChoice {
 fn load_cuda() -> bool {
     #[expect(unsafe_code, reason = "loading a library runs its initialisers; libtorch's own are meant to be run so")]
     // SAFETY: libtorch_cuda.so comes with the libtorch that is linked, and its initialisers only register operators.
-    let library = unsafe { libloading::os::unix::Library::open(Some("libtorch_cuda.so"), libloading::os::unix::RTLD_NOW | libloading::os::unix::RTLD_GLOBAL) };
+    let library = unsafe {
+        libloading::os::unix::Library::open(
+            Some("libtorch_cuda.so"),
+            libloading::os::unix::RTLD_NOW | libloading::os::unix::RTLD_GLOBAL,
+        )
+    };
     // Kept for the life of the process: what it registered is in use.
     library.map(std::mem::forget).is_ok()
 }

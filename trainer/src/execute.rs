@@ -222,8 +222,7 @@ fn ingest(input: &InputArgs, lake: &Lake, console: &Console) -> Result<IngestRep
 
 fn synth(args: &SynthArgs, console: &Console) -> Result<(), Failure> {
     let SynthArgs { output, customers, products, days, start, seed } = args;
-    let options =
-        SynthOptions { customers: *customers, products: *products, days: *days, start: *start, seed: *seed };
+    let options = SynthOptions { customers: *customers, products: *products, days: *days, start: *start, seed: *seed };
     let report = lake::synth(&options, output, console)?;
     console.result(&report, || report.to_string())
 }
@@ -287,12 +286,11 @@ fn fail(mut failures: Vec<Failure>) -> Result<(), Failure> {
     if failures.len() < 2 {
         return failures.pop().map_or(Ok(()), Err);
     }
-    if failures.iter().all(|failure| matches!(failure, Failure::Gates(_))) {
-        let gates = failures.into_iter().flat_map(|failure| match failure {
-            Failure::Gates(gates) => gates,
-            other => vec![other.to_string()],
-        });
-        return Err(Failure::Gates(gates.collect()));
+    let gates =
+        failures.iter().filter_map(|failure| if let Failure::Gates(gates) = failure { Some(gates) } else { None });
+    let gates: Vec<_> = gates.collect();
+    if gates.len() == failures.len() {
+        return Err(Failure::Gates(gates.into_iter().flatten().cloned().collect()));
     }
     Err(Failure::Several(failures))
 }

@@ -43,7 +43,9 @@ pub enum Failure {
     #[error(transparent)]
     Unknown(#[from] UnknownModel),
     /// CUDA was asked for.
-    #[error("no CUDA device: {0}\nuse --device auto or --device cpu, or install the CUDA build with `TORCH=cuda deploy/libtorch.sh`")]
+    #[error(
+        "no CUDA device: {0}\nuse --device auto or --device cpu, or install the CUDA build with `TORCH=cuda deploy/libtorch.sh`"
+    )]
     NoCuda(&'static str),
     /// A result could not be written.
     #[error("{path} cannot be written")]
@@ -87,7 +89,7 @@ impl Failure {
 }
 
 /// An error and everything that caused it, on one line.
-pub fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
+pub(crate) fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

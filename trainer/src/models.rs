@@ -54,7 +54,8 @@ impl Models<'_> {
             return Err(Failure::NotEvaluated(kind));
         }
         let failed = manifest.gates.iter().filter(|gate| !gate.passed);
-        let failed: Vec<_> = failed.map(|gate| format!("{kind}: {} does not hold ({})", gate.name, gate.detail)).collect();
+        let failed: Vec<_> =
+            failed.map(|gate| format!("{kind}: {} does not hold ({})", gate.name, gate.detail)).collect();
         if !failed.is_empty() {
             return Err(Failure::Gates(failed));
         }
@@ -126,11 +127,26 @@ pub(crate) fn candidates(lake: &Lake) -> std::path::PathBuf {
 macro_rules! with_learner {
     ($kind:expr, $L:ident => $body:expr) => {
         match $kind {
-            ModelKind::Segmentation => { type $L = Segmentation; $body }
-            ModelKind::Forecast => { type $L = Forecast; $body }
-            ModelKind::Recommendation => { type $L = Recommendation; $body }
-            ModelKind::Churn => { type $L = Churn; $body }
-            ModelKind::Anomaly => { type $L = Anomaly; $body }
+            ModelKind::Segmentation => {
+                type $L = Segmentation;
+                $body
+            }
+            ModelKind::Forecast => {
+                type $L = Forecast;
+                $body
+            }
+            ModelKind::Recommendation => {
+                type $L = Recommendation;
+                $body
+            }
+            ModelKind::Churn => {
+                type $L = Churn;
+                $body
+            }
+            ModelKind::Anomaly => {
+                type $L = Anomaly;
+                $body
+            }
         }
     };
 }

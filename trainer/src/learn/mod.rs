@@ -13,6 +13,7 @@ use tch::{Device, TchError};
 pub mod anomaly;
 pub mod churn;
 pub mod forecast;
+pub(crate) mod lines;
 pub mod recommendation;
 pub mod segmentation;
 

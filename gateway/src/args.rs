@@ -1,0 +1,108 @@
+//! Options of the gateway: which services there are, and how many calls at once.
+
+use std::num::NonZeroUsize;
+
+use anyhow::ensure;
+use clap::Args;
+
+use crate::{
+    Gateway,
+    backend::{self, Target},
+    backends::Backends,
+    cache::{CacheArgs, RedisArgs, Tiers},
+    method::Methods,
+    stack::Parts,
+};
+
+/// Everything about the gateway but where it listens.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayArgs {
+    #[command(flatten)]
+    backends: BackendArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+impl GatewayArgs {
+    /// The gateway. Neither a service nor Redis need be up. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where no service is named or the URL of Redis is none.
+    pub fn build(&self) -> anyhow::Result<Gateway> {
+        self.limits.build(self.backends.build()?, self.redis.build(&self.cache)?)
+    }
+}
+
+/// Where the services are.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Services")]
+struct BackendArgs {
+    /// Which kind of customer somebody is: http://host:port. Methods of services that are not given are UNIMPLEMENTED
+    #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL")]
+    segmentation: Option<Target>,
+    /// What will sell
+    #[arg(long, env = "SHOPKEEPER_FORECAST", value_name = "URL")]
+    forecast: Option<Target>,
+    /// What to put beside the till
+    #[arg(long, env = "SHOPKEEPER_RECOMMENDATION", value_name = "URL")]
+    recommendation: Option<Target>,
+    /// Who is about to stop buying
+    #[arg(long, env = "SHOPKEEPER_CHURN", value_name = "URL")]
+    churn: Option<Target>,
+    /// Which transaction line looks wrong
+    #[arg(long, env = "SHOPKEEPER_ANOMALY", value_name = "URL")]
+    anomaly: Option<Target>,
+    /// What the shop's figures are
+    #[arg(long, env = "SHOPKEEPER_INSIGHTS", value_name = "URL")]
+    insights: Option<Target>,
+    /// Connections to each service; without it two for each core
+    #[arg(long, env = "SHOPKEEPER_CONNECTIONS", value_name = "N")]
+    connections: Option<NonZeroUsize>,
+}
+
+impl BackendArgs {
+    fn build(&self) -> anyhow::Result<Backends> {
+        let given = [
+            ("segmentation", &self.segmentation),
+            ("forecast", &self.forecast),
+            ("recommendation", &self.recommendation),
+            ("churn", &self.churn),
+            ("anomaly", &self.anomaly),
+            ("insights", &self.insights),
+        ];
+        ensure!(
+            given.iter().any(|(_, target)| target.is_some()),
+            "no service is given: name at least one, for example --churn http://localhost:50054"
+        );
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let connections = self.connections.map_or_else(|| 2 * cores(), NonZeroUsize::get);
+        Ok(given.into_iter().fold(Backends::default(), |backends, (area, target)| match target {
+            Some(target) => backends.with(area, backend::network(area, target.clone(), connections)),
+            None => backends,
+        }))
+    }
+}
+
+/// How much at once.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// Calls in flight, streams among them; more are refused with RESOURCE_EXHAUSTED
+    #[arg(long, env = "SHOPKEEPER_IN_FLIGHT", value_name = "N", default_value = "2048")]
+    in_flight: NonZeroUsize,
+}
+
+impl LimitArgs {
+    /// A gateway over these services and caches. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where the options in the .proto files cannot be used.
+    pub fn build(&self, backends: Backends, cache: Tiers) -> anyhow::Result<Gateway> {
+        let methods = Methods::read(proto::DESCRIPTORS)?;
+        Ok(Gateway::new(Parts { methods, backends, cache, in_flight: self.in_flight.get() }))
+    }
+}

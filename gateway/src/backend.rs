@@ -1,0 +1,356 @@
+//! A service that answers calls: one in this process, or one behind a network. Promise: a service that cannot be reached is
+//! known to be so at once, after the first attempt; an answer that breaks off ends with a status.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    net::SocketAddr,
+    pin::Pin,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{
+    Request, Response, Uri, Version,
+    header::CONTENT_TYPE,
+    uri::{Authority, Scheme},
+};
+use http_body::Frame;
+use hyper::{body::Incoming, client::conn::http2::SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use runtime::Refusal;
+use tokio::{net::TcpStream, sync::watch};
+use tonic::{Status, body::Body, service::Routes};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+
+use crate::{frame, stack::BoxError, tasks::Tasks};
+
+/// A service of ours.
+pub type Backend = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+
+/// Time for a connection.
+const CONNECT: Duration = Duration::from_secs(1);
+/// Pauses between attempts.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
+/// A connection that lived this long was a good one.
+const GOOD: Duration = Duration::from_secs(1);
+/// When callers are told to try again.
+const RETRY_IN: Duration = Duration::from_millis(500);
+/// How often a silent connection is asked whether it is alive, and how long it has to say so.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// A service cannot be reached, or was lost before it answered.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{service} cannot be reached: {problem}")]
+pub(crate) struct Unreachable {
+    service: Arc<str>,
+    problem: Arc<str>,
+}
+
+impl Unreachable {
+    pub(crate) fn new(service: impl Into<Arc<str>>, problem: impl Into<Arc<str>>) -> Self {
+        Self { service: service.into(), problem: problem.into() }
+    }
+
+    /// What the caller is told.
+    pub(crate) fn refusal(&self) -> Refusal {
+        Refusal::Unreachable {
+            service: (*self.service).to_owned(),
+            problem: (*self.problem).to_owned(),
+            retry_in: RETRY_IN,
+        }
+    }
+}
+
+/// A service in this process: no socket between.
+pub fn in_process(routes: Routes) -> Backend {
+    let routes = routes.prepare();
+    BoxCloneSyncService::new(ServiceExt::<Request<Body>>::map_err(routes, |never: Infallible| match never {}))
+}
+
+/// Where a service listens: `http://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    authority: Authority,
+    host: String,
+    port: u16,
+}
+
+/// Why an address of a service cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// It is no URL.
+    #[error("is no URL; http://localhost:50051 is one")]
+    NotAUrl,
+    /// It is not http.
+    #[error("is not http:// (services are reached without TLS)")]
+    NotHttp,
+    /// It has a path.
+    #[error("has a path; services have none")]
+    HasPath,
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let uri = Uri::from_str(text).map_err(|_| TargetError::NotAUrl)?;
+        let authority = uri.authority().ok_or(TargetError::NotAUrl)?.clone();
+        if uri.scheme() != Some(&Scheme::HTTP) {
+            return Err(if uri.scheme().is_some() { TargetError::NotHttp } else { TargetError::NotAUrl });
+        }
+        if authority.as_str().contains('@') || authority.host().is_empty() {
+            return Err(TargetError::NotAUrl);
+        }
+        if uri.path() != "/" || uri.query().is_some() {
+            return Err(TargetError::HasPath);
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { host, port: authority.port_u16().unwrap_or(80), authority })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}
+
+/// A service behind a network, over so many connections. They are made at once, kept, and made again when they break. Must
+/// be called within a tokio runtime.
+pub fn network(service: &str, target: Target, connections: usize) -> Backend {
+    let service: Arc<str> = service.into();
+    let mut keepers = Tasks::default();
+    let states = (0..connections.max(1)).map(|index| {
+        let (state, states) = watch::channel(State::Connecting);
+        keepers.spawn(keep(service.clone(), target.clone(), index, state));
+        states
+    });
+    let states = states.collect();
+    let connections = Connections { service, target, states, next: AtomicUsize::new(0), _keepers: keepers };
+    BoxCloneSyncService::new(Network { connections: Arc::new(connections) })
+}
+
+/// Connections to one service.
+struct Connections {
+    service: Arc<str>,
+    target: Target,
+    states: Box<[watch::Receiver<State>]>,
+    next: AtomicUsize,
+    _keepers: Tasks,
+}
+
+/// How a connection is doing.
+#[derive(Debug)]
+enum State {
+    /// It is being made; calls wait.
+    Connecting,
+    /// It takes calls.
+    Open(SendRequest<Body>),
+    /// The last attempt failed; there will be others, but no call waits for them.
+    Failed(Unreachable),
+}
+
+impl Connections {
+    async fn open(&self) -> Result<SendRequest<Body>, Unreachable> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.states.len();
+        let (before, from) = self.states.split_at(next);
+        let open = from.iter().chain(before).find_map(|state| match &*state.borrow() {
+            State::Open(sender) if !sender.is_closed() => Some(sender.clone()),
+            State::Open(_) | State::Connecting | State::Failed(_) => None,
+        });
+        if let Some(sender) = open {
+            return Ok(sender);
+        }
+        // None is open: whichever this one becomes decides.
+        let mut state = from.first().unwrap_or(&self.states[0]).clone();
+        let settled = state.wait_for(|state| match state {
+            State::Connecting => false,
+            State::Open(sender) => !sender.is_closed(),
+            State::Failed(_) => true,
+        });
+        match settled.await.as_deref() {
+            Ok(State::Open(sender)) => Ok(sender.clone()),
+            Ok(State::Failed(unreachable)) => Err(unreachable.clone()),
+            Ok(State::Connecting) | Err(_) => Err(Unreachable::new(self.service.clone(), "it is being shut down")),
+        }
+    }
+}
+
+/// Keeps one connection: makes it, and makes it again.
+async fn keep(service: Arc<str>, target: Target, index: usize, state: watch::Sender<State>) {
+    let [mut pause, longest] = PAUSES;
+    let mut told = false;
+    loop {
+        let problem = match tokio::time::timeout(CONNECT, connect(&target, index)).await {
+            Ok(Ok((sender, connection))) => {
+                let since = Instant::now();
+                state.send_replace(State::Open(sender));
+                let ended = connection.await;
+                if since.elapsed() >= GOOD {
+                    (told, pause) = (false, PAUSES[0]);
+                    state.send_replace(State::Connecting);
+                    tracing::debug!(service = &*service, connection = index, "reconnecting");
+                    continue;
+                }
+                ended.err().map_or_else(|| "it closed the connection".to_owned(), |error| chain(&error))
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no connection within {CONNECT:?}"),
+        };
+        if index == 0 && !told {
+            tracing::warn!(service = &*service, %target, problem, "cannot be reached");
+            told = true;
+        }
+        state.send_replace(State::Failed(Unreachable::new(service.clone(), problem)));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+type Connection = hyper::client::conn::http2::Connection<TokioIo<TcpStream>, Body, TokioExecutor>;
+
+async fn connect(target: &Target, index: usize) -> Result<(SendRequest<Body>, Connection), BoxError> {
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((target.host.as_str(), target.port)).await?.collect();
+    if !addresses.is_empty() {
+        // Several addresses of one name share the connections.
+        let first = index % addresses.len();
+        addresses.rotate_left(first);
+    }
+    let stream = TcpStream::connect(&*addresses).await?;
+    stream.set_nodelay(true)?;
+    let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(stream));
+    Ok(handshake.await?)
+}
+
+#[derive(Clone)]
+struct Network {
+    connections: Arc<Connections>,
+}
+
+impl Service<Request<Body>> for Network {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let connections = self.connections.clone();
+        Box::pin(async move {
+            let service = connections.service.clone();
+            let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = Some(connections.target.authority.clone());
+            *request.uri_mut() = Uri::from_parts(parts)?;
+            *request.version_mut() = Version::HTTP_2;
+            let sent = connections.open().await?.try_send_request(request).await;
+            let (head, body) = match sent {
+                Ok(response) => response.into_parts(),
+                Err(error) => return Err(Unreachable::new(service, chain(error.error())).into()),
+            };
+            let is_grpc = head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+            if !head.status.is_success() || !is_grpc {
+                let problem = format!("{} answers {} and not gRPC", connections.target, head.status);
+                return Err(Unreachable::new(service, problem).into());
+            }
+            Ok(Response::from_parts(head, Body::new(Whole { body, service })))
+        })
+    }
+}
+
+/// A body that ends with a status even where its connection breaks.
+struct Whole {
+    body: Incoming,
+    service: Arc<str>,
+}
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context).map(|polled| {
+            polled.map(|frame| {
+                Ok(frame.unwrap_or_else(|error| {
+                    let lost = Unreachable::new(self.service.clone(), format!("lost while it answered: {}", chain(&error)));
+                    Frame::trailers(frame::trailers(lost.refusal().into()))
+                }))
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An error and what it came from, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_where_a_service_listens() {
+        for (text, host) in [
+            ("http://localhost:50051", Ok(("localhost", 50051))),
+            ("http://churn/", Ok(("churn", 80))),
+            ("http://[::1]:7", Ok(("::1", 7))),
+            ("https://churn:1", Err(TargetError::NotHttp)),
+            ("churn:1", Err(TargetError::NotAUrl)),
+            ("churn", Err(TargetError::NotAUrl)),
+            ("http://", Err(TargetError::NotAUrl)),
+            ("http://me@churn:1", Err(TargetError::NotAUrl)),
+            ("http://churn:1/api", Err(TargetError::HasPath)),
+            ("", Err(TargetError::NotAUrl)),
+        ] {
+            let target = text.parse::<Target>();
+            assert_eq!(target.as_ref().map(|t| (t.host.as_str(), t.port)).map_err(Clone::clone), host, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_at_home_is_said_at_once() {
+        // Bound and dropped: refused from now on.
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let backend = network("churn", format!("http://{free}").parse().unwrap(), 2);
+        for _ in 0..3 {
+            let start = Instant::now();
+            let request = Request::post("/shopkeeper.churn.v1.ChurnService/GetChurnRisk").body(Body::empty()).unwrap();
+            let error = backend.clone().oneshot(request).await.unwrap_err();
+            assert!(error.downcast_ref::<Unreachable>().unwrap().to_string().starts_with("churn cannot be reached: "));
+            assert!(start.elapsed() < CONNECT);
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! Looks up what is asked, and keeps what is answered. Promise: an answer is kept under the version that gave it, as its
+//! own header says, and looked up under the version that answers now; while that is not known nothing is looked up.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+use http_body_util::BodyExt;
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service, layer::layer_fn};
+
+use super::{Answer, Entry, Key, LARGEST, Question, Tier, Tiers};
+use crate::{
+    backends::Versions,
+    call::{Call, Payload},
+    caller::Caller,
+    compression::{self, Encoding},
+    frame::{self, Known, Resumed},
+    meter,
+    method::Method,
+    stack::BoxError,
+};
+use proto::policy::v1::Scope;
+
+/// Where an answer came from: `hit-memory`, `hit-redis`, `miss`, or `bypass` where nobody looked.
+pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+/// Which version of the model gave an answer.
+pub(crate) const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const HIT_MEMORY: &str = "hit-memory";
+const HIT_REDIS: &str = "hit-redis";
+const MISS: &str = "miss";
+const BYPASS: &str = "bypass";
+
+/// Puts these caches in front of the services whose model versions these are.
+pub(crate) fn layer<S>(tiers: Tiers, versions: Versions) -> impl Layer<S, Service = Caching<S>> + Clone {
+    layer_fn(move |inner| Caching { inner, tiers: tiers.clone(), versions: versions.clone() })
+}
+
+/// See [`layer`].
+#[derive(Debug, Clone)]
+pub(crate) struct Caching<S> {
+    inner: S,
+    tiers: Tiers,
+    versions: Versions,
+}
+
+impl<S> Service<Call> for Caching<S>
+where
+    S: Service<Call, Response = Response<Body>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut call: Call) -> Self::Future {
+        let spare = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, spare);
+        let message = match &call.payload {
+            Payload::Whole { message: Some(message), .. } if call.method.is_cacheable() => message.clone(),
+            Payload::Whole { .. } | Payload::Stream(_) => {
+                if call.method.is_cacheable() {
+                    meter::lookup(BYPASS, call.method.name());
+                }
+                let answer = inner.call(call);
+                return Box::pin(async move { Ok(marked(answer.await.map_err(Into::into)?, BYPASS)) });
+            }
+        };
+
+        let (tiers, versions) = (self.tiers.clone(), self.versions.clone());
+        Box::pin(async move {
+            let wish = Wish::of(&call.headers);
+            let asked = Asked { method: call.method.clone(), caller: caller(&call), message };
+            let current = versions.current(&call.area);
+            let outcome = match &current {
+                Some(version) if wish == Wish::Any && !tiers.is_empty() => {
+                    if let Some((tier, entry)) = tiers.get(&asked.key(version)).await {
+                        let outcome = match tier {
+                            Tier::Memory => HIT_MEMORY,
+                            Tier::Redis => HIT_REDIS,
+                        };
+                        meter::lookup(outcome, call.method.name());
+                        return Ok(again(&entry, outcome, call.reply));
+                    }
+                    MISS
+                }
+                Some(_) | None => BYPASS,
+            };
+            meter::lookup(outcome, call.method.name());
+
+            let (area, reply) = (call.area.clone(), call.reply);
+            call.headers.remove(compression::ACCEPT); // one answer for all callers
+            let response = inner.call(call).await.map_err(Into::into)?;
+            let (head, body) = response.into_parts();
+            let (data, trailers) = match gather(body).await {
+                Gathered::Whole(data, trailers) => (data, trailers),
+                Gathered::Large(body) => return Ok(marked(Response::from_parts(head, body), outcome)),
+            };
+            let version = field(X_MODEL_VERSION, &head.headers, trailers.as_ref());
+            if let Some(version) = version.as_ref().and_then(|version| version.to_str().ok()) {
+                versions.seen(&area, version);
+                if wish != Wish::Nothing
+                    && !tiers.is_empty()
+                    && let Some((ttl, answer)) = keepable(&asked.method, &head.headers, &data, trailers.as_ref())
+                {
+                    meter::stored();
+                    tiers.put(asked.key(version), Entry { version: version.to_owned(), ttl, answer }).await;
+                }
+            }
+            let mut response = Response::from_parts(head, Body::empty());
+            let data = packed(data, reply, response.headers_mut());
+            *response.body_mut() = Known::body(data, trailers);
+            Ok(marked(response, outcome))
+        })
+    }
+}
+
+/// What an answer depends on, besides the model.
+struct Asked {
+    method: Arc<Method>,
+    caller: Option<Caller>,
+    message: Bytes,
+}
+
+impl Asked {
+    fn key(&self, version: &str) -> Key {
+        let caller = self.caller.as_ref().map(Caller::as_bytes);
+        Key::of(&Question { method: self.method.path.path(), version, caller, message: &self.message })
+    }
+}
+
+fn caller(call: &Call) -> Option<Caller> {
+    match call.method.scope {
+        Scope::Caller => Some(call.caller),
+        Scope::Unspecified | Scope::Public => None,
+    }
+}
+
+/// What the caller wants of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Whatever is quickest.
+    Any,
+    /// A new answer, which others may get again.
+    New,
+    /// A new answer, which nobody gets again.
+    Nothing,
+}
+
+impl Wish {
+    fn of(headers: &HeaderMap) -> Self {
+        let lists = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
+        lists.flat_map(|list| list.split(',')).map(str::trim).fold(Self::Any, |wish, word| {
+            match word.to_ascii_lowercase().as_str() {
+                "no-store" => Self::Nothing,
+                "no-cache" if wish == Self::Any => Self::New,
+                _ => wish,
+            }
+        })
+    }
+}
+
+/// An answer from the cache, as the service gave it.
+fn again(entry: &Entry, outcome: &'static str, reply: Option<Encoding>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, GRPC);
+    if let Ok(version) = HeaderValue::from_str(&entry.version) {
+        headers.insert(X_MODEL_VERSION, version);
+    }
+    match &entry.answer {
+        Answer::Found(body) => {
+            let data = packed(body.clone(), reply, headers);
+            let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, code(Code::Ok))]);
+            *response.body_mut() = Known::body(data, Some(trailers));
+        }
+        Answer::NotFound { message, details } => {
+            headers.insert(Status::GRPC_STATUS, code(Code::NotFound));
+            for (name, value) in [(Status::GRPC_MESSAGE, message), (Status::GRPC_STATUS_DETAILS, details)] {
+                if let Some(value) = HeaderValue::from_maybe_shared(value.clone()).ok().filter(|value| !value.is_empty())
+                {
+                    headers.insert(name, value);
+                }
+            }
+        }
+    }
+    marked(response, outcome)
+}
+
+fn marked(mut response: Response<Body>, outcome: &'static str) -> Response<Body> {
+    response.headers_mut().insert(X_CACHE, HeaderValue::from_static(outcome));
+    response
+}
+
+fn code(code: Code) -> HeaderValue {
+    HeaderValue::from_static(if code == Code::NotFound { "5" } else { "0" })
+}
+
+/// A message compressed as the caller's own was, where that makes it smaller.
+fn packed(data: Bytes, reply: Option<Encoding>, headers: &mut HeaderMap) -> Bytes {
+    let smaller = || {
+        let encoding = reply?;
+        let (false, message) = frame::only(&data)? else { return None };
+        Some((encoding, frame::framed(true, &encoding.pack(&message)?)?))
+    };
+    match smaller() {
+        Some((encoding, packed)) => {
+            headers.insert(compression::ENCODING, encoding.header());
+            packed
+        }
+        None => data,
+    }
+}
+
+enum Gathered {
+    Whole(Bytes, Option<HeaderMap>),
+    /// Too large to keep; nothing of it is lost.
+    Large(Body),
+}
+
+async fn gather(mut body: Body) -> Gathered {
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    let mut trailers = None;
+    while let Some(frame) = body.frame().await {
+        match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(data)) if first.is_empty() => first = data,
+            Ok(Ok(data)) => more.extend_from_slice(&data),
+            Ok(Err(frame)) => trailers = frame.into_trailers().ok(),
+            Err(status) => trailers = Some(frame::trailers(status)),
+        }
+        if first.len() + more.len() > LARGEST + frame::PREFIX && trailers.is_none() {
+            return Gathered::Large(Resumed::body(joined(first, more), body));
+        }
+    }
+    Gathered::Whole(joined(first, more), trailers)
+}
+
+fn joined(first: Bytes, more: BytesMut) -> Bytes {
+    if more.is_empty() {
+        return first;
+    }
+    let mut all = BytesMut::with_capacity(first.len() + more.len());
+    all.extend_from_slice(&first);
+    all.extend_from_slice(&more);
+    all.freeze()
+}
+
+/// A field of an answer's headers or, where it has them, trailers.
+fn field(name: HeaderName, headers: &HeaderMap, trailers: Option<&HeaderMap>) -> Option<HeaderValue> {
+    headers.get(&name).or_else(|| trailers?.get(&name)).cloned()
+}
+
+/// What of an answer may be kept, and for how long.
+fn keepable(
+    method: &Method,
+    headers: &HeaderMap,
+    data: &Bytes,
+    trailers: Option<&HeaderMap>,
+) -> Option<(Duration, Answer)> {
+    let bytes = |name| {
+        field(name, headers, trailers).map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()))
+    };
+    if Wish::of(headers) == Wish::Nothing || data.len() > LARGEST + frame::PREFIX {
+        return None;
+    }
+    match field(Status::GRPC_STATUS, headers, trailers)?.as_bytes() {
+        b"0" if frame::only(data).is_some_and(|(compressed, _)| !compressed) => {
+            Some((method.cache_ttl?, Answer::Found(data.clone())))
+        }
+        b"5" if data.is_empty() => {
+            let (message, details) = (bytes(Status::GRPC_MESSAGE), bytes(Status::GRPC_STATUS_DETAILS));
+            Some((method.negative_ttl?, Answer::NotFound { message, details }))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::Memory,
+        call::tests::call,
+        frame::{framed, trailers},
+    };
+    use tower_test::mock::{Handle, Mock, pair};
+
+    const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
+    const BATCH: &str = "/shopkeeper.churn.v1.ChurnService/BatchGetChurnRisks";
+
+    type Mocked = (Caching<Mock<Call, Response<Body>>>, Handle<Call, Response<Body>>, Versions);
+
+    fn mocked() -> Mocked {
+        let (mock, handle) = pair();
+        let versions = Versions::of(["churn"]);
+        versions.set("churn", Some("v1"));
+        let tiers = Tiers::new(vec![Arc::new(Memory::new(1 << 20))]);
+        (layer(tiers, versions.clone()).layer(mock), handle, versions)
+    }
+
+    fn found(version: &'static str, message: &[u8]) -> Response<Body> {
+        let body = Known::body(framed(false, message).unwrap(), Some(trailers(Status::ok(""))));
+        let mut response = Response::new(body);
+        response.headers_mut().insert(X_MODEL_VERSION, HeaderValue::from_static(version));
+        response
+    }
+
+    fn not_found() -> Response<Body> {
+        let mut response = Status::with_details(Code::NotFound, "who? é", Bytes::from_static(b"\x08\x05d")).into_http();
+        response.headers_mut().insert(X_MODEL_VERSION, HeaderValue::from_static("v1"));
+        response
+    }
+
+    /// Asks, with an answer at hand for the case that it gets through; says what came, and whether it got through.
+    async fn ask(mocked: &mut Mocked, call: Call, answer: impl FnOnce() -> Response<Body>) -> (Response<Body>, bool) {
+        let (service, handle, _) = mocked;
+        let asked = tower::ServiceExt::ready(service).await.unwrap().call(call);
+        let mut reached = false;
+        let serve = async {
+            handle.allow(1);
+            if let Some((_, send)) = handle.next_request().await {
+                reached = true;
+                send.send_response(answer());
+            }
+            std::future::pending::<()>().await;
+        };
+        let response = tokio::select! {
+            response = asked => response.unwrap(),
+            () = serve => unreachable!(),
+        };
+        (response, reached)
+    }
+
+    async fn read(response: Response<Body>) -> (String, Bytes, HeaderMap) {
+        let cache = response.headers()[X_CACHE].to_str().unwrap().to_owned();
+        let headers = response.headers().clone();
+        let collected = response.into_body().collect().await.unwrap();
+        let status = collected.trailers().cloned().unwrap_or(headers);
+        (cache, collected.to_bytes(), status)
+    }
+
+    async fn ask_and_read(m: &mut Mocked, call: Call, answer: impl FnOnce() -> Response<Body>) -> (String, Bytes) {
+        let (cache, body, _) = read(ask(m, call, answer).await.0).await;
+        (cache, body)
+    }
+
+    #[tokio::test]
+    async fn the_second_answer_is_the_first_one_again() {
+        let mut m = mocked();
+        let answer = framed(false, b"risk").unwrap();
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"risk")).await, ("miss".into(), answer.clone()));
+        let (response, reached) = ask(&mut m, call(RISK, b"1"), || unreachable!()).await;
+        assert_eq!((reached, &response.headers()[X_MODEL_VERSION]), (false, &HeaderValue::from_static("v1")));
+        let (cache, body, status) = read(response).await;
+        assert_eq!((cache.as_str(), body, &status[Status::GRPC_STATUS]), ("hit-memory", answer, &code(Code::Ok)));
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"2"), || found("v1", b"other")).await.0, "miss");
+    }
+
+    #[tokio::test]
+    async fn a_not_found_is_the_same_not_found_again() {
+        let mut m = mocked();
+        let (first, _) = ask(&mut m, call(RISK, b"1"), not_found).await;
+        let (again, reached) = ask(&mut m, call(RISK, b"1"), || unreachable!()).await;
+        assert!(!reached && http_body::Body::is_end_stream(again.body()), "trailers only");
+        let (first, again) =
+            (Status::from_header_map(first.headers()).unwrap(), Status::from_header_map(again.headers()).unwrap());
+        assert_eq!((again.code(), again.message(), again.details()), (Code::NotFound, "who? é", &b"\x08\x05d"[..]));
+        assert_eq!((first.message(), first.details()), (again.message(), again.details()));
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_under_the_version_that_gave_it() {
+        let mut m = mocked();
+        // Asked of v1, answered by v2: nothing of v1 was learnt, and from here on nobody knows who answers.
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v2", b"new")).await.0, "miss");
+        assert_eq!(m.2.current("churn"), None);
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v2", b"new")).await.0, "bypass");
+        m.2.set("churn", Some("v1"));
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"old")).await.0, "miss");
+        m.2.set("churn", Some("v2"));
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await,
+            ("hit-memory".into(), framed(false, b"new").unwrap())
+        );
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_kept_is_not() {
+        let large = vec![0; LARGEST + 1];
+        let plain = || {
+            let mut response = found("v1", b"x");
+            response.headers_mut().remove(X_MODEL_VERSION);
+            response
+        };
+        let unavailable = || Status::unavailable("later").into_http();
+        let cut = || Response::new(Known::body(framed(false, b"x").unwrap().slice(..5), Some(trailers(Status::ok("")))));
+        let without_end = || Response::new(Known::body(framed(false, b"x").unwrap(), None));
+        let packed = || Response::new(Known::body(framed(true, b"x").unwrap(), Some(trailers(Status::ok("")))));
+        let too_large = || found("v1", &large);
+        let answers: [&dyn Fn() -> Response<Body>; 6] = [&plain, &unavailable, &cut, &without_end, &packed, &too_large];
+        for answer in answers {
+            let mut m = mocked();
+            let (_, whole, _) = read({
+                let mut response = answer();
+                response.headers_mut().insert(X_CACHE, HeaderValue::from_static(""));
+                response
+            })
+            .await;
+            for _ in 0..2 {
+                let (cache, body) = ask_and_read(&mut m, call(RISK, b"1"), answer).await;
+                assert_eq!((cache.as_str(), body.len()), ("miss", whole.len()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_method_without_a_policy_and_an_unknown_version_go_by_the_cache() {
+        let mut m = mocked();
+        for _ in 0..2 {
+            assert_eq!(ask_and_read(&mut m, call(BATCH, b"1"), || found("v1", b"x")).await.0, "bypass");
+        }
+        m.2.set("churn", None);
+        for _ in 0..2 {
+            assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"x")).await.0, "bypass");
+        }
+        // What was learnt meanwhile serves once the version is known.
+        m.2.set("churn", Some("v1"));
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await.0, "hit-memory");
+    }
+
+    #[tokio::test]
+    async fn a_caller_may_want_a_new_answer() {
+        let mut m = mocked();
+        let with = |value: &'static str| {
+            let mut call = call(RISK, b"1");
+            call.headers.insert(CACHE_CONTROL, HeaderValue::from_static(value));
+            call
+        };
+        assert_eq!(ask_and_read(&mut m, with("no-store"), || found("v1", b"a")).await.0, "bypass");
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"a")).await.0, "miss");
+        assert_eq!(ask_and_read(&mut m, with("max-age=0, No-Cache"), || found("v1", b"b")).await.0, "bypass");
+        let newer = framed(false, b"b").unwrap();
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await, ("hit-memory".into(), newer));
+    }
+
+    #[tokio::test]
+    async fn callers_of_a_callers_own_answers_have_a_cache_each() {
+        let mut m = mocked();
+        let of = |who: Option<&'static str>| {
+            let mut call = call(RISK, b"1");
+            call.method = Arc::new(Method { scope: Scope::Caller, ..(*call.method).clone() });
+            let headers = who.map(|who| (http::header::AUTHORIZATION, HeaderValue::from_static(who)));
+            call.caller = Caller::of(&headers.into_iter().collect());
+            call
+        };
+        for who in [None, Some("a"), Some("b")] {
+            assert_eq!(ask_and_read(&mut m, of(who), || found("v1", b"mine")).await.0, "miss");
+            assert_eq!(ask_and_read(&mut m, of(who), || unreachable!()).await.0, "hit-memory");
+        }
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"all")).await.0, "miss");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_compressed_as_its_request_was() {
+        let mut m = mocked();
+        let message = b"a shopkeeper knows ".repeat(200);
+        let with = |reply| Call { reply, ..call(RISK, b"1") };
+        for (reply, cache) in
+            [(Some(Encoding::Gzip), "miss"), (Some(Encoding::Zstd), "hit-memory"), (None, "hit-memory")]
+        {
+            let (response, _) = ask(&mut m, with(reply), || found("v1", &message)).await;
+            assert_eq!(response.headers().get(compression::ENCODING), reply.map(Encoding::header).as_ref());
+            let (said, body, status) = read(response).await;
+            assert_eq!((said.as_str(), &status[Status::GRPC_STATUS]), (cache, &code(Code::Ok)));
+            let (compressed, body) = frame::only(&body).unwrap();
+            assert_eq!(compressed, reply.is_some());
+            assert_eq!(reply.map_or(Ok(body.clone()), |e| e.open(&body, 1 << 20)).unwrap(), message);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Who asks. What callers show is not checked yet; it does keep answers apart that are not for everybody.
+
+use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
+use tower::{Layer, Service, layer::layer_fn};
+
+use crate::{call::Call, stack::BoxError};
+use proto::policy::v1::Scope;
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Who asks, without what they showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller([u8; 32]);
+
+impl Caller {
+    /// Whoever shows the same is the same.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("shopkeeper gateway caller 1");
+        for name in [AUTHORIZATION, API_KEY] {
+            let values: Vec<_> = headers.get_all(name).into_iter().collect();
+            hasher.update(&(values.len() as u64).to_le_bytes());
+            for value in values {
+                hasher.update(&(value.len() as u64).to_le_bytes());
+                hasher.update(value.as_bytes());
+            }
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Somebody who shows nothing, or whom nobody asked.
+    pub fn anonymous() -> Self {
+        Self([0; 32])
+    }
+
+    /// Bytes that nobody else has.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Finds out who asks, where a method's answers depend on it.
+pub(crate) fn layer<S>() -> impl Layer<S, Service = Callers<S>> + Clone {
+    layer_fn(|inner| Callers { inner })
+}
+
+/// See [`layer`].
+#[derive(Debug, Clone)]
+pub(crate) struct Callers<S> {
+    inner: S,
+}
+
+impl<S> Service<Call> for Callers<S>
+where
+    S: Service<Call>,
+    S::Error: Into<BoxError>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut call: Call) -> S::Future {
+        if call.method.scope == Scope::Caller {
+            call.caller = Caller::of(&call.headers);
+        }
+        self.inner.call(call)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_told_apart_by_what_they_show() {
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            Caller::of(&pairs.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect())
+        };
+        let all = [
+            of(&[]),
+            of(&[("authorization", "a")]),
+            of(&[("x-api-key", "a")]),
+            of(&[("authorization", "a"), ("x-api-key", "b")]),
+            of(&[("authorization", "ab")]),
+            Caller::anonymous(),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            assert_eq!(all.iter().position(|other| other == one), Some(i));
+        }
+        assert_eq!(of(&[("x-other", "a")]), of(&[]));
+    }
+}

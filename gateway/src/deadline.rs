@@ -1,0 +1,244 @@
+//! Ends calls in time: the caller's time or the method's, whichever is shorter, counted from when the call came in. What is
+//! left of it goes on to the service. A unary call has its whole answer by then, a stream its first message.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http_body::Frame;
+use runtime::Refusal;
+use tokio::time::Sleep;
+use tonic::{Status, body::Body};
+use tower::{Layer, Service, layer::layer_fn};
+
+use crate::{call::Call, frame, stack::BoxError};
+
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Why a call is not waited for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeadlineError {
+    /// `grpc-timeout` is not as the protocol says.
+    #[error("grpc-timeout cannot be read")]
+    Malformed,
+    /// It has passed.
+    #[error("the deadline has passed")]
+    Passed,
+}
+
+/// Ends calls in time.
+pub(crate) fn layer<S>() -> impl Layer<S, Service = Deadlines<S>> + Clone {
+    layer_fn(|inner| Deadlines { inner })
+}
+
+/// Tells a service how long its caller will wait.
+pub(crate) fn carry(headers: &mut HeaderMap, deadline: Instant) -> Result<(), DeadlineError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(DeadlineError::Passed);
+    }
+    if let Ok(value) = HeaderValue::try_from(written(left)) {
+        headers.insert(TIMEOUT, value);
+    }
+    Ok(())
+}
+
+/// At most eight digits and a unit, rounded up: a service that gave up too early would be wrong.
+fn written(left: Duration) -> String {
+    const MOST: u128 = 99_999_999;
+    let units = [(1_000, 'u'), (1_000_000, 'm'), (1_000_000_000, 'S'), (60_000_000_000, 'M')];
+    let written = units.iter().find_map(|(nanos, unit)| {
+        let count = left.as_nanos().div_ceil(*nanos);
+        (count <= MOST).then(|| format!("{count}{unit}"))
+    });
+    written.unwrap_or_else(|| format!("{MOST}M"))
+}
+
+/// See [`layer`].
+#[derive(Debug, Clone)]
+pub(crate) struct Deadlines<S> {
+    inner: S,
+}
+
+impl<S> Service<Call> for Deadlines<S>
+where
+    S: Service<Call, Response = Response<Body>>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut call: Call) -> Self::Future {
+        match runtime::grpc_timeout(&call.headers) {
+            Ok(Some(wanted)) => {
+                let deadline = Instant::now().checked_add(wanted);
+                call.deadline = deadline.map_or(call.deadline, |deadline| deadline.min(call.deadline));
+            }
+            Ok(None) => {}
+            Err(runtime::MalformedTimeout) => {
+                return Box::pin(std::future::ready(Err(DeadlineError::Malformed.into())));
+            }
+        }
+        let (deadline, streams) = (call.deadline, call.method.server_streaming);
+        let answer = self.inner.call(call);
+        Box::pin(async move {
+            match tokio::time::timeout_at(deadline.into(), answer).await {
+                Err(_) => Err(DeadlineError::Passed.into()),
+                Ok(Err(error)) => Err(error.into()),
+                Ok(Ok(response)) if http_body::Body::is_end_stream(response.body()) => Ok(response),
+                Ok(Ok(response)) => {
+                    let sleep = Box::pin(tokio::time::sleep_until(deadline.into()));
+                    Ok(response.map(|body| Body::new(Timed { body, sleep: Some(sleep), streams })))
+                }
+            }
+        })
+    }
+}
+
+/// A body that is given up when its time has passed.
+struct Timed {
+    body: Body,
+    /// None once time no longer matters.
+    sleep: Option<Pin<Box<Sleep>>>,
+    streams: bool,
+}
+
+impl http_body::Body for Timed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_ready() {
+            if self.streams {
+                self.sleep = None;
+            }
+            return polled;
+        }
+        if self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_ready()) {
+            self.sleep = None;
+            self.body = Body::empty();
+            return Poll::Ready(Some(Ok(Frame::trailers(frame::trailers(Refusal::TooLate.into())))));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{call::tests::call, frame::Known};
+    use http_body_util::{BodyExt, StreamBody};
+    use tonic::Code;
+    use tower::{ServiceExt, service_fn};
+    use tower_test::mock;
+
+    const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
+    const WATCH: &str = "/shopkeeper.model.v1.ModelService/WatchModel";
+
+    fn with_timeout(path: &str, timeout: &'static str) -> Call {
+        let mut call = call(path, b"");
+        call.headers.insert(TIMEOUT, HeaderValue::from_static(timeout));
+        call
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shorter_of_the_callers_and_the_methods_time_counts() {
+        for (timeout, milliseconds) in [("10m", 10), ("250m", 250), ("1H", 250), ("99999999H", 250)] {
+            let (service, mut handle) = mock::pair::<Call, Response<Body>>();
+            let mut service = layer().layer(service);
+            handle.allow(1);
+            let start = tokio::time::Instant::now();
+            let answer = service.ready().await.unwrap().call(with_timeout(RISK, timeout));
+            let _unanswered = handle.next_request().await.unwrap();
+            let error = answer.await.unwrap_err();
+            assert!(matches!(error.downcast_ref(), Some(DeadlineError::Passed)));
+            let took = start.elapsed().as_millis();
+            assert!((milliseconds - 10..=milliseconds + 10).contains(&took), "{timeout} took {took} ms");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_timeout_that_cannot_be_read_is_refused() {
+        for timeout in ["", "1", "m", "-1S", "1 S", "123456789m", "1x"] {
+            let (service, mut handle) = mock::pair::<Call, Response<Body>>();
+            let mut service = layer().layer(service);
+            handle.allow(1);
+            let error = service.ready().await.unwrap().call(with_timeout(RISK, timeout)).await.unwrap_err();
+            assert!(matches!(error.downcast_ref(), Some(DeadlineError::Malformed)), "{timeout}");
+        }
+    }
+
+    /// A message at once where wanted, another one after the deadline, and an end.
+    async fn answered(path: &'static str, first: bool) -> (usize, Option<HeaderMap>) {
+        let late = move |_: Call| async move {
+            let wait = futures_util::stream::once(async {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                Ok::<_, Status>(Frame::data(Bytes::from_static(b"late")))
+            });
+            let at_once = first.then(|| Ok(Frame::data(Bytes::from_static(b"first"))));
+            let frames = futures_util::StreamExt::chain(futures_util::stream::iter(at_once), wait);
+            Ok::<_, BoxError>(Response::new(Body::new(StreamBody::new(Box::pin(frames)))))
+        };
+        let response = layer().layer(service_fn(late)).oneshot(call(path, b"")).await.unwrap();
+        let collected = response.into_body().collect().await.unwrap();
+        let trailers = collected.trailers().cloned();
+        (collected.to_bytes().len(), trailers)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_unary_answer_is_whole_in_time_and_a_stream_has_begun() {
+        let too_late = |trailers: Option<HeaderMap>| Status::from_header_map(&trailers.unwrap()).unwrap().code();
+        let (length, trailers) = answered(RISK, true).await;
+        assert_eq!((length, too_late(trailers)), (5, Code::DeadlineExceeded));
+        let (length, trailers) = answered(WATCH, false).await;
+        assert_eq!((length, too_late(trailers)), (0, Code::DeadlineExceeded));
+        assert_eq!(answered(WATCH, true).await, (9, None));
+    }
+
+    #[tokio::test]
+    async fn what_is_answered_in_time_is_left_as_it_is() {
+        let inner = service_fn(async |_: Call| {
+            let trailers = frame::trailers(Status::ok(""));
+            Ok::<_, BoxError>(Response::new(Known::body(Bytes::from_static(b"x"), Some(trailers))))
+        });
+        let answer = layer().layer(inner).oneshot(call(RISK, b"")).await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
+    }
+
+    #[test]
+    fn what_is_left_is_written_in_eight_digits() {
+        for (left, text) in [
+            (Duration::from_nanos(1), "1u"),
+            (Duration::from_millis(250), "250000u"),
+            (Duration::from_secs(100), "100000m"),
+            (Duration::from_secs(200_000), "200000S"),
+            (Duration::from_secs(100_000_000), "1666667M"),
+            (Duration::MAX, "99999999M"),
+        ] {
+            assert_eq!(written(left), text);
+        }
+        let mut headers = HeaderMap::new();
+        assert!(carry(&mut headers, Instant::now() + Duration::from_secs(1)).is_ok());
+        assert!(carry(&mut headers, Instant::now()).is_err());
+    }
+}

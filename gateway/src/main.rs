@@ -1,0 +1,59 @@
+//! The gateway's process.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gateway::GatewayArgs;
+use runtime::{Server, ServerArgs, telemetry::TelemetryArgs};
+
+/// One address for all of Shopkeeper's services: gRPC in, cached answers or the services' own out
+///
+/// Routes by method, keeps answers in memory and in Redis for as long as the .proto says and the model is the same,
+/// carries deadlines on, and reports the health of each service. Works without Redis, and with any of the services away:
+/// their methods answer UNAVAILABLE.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version)]
+struct Args {
+    #[command(flatten)]
+    gateway: GatewayArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    runtime::exit(run(Args::parse()).await)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let _sends_the_rest = runtime::telemetry::init("gateway", &args.telemetry)?;
+    let server = Server::bind(&args.server).await?;
+    let gateway = args.gateway.build()?;
+    server.serving(gateway.service()).serve_until(gateway.until(runtime::shutdown())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let args = Args::try_parse_from([
+            "gateway",
+            "--listen=127.0.0.1:0",
+            "--churn=http://localhost:1",
+            "--redis=redis://:hunter2@localhost",
+            "--cache-secret=hunter3",
+        ]);
+        let printed = format!("{:?}", args.unwrap());
+        assert!(printed.contains("churn") && !printed.contains("hunter"), "{printed}");
+    }
+}

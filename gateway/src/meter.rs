@@ -1,0 +1,85 @@
+//! What is counted here. The duration of every call is counted by the process around us.
+
+use std::sync::LazyLock;
+
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, Gauge, Meter},
+};
+
+static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
+
+static CACHE: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.cache.lookups");
+    counter.with_description("cacheable calls by outcome: hit-memory, hit-redis, miss, bypass").build()
+});
+
+static STORED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    METER.u64_counter("shopkeeper.gateway.cache.stored").with_description("answers kept").build()
+});
+
+static REDIS: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.redis.problems");
+    counter.with_description("reads and writes that Redis did not answer as it should, by reason").build()
+});
+
+static REDIS_UP: LazyLock<Gauge<u64>> = LazyLock::new(|| {
+    METER.u64_gauge("shopkeeper.gateway.redis.up").with_description("1 while Redis is used").build()
+});
+
+static SHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    METER.u64_counter("shopkeeper.gateway.shed").with_description("calls refused because of too many others").build()
+});
+
+static BACKEND_ERRORS: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.backend.errors");
+    counter.with_description("calls that a service could not be asked").build()
+});
+
+static RETRIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    METER.u64_counter("shopkeeper.gateway.retries").with_description("calls sent a second time").build()
+});
+
+static BACKEND_READY: LazyLock<Gauge<u64>> = LazyLock::new(|| {
+    METER.u64_gauge("shopkeeper.gateway.backend.ready").with_description("1 while a service is ready").build()
+});
+
+/// A cacheable call was answered so.
+pub(crate) fn lookup(outcome: &'static str, method: &str) {
+    CACHE.add(1, &[KeyValue::new("outcome", outcome), KeyValue::new("rpc.method", method.to_owned())]);
+}
+
+/// An answer was kept.
+pub(crate) fn stored() {
+    STORED.add(1, &[]);
+}
+
+/// Redis did not do what it should.
+pub(crate) fn redis(operation: &'static str, reason: &'static str) {
+    REDIS.add(1, &[KeyValue::new("operation", operation), KeyValue::new("reason", reason)]);
+}
+
+/// Whether Redis is used.
+pub(crate) fn redis_up(up: bool) {
+    REDIS_UP.record(up.into(), &[]);
+}
+
+/// A call was refused because of too many others.
+pub(crate) fn shed() {
+    SHED.add(1, &[]);
+}
+
+/// A service could not be asked.
+pub(crate) fn backend_error(area: &str) {
+    BACKEND_ERRORS.add(1, &[KeyValue::new("backend", area.to_owned())]);
+}
+
+/// A call was sent again.
+pub(crate) fn retried(area: &str) {
+    RETRIES.add(1, &[KeyValue::new("backend", area.to_owned())]);
+}
+
+/// Whether a service is ready.
+pub(crate) fn backend_ready(area: &str, ready: bool) {
+    BACKEND_READY.record(ready.into(), &[KeyValue::new("backend", area.to_owned())]);
+}

@@ -1,0 +1,227 @@
+//! What the .proto files say about every method: read once, at start, from the descriptors. Adding an rpc needs nothing
+//! here.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::uri::PathAndQuery;
+use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MethodDescriptor, Value};
+use proto::policy::v1::{MethodPolicy, Scope};
+
+/// The option beside an rpc.
+const OPTION: &str = "shopkeeper.policy.v1.method";
+/// Where services of ours are found: `shopkeeper.<area>.v1.<Name>Service`.
+const PACKAGE: &str = "shopkeeper.";
+/// `google.protobuf.MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS`.
+const NO_SIDE_EFFECTS: i32 = 1;
+/// Deadline of methods that name none.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A method of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Method {
+    /// What is called, for example `/shopkeeper.churn.v1.ChurnService/GetChurnRisk`.
+    pub path: PathAndQuery,
+    /// Full name of its service, for example `shopkeeper.churn.v1.ChurnService`.
+    pub service: Arc<str>,
+    /// Whose method it is, for example `churn`. Where a field decides, what the field says is asked instead.
+    pub area: Arc<str>,
+    /// How long an answer may be served from the cache.
+    pub cache_ttl: Option<Duration>,
+    /// How long a NOT_FOUND may be served from the cache.
+    pub negative_ttl: Option<Duration>,
+    /// Deadline of a call whose caller sets none, and the longest a caller can ask for.
+    pub timeout: Duration,
+    /// Whose answer a cached answer is.
+    pub scope: Scope,
+    /// Whether a call may be cached and sent again.
+    pub side_effect_free: bool,
+    /// Whether the caller sends a stream.
+    pub client_streaming: bool,
+    /// Whether the answer is a stream.
+    pub server_streaming: bool,
+    /// The request's field that names whom to ask.
+    pub route_field: Option<RouteField>,
+}
+
+/// A string field of a request that names whom to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteField {
+    /// Its number.
+    pub number: u32,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl Method {
+    /// Whether there is one request and one answer.
+    pub fn is_unary(&self) -> bool {
+        !self.client_streaming && !self.server_streaming
+    }
+
+    /// Whether any answer may come from the cache.
+    pub fn is_cacheable(&self) -> bool {
+        self.side_effect_free && self.is_unary() && (self.cache_ttl.is_some() || self.negative_ttl.is_some())
+    }
+
+    /// Whether a call that may not have arrived may be sent again.
+    pub fn is_repeatable(&self) -> bool {
+        self.side_effect_free && self.is_unary()
+    }
+
+    /// Its full name without the slash in front, as metrics call it.
+    pub fn name(&self) -> &str {
+        self.path.path().trim_start_matches('/')
+    }
+}
+
+/// Every method of the API, by path.
+#[derive(Debug, Clone, Default)]
+pub struct Methods {
+    by_path: HashMap<Box<str>, Arc<Method>>,
+}
+
+/// Why the options in the .proto files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MethodsError {
+    /// The bytes are no descriptor set.
+    #[error("the descriptors cannot be read")]
+    Descriptors(#[from] prost_reflect::DescriptorError),
+    /// The policy option is not among them.
+    #[error("the descriptors do not define {OPTION}")]
+    NoOption,
+    /// A method's options are not what they should be.
+    #[error("{method}: {problem}")]
+    Method {
+        /// Its full name.
+        method: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+impl Methods {
+    /// Reads the options of every method of our services.
+    ///
+    /// # Errors
+    /// [`MethodsError`] names the method whose options cannot be used.
+    pub fn read(descriptors: &[u8]) -> Result<Self, MethodsError> {
+        let pool = DescriptorPool::decode(descriptors)?;
+        let option = pool.get_extension_by_name(OPTION).ok_or(MethodsError::NoOption)?;
+        let services = pool.services().filter(|service| service.full_name().starts_with(PACKAGE));
+        let mut by_path = HashMap::new();
+        for method in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
+            let method = read(&method, &option)
+                .map_err(|problem| MethodsError::Method { method: method.full_name().to_owned(), problem })?;
+            by_path.insert(method.path.path().into(), Arc::new(method));
+        }
+        Ok(Self { by_path })
+    }
+
+    /// The method that is called by a path.
+    pub fn get(&self, path: &str) -> Option<&Arc<Method>> {
+        self.by_path.get(path)
+    }
+
+    /// Every method.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Method>> {
+        self.by_path.values()
+    }
+
+    /// Full names of the services, each with the area it belongs to; none where a field of the request decides.
+    pub fn services(&self) -> BTreeMap<Arc<str>, Option<Arc<str>>> {
+        let area = |method: &Method| method.route_field.is_none().then(|| method.area.clone());
+        self.by_path.values().map(|method| (method.service.clone(), area(method))).collect()
+    }
+}
+
+fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Method, &'static str> {
+    let service = method.parent_service();
+    let path = PathAndQuery::try_from(format!("/{}/{}", service.full_name(), method.name()));
+    let area = service.full_name().strip_prefix(PACKAGE).and_then(|rest| rest.split('.').next());
+    let options = method.options();
+    let policy = policy(&options, option)?;
+    let side_effect_free = match options.get_field_by_name("idempotency_level").as_deref() {
+        Some(Value::EnumNumber(level)) => *level == NO_SIDE_EFFECTS,
+        Some(_) | None => false,
+    };
+    let duration = |duration: Option<prost_reflect::prost_types::Duration>| {
+        let duration = duration.map(Duration::try_from).transpose().map_err(|_| "a duration is negative")?;
+        Ok::<_, &'static str>(duration.filter(|duration| !duration.is_zero()))
+    };
+    let route_field = match policy.route_field {
+        0 => None,
+        _ if method.is_client_streaming() => return Err("a stream of requests cannot name whom to ask"),
+        number => {
+            let field = method.input().get_field(number).ok_or("route_field is not a field of the request")?;
+            if field.kind() != Kind::String || field.is_list() {
+                return Err("route_field is not a string");
+            }
+            Some(RouteField { number, name: field.name().into() })
+        }
+    };
+    Ok(Method {
+        path: path.map_err(|_| "its name is not a path")?,
+        service: service.full_name().into(),
+        area: area.ok_or("its package has no area")?.into(),
+        cache_ttl: duration(policy.cache_ttl)?,
+        negative_ttl: duration(policy.negative_ttl)?,
+        timeout: duration(policy.timeout)?.unwrap_or(TIMEOUT),
+        scope: policy.scope(),
+        side_effect_free,
+        client_streaming: method.is_client_streaming(),
+        server_streaming: method.is_server_streaming(),
+        route_field,
+    })
+}
+
+fn policy(options: &DynamicMessage, option: &ExtensionDescriptor) -> Result<MethodPolicy, &'static str> {
+    match options.get_extension(option).as_ref() {
+        Value::Message(policy) => policy.transcode_to().map_err(|_| "its policy cannot be read"),
+        _ => Err("its policy is not a message"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn method(path: &str) -> Arc<Method> {
+        Methods::read(proto::DESCRIPTORS).unwrap().get(path).unwrap().clone()
+    }
+
+    #[test]
+    fn a_method_is_as_its_proto_says() {
+        let risk = method("/shopkeeper.churn.v1.ChurnService/GetChurnRisk");
+        assert_eq!((&*risk.area, &*risk.service), ("churn", "shopkeeper.churn.v1.ChurnService"));
+        assert_eq!(risk.name(), "shopkeeper.churn.v1.ChurnService/GetChurnRisk");
+        assert_eq!(
+            (risk.cache_ttl, risk.negative_ttl, risk.timeout),
+            (Some(Duration::from_secs(300)), Some(Duration::from_secs(10)), Duration::from_millis(250))
+        );
+        assert!(risk.is_cacheable() && risk.is_repeatable() && risk.route_field.is_none());
+
+        let lines = method("/shopkeeper.anomaly.v1.AnomalyService/ScoreTransactions");
+        assert!(lines.client_streaming && lines.server_streaming && !lines.is_cacheable() && !lines.is_repeatable());
+    }
+
+    #[test]
+    fn the_model_service_is_routed_by_the_model_named() {
+        let watch = method("/shopkeeper.model.v1.ModelService/WatchModel");
+        assert_eq!(watch.route_field, Some(RouteField { number: 1, name: "model".into() }));
+        assert!(watch.server_streaming && !watch.client_streaming);
+
+        let services = Methods::read(proto::DESCRIPTORS).unwrap().services();
+        assert_eq!(services["shopkeeper.model.v1.ModelService"], None);
+        assert_eq!(services["shopkeeper.churn.v1.ChurnService"].as_deref(), Some("churn"));
+    }
+
+    #[test]
+    fn what_is_no_descriptor_set_is_refused() {
+        assert!(matches!(Methods::read(b"\xff\xff"), Err(MethodsError::Descriptors(_))));
+        assert!(matches!(Methods::read(b""), Err(MethodsError::NoOption)));
+    }
+}

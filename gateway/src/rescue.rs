@@ -1,0 +1,148 @@
+//! An error from below becomes a status here, and nowhere else.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use runtime::Refusal;
+use tonic::{Code, Status, body::Body};
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::{Layer, Service, layer::layer_fn};
+
+use crate::{
+    backend::Unreachable,
+    deadline::DeadlineError,
+    frame::BufferError,
+    policy::NoMethod,
+    route::RouteError,
+    shed::{self, Overloaded},
+    stack::BoxError,
+};
+
+/// Answers every call.
+pub(crate) fn layer<S>() -> impl Layer<S, Service = Rescue<S>> + Clone {
+    layer_fn(|inner| Rescue { inner })
+}
+
+/// See [`layer`].
+#[derive(Debug, Clone)]
+pub(crate) struct Rescue<S> {
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Rescue<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // An error is kept for the call, which is what can be answered.
+        match self.inner.poll_ready(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let spare = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, spare);
+        Box::pin(async move { Ok(inner.call(request).await.unwrap_or_else(|error| status(error).into_http())) })
+    }
+}
+
+fn status(error: BoxError) -> Status {
+    if let Some(NoMethod { path }) = error.downcast_ref() {
+        return Refusal::NoMethod { path: path.clone() }.into();
+    }
+    if let Some(Overloaded) = error.downcast_ref() {
+        return Refusal::Overloaded { retry_in: shed::RETRY_IN }.into();
+    }
+    if let Some(unreachable) = error.downcast_ref::<Unreachable>() {
+        return unreachable.refusal().into();
+    }
+    match error.downcast_ref() {
+        Some(DeadlineError::Malformed) => {
+            return Refusal::field("grpc-timeout", "is not a timeout of gRPC, such as 250m").into();
+        }
+        Some(DeadlineError::Passed) => return Refusal::TooLate.into(),
+        None => {}
+    }
+    match error.downcast_ref() {
+        Some(BufferError::TooLarge { limit }) => return Refusal::TooLarge { limit: *limit }.into(),
+        Some(BufferError::Broken(status)) => return Status::cancelled(status.message()),
+        None => {}
+    }
+    match error.downcast_ref() {
+        Some(RouteError::Field { field, problem }) => return Refusal::field(&**field, problem).into(),
+        Some(not @ RouteError::NotConfigured { area }) => {
+            let mut details = ErrorDetails::new();
+            runtime::error_info(&mut details, "SERVICE_NOT_CONFIGURED", vec![("service", area.to_string())]);
+            return Status::with_error_details(Code::Unimplemented, not.to_string(), details);
+        }
+        None => {}
+    }
+    tracing::error!(%error, "a call failed in a way that should not be");
+    Refusal::Internal.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tower::{ServiceExt, service_fn};
+
+    #[tokio::test]
+    async fn every_error_has_its_status_and_details() {
+        let field = RouteError::Field { field: "model".into(), problem: "is empty".into() };
+        let errors: [(fn() -> BoxError, Code, &str, &str); 9] = [
+            (|| NoMethod { path: "/a/B".into() }.into(), Code::Unimplemented, "NO_SUCH_METHOD", "there is no method /a/B"),
+            (|| Overloaded.into(), Code::ResourceExhausted, "OVERLOADED", "too many calls are in flight"),
+            (
+                || Unreachable::new("churn", "refused").into(),
+                Code::Unavailable,
+                "SERVICE_UNREACHABLE",
+                "churn cannot be reached: refused",
+            ),
+            (
+                || DeadlineError::Malformed.into(),
+                Code::InvalidArgument,
+                "INVALID_FIELD",
+                "grpc-timeout is not a timeout of gRPC, such as 250m",
+            ),
+            (|| DeadlineError::Passed.into(), Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline has passed"),
+            (
+                || BufferError::TooLarge { limit: 4 }.into(),
+                Code::ResourceExhausted,
+                "MESSAGE_TOO_LARGE",
+                "the message is larger than 4 bytes",
+            ),
+            (
+                || RouteError::Field { field: "model".into(), problem: "is empty".into() }.into(),
+                Code::InvalidArgument,
+                "INVALID_FIELD",
+                "model is empty",
+            ),
+            (
+                || RouteError::NotConfigured { area: "insights".into() }.into(),
+                Code::Unimplemented,
+                "SERVICE_NOT_CONFIGURED",
+                "this gateway has no insights service",
+            ),
+            (|| "what is this".into(), Code::Internal, "INTERNAL", "internal error"),
+        ];
+        assert_eq!(field.to_string(), "model is empty");
+        for (error, code, reason, message) in errors {
+            let failing = service_fn(move |_: Request<Body>| async move { Err::<Response<Body>, _>(error()) });
+            let response = layer().layer(failing).oneshot(Request::default()).await.unwrap();
+            let status = Status::from_header_map(response.headers()).unwrap();
+            assert_eq!((status.code(), status.message()), (code, message));
+            assert_eq!(status.get_error_details().error_info().unwrap().reason, reason);
+        }
+    }
+}

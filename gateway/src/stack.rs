@@ -1,0 +1,55 @@
+//! The gateway on one page: what a call meets, from top to bottom.
+//!
+//! Around it every process has the same: a span, the W3C context of the caller, a duration, a caught panic
+//! (`runtime::Server`).
+
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use tonic::body::Body;
+use tower::{ServiceBuilder, util::BoxCloneSyncService};
+
+use crate::{
+    backends::{Backends, Versions},
+    buffer,
+    cache::{self, Tiers},
+    caller, deadline,
+    method::Methods,
+    policy, rescue, retry, route, shed,
+};
+
+/// An error on its way up to `rescue`.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Every call of every service, answered.
+pub type Stack = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// What the stack is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// What the .proto files say.
+    pub methods: Methods,
+    /// The services behind.
+    pub backends: Backends,
+    /// Where answers are kept.
+    pub cache: Tiers,
+    /// Calls that may be in flight.
+    pub in_flight: usize,
+}
+
+pub(crate) fn stack(parts: Parts, versions: Versions) -> Stack {
+    let areas = parts.backends.areas();
+    BoxCloneSyncService::new(
+        ServiceBuilder::new()
+            .layer(rescue::layer()) // an error from below becomes a status here, and nowhere else
+            .layer(shed::layer(parts.in_flight)) // before anything has cost us work
+            .layer(policy::layer(parts.methods)) // the options beside the rpc in its .proto
+            .layer(caller::layer()) // from here on there is a caller
+            .layer(deadline::layer()) // the caller's or the method's, whichever is sooner
+            .layer(buffer::layer()) // requests that are needed whole
+            .layer(route::layer(areas.clone())) // from here on it is known who is asked
+            .layer(cache::layer(parts.cache, versions)) // a hit ends here
+            .layer(retry::layer(areas)) // once, NO_SIDE_EFFECTS only
+            .service(parts.backends.dispatch()),
+    )
+}
