@@ -1,1 +1,158 @@
-//! anomaly
+//! AnomalyService over the anomaly model.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt};
+use prost_types::Timestamp;
+use proto::anomaly::v1::{
+    Anomaly as Listed, Deviation, ListAnomaliesRequest, ListAnomaliesResponse, Measure, ScoreTransactionRequest,
+    ScoreTransactionResponse, ScoreTransactionsRequest, ScoreTransactionsResponse, Severity, Transaction,
+    TransactionScore,
+    anomaly_service_server::{AnomalyService, AnomalyServiceServer},
+    score_transactions_response,
+};
+use runtime::{Page, Refusal, item_status, positive, required};
+use scoring::anomaly::{self as model, Anomaly, Recorded};
+use serving::{Live, Loaded};
+use tonic::{Request, Response, Status, Streaming};
+
+/// The service over a model.
+pub fn service(live: Live<Anomaly>) -> runtime::Service {
+    serving::service(&live, serving::limited!(AnomalyServiceServer::new(Api(live.clone()))))
+}
+
+struct Api(Live<Anomaly>);
+
+#[tonic::async_trait]
+impl AnomalyService for Api {
+    async fn score_transaction(
+        &self,
+        request: Request<ScoreTransactionRequest>,
+    ) -> Result<Response<ScoreTransactionResponse>, Status> {
+        self.0.answer(|loaded| {
+            let score = Some(score(&loaded.model, request.get_ref().transaction.as_ref())?);
+            Ok(ScoreTransactionResponse { score, model: Some(loaded.info.clone()) })
+        })
+    }
+
+    type ScoreTransactionsStream = Pin<Box<dyn Stream<Item = Result<ScoreTransactionsResponse, Status>> + Send>>;
+
+    async fn score_transactions(
+        &self,
+        request: Request<Streaming<ScoreTransactionsRequest>>,
+    ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
+        let live = self.0.clone();
+        live.current()?;
+        // A line is asked for when the answer before it has been taken: the caller's window is the only buffer.
+        let answers = request.into_inner().map(move |line| {
+            let ScoreTransactionsRequest { sequence, transaction } = line?;
+            // Every line is scored by the model of its moment; a stream may outlive many.
+            let loaded = live.current()?;
+            let result = match score(&loaded.model, transaction.as_ref()) {
+                Ok(score) => score_transactions_response::Result::Score(score),
+                Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
+            };
+            Ok(ScoreTransactionsResponse { sequence, result: Some(result), model: Some(loaded.info.clone()) })
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn list_anomalies(
+        &self,
+        request: Request<ListAnomaliesRequest>,
+    ) -> Result<Response<ListAnomaliesResponse>, Status> {
+        self.0.answer(|loaded| list(loaded, request.get_ref()))
+    }
+}
+
+fn severity(severity: model::Severity) -> Severity {
+    match severity {
+        model::Severity::None => Severity::None,
+        model::Severity::Low => Severity::Low,
+        model::Severity::Medium => Severity::Medium,
+        model::Severity::High => Severity::High,
+    }
+}
+
+fn score(model: &Anomaly, transaction: Option<&Transaction>) -> Result<TransactionScore, Refusal> {
+    let transaction = transaction.ok_or_else(|| Refusal::field("transaction", "is missing"))?;
+    let Transaction { line_id, stock_code, quantity, unit_price, customer_id, .. } = transaction;
+    required("transaction.stock_code", stock_code)?;
+    if *quantity < 1 {
+        return Err(Refusal::field("transaction.quantity", format!("is {quantity}; 1 is the least")));
+    }
+    let line = model::Transaction {
+        stock_code,
+        quantity: *quantity as f64,
+        unit_price: positive("transaction.unit_price", *unit_price)?,
+        customer_id,
+    };
+    if !(line.quantity * line.unit_price).is_finite() {
+        return Err(Refusal::field("transaction.unit_price", "is too large"));
+    }
+    Ok(message(&model.score(&line), line_id.clone(), stock_code, customer_id))
+}
+
+fn message(score: &model::Score, line_id: String, stock_code: &str, customer_id: &str) -> TransactionScore {
+    let deviations = score.deviations.iter().map(|deviation| Deviation {
+        measure: match deviation.measure {
+            model::Measure::Quantity => Measure::Quantity,
+            model::Measure::UnitPrice => Measure::UnitPrice,
+            model::Measure::LineTotal => Measure::LineTotal,
+        }
+        .into(),
+        baseline: deviation.baseline.as_str().to_owned(),
+        value: deviation.value,
+        expected: deviation.expected,
+        z_score: deviation.z,
+    });
+    TransactionScore {
+        line_id,
+        score: score.score,
+        severity: severity(score.severity).into(),
+        reason: score.reason(stock_code, customer_id),
+        deviations: deviations.collect(),
+    }
+}
+
+fn list(loaded: &Loaded<Anomaly>, request: &ListAnomaliesRequest) -> Result<ListAnomaliesResponse, Refusal> {
+    let ListAnomaliesRequest { page_size, page_token, min_severity, start_time, end_time } = request;
+    let unknown = |_| Refusal::field("min_severity", format!("is {min_severity}, which is no severity"));
+    let least = match Severity::try_from(*min_severity).map_err(unknown)? {
+        Severity::Unspecified | Severity::Medium => model::Severity::Medium,
+        Severity::None | Severity::Low => model::Severity::Low,
+        Severity::High => model::Severity::High,
+    };
+    let seconds = |time: &Option<Timestamp>| time.as_ref().map(|time| (time.seconds, time.nanos));
+    let (from, to) = (seconds(start_time), seconds(end_time));
+    let page = Page::of(*page_size, page_token, (min_severity, from, to), &loaded.info.version)?;
+    let matching = loaded.model.recorded().iter().filter(|line| {
+        let time = (line.time.and_utc().timestamp(), 0);
+        line.score.severity >= least && from.is_none_or(|from| time >= from) && to.is_none_or(|to| time < to)
+    });
+    let matching: Vec<&Recorded> = matching.collect();
+    let (lines, next_page_token) = page.cut(&matching);
+    Ok(ListAnomaliesResponse {
+        anomalies: lines.iter().map(|line| recorded(line)).collect(),
+        next_page_token,
+        total_size: i32::try_from(matching.len()).unwrap_or(i32::MAX),
+        model: Some(loaded.info.clone()),
+    })
+}
+
+fn recorded(line: &Recorded) -> Listed {
+    let line_id = line.line_id.to_string();
+    Listed {
+        transaction: Some(Transaction {
+            line_id: line_id.clone(),
+            invoice: line.invoice.to_string(),
+            stock_code: line.stock_code.to_string(),
+            quantity: line.quantity,
+            unit_price: line.unit_price,
+            customer_id: line.customer_id.to_string(),
+            country: line.country.to_string(),
+            invoice_time: Some(Timestamp { seconds: line.time.and_utc().timestamp(), nanos: 0 }),
+        }),
+        score: Some(message(&line.score, line_id, &line.stock_code, &line.customer_id)),
+    }
+}

@@ -1,1 +1,160 @@
-//! churn
+//! ChurnService over the churn model.
+
+use std::collections::HashMap;
+
+use proto::churn::v1::{
+    BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnRiskRequest, GetChurnRiskResponse,
+    ListAtRiskCustomersRequest, ListAtRiskCustomersResponse, Reason, RiskLevel, ScoreChurnRequest, ScoreChurnResponse,
+    batch_get_churn_risks_response::{Result as Item, result},
+    churn_service_server::{ChurnService, ChurnServiceServer},
+};
+use runtime::{Page, Refusal, at_least_one, item_status, required};
+use scoring::churn::{self as model, Churn, Customer, Feature};
+use serving::{Live, Loaded};
+use tonic::{Request, Response, Status};
+
+/// Most customers of a batch.
+const MOST: usize = 1000;
+/// Reasons of a score.
+const REASONS: usize = 5;
+
+/// The service over a model.
+pub fn service(live: Live<Churn>) -> runtime::Service {
+    serving::service(&live, serving::limited!(ChurnServiceServer::new(Api(live.clone()))))
+}
+
+struct Api(Live<Churn>);
+
+#[tonic::async_trait]
+impl ChurnService for Api {
+    async fn get_churn_risk(
+        &self,
+        request: Request<GetChurnRiskRequest>,
+    ) -> Result<Response<GetChurnRiskResponse>, Status> {
+        self.0.answer(|loaded| get(loaded, &request.get_ref().customer_id))
+    }
+
+    async fn batch_get_churn_risks(
+        &self,
+        request: Request<BatchGetChurnRisksRequest>,
+    ) -> Result<Response<BatchGetChurnRisksResponse>, Status> {
+        self.0.answer(|loaded| batch(loaded, &request.get_ref().customer_ids))
+    }
+
+    async fn score_churn(&self, request: Request<ScoreChurnRequest>) -> Result<Response<ScoreChurnResponse>, Status> {
+        self.0.answer(|loaded| score(loaded, &request.get_ref().features))
+    }
+
+    async fn list_at_risk_customers(
+        &self,
+        request: Request<ListAtRiskCustomersRequest>,
+    ) -> Result<Response<ListAtRiskCustomersResponse>, Status> {
+        self.0.answer(|loaded| list(loaded, request.get_ref()))
+    }
+}
+
+fn level(level: model::RiskLevel) -> RiskLevel {
+    match level {
+        model::RiskLevel::Low => RiskLevel::Low,
+        model::RiskLevel::Medium => RiskLevel::Medium,
+        model::RiskLevel::High => RiskLevel::High,
+    }
+}
+
+fn risk(model: &Churn, features: &[f32], probability: f64) -> ChurnRisk {
+    let reasons = model.reasons(features).into_iter().take(REASONS).map(|reason| Reason {
+        feature: reason.feature.name().to_owned(),
+        text: reason.text(),
+        value: reason.value.into(),
+        contribution: reason.contribution,
+    });
+    ChurnRisk {
+        customer_id: String::new(),
+        probability,
+        risk_level: level(model.level(probability)).into(),
+        reasons: reasons.collect(),
+        annual_value: None,
+        value_at_risk: None,
+    }
+}
+
+fn of_customer(model: &Churn, customer: &Customer) -> ChurnRisk {
+    ChurnRisk {
+        customer_id: customer.id.to_string(),
+        annual_value: Some(customer.annual_value),
+        value_at_risk: Some(customer.value_at_risk()),
+        ..risk(model, &customer.features, customer.probability)
+    }
+}
+
+fn find(model: &Churn, id: &str) -> Result<ChurnRisk, Refusal> {
+    let id = scoring::CustomerId::canonical(required("customer_id", id)?);
+    let customer = model.customer(id).ok_or_else(|| Refusal::not_found("customer", id))?;
+    Ok(of_customer(model, customer))
+}
+
+fn get(loaded: &Loaded<Churn>, id: &str) -> Result<GetChurnRiskResponse, Refusal> {
+    Ok(GetChurnRiskResponse { churn_risk: Some(find(&loaded.model, id)?), model: Some(loaded.info.clone()) })
+}
+
+fn batch(loaded: &Loaded<Churn>, ids: &[String]) -> Result<BatchGetChurnRisksResponse, Refusal> {
+    let results = at_least_one("customer_ids", ids, MOST)?.iter().map(|id| {
+        let result = match find(&loaded.model, id) {
+            Ok(risk) => result::Result::ChurnRisk(risk),
+            Err(refusal) => result::Result::Error(item_status(refusal)),
+        };
+        Item { result: Some(result) }
+    });
+    Ok(BatchGetChurnRisksResponse { results: results.collect(), model: Some(loaded.info.clone()) })
+}
+
+fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreChurnResponse, Refusal> {
+    let mut problems = Vec::new();
+    let mut unknown: Vec<_> = given.keys().filter(|name| Feature::named(name).is_none()).collect();
+    unknown.sort();
+    problems
+        .extend(unknown.into_iter().map(|name| (format!("features.{name}"), "is no feature of the model".to_owned())));
+    let mut features = Vec::with_capacity(Feature::ALL.len());
+    for feature in Feature::ALL {
+        let problem = match given.get(feature.name()) {
+            None => "is missing".to_owned(),
+            // f32 is what the model computes in; a number beyond it is as unusable as NaN.
+            Some(value) if !(*value as f32).is_finite() => format!("is {value}, not a finite number"),
+            Some(value) if *value < 0.0 && !feature.may_be_negative() => format!("is {value}; 0 is the least"),
+            Some(value) => {
+                features.push(*value as f32);
+                continue;
+            }
+        };
+        problems.push((format!("features.{}", feature.name()), problem));
+    }
+    if !problems.is_empty() {
+        return Err(Refusal::InvalidFields(problems));
+    }
+    let churn_risk = Some(risk(&loaded.model, &features, loaded.model.probability(&features)));
+    Ok(ScoreChurnResponse { churn_risk, model: Some(loaded.info.clone()) })
+}
+
+fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<ListAtRiskCustomersResponse, Refusal> {
+    let ListAtRiskCustomersRequest { page_size, page_token, min_risk_level, country } = request;
+    let unknown = |_| Refusal::field("min_risk_level", format!("is {min_risk_level}, which is no level"));
+    let least = match RiskLevel::try_from(*min_risk_level).map_err(unknown)? {
+        RiskLevel::Unspecified | RiskLevel::Medium => model::RiskLevel::Medium,
+        RiskLevel::Low => model::RiskLevel::Low,
+        RiskLevel::High => model::RiskLevel::High,
+    };
+    let page = Page::of(*page_size, page_token, (min_risk_level, country), &loaded.info.version)?;
+    let model = &loaded.model;
+    let matching = model.customers().iter().filter(|customer| {
+        model.level(customer.probability) >= least && (country.is_empty() || *customer.country == **country)
+    });
+    let matching: Vec<&Customer> = matching.collect();
+    let (customers, next_page_token) = page.cut(&matching);
+    Ok(ListAtRiskCustomersResponse {
+        churn_risks: customers.iter().map(|customer| of_customer(model, customer)).collect(),
+        next_page_token,
+        total_size: i32::try_from(matching.len()).unwrap_or(i32::MAX),
+        as_of: loaded.info.as_of,
+        model: Some(loaded.info.clone()),
+    })
+}

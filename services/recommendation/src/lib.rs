@@ -1,1 +1,150 @@
-//! recommendation
+//! RecommendationService over the recommendation model.
+
+use proto::recommendation::v1::{
+    AssociationRule, ListBoughtTogetherRequest, ListBoughtTogetherResponse, ListSimilarProductsRequest,
+    ListSimilarProductsResponse, ReasonKind, RecommendProductsRequest, RecommendProductsResponse, Recommendation,
+    SimilarProduct,
+    recommendation_service_server::{RecommendationService, RecommendationServiceServer},
+};
+use runtime::{Refusal, non_negative, required, within};
+use scoring::recommendation::{Query, Reason, Recommendations};
+use serving::{Live, Loaded};
+use tonic::{Request, Response, Status};
+
+/// Products of an answer: when the caller does not say, and at most.
+const LIMIT: (usize, usize) = (10, 100);
+const MOST_BASKET: usize = 100;
+const MOST_EXCLUDED: usize = 1000;
+
+/// The service over a model.
+pub fn service(live: Live<Recommendations>) -> runtime::Service {
+    serving::service(&live, serving::limited!(RecommendationServiceServer::new(Api(live.clone()))))
+}
+
+struct Api(Live<Recommendations>);
+
+#[tonic::async_trait]
+impl RecommendationService for Api {
+    async fn recommend_products(
+        &self,
+        request: Request<RecommendProductsRequest>,
+    ) -> Result<Response<RecommendProductsResponse>, Status> {
+        self.0.answer(|loaded| recommend(loaded, request.get_ref()))
+    }
+
+    async fn list_similar_products(
+        &self,
+        request: Request<ListSimilarProductsRequest>,
+    ) -> Result<Response<ListSimilarProductsResponse>, Status> {
+        self.0.answer(|loaded| similar(loaded, request.get_ref()))
+    }
+
+    async fn list_bought_together(
+        &self,
+        request: Request<ListBoughtTogetherRequest>,
+    ) -> Result<Response<ListBoughtTogetherResponse>, Status> {
+        self.0.answer(|loaded| together(loaded, request.get_ref()))
+    }
+}
+
+fn at_most<'a>(field: &str, list: &'a [String], most: usize) -> Result<&'a [String], Refusal> {
+    match list.len() {
+        n if n > most => Err(Refusal::field(field, format!("has {n} items; {most} is the most"))),
+        _ => Ok(list),
+    }
+}
+
+fn recommend(
+    loaded: &Loaded<Recommendations>,
+    request: &RecommendProductsRequest,
+) -> Result<RecommendProductsResponse, Refusal> {
+    let model = &loaded.model;
+    let id = scoring::CustomerId::canonical(&request.customer_id);
+    let basket = at_most("basket", &request.basket, MOST_BASKET)?;
+    if id.is_empty() && basket.is_empty() {
+        return Err(Refusal::field("customer_id", "and basket are empty; one of them is needed"));
+    }
+    let price = |field: &str, price: Option<f64>| price.map(|price| non_negative(field, price)).transpose();
+    let (min_price, max_price) = (price("min_price", request.min_price)?, price("max_price", request.max_price)?);
+    let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;
+    let exclude = at_most("exclude", &request.exclude, MOST_EXCLUDED)?;
+    let customer = match id {
+        "" => None,
+        id => match model.customer(id) {
+            None if basket.is_empty() => return Err(Refusal::not_found("customer", id)),
+            // A stranger with a basket is served by the basket.
+            found => found,
+        },
+    };
+    let (mut known, mut unknown_basket) = (Vec::new(), Vec::new());
+    for code in basket {
+        match model.product(code) {
+            Some(row) if !known.contains(&row) => known.push(row),
+            Some(_) => {}
+            None => unknown_basket.push(code.clone()),
+        }
+    }
+    let exclude = exclude.iter().filter_map(|code| model.product(code)).collect();
+    let query = Query { customer, basket: known, limit, new_only: request.new_only, exclude, min_price, max_price };
+    let recommendations = model.recommend(&query).into_iter().zip(1..).map(|(found, rank)| {
+        let product = &model.products()[found.product];
+        let (reason, reason_text) = match found.reason {
+            Reason::BoughtBefore(times) => (ReasonKind::BoughtBefore, format!("bought in {times} orders before")),
+            Reason::Taste => (ReasonKind::Taste, "customers with a like taste buy it".to_owned()),
+            Reason::Basket(with) => (ReasonKind::Basket, format!("goes with {}", model.products()[with].description)),
+            Reason::Popular => (ReasonKind::Popular, "sells well at the moment".to_owned()),
+        };
+        Recommendation {
+            rank,
+            stock_code: product.stock_code.to_string(),
+            description: product.description.to_string(),
+            score: found.score,
+            reason: reason.into(),
+            reason_text,
+        }
+    });
+    let recommendations = recommendations.collect();
+    Ok(RecommendProductsResponse { recommendations, unknown_basket, model: Some(loaded.info.clone()) })
+}
+
+fn product(model: &Recommendations, code: &str) -> Result<usize, Refusal> {
+    let code = required("stock_code", code)?.trim();
+    model.product(code).ok_or_else(|| Refusal::not_found("product", code))
+}
+
+fn similar(
+    loaded: &Loaded<Recommendations>,
+    request: &ListSimilarProductsRequest,
+) -> Result<ListSimilarProductsResponse, Refusal> {
+    let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;
+    let of = product(&loaded.model, &request.stock_code)?;
+    let products = loaded.model.similar(of, limit).into_iter().map(|(row, similarity)| {
+        let product = &loaded.model.products()[row];
+        let (stock_code, description) = (product.stock_code.to_string(), product.description.to_string());
+        SimilarProduct { stock_code, description, similarity }
+    });
+    Ok(ListSimilarProductsResponse { products: products.collect(), model: Some(loaded.info.clone()) })
+}
+
+fn together(
+    loaded: &Loaded<Recommendations>,
+    request: &ListBoughtTogetherRequest,
+) -> Result<ListBoughtTogetherResponse, Refusal> {
+    let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;
+    let min_confidence = non_negative("min_confidence", request.min_confidence)?;
+    let min_lift = non_negative("min_lift", request.min_lift)?;
+    let of = product(&loaded.model, &request.stock_code)?;
+    let strong = loaded.model.rules(of).iter().filter(|r| r.confidence >= min_confidence && r.lift >= min_lift);
+    let rules = strong.take(limit).map(|rule| {
+        let product = &loaded.model.products()[rule.other];
+        AssociationRule {
+            stock_code: product.stock_code.to_string(),
+            description: product.description.to_string(),
+            support: rule.support,
+            confidence: rule.confidence,
+            lift: rule.lift,
+            orders: rule.orders,
+        }
+    });
+    Ok(ListBoughtTogetherResponse { rules: rules.collect(), model: Some(loaded.info.clone()) })
+}
