@@ -50,7 +50,9 @@ proto-lint: ## Lint the .proto files
 deny: ## Check licences, sources and bans of dependencies; advisories too where their database can be had
 	deploy/deny.sh
 
-unit: build ## Run all Rust tests: unit, property, integration, end to end
+unit: libtorch ## Run all Rust tests: unit, property, integration, end to end
+	# All targets at once, so that binaries and tests share every dependency; the end-to-end tests start the binaries.
+	$(CARGO) build --release --locked --workspace --all-targets
 	$(CARGO) test --release --locked --workspace
 
 clean: ## Remove what was built and installed here

@@ -77,8 +77,13 @@ where
                 if call.method.is_cacheable() {
                     meter::lookup(BYPASS, call.method.name());
                 }
+                let (versions, area) = (self.versions.clone(), call.area.clone());
                 let answer = inner.call(call);
-                return Box::pin(async move { Ok(marked(answer.await.map_err(Into::into)?, BYPASS)) });
+                return Box::pin(async move {
+                    let response = answer.await.map_err(Into::into)?;
+                    see(&versions, &area, response.headers().get(X_MODEL_VERSION));
+                    Ok(marked(response, BYPASS))
+                });
             }
         };
 
@@ -105,22 +110,22 @@ where
 
             let (area, reply) = (call.area.clone(), call.reply);
             call.headers.remove(compression::ACCEPT); // one answer for all callers
-            let response = inner.call(call).await.map_err(Into::into)?;
-            let (head, body) = response.into_parts();
+            let (head, body) = inner.call(call).await.map_err(Into::into)?.into_parts();
             let (data, trailers) = match gather(body).await {
                 Gathered::Whole(data, trailers) => (data, trailers),
-                Gathered::Large(body) => return Ok(marked(Response::from_parts(head, body), outcome)),
+                Gathered::Large(body) => {
+                    see(&versions, &area, head.headers.get(X_MODEL_VERSION));
+                    return Ok(marked(Response::from_parts(head, body), outcome));
+                }
             };
             let version = field(X_MODEL_VERSION, &head.headers, trailers.as_ref());
-            if let Some(version) = version.as_ref().and_then(|version| version.to_str().ok()) {
-                versions.seen(&area, version);
-                if wish != Wish::Nothing
-                    && !tiers.is_empty()
-                    && let Some((ttl, answer)) = keepable(&asked.method, &head.headers, &data, trailers.as_ref())
-                {
-                    meter::stored();
-                    tiers.put(asked.key(version), Entry { version: version.to_owned(), ttl, answer }).await;
-                }
+            if let Some(version) = see(&versions, &area, version.as_ref())
+                && wish != Wish::Nothing
+                && !tiers.is_empty()
+                && let Some((ttl, answer)) = keepable(&asked.method, &head.headers, &data, trailers.as_ref())
+            {
+                meter::stored();
+                tiers.put(asked.key(version), Entry { version: version.to_owned(), ttl, answer }).await;
             }
             let mut response = Response::from_parts(head, Body::empty());
             let data = packed(data, reply, response.headers_mut());
@@ -259,6 +264,13 @@ fn joined(first: Bytes, more: BytesMut) -> Bytes {
     all.extend_from_slice(&first);
     all.extend_from_slice(&more);
     all.freeze()
+}
+
+/// Notes the version that an answer is of. Once one has been seen, what an earlier one said is not said again.
+fn see<'a>(versions: &Versions, area: &str, version: Option<&'a HeaderValue>) -> Option<&'a str> {
+    let version = version?.to_str().ok()?;
+    versions.seen(area, version);
+    Some(version)
 }
 
 /// A field of an answer's headers or, where it has them, trailers.

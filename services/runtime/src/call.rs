@@ -125,6 +125,9 @@ where
                 Ok(deadline) => deadline,
                 Err(refusal) => return Status::from(refusal).into_http(),
             };
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Status::from(Refusal::TooLate).into_http();
+            }
             let call = AssertUnwindSafe(ready.call(request)).catch_unwind();
             let answered = match deadline {
                 None => call.await,

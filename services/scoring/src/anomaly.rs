@@ -263,10 +263,11 @@ fn value(line: &Transaction<'_>, measure: Measure) -> f64 {
 impl Score {
     /// What is off, in words; empty for an ordinary line.
     pub fn reason(&self, stock_code: &str, customer_id: &str) -> String {
-        let Deviation { measure, baseline, value, expected, z } = &self.deviations[0];
-        if self.severity == Severity::None {
-            return String::new();
-        }
+        // A total is off because something else is, where something else is about as far off.
+        let far = self.deviations.iter().filter(|deviation| deviation.z.abs() >= 0.8 * self.score);
+        let culprit = far.min_by_key(|deviation| deviation.measure == Measure::LineTotal);
+        let (Some(culprit), true) = (culprit, self.severity != Severity::None) else { return String::new() };
+        let Deviation { measure, baseline, value, expected, z } = culprit;
         let ratio = if *z > 0.0 { value / expected } else { expected / value };
         let direction = if *z > 0.0 { "above" } else { "below" };
         let whose = match baseline {

@@ -256,7 +256,7 @@ mod tests {
         *flipped.last_mut().unwrap() ^= 1;
         for (files, message) in [
             (BTreeMap::new(), "model.safetensors is missing"),
-            (with(&whole[1..]), "model.safetensors is damaged: it has 79 bytes instead of 80"),
+            (with(&whole[1..]), "model.safetensors is damaged: it has 71 bytes instead of 72"),
             (with(&flipped), "model.safetensors is damaged: its checksum is another"),
         ] {
             assert_eq!(Artifact::verify(manifest.clone(), files).unwrap_err().to_string(), message);

@@ -100,7 +100,7 @@ impl Lines {
         Self::read(training.lines())
     }
 
-    fn read(frame: LazyFrame) -> Result<Self, LearnError> {
+    pub(crate) fn read(frame: LazyFrame) -> Result<Self, LearnError> {
         let frame = frame.sort(["line_id"], SortMultipleOptions::default()).collect()?;
         let [mut customers, mut products, mut countries, mut invoices] = [(); 4].map(|()| Names::default());
         let mut descriptions: Vec<Option<String>> = Vec::new();

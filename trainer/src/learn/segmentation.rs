@@ -89,7 +89,11 @@ impl Learner for Segmentation {
         let name = known_recipe::<Self>(training.recipe)?;
         let recipe = RECIPES.iter().find(|recipe| recipe.name == name).unwrap_or(&RECIPES[0]);
         let lines = Lines::of(training)?;
-        let rows = table(&lines, recipe.name, seconds(training.as_of));
+        let mut rows = table(&lines, recipe.name, seconds(training.as_of));
+        if recipe.name == "rfm3" {
+            // In exact money: who has returned all they bought has bought nothing.
+            rows.retain(|row| row.rfm.monetary > 0.0);
+        }
         let needed = 10 * recipe.segments.len() as u64;
         if (rows.len() as u64) < needed {
             let found = rows.len() as u64;
@@ -103,18 +107,14 @@ impl Learner for Segmentation {
         }
 
         training.progress.begin("train segmentation: restarts", Some(RESTARTS as u64));
-        let points: Vec<Vec<f64>> = rows.iter().map(|row| recipe.space.coordinates(row.rfm)).collect();
-        let (mean, scale) = standard(&points);
-        let d = mean.len();
-        let flat: Vec<f64> = points.iter().flat_map(|p| (0..d).map(|at| (p[at] - mean[at]) / scale[at])).collect();
-        let x = Tensor::from_slice(&flat).reshape([rows.len() as i64, d as i64]).to_device(training.device);
-        let k = recipe.segments.len() as i64;
-        let fit = k_means(&x, k, RESTARTS, training.seed, || training.progress.advance(1));
+        let Clustered { x, fit, mean, scale } =
+            cluster(recipe, &rows, training.seed, training.device, || training.progress.advance(1));
         training.progress.end();
 
         // Numbers and names go by value, so that they mean the same after every retraining.
         let labels: Vec<i64> = Vec::try_from(&fit.labels)?;
-        let order = by_value(recipe, &rows, &labels, k as usize);
+        let (k, d) = (recipe.segments.len(), mean.len());
+        let order = by_value(recipe, &rows, &labels, k);
         let centroids: Vec<f64> = Vec::try_from(&fit.centroids.to_device(Device::Cpu).contiguous().view(-1))?;
         let centroids: Vec<f64> = order.iter().flat_map(|&c| centroids[c * d..][..d].to_vec()).collect();
         let place = |label: i64| order.iter().position(|&c| c == label as usize).unwrap_or_default();
@@ -126,7 +126,7 @@ impl Learner for Segmentation {
             fifths: fifths(&rows),
         };
 
-        let model = TensorFile::new().with("centroid", &[k as usize, d], &centroids).with("mean", &[d], &mean).with(
+        let model = TensorFile::new().with("centroid", &[k, d], &centroids).with("mean", &[d], &mean).with(
             "scale",
             &[d],
             &scale,
@@ -219,10 +219,7 @@ fn table(lines: &Lines, recipe: &str, as_of: i64) -> Vec<Row> {
         }
     }
     let days = |from: i64, to: i64| (to - from) as f64 / DAY as f64;
-    let rows = customers
-        .into_iter()
-        .enumerate()
-        .filter(|(_, (_, _, invoices, net))| !invoices.is_empty() && (!everything || *net > 0));
+    let rows = customers.into_iter().enumerate().filter(|(_, (_, _, invoices, _))| !invoices.is_empty());
     rows.map(|(number, (first, last, invoices, net))| Row {
         customer_id: lines.customers.name(number as u32).to_owned(),
         rfm: Rfm {
@@ -233,6 +230,25 @@ fn table(lines: &Lines, recipe: &str, as_of: i64) -> Vec<Row> {
         tenure_days: days(first, if everything { last_line + DAY } else { as_of }),
     })
     .collect()
+}
+
+/// Customers in a recipe's standardised space, and their clusters.
+struct Clustered {
+    /// `[n, d]`
+    x: Tensor,
+    fit: Fit,
+    mean: Vec<f64>,
+    scale: Vec<f64>,
+}
+
+fn cluster(recipe: &Recipe, rows: &[Row], seed: u64, device: Device, each: impl FnMut()) -> Clustered {
+    let points: Vec<Vec<f64>> = rows.iter().map(|row| recipe.space.coordinates(row.rfm)).collect();
+    let (mean, scale) = standard(&points);
+    let d = mean.len();
+    let flat: Vec<f64> = points.iter().flat_map(|p| (0..d).map(|at| (p[at] - mean[at]) / scale[at])).collect();
+    let x = Tensor::from_slice(&flat).reshape([rows.len() as i64, d as i64]).to_device(device);
+    let fit = k_means(&x, recipe.segments.len() as i64, RESTARTS, seed, each);
+    Clustered { x, fit, mean, scale }
 }
 
 /// Mean and population standard deviation of each coordinate.
@@ -422,6 +438,48 @@ mod tests {
         let labels: Vec<i64> = Vec::try_from(&one.labels).unwrap();
         assert!((3..300).all(|i| labels[i] == labels[i - 3]));
         assert!(silhouette(&x, &one.labels) > 0.9);
+    }
+
+    /// Of the real file, as `rfm3` counts: every row with a customer, returns and duplicates included.
+    fn real_rows() -> Vec<Row> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/online_retail.csv");
+        let lake = lake::Lake::create(folder.path()).unwrap();
+        lake::ingest(&[file], &lake, &lake::IngestOptions::default(), &lake::NoProgress).unwrap();
+        let report = lake::curate(&lake, &lake::CurateOptions::default(), &lake::NoProgress).unwrap();
+        let lines = Lines::read(lake.transactions().unwrap()).unwrap();
+        table(&lines, "rfm3", seconds(report.as_of))
+    }
+
+    fn sizes(rows: &[Row]) -> (Vec<usize>, f64) {
+        let recipe = &RECIPES[1];
+        let Clustered { x, fit, .. } = cluster(recipe, rows, 42, Device::Cpu, || {});
+        let labels: Vec<i64> = Vec::try_from(&fit.labels).unwrap();
+        let order = by_value(recipe, rows, &labels, 3);
+        let size = |cluster: &usize| labels.iter().filter(|label| **label as usize == *cluster).count();
+        (order.iter().map(size).collect(), silhouette(&x, &fit.labels))
+    }
+
+    #[test]
+    fn rfm3_reproduces_the_original_on_the_real_file() {
+        // Their net is zero to the penny; sums in binary fractions leave 1e-14, which the original took for spend.
+        const NOTHING_LEFT: [&str; 4] = ["12454", "12558", "12607", "13762"];
+        let rows = real_rows();
+        let exact: Vec<Row> = rows.iter().filter(|row| row.rfm.monetary > 0.0).cloned().collect();
+        assert_eq!(exact.len(), 4_317);
+        assert!(NOTHING_LEFT.iter().all(|id| rows.iter().any(|row| row.customer_id == *id && row.rfm.monetary == 0.0)));
+        let (clusters, silhouette) = sizes(&exact);
+        assert_eq!(clusters, [1_010, 2_422, 885]);
+        assert!((silhouette - 0.425).abs() < 0.001, "{silhouette}");
+
+        let mut original = exact;
+        for row in rows.into_iter().filter(|row| NOTHING_LEFT.contains(&row.customer_id.as_str())) {
+            original.push(Row { rfm: Rfm { monetary: 1e-14, ..row.rfm }, ..row });
+        }
+        assert_eq!(original.len(), 4_321);
+        let (clusters, silhouette) = sizes(&original);
+        assert_eq!(clusters, [1_014, 2_437, 870]);
+        assert!((silhouette - 0.425).abs() < 0.001, "{silhouette}");
     }
 
     #[test]

@@ -1,0 +1,181 @@
+//! A service over a real socket, and the model store that it follows.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use chrono::{DateTime, NaiveDate, Utc};
+use model_store::ModelStore;
+use proto::model::v1::{
+    GetModelStatusRequest, ListModelVersionsRequest, ModelState, ModelStatus, WatchModelRequest,
+    model_service_client::ModelServiceClient,
+};
+use runtime::{Server, ServerArgs};
+use scoring::{Artifact, Model, ModelError, ModelKind};
+use serving::Live;
+use tokio::sync::oneshot;
+use tonic::{Code, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+/// A model that is the number it was made with.
+struct Number;
+
+impl Model for Number {
+    const KIND: ModelKind = ModelKind::Churn;
+
+    fn load(artifact: &Artifact) -> Result<Self, ModelError> {
+        artifact.expect(Self::KIND)?;
+        artifact.parameters::<u64>().map(|_| Self)
+    }
+}
+
+/// Stands for the model's own service, whose calls are not what is tested here.
+#[derive(Clone)]
+struct Nothing;
+
+impl tonic::server::NamedService for Nothing {
+    const NAME: &'static str = "shopkeeper.churn.v1.ChurnService";
+}
+
+impl tower::Service<http::Request<tonic::body::Body>> for Nothing {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<tonic::body::Body>) -> Self::Future {
+        std::future::ready(Ok(tonic::Status::unimplemented("nothing").into_http()))
+    }
+}
+
+fn artifact(number: u64) -> Artifact {
+    let as_of = NaiveDate::from_ymd_opt(2011, 9, 1).unwrap().into();
+    Artifact::builder(ModelKind::Churn, "number", as_of, 42).parameters(&number).unwrap().finish()
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000, 0).unwrap()
+}
+
+struct Running {
+    _live: Live<Number>,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    ended: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+async fn start(models: &Path) -> Running {
+    let store = ModelStore::open(models.to_str().unwrap()).unwrap();
+    let live = Live::<Number>::follow(store, Duration::from_millis(20)).await;
+    let server = Server::bind(&ServerArgs::local()).await.unwrap().serving(serving::service(&live, Nothing));
+    let address = server.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let ended = tokio::spawn(server.serve_until(async {
+        let _ = stopped.await;
+    }));
+    Running { _live: live, address, stop, ended }
+}
+
+async fn connect(address: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+async fn status(channel: &Channel) -> ModelStatus {
+    let request = GetModelStatusRequest { model: String::new() };
+    let answer = ModelServiceClient::new(channel.clone()).get_model_status(request).await.unwrap();
+    answer.into_inner().status.unwrap()
+}
+
+async fn wait_for(what: &str, channel: &Channel, holds: impl Fn(&ModelStatus) -> bool) -> ModelStatus {
+    let mut last = ModelStatus::default();
+    for _ in 0..1_000 {
+        last = status(channel).await;
+        if holds(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    unreachable!("{what}: {last:?}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_follows_the_store_and_refuses_what_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(folder.path()).await;
+    let channel = connect(running.address).await;
+    let mut health = HealthClient::new(channel.clone());
+    let mut serving = async || {
+        let request = HealthCheckRequest { service: String::new() };
+        health.check(request).await.unwrap().into_inner().status()
+            == tonic_health::pb::health_check_response::ServingStatus::Serving
+    };
+    assert_eq!(status(&channel).await.state(), ModelState::Loading);
+    assert!(!serving().await, "without a model it is not ready");
+
+    let store = ModelStore::open(folder.path().to_str().unwrap()).unwrap();
+    let first = store.publish(&artifact(1), now()).await.unwrap().version;
+    wait_for("the first version answers", &channel, |status| status.version == first).await;
+    assert!(serving().await);
+
+    let mut watch = ModelServiceClient::new(channel.clone());
+    let mut watch = watch.watch_model(WatchModelRequest { model: "churn".to_owned() }).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status.unwrap().version, first);
+
+    // A version whose manifest was touched after it was published.
+    let second = artifact(2);
+    store.upload(&second).await.unwrap();
+    let manifest = folder.path().join("churn").join(&second.manifest().version).join("manifest.json");
+    let whole = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, whole.replace("\"seed\": 42", "\"seed\": 43")).unwrap();
+    store.point(ModelKind::Churn, &second.manifest().version, now()).await.unwrap();
+    let refused = wait_for("the second is refused", &channel, |status| !status.refusal.is_empty()).await;
+    assert_eq!((refused.state(), refused.version.as_str()), (ModelState::Degraded, first.as_str()));
+    assert_eq!(refused.refusal, "manifest.json is damaged: its checksum is another");
+    assert!(serving().await, "the first goes on answering");
+
+    let third = store.publish(&artifact(3), now()).await.unwrap().version;
+    wait_for("the third answers", &channel, |status| status.version == third && status.state() == ModelState::Serving)
+        .await;
+    loop {
+        let told = watch.message().await.unwrap().unwrap().status.unwrap();
+        if told.version == third {
+            break;
+        }
+    }
+
+    let mut client = ModelServiceClient::new(channel.clone());
+    let other = client.get_model_status(GetModelStatusRequest { model: "anomaly".to_owned() }).await.unwrap_err();
+    assert_eq!(other.code(), Code::InvalidArgument);
+    let request = ListModelVersionsRequest { page_size: 1, ..ListModelVersionsRequest::default() };
+    let page = client.list_model_versions(request).await.unwrap().into_inner();
+    assert_eq!(page.versions.len(), 1);
+    assert!(!page.next_page_token.is_empty());
+
+    drop(watch);
+    running.stop.send(()).unwrap();
+    running.ended.await.unwrap().unwrap();
+    assert!(tokio::net::TcpStream::connect(running.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn deadlines_and_unknown_methods_are_answered_as_grpc_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(folder.path()).await;
+    let channel = connect(running.address).await;
+    let mut client = tonic::client::Grpc::new(channel);
+    let call = async |client: &mut tonic::client::Grpc<Channel>, path: &'static str, timeout: &'static str| {
+        client.ready().await.unwrap();
+        let mut request = tonic::Request::new(GetModelStatusRequest::default());
+        request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        let codec = tonic_prost::ProstCodec::<_, proto::model::v1::GetModelStatusResponse>::default();
+        client.unary(request, path.parse().unwrap(), codec).await.map(drop).map_err(|status| status.code())
+    };
+    let known = "/shopkeeper.model.v1.ModelService/GetModelStatus";
+    assert_eq!(call(&mut client, known, "1S").await, Ok(()));
+    assert_eq!(call(&mut client, known, "soon").await, Err(Code::InvalidArgument));
+    assert_eq!(call(&mut client, known, "0n").await, Err(Code::DeadlineExceeded));
+    assert_eq!(call(&mut client, "/shopkeeper.none.v1.None/Get", "1S").await, Err(Code::Unimplemented));
+}
