@@ -16,7 +16,7 @@ use prost_types::Timestamp;
 use proto::model::v1 as pb;
 use runtime::Refusal;
 use scoring::{Artifact, Manifest, Model, ModelError};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tonic::{Response, Status, metadata::MetadataValue};
 
 use crate::MODEL_VERSION;
@@ -26,6 +26,9 @@ const RETRY_IN: Duration = Duration::from_secs(2);
 
 /// Longest pause between two tries of a version that was refused.
 const MOST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// Shortest pause between two looks at the store.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
 static LOADS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let meter = global::meter("shopkeeper");
@@ -83,7 +86,7 @@ impl<M: Model> Live<M> {
         let following = Arc::clone(&shared);
         let follower = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(wanted.pause(every)).await;
+                tokio::time::sleep(every.max(LEAST_PAUSE)).await;
                 following.look(&store, &mut wanted).await;
             }
         });
@@ -151,26 +154,22 @@ impl<M: Model> Live<M> {
 struct Wanted {
     version: Option<String>,
     failures: u32,
-    wait: Duration,
+    not_before: Option<Instant>,
 }
 
 impl Wanted {
-    fn pause(&self, every: Duration) -> Duration {
-        every.max(Duration::from_millis(10))
-    }
-
     /// Whether it is time to try a version: at once when it is a new one, and less and less often after failures.
-    fn due(&mut self, version: &str, every: Duration) -> bool {
+    fn due(&mut self, version: &str) -> bool {
         if self.version.as_deref() != Some(version) {
             *self = Self { version: Some(version.to_owned()), ..Self::default() };
         }
-        self.wait = self.wait.saturating_sub(every);
-        self.failures == 0 || self.wait.is_zero()
+        self.not_before.is_none_or(|time| Instant::now() >= time)
     }
 
     fn failed(&mut self) {
         self.failures = self.failures.saturating_add(1);
-        self.wait = Duration::from_secs(1 << self.failures.min(6)).min(MOST_BACKOFF);
+        let pause = Duration::from_secs(1 << self.failures.min(6)).min(MOST_BACKOFF);
+        self.not_before = Some(Instant::now() + pause);
     }
 }
 
@@ -211,7 +210,7 @@ impl<M: Model> Shared<M> {
             });
             return;
         }
-        if !wanted.due(&version, Duration::from_secs(1)) {
+        if !wanted.due(&version) {
             return;
         }
         let outcome = match load::<M>(store, &version).await {
