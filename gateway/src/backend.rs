@@ -9,7 +9,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -39,7 +39,7 @@ pub type Backend = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 const CONNECT: Duration = Duration::from_secs(1);
 /// Pauses between attempts.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
-/// A connection that lived this long was a good one.
+/// A connection that lived this long was a good one, answers or not.
 const GOOD: Duration = Duration::from_secs(1);
 /// When callers are told to try again.
 const RETRY_IN: Duration = Duration::from_millis(500);
@@ -153,31 +153,45 @@ enum State {
     /// It is being made; calls wait.
     Connecting,
     /// It takes calls.
-    Open(SendRequest<Body>),
+    Open(Open),
     /// The last attempt failed; there will be others, but no call waits for them.
     Failed(Unreachable),
 }
 
+/// A connection that takes calls.
+#[derive(Debug, Clone)]
+struct Open {
+    sender: SendRequest<Body>,
+    /// Whether it has had an answer.
+    answered: Arc<AtomicBool>,
+}
+
+impl Open {
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+}
+
 impl Connections {
-    async fn open(&self) -> Result<SendRequest<Body>, Unreachable> {
+    async fn open(&self) -> Result<Open, Unreachable> {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.states.len();
         let (before, from) = self.states.split_at(next);
         let open = from.iter().chain(before).find_map(|state| match &*state.borrow() {
-            State::Open(sender) if !sender.is_closed() => Some(sender.clone()),
+            State::Open(open) if open.is_open() => Some(open.clone()),
             State::Open(_) | State::Connecting | State::Failed(_) => None,
         });
-        if let Some(sender) = open {
-            return Ok(sender);
+        if let Some(open) = open {
+            return Ok(open);
         }
         // None is open: whichever this one becomes decides.
         let mut state = from.first().unwrap_or(&self.states[0]).clone();
         let settled = state.wait_for(|state| match state {
             State::Connecting => false,
-            State::Open(sender) => !sender.is_closed(),
+            State::Open(open) => open.is_open(),
             State::Failed(_) => true,
         });
         match settled.await.as_deref() {
-            Ok(State::Open(sender)) => Ok(sender.clone()),
+            Ok(State::Open(open)) => Ok(open.clone()),
             Ok(State::Failed(unreachable)) => Err(unreachable.clone()),
             Ok(State::Connecting) | Err(_) => Err(Unreachable::new(self.service.clone(), "it is being shut down")),
         }
@@ -191,10 +205,10 @@ async fn keep(service: Arc<str>, target: Target, index: usize, state: watch::Sen
     loop {
         let problem = match tokio::time::timeout(CONNECT, connect(&target, index)).await {
             Ok(Ok((sender, connection))) => {
-                let since = Instant::now();
-                state.send_replace(State::Open(sender));
+                let (since, answered) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+                state.send_replace(State::Open(Open { sender, answered: answered.clone() }));
                 let ended = connection.await;
-                if since.elapsed() >= GOOD {
+                if answered.load(Ordering::Relaxed) || since.elapsed() >= GOOD {
                     (told, pause) = (false, PAUSES[0]);
                     state.send_replace(State::Connecting);
                     tracing::debug!(service = &*service, connection = index, "reconnecting");
@@ -260,8 +274,8 @@ impl Service<Request<Body>> for Network {
             parts.authority = Some(connections.target.authority.clone());
             *request.uri_mut() = Uri::from_parts(parts)?;
             *request.version_mut() = Version::HTTP_2;
-            let sent = connections.open().await?.try_send_request(request).await;
-            let (head, body) = match sent {
+            let mut open = connections.open().await?;
+            let (head, body) = match open.sender.try_send_request(request).await {
                 Ok(response) => response.into_parts(),
                 Err(error) => return Err(Unreachable::new(service, chain(error.error())).into()),
             };
@@ -270,6 +284,7 @@ impl Service<Request<Body>> for Network {
                 let problem = format!("{} answers {} and not gRPC", connections.target, head.status);
                 return Err(Unreachable::new(service, problem).into());
             }
+            open.answered.store(true, Ordering::Relaxed);
             Ok(Response::from_parts(head, Body::new(Whole { body, service })))
         })
     }
@@ -289,7 +304,8 @@ impl http_body::Body for Whole {
         Pin::new(&mut self.body).poll_frame(context).map(|polled| {
             polled.map(|frame| {
                 Ok(frame.unwrap_or_else(|error| {
-                    let lost = Unreachable::new(self.service.clone(), format!("lost while it answered: {}", chain(&error)));
+                    let lost =
+                        Unreachable::new(self.service.clone(), format!("lost while it answered: {}", chain(&error)));
                     Frame::trailers(frame::trailers(lost.refusal().into()))
                 }))
             })

@@ -13,9 +13,7 @@ use http::{Method as Verb, Request, Response, Uri, Version};
 use proto::model::v1::{WatchModelRequest, model_service_client::ModelServiceClient};
 use tokio::sync::{Notify, watch};
 use tonic::{Status, body::Body};
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{

@@ -52,7 +52,7 @@ where
                     let body = frame::whole(body, MAX_MESSAGE).await?;
                     open(body, &call.method, &mut call.headers, &mut call.reply)?
                 }
-                payload => payload,
+                payload @ (Payload::Stream(_) | Payload::Whole { .. }) => payload,
             };
             inner.call(call).await.map_err(Into::into)
         })
@@ -93,7 +93,10 @@ fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{call::tests::call, frame::{Known, framed}};
+    use crate::{
+        call::tests::call,
+        frame::{Known, framed},
+    };
     use http::HeaderValue;
     use tower::{ServiceExt, service_fn};
 
@@ -124,7 +127,9 @@ mod tests {
     async fn a_message_is_opened_once_for_all_callers() {
         let message = b"who is this customer, and this one, and that one ".repeat(50);
         let plain = framed(false, &message).unwrap();
-        for (encoding, header, reply) in [(Encoding::Gzip, "gzip", Some(Encoding::Gzip)), (Encoding::Zstd, "zstd", None)] {
+        for (encoding, header, reply) in
+            [(Encoding::Gzip, "gzip", Some(Encoding::Gzip)), (Encoding::Zstd, "zstd", None)]
+        {
             let packed = framed(true, &encoding.pack(&message).unwrap()).unwrap();
             let call = handed_on(RISK, packed, Some(header)).await.unwrap();
             assert_eq!((call.reply, call.headers.get(compression::ENCODING)), (reply, None));

@@ -1,9 +1,10 @@
 //! A call on its way down the stack: what the layers above have found out, and the request that goes on.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use tokio::time::Instant;
 use tonic::body::Body;
 
 use crate::{caller::Caller, compression::Encoding, method::Method};

@@ -223,7 +223,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn in_pieces(bytes: &[u8], size: usize) -> Body {
-        let pieces: Vec<_> = bytes.chunks(size).map(|c| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(c)))).collect();
+        let pieces: Vec<_> =
+            bytes.chunks(size).map(|c| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(c)))).collect();
         Body::new(StreamBody::new(futures_util::stream::iter(pieces)))
     }
 

@@ -1,7 +1,10 @@
 //! grpc.health.v1 for one address: the gateway itself by the empty name, each service by what is known of the process
 //! behind it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
@@ -15,26 +18,26 @@ pub(crate) async fn report(
     mut ready: BTreeMap<Arc<str>, watch::Receiver<bool>>,
     mut open: watch::Receiver<bool>,
 ) {
+    let mut said = HashMap::new();
     loop {
         let is_open = *open.borrow_and_update();
         let now: BTreeMap<_, _> =
             ready.iter_mut().map(|(area, ready)| (area.clone(), *ready.borrow_and_update())).collect();
-        for (service, area) in &services {
-            let is_ready = match area {
-                Some(area) => now.get(area).copied().unwrap_or(false),
-                None => now.values().any(|ready| *ready),
-            };
-            reporter.set_service_status(&**service, status(is_open && is_ready)).await;
+        let states = services.iter().map(|(service, area)| match area {
+            Some(area) => (&**service, is_open && now.get(area).copied().unwrap_or(false)),
+            None => (&**service, is_open && now.values().any(|ready| *ready)),
+        });
+        for (service, is_ready) in states.chain([("", is_open)]) {
+            if said.insert(service, is_ready) != Some(is_ready) {
+                let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+                reporter.set_service_status(service, status).await;
+            }
         }
-        reporter.set_service_status("", status(is_open)).await;
         // An end of the watchers is an end of the gateway, and of this task.
-        let mut changes: FuturesUnordered<_> = ready.values_mut().chain([&mut open]).map(|ready| ready.changed()).collect();
+        let mut changes: FuturesUnordered<_> =
+            ready.values_mut().chain([&mut open]).map(|ready| ready.changed()).collect();
         if !matches!(changes.next().await, Some(Ok(()))) {
             return;
         }
     }
-}
-
-fn status(is_ready: bool) -> ServingStatus {
-    if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing }
 }

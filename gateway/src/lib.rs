@@ -34,6 +34,7 @@ use tonic_health::{
 };
 use tower::ServiceExt;
 
+use crate::tasks::Tasks;
 pub use crate::{
     args::{GatewayArgs, LimitArgs},
     backend::{Backend, Target, TargetError, in_process, network},
@@ -42,7 +43,6 @@ pub use crate::{
     caller::Caller,
     stack::{BoxError, Parts, Stack},
 };
-use crate::tasks::Tasks;
 
 /// A gateway at work: it watches its services until it is dropped.
 #[derive(Debug)]

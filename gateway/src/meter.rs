@@ -14,18 +14,16 @@ static CACHE: LazyLock<Counter<u64>> = LazyLock::new(|| {
     counter.with_description("cacheable calls by outcome: hit-memory, hit-redis, miss, bypass").build()
 });
 
-static STORED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER.u64_counter("shopkeeper.gateway.cache.stored").with_description("answers kept").build()
-});
+static STORED: LazyLock<Counter<u64>> =
+    LazyLock::new(|| METER.u64_counter("shopkeeper.gateway.cache.stored").with_description("answers kept").build());
 
 static REDIS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.redis.problems");
     counter.with_description("reads and writes that Redis did not answer as it should, by reason").build()
 });
 
-static REDIS_UP: LazyLock<Gauge<u64>> = LazyLock::new(|| {
-    METER.u64_gauge("shopkeeper.gateway.redis.up").with_description("1 while Redis is used").build()
-});
+static REDIS_UP: LazyLock<Gauge<u64>> =
+    LazyLock::new(|| METER.u64_gauge("shopkeeper.gateway.redis.up").with_description("1 while Redis is used").build());
 
 static SHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
     METER.u64_counter("shopkeeper.gateway.shed").with_description("calls refused because of too many others").build()

@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MethodDescriptor, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MethodDescriptor};
 use proto::policy::v1::{MethodPolicy, Scope};
 
 /// The option beside an rpc.
@@ -144,10 +144,9 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
     let area = service.full_name().strip_prefix(PACKAGE).and_then(|rest| rest.split('.').next());
     let options = method.options();
     let policy = policy(&options, option)?;
-    let side_effect_free = match options.get_field_by_name("idempotency_level").as_deref() {
-        Some(Value::EnumNumber(level)) => *level == NO_SIDE_EFFECTS,
-        Some(_) | None => false,
-    };
+    let side_effect_free = options
+        .get_field_by_name("idempotency_level")
+        .is_some_and(|level| level.as_enum_number() == Some(NO_SIDE_EFFECTS));
     let duration = |duration: Option<prost_reflect::prost_types::Duration>| {
         let duration = duration.map(Duration::try_from).transpose().map_err(|_| "a duration is negative")?;
         Ok::<_, &'static str>(duration.filter(|duration| !duration.is_zero()))
@@ -179,10 +178,9 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
 }
 
 fn policy(options: &DynamicMessage, option: &ExtensionDescriptor) -> Result<MethodPolicy, &'static str> {
-    match options.get_extension(option).as_ref() {
-        Value::Message(policy) => policy.transcode_to().map_err(|_| "its policy cannot be read"),
-        _ => Err("its policy is not a message"),
-    }
+    let policy = options.get_extension(option);
+    let policy = policy.as_message().ok_or("its policy is not a message")?;
+    policy.transcode_to().map_err(|_| "its policy cannot be read")
 }
 
 #[cfg(test)]

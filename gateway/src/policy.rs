@@ -3,11 +3,11 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
+use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
 
@@ -88,7 +88,9 @@ mod tests {
         send.send_response(Response::default());
         answer.await.unwrap();
 
-        for path in ["/shopkeeper.churn.v1.ChurnService/Nothing", "/", "/shopkeeper.forecast.v1.ForecastService/ListSeries/"] {
+        for path in
+            ["/shopkeeper.churn.v1.ChurnService/Nothing", "/", "/shopkeeper.forecast.v1.ForecastService/ListSeries/"]
+        {
             let refused = tower::ServiceExt::ready(&mut service).await.unwrap().call(request(path)).await.unwrap_err();
             assert_eq!(refused.downcast_ref::<NoMethod>().unwrap().path, path);
         }

@@ -133,8 +133,11 @@ mod tests {
             bytes().prop_map(Answer::Found),
             (bytes(), bytes()).prop_map(|(message, details)| Answer::NotFound { message, details }),
         ];
-        ("\\PC{0,20}", any::<u32>(), answer)
-            .prop_map(|(version, ms, answer)| Entry { version, ttl: Duration::from_millis(ms.into()), answer })
+        ("\\PC{0,20}", any::<u32>(), answer).prop_map(|(version, ms, answer)| Entry {
+            version,
+            ttl: Duration::from_millis(ms.into()),
+            answer,
+        })
     }
 
     fn key(message: &[u8]) -> Key {

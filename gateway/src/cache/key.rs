@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn a_part_cannot_pass_for_its_neighbour() {
-        let of = |method, version, caller, message| key(&(String::from(method), String::from(version), caller, message));
+        let of =
+            |method, version, caller, message| key(&(String::from(method), String::from(version), caller, message));
         let all = [
             of("ab", "c", None, vec![]),
             of("a", "bc", None, vec![]),
@@ -106,6 +107,6 @@ mod tests {
     #[test]
     fn the_key_is_the_same_in_every_replica_and_release() {
         let key = Key::of(&Question { method: "/a", version: "v", caller: None, message: b"m" });
-        assert_eq!(key.to_string(), "PINNED");
+        assert_eq!(key.to_string(), "sk:1:957c4464ad008f103449f3757339f2f9a178b382c79ed5f30ed839230074cca1");
     }
 }

@@ -197,7 +197,8 @@ fn again(entry: &Entry, outcome: &'static str, reply: Option<Encoding>) -> Respo
         Answer::NotFound { message, details } => {
             headers.insert(Status::GRPC_STATUS, code(Code::NotFound));
             for (name, value) in [(Status::GRPC_MESSAGE, message), (Status::GRPC_STATUS_DETAILS, details)] {
-                if let Some(value) = HeaderValue::from_maybe_shared(value.clone()).ok().filter(|value| !value.is_empty())
+                if let Some(value) =
+                    HeaderValue::from_maybe_shared(value.clone()).ok().filter(|value| !value.is_empty())
                 {
                     headers.insert(name, value);
                 }
@@ -285,9 +286,8 @@ fn keepable(
     data: &Bytes,
     trailers: Option<&HeaderMap>,
 ) -> Option<(Duration, Answer)> {
-    let bytes = |name| {
-        field(name, headers, trailers).map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()))
-    };
+    let bytes =
+        |name| field(name, headers, trailers).map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()));
     if Wish::of(headers) == Wish::Nothing || data.len() > LARGEST + frame::PREFIX {
         return None;
     }
@@ -319,7 +319,8 @@ mod tests {
     type Mocked = (Caching<Mock<Call, Response<Body>>>, Handle<Call, Response<Body>>, Versions);
 
     fn mocked() -> Mocked {
-        let (mock, handle) = pair();
+        let (mock, mut handle) = pair();
+        handle.allow(100);
         let versions = Versions::of(["churn"]);
         versions.set("churn", Some("v1"));
         let tiers = Tiers::new(vec![Arc::new(Memory::new(1 << 20))]);
@@ -345,7 +346,6 @@ mod tests {
         let asked = tower::ServiceExt::ready(service).await.unwrap().call(call);
         let mut reached = false;
         let serve = async {
-            handle.allow(1);
             if let Some((_, send)) = handle.next_request().await {
                 reached = true;
                 send.send_response(answer());
@@ -376,7 +376,10 @@ mod tests {
     async fn the_second_answer_is_the_first_one_again() {
         let mut m = mocked();
         let answer = framed(false, b"risk").unwrap();
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"risk")).await, ("miss".into(), answer.clone()));
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"risk")).await,
+            ("miss".into(), answer.clone())
+        );
         let (response, reached) = ask(&mut m, call(RISK, b"1"), || unreachable!()).await;
         assert_eq!((reached, &response.headers()[X_MODEL_VERSION]), (false, &HeaderValue::from_static("v1")));
         let (cache, body, status) = read(response).await;
@@ -421,7 +424,8 @@ mod tests {
             response
         };
         let unavailable = || Status::unavailable("later").into_http();
-        let cut = || Response::new(Known::body(framed(false, b"x").unwrap().slice(..5), Some(trailers(Status::ok("")))));
+        let cut =
+            || Response::new(Known::body(framed(false, b"x").unwrap().slice(..5), Some(trailers(Status::ok("")))));
         let without_end = || Response::new(Known::body(framed(false, b"x").unwrap(), None));
         let packed = || Response::new(Known::body(framed(true, b"x").unwrap(), Some(trailers(Status::ok("")))));
         let too_large = || found("v1", &large);

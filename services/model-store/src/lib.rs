@@ -180,7 +180,7 @@ impl ModelStore {
     /// # Errors
     /// [`StoreError::NoVersion`], or [`StoreError::Refused`] where a file is missing or damaged.
     pub async fn fetch(&self, model: ModelKind, version: &str) -> Result<Artifact, StoreError> {
-        let manifest = self.manifest(model, version).await?;
+        let (manifest, text) = self.read_manifest(model, version).await?;
         let names: Vec<_> = manifest.files.iter().map(|file| file.name.clone()).collect();
         let files: BTreeMap<String, Bytes> = stream::iter(names)
             .map(|name| async move {
@@ -193,7 +193,7 @@ impl ModelStore {
             .try_collect()
             .await?;
         let refused = |source| StoreError::Refused { model, version: version.to_owned(), source };
-        let artifact = Artifact::verify(manifest, files).map_err(refused)?;
+        let artifact = Artifact::verify(text, files).map_err(refused)?;
         artifact.expect(model).map_err(refused)?;
         Ok(artifact)
     }
@@ -225,16 +225,17 @@ impl ModelStore {
     }
 
     async fn manifest(&self, model: ModelKind, version: &str) -> Result<Manifest, StoreError> {
+        Ok(self.read_manifest(model, version).await?.0)
+    }
+
+    async fn read_manifest(&self, model: ModelKind, version: &str) -> Result<(Manifest, Bytes), StoreError> {
         let none = || StoreError::NoVersion { model, version: version.to_owned(), place: self.place.clone() };
         if !is_version(version) {
             return Err(none());
         }
         let bytes = self.get(&self.path(model, version, MANIFEST)).await?.ok_or_else(none)?;
-        Artifact::read_manifest(&bytes).map_err(|source| StoreError::Refused {
-            model,
-            version: version.to_owned(),
-            source,
-        })
+        let refused = |source| StoreError::Refused { model, version: version.to_owned(), source };
+        Ok((Artifact::read_manifest(&bytes).map_err(refused)?, bytes))
     }
 
     async fn read_pointer(&self, model: ModelKind) -> Result<Option<(Pointer, UpdateVersion)>, StoreError> {

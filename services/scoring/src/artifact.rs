@@ -16,6 +16,8 @@ pub const MANIFEST: &str = "manifest.json";
 #[derive(Debug, Clone)]
 pub struct Artifact {
     manifest: Manifest,
+    /// The manifest as it is stored: the checksum is of its text, which numbers need not survive being read.
+    text: Bytes,
     files: BTreeMap<String, Bytes>,
 }
 
@@ -43,11 +45,12 @@ impl Artifact {
         }
     }
 
-    /// Puts a manifest and its files together again.
+    /// Puts a stored manifest and its files together again.
     ///
     /// # Errors
-    /// [`ModelError::MissingFile`] or [`ModelError::Damaged`], naming the file.
-    pub fn verify(manifest: Manifest, files: BTreeMap<String, Bytes>) -> Result<Self, ModelError> {
+    /// As [`Self::read_manifest`]; [`ModelError::MissingFile`] or [`ModelError::Damaged`], naming the file.
+    pub fn verify(text: Bytes, files: BTreeMap<String, Bytes>) -> Result<Self, ModelError> {
+        let manifest = Self::read_manifest(&text)?;
         for File { name, size, sha256 } in &manifest.files {
             let bytes = files.get(name).ok_or_else(|| ModelError::MissingFile { file: name.clone() })?;
             if bytes.len() as u64 != *size {
@@ -57,10 +60,10 @@ impl Artifact {
                 return Err(ModelError::damaged(name, "its checksum is another"));
             }
         }
-        if version(&manifest) != manifest.version {
+        if version(&manifest, &text) != manifest.version {
             return Err(ModelError::damaged(MANIFEST, "its checksum is another"));
         }
-        Ok(Self { manifest, files })
+        Ok(Self { manifest, text, files })
     }
 
     /// Starts a new artifact.
@@ -91,7 +94,7 @@ impl Artifact {
 
     /// The manifest as it is stored.
     pub fn manifest_bytes(&self) -> Bytes {
-        pretty(&self.manifest)
+        self.text.clone()
     }
 
     /// Its files by name, without the manifest.
@@ -100,11 +103,19 @@ impl Artifact {
     }
 
     /// The same files with the result of an evaluation; the version changes with it.
+    #[must_use]
     pub fn evaluated(mut self, metrics: Vec<Metric>, gates: Vec<Gate>) -> Self {
         self.manifest.metrics = metrics;
         self.manifest.gates = gates;
-        self.manifest.version = version(&self.manifest);
-        self
+        Self::named(self.manifest, self.files)
+    }
+
+    /// Gives a manifest the version that its text makes.
+    fn named(mut manifest: Manifest, files: BTreeMap<String, Bytes>) -> Self {
+        manifest.version.clear();
+        manifest.version = version(&manifest, &pretty(&manifest));
+        let text = pretty(&manifest);
+        Self { manifest, text, files }
     }
 
     /// Refuses a model of another kind.
@@ -192,16 +203,16 @@ impl ArtifactBuilder {
                 sha256: hex(&Sha256::digest(bytes)),
             })
             .collect();
-        self.manifest.version = version(&self.manifest);
-        Artifact { manifest: self.manifest, files: self.files }
+        Artifact::named(self.manifest, self.files)
     }
 }
 
-/// The as-of time, for people, and 48 bits of a checksum over the whole manifest but this name: other content, other
+/// The as-of time, for people, and 48 bits of a checksum over the manifest's text without this name: other content, other
 /// name; same content, same name.
-fn version(manifest: &Manifest) -> String {
-    let anonymous = Manifest { version: String::new(), ..manifest.clone() };
-    let sum = hex(&Sha256::digest(pretty(&anonymous)));
+fn version(manifest: &Manifest, text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let anonymous = text.replacen(&format!("\"version\": \"{}\"", manifest.version), "\"version\": \"\"", 1);
+    let sum = hex(&Sha256::digest(anonymous.as_bytes()));
     format!("{}-{}", manifest.as_of.format("%Y%m%dT%H%M%S"), &sum[..12])
 }
 
@@ -230,7 +241,8 @@ mod tests {
         let tensors = TensorFile::new().with("x", &[2], &[1f32, 2.0]).into_bytes().unwrap();
         Artifact::builder(ModelKind::Churn, "test", as_of, 42)
             .file("model.safetensors", tensors)
-            .parameters(&serde_json::json!({"trees": 3}))
+            // Numbers that a JSON reader may round.
+            .parameters(&serde_json::json!({"trees": 3, "scale": [0.1 + 0.2, 1.0 / 3.0, 6.02214076e23 / 7.0]}))
             .unwrap()
             .finish()
     }
@@ -247,8 +259,8 @@ mod tests {
     #[test]
     fn an_artifact_is_read_back_or_refused_by_name() {
         let good = artifact();
-        let manifest = Artifact::read_manifest(&good.manifest_bytes()).unwrap();
-        assert!(Artifact::verify(manifest.clone(), good.files().clone()).is_ok());
+        let text = good.manifest_bytes();
+        assert!(Artifact::verify(text.clone(), good.files().clone()).is_ok());
 
         let with = |bytes: &[u8]| BTreeMap::from([("model.safetensors".to_owned(), Bytes::copy_from_slice(bytes))]);
         let whole = good.files()["model.safetensors"].to_vec();
@@ -259,10 +271,10 @@ mod tests {
             (with(&whole[1..]), "model.safetensors is damaged: it has 71 bytes instead of 72"),
             (with(&flipped), "model.safetensors is damaged: its checksum is another"),
         ] {
-            assert_eq!(Artifact::verify(manifest.clone(), files).unwrap_err().to_string(), message);
+            assert_eq!(Artifact::verify(text.clone(), files).unwrap_err().to_string(), message);
         }
-        let edited = Manifest { seed: 43, ..manifest };
-        let refused = Artifact::verify(edited, good.files().clone()).unwrap_err();
+        let edited = String::from_utf8_lossy(&text).replace("\"seed\": 42", "\"seed\": 43");
+        let refused = Artifact::verify(edited.into_bytes().into(), good.files().clone()).unwrap_err();
         assert_eq!(refused.to_string(), "manifest.json is damaged: its checksum is another");
     }
 

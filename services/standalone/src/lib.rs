@@ -1,1 +1,56 @@
-//! standalone
+//! Every service and the gateway in one process: the same services, the same gateway, no sockets between them, answers
+//! kept in memory.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use gateway::{Backends, Gateway, LimitArgs, cache::CacheArgs, in_process};
+use runtime::Service;
+use serving::StoreArgs;
+use tokio::task::JoinSet;
+
+/// Everything about the shop but where it listens.
+#[derive(Debug, Clone, Args)]
+pub struct StandaloneArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The trainer's lake. No service reads it yet
+    #[arg(long, env = "SHOPKEEPER_LAKE", value_name = "DIR", help_heading = "Model store")]
+    lake: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// The services and the gateway over them. They work until this is dropped.
+#[derive(Debug)]
+pub struct Standalone {
+    /// The gateway over the services.
+    pub gateway: Gateway,
+    _health: JoinSet<()>,
+}
+
+impl StandaloneArgs {
+    /// Starts the services, each with the model that is current, or without one until one is published.
+    ///
+    /// # Errors
+    /// Where the model store's address cannot be used.
+    pub async fn build(&self) -> anyhow::Result<Standalone> {
+        let store = &self.store;
+        let services: [Service; 5] = tokio::try_join!(
+            async { anyhow::Ok(segmentation::service(serving::watch(store).await?)) },
+            async { anyhow::Ok(forecast::service(serving::watch(store).await?)) },
+            async { anyhow::Ok(recommendation::service(serving::watch(store).await?)) },
+            async { anyhow::Ok(churn::service(serving::watch(store).await?)) },
+            async { anyhow::Ok(anomaly::service(serving::watch(store).await?)) },
+        )?
+        .into();
+        let mut health = JoinSet::new();
+        let backends = services.iter().try_fold(Backends::default(), |backends, service| {
+            let (routes, _) = runtime::health_and_reflection(service, &mut health)?;
+            anyhow::Ok(backends.with(service.name, in_process(routes)))
+        })?;
+        Ok(Standalone { gateway: self.limits.build(backends, self.cache.build())?, _health: health })
+    }
+}

@@ -18,14 +18,14 @@ use super::{
     parquet,
 };
 
-const FACTORS: i64 = 48;
-const ITERATIONS: u64 = 12;
+const FACTORS: i64 = 32;
+const ITERATIONS: u64 = 8;
 const ALPHA: f64 = 8.0;
 const LAMBDA: f64 = 0.05;
 /// Days after which an interaction counts for 1/e in taste.
 const TASTE_DAYS: f64 = 240.0;
 /// Interactions whose outer products are in memory at once.
-const CHUNK: usize = 1 << 14;
+const CHUNK: usize = 1 << 12;
 /// Days of orders that make a product popular, and without one that take it off the list.
 const RECENT_DAYS: i64 = 60;
 const OFF_THE_LIST_DAYS: i64 = 180;

@@ -1,0 +1,504 @@
+//! A small shop to put the gateway in front of: two services of the real API whose answers are easy to check, over real
+//! sockets, and a real Redis.
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use gateway::{Gateway, GatewayArgs};
+use proto::{
+    anomaly::v1::{
+        ListAnomaliesRequest, ListAnomaliesResponse, ScoreTransactionRequest, ScoreTransactionResponse,
+        ScoreTransactionsRequest, ScoreTransactionsResponse,
+        anomaly_service_server::{AnomalyService, AnomalyServiceServer},
+    },
+    churn::v1::{
+        BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnRiskRequest, GetChurnRiskResponse,
+        ListAtRiskCustomersRequest, ListAtRiskCustomersResponse, ScoreChurnRequest, ScoreChurnResponse,
+        churn_service_client::ChurnServiceClient,
+        churn_service_server::{ChurnService, ChurnServiceServer},
+    },
+    model::v1::{
+        GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest, ListModelVersionsResponse, ModelInfo,
+        ModelStatus, WatchModelRequest, WatchModelResponse,
+        model_service_server::{ModelService, ModelServiceServer},
+    },
+};
+use runtime::{Refusal, Server, ServerArgs};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
+use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
+use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes, transport::Channel};
+
+/// Longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for a condition.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A model service whose model is its version.
+#[derive(Debug, Clone)]
+pub(crate) struct Model(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    area: &'static str,
+    status: watch::Sender<ModelStatus>,
+    calls: AtomicUsize,
+    timeout: watch::Sender<Option<String>>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Model {
+    pub(crate) fn new(area: &'static str, version: &str) -> Self {
+        let status = ModelStatus { model: area.into(), version: version.into(), ..ModelStatus::default() };
+        let (status, timeout) = (watch::Sender::new(status), watch::Sender::new(None));
+        Self(Arc::new(State { area, status, calls: AtomicUsize::new(0), timeout }))
+    }
+
+    /// Another version answers from here on, and says so.
+    pub(crate) fn publish(&self, version: &str) {
+        self.0.status.send_modify(|status| version.clone_into(&mut status.version));
+    }
+
+    /// How many calls it has had.
+    pub(crate) fn calls(&self) -> usize {
+        self.0.calls.load(Ordering::Relaxed)
+    }
+
+    /// `grpc-timeout` of the last call.
+    pub(crate) fn timeout(&self) -> Option<String> {
+        self.0.timeout.borrow().clone()
+    }
+
+    fn version(&self) -> String {
+        self.0.status.borrow().version.clone()
+    }
+
+    fn info(&self) -> Option<ModelInfo> {
+        Some(ModelInfo { name: self.0.area.into(), version: self.version(), as_of: None })
+    }
+
+    async fn answer<T, R>(
+        &self,
+        request: &Request<R>,
+        with: impl FnOnce(&str) -> Result<T, Refusal>,
+    ) -> Result<Response<T>, Status> {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        let timeout = request.metadata().get("grpc-timeout").map(|value| value.to_str().unwrap().to_owned());
+        self.0.timeout.send_replace(timeout);
+        let version = self.version();
+        let header = version.parse().unwrap();
+        match with(&version) {
+            Ok(answer) => {
+                let mut response = Response::new(answer);
+                response.metadata_mut().insert("x-model-version", header);
+                Ok(response)
+            }
+            Err(refusal) => {
+                let mut status = Status::from(refusal);
+                status.metadata_mut().insert("x-model-version", header);
+                Err(status)
+            }
+        }
+    }
+
+    /// The services of this model.
+    pub(crate) fn service(&self) -> runtime::Service {
+        macro_rules! limited {
+            ($server:expr) => {
+                $server
+                    .accept_compressed(CompressionEncoding::Gzip)
+                    .accept_compressed(CompressionEncoding::Zstd)
+                    .send_compressed(CompressionEncoding::Gzip)
+                    .max_encoding_message_size(usize::MAX)
+            };
+        }
+        let models = limited!(ModelServiceServer::new(self.clone()));
+        let routes = Routes::new(models);
+        let (own, routes) = match self.0.area {
+            "churn" => (
+                "shopkeeper.churn.v1.ChurnService",
+                routes.add_service(limited!(ChurnServiceServer::new(self.clone()))),
+            ),
+            _ => (
+                "shopkeeper.anomaly.v1.AnomalyService",
+                routes.add_service(limited!(AnomalyServiceServer::new(self.clone()))),
+            ),
+        };
+        runtime::Service {
+            name: self.0.area,
+            services: vec![own, "shopkeeper.model.v1.ModelService"],
+            routes,
+            ready: watch::Sender::new(true).subscribe(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ChurnService for Model {
+    async fn get_churn_risk(
+        &self,
+        request: Request<GetChurnRiskRequest>,
+    ) -> Result<Response<GetChurnRiskResponse>, Status> {
+        if request.get_ref().customer_id == "slow" {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        self.answer(&request, |version| {
+            let customer_id = request.get_ref().customer_id.clone();
+            match customer_id.as_str() {
+                "" => Err(Refusal::field("customer_id", "is empty")),
+                "stranger é" => Err(Refusal::not_found("customer", customer_id)),
+                _ => Ok(GetChurnRiskResponse {
+                    churn_risk: Some(ChurnRisk { customer_id, probability: 0.25, ..ChurnRisk::default() }),
+                    model: Some(ModelInfo { name: "churn".into(), version: version.into(), as_of: None }),
+                }),
+            }
+        })
+        .await
+    }
+
+    async fn batch_get_churn_risks(
+        &self,
+        request: Request<BatchGetChurnRisksRequest>,
+    ) -> Result<Response<BatchGetChurnRisksResponse>, Status> {
+        self.answer(&request, |_| Ok(BatchGetChurnRisksResponse { model: self.info(), ..Default::default() })).await
+    }
+
+    async fn score_churn(&self, request: Request<ScoreChurnRequest>) -> Result<Response<ScoreChurnResponse>, Status> {
+        self.answer(&request, |_| Ok(ScoreChurnResponse { model: self.info(), ..Default::default() })).await
+    }
+
+    /// As many as are asked for; a thousand are more than is kept.
+    async fn list_at_risk_customers(
+        &self,
+        request: Request<ListAtRiskCustomersRequest>,
+    ) -> Result<Response<ListAtRiskCustomersResponse>, Status> {
+        self.answer(&request, |_| {
+            let risk = |n| ChurnRisk { customer_id: format!("customer-{n:0100}"), ..ChurnRisk::default() };
+            let churn_risks = (0..request.get_ref().page_size).map(risk).collect();
+            Ok(ListAtRiskCustomersResponse { churn_risks, model: self.info(), ..Default::default() })
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl AnomalyService for Model {
+    async fn score_transaction(
+        &self,
+        request: Request<ScoreTransactionRequest>,
+    ) -> Result<Response<ScoreTransactionResponse>, Status> {
+        self.answer(&request, |_| Ok(ScoreTransactionResponse { score: None, model: self.info() })).await
+    }
+
+    type ScoreTransactionsStream = Answers<ScoreTransactionsResponse>;
+
+    /// A number for a number; below 0 ends the stream with an error.
+    async fn score_transactions(
+        &self,
+        request: Request<Streaming<ScoreTransactionsRequest>>,
+    ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
+        let model = self.info();
+        let answers = request.into_inner().map(move |line| match line?.sequence {
+            sequence @ 0.. => {
+                Ok(ScoreTransactionsResponse { sequence, model: model.clone(), ..ScoreTransactionsResponse::default() })
+            }
+            _ => Err(Refusal::field("sequence", "is below 0").into()),
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn list_anomalies(
+        &self,
+        request: Request<ListAnomaliesRequest>,
+    ) -> Result<Response<ListAnomaliesResponse>, Status> {
+        self.answer(&request, |_| Ok(ListAnomaliesResponse { model: self.info(), ..Default::default() })).await
+    }
+}
+
+#[tonic::async_trait]
+impl ModelService for Model {
+    async fn get_model_status(
+        &self,
+        _: Request<GetModelStatusRequest>,
+    ) -> Result<Response<GetModelStatusResponse>, Status> {
+        Ok(Response::new(GetModelStatusResponse { status: Some(self.0.status.borrow().clone()) }))
+    }
+
+    async fn list_model_versions(
+        &self,
+        _: Request<ListModelVersionsRequest>,
+    ) -> Result<Response<ListModelVersionsResponse>, Status> {
+        Ok(Response::new(ListModelVersionsResponse::default()))
+    }
+
+    type WatchModelStream = Answers<WatchModelResponse>;
+
+    async fn watch_model(&self, _: Request<WatchModelRequest>) -> Result<Response<Self::WatchModelStream>, Status> {
+        let changes = WatchStream::new(self.0.status.subscribe());
+        Ok(Response::new(Box::pin(changes.map(|status| Ok(WatchModelResponse { status: Some(status) })))))
+    }
+}
+
+/// A process in all but name: it listens, drains when it is told to, and when it is killed nothing of it is left.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    kill: Option<oneshot::Sender<()>>,
+    life: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    pub(crate) async fn start(service: runtime::Service) -> Self {
+        Self::start_at(service, ([127, 0, 0, 1], 0).into()).await
+    }
+
+    pub(crate) async fn start_at(service: runtime::Service, listen: SocketAddr) -> Self {
+        let (bound, address) = oneshot::channel();
+        let ((stop, stopped), (kill, killed)) = (oneshot::channel::<()>(), oneshot::channel::<()>());
+        let life = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let server = Server::bind(&ServerArgs { listen, ..ServerArgs::local() }).await.unwrap();
+                bound.send(server.local_addr().unwrap()).unwrap();
+                let stopped = async {
+                    let _ = stopped.await;
+                };
+                tokio::select! {
+                    served = server.serving(service).serve_until(stopped) => served.unwrap(),
+                    _ = killed => {}
+                }
+            });
+        });
+        Self { address: address.await.unwrap(), stop: Some(stop), kill: Some(kill), life: Some(life) }
+    }
+
+    /// Ends at once, calls, connections and all.
+    pub(crate) async fn kill(mut self) {
+        drop(self.kill.take());
+        self.ended().await;
+    }
+
+    /// Drains.
+    pub(crate) async fn stop(mut self) {
+        drop(self.stop.take());
+        self.ended().await;
+    }
+
+    async fn ended(&mut self) {
+        let life = self.life.take().unwrap();
+        tokio::task::spawn_blocking(|| life.join().unwrap()).await.unwrap();
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) async fn channel(&self) -> Channel {
+        Channel::from_shared(self.url()).unwrap().connect().await.unwrap()
+    }
+}
+
+/// A gateway at an address.
+pub(crate) struct Front {
+    pub(crate) running: Running,
+    pub(crate) gateway: Gateway,
+}
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    gateway: GatewayArgs,
+}
+
+impl Front {
+    /// A gateway with these flags.
+    pub(crate) async fn start(flags: &[(&str, String)]) -> Self {
+        let flags = flags.iter().map(|(name, value)| format!("--{name}={value}"));
+        let args = Args::try_parse_from(["gateway".to_owned()].into_iter().chain(flags)).unwrap();
+        Self::over(args.gateway.build().unwrap()).await
+    }
+
+    pub(crate) async fn over(gateway: Gateway) -> Self {
+        let running = Running::start(gateway.service()).await;
+        Self { running, gateway }
+    }
+
+    /// A client of the churn service behind it.
+    pub(crate) async fn churn(&self) -> ChurnServiceClient<Channel> {
+        ChurnServiceClient::new(self.running.channel().await)
+    }
+
+    /// Waits until it knows which version of the churn model answers.
+    pub(crate) async fn knows(&self, version: &str) {
+        let client = self.churn().await;
+        until("the gateway knows the version", || {
+            let mut client = client.clone();
+            async move { ask(&mut client, "does it know").await.is_ok_and(|a| a.cache != "bypass" && a.version == version) }
+        })
+        .await;
+    }
+}
+
+impl Front {
+    /// Waits until it writes to Redis.
+    pub(crate) async fn shares(&self, redis: &Redis) {
+        let (client, before, mut n) = (self.churn().await, redis.keys().await.len(), 0);
+        until("answers are shared", || {
+            n += 1;
+            let (mut client, id) = (client.clone(), format!("is it shared {n}"));
+            async move {
+                ask(&mut client, &id).await.unwrap();
+                redis.keys().await.len() > before
+            }
+        })
+        .await;
+    }
+}
+
+/// An answer, and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answered {
+    pub(crate) response: GetChurnRiskResponse,
+    pub(crate) cache: String,
+    pub(crate) version: String,
+}
+
+pub(crate) fn customer(id: &str) -> Request<GetChurnRiskRequest> {
+    Request::new(GetChurnRiskRequest { customer_id: id.into() })
+}
+
+/// Asks for a customer's risk.
+pub(crate) async fn ask(client: &mut ChurnServiceClient<Channel>, id: &str) -> Result<Answered, Status> {
+    ask_with(client, customer(id)).await
+}
+
+pub(crate) async fn ask_with(
+    client: &mut ChurnServiceClient<Channel>,
+    request: Request<GetChurnRiskRequest>,
+) -> Result<Answered, Status> {
+    let response = client.get_churn_risk(request).await?;
+    let header = |name| response.metadata().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    let (cache, version) = (header("x-cache"), header("x-model-version"));
+    Ok(Answered { response: response.into_inner(), cache, version })
+}
+
+/// A real Redis.
+pub(crate) struct Redis {
+    process: Child,
+    pub(crate) port: u16,
+}
+
+impl Redis {
+    pub(crate) async fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        Self::start_at(port).await
+    }
+
+    pub(crate) async fn start_at(port: u16) -> Self {
+        let port_text = port.to_string();
+        let process = Command::new("redis-server")
+            .args(["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is needed for this test");
+        let redis = Self { process, port };
+        until("Redis answers", || async { redis.connection().await.is_ok() }).await;
+        redis
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) async fn connection(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// Keys of answers in it.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        redis::cmd("KEYS").arg("sk:1:*").query_async(&mut self.connection().await.unwrap()).await.unwrap()
+    }
+
+    pub(crate) async fn run(&self, command: &[&[u8]]) {
+        let mut cmd = redis::Cmd::new();
+        command.iter().for_each(|part| {
+            cmd.arg(*part);
+        });
+        cmd.exec_async(&mut self.connection().await.unwrap()).await.unwrap();
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// `STOP`: it listens and says nothing. `CONT`: it goes on.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Wires that can be cut.
+pub(crate) struct Wires {
+    pub(crate) address: SocketAddr,
+    cut: watch::Sender<()>,
+    _listening: JoinSet<()>,
+}
+
+impl Wires {
+    pub(crate) async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cut = watch::Sender::new(());
+        let cuts = cut.clone();
+        let mut listening = JoinSet::new();
+        listening.spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut cut = cuts.subscribe();
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect(target).await.unwrap();
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        _ = cut.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { address, cut, _listening: listening }
+    }
+
+    /// Every connection breaks; new ones are taken.
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(());
+    }
+}

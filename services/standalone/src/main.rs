@@ -1,0 +1,46 @@
+//! The process of the whole shop.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use runtime::{Server, ServerArgs, telemetry::TelemetryArgs};
+use standalone::StandaloneArgs;
+
+/// All of Shopkeeper in one process: every service, and the gateway in front of them
+///
+/// Answers what six processes and a Redis answer, at one address. The models are read from the store, and read again when
+/// another version is published there.
+#[derive(Debug, Parser)]
+#[command(name = "standalone", version)]
+struct Args {
+    #[command(flatten)]
+    standalone: StandaloneArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    runtime::exit(run(Args::parse()).await)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let _sends_the_rest = runtime::telemetry::init("standalone", &args.telemetry)?;
+    let server = Server::bind(&args.server).await?;
+    let standalone = args.standalone.build().await?;
+    let gateway = &standalone.gateway;
+    server.serving(gateway.service()).serve_until(gateway.until(runtime::shutdown())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+}
