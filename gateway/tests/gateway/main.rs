@@ -266,6 +266,7 @@ async fn a_full_redis_and_one_with_another_secret_are_no_help_and_no_harm() {
     other.knows("v1").await;
     assert_eq!(ask(&mut other.churn().await, "17850").await.unwrap().cache, "miss");
 
+    ask_and_share(&first, &redis, "18102").await;
     redis.run(&[b"CONFIG", b"SET", b"maxmemory", b"1"]).await;
     let mut client = first.churn().await;
     for n in 0..50 {
@@ -277,7 +278,7 @@ async fn a_full_redis_and_one_with_another_secret_are_no_help_and_no_harm() {
     let client = third.churn().await;
     until("it gives what it has", || {
         let mut client = client.clone();
-        async move { ask(&mut client, "17850").await.is_ok_and(|answer| answer.cache == "hit-redis") }
+        async move { ask(&mut client, "18102").await.is_ok_and(|answer| answer.cache == "hit-redis") }
     })
     .await;
 }

@@ -53,7 +53,7 @@ impl Space {
 /// A segment as the model describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
-    /// Its number: its place by value, 0 the highest.
+    /// Its number: its place by value, 1 the highest.
     pub id: u32,
     /// Its name.
     pub name: String,

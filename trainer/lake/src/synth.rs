@@ -58,13 +58,18 @@ struct Truth {
     seed: u64,
     closed_weekday: &'static str,
     segments: Vec<&'static str>,
-    /// Customer, segment, the day on which they stopped for good.
-    customers: Vec<(String, &'static str, Option<NaiveDate>)>,
+    /// Customer, segment, taste, the day on which they stopped for good.
+    customers: Vec<(String, &'static str, usize, Option<NaiveDate>)>,
     /// Pairs of products that go together.
     affinities: Vec<(String, String)>,
     /// Line (from 0) and what is wrong with it.
     errors: Vec<(u64, &'static str)>,
 }
+
+/// Groups of products that customers have a taste for: every eighth product is of a group.
+const TASTES: usize = 8;
+/// How often a customer keeps to their taste.
+const FAITHFUL: f64 = 0.75;
 
 /// Share of customers, mean days between orders, mean lines an order, pieces a line, chance of stopping an order.
 const HABITS: [(&str, f64, f64, f64, f64, f64); 4] = [
@@ -125,10 +130,14 @@ pub fn synth(options: &SynthOptions, out: &Path, progress: &dyn Progress) -> Res
             let time = format!("{} {}:{:02}", day.format("%-m/%-d/%Y"), minute / 60, minute % 60);
             let mut last = None;
             for _ in 0..order.lines {
-                // An order follows an affinity half of the time, else the shop's taste: few products sell much.
+                // An order follows an affinity half of the time, else its customer's taste: few products sell much.
                 let product = match last {
                     Some(before) if random.chance(0.5) => products_partner(&products, before),
-                    Some(_) | None => random.zipf(products.len()),
+                    Some(_) | None => {
+                        let popular = random.zipf(products.len());
+                        let own = popular / TASTES * TASTES + order.taste;
+                        if own < products.len() && random.chance(FAITHFUL) { own } else { popular }
+                    }
                 };
                 last = Some(product);
                 let Product { code, description, price, .. } = &products[product];
@@ -178,7 +187,7 @@ pub fn synth(options: &SynthOptions, out: &Path, progress: &dyn Progress) -> Res
         seed: options.seed,
         closed_weekday: "Saturday",
         segments: HABITS.map(|habit| habit.0).to_vec(),
-        customers: shop.customers.iter().map(|c| (c.id.clone(), HABITS[c.habit].0, c.stopped)).collect(),
+        customers: shop.customers.iter().map(|c| (c.id.clone(), HABITS[c.habit].0, c.taste, c.stopped)).collect(),
         affinities: products.iter().map(|p| (p.code.clone(), products[p.partner].code.clone())).collect(),
         errors,
     };
@@ -199,8 +208,8 @@ fn products(count: u32, random: &mut Random) -> Vec<Product> {
             code: format!("{}", 20_000 + at),
             description: format!("{} {}", ADJECTIVES[random.below(ADJECTIVES.len())], NOUNS[random.below(NOUNS.len())]),
             price: (random.exponential(3.0) + 0.4).min(60.0),
-            // Neighbours in popularity go together, so that pairs are seen.
-            partner: if at % 2 == 0 { (at + 1).min(count - 1) } else { at - 1 },
+            // Neighbours in popularity and of one taste go together, so that pairs are seen.
+            partner: if (at / TASTES).is_multiple_of(2) { (at + TASTES).min(count - 1) } else { at - TASTES },
         })
         .collect()
 }
@@ -221,6 +230,7 @@ struct Customer {
     id: String,
     habit: usize,
     country: &'static str,
+    taste: usize,
     joined: u32,
     stopped: Option<NaiveDate>,
 }
@@ -228,6 +238,7 @@ struct Customer {
 struct Order {
     customer: Option<String>,
     country: &'static str,
+    taste: usize,
     lines: u64,
     pieces: f64,
 }
@@ -242,6 +253,7 @@ impl Shop {
             id: (12_000 + u64::from(at)).to_string(),
             habit: random.pick(&HABITS.map(|habit| habit.1)),
             country: COUNTRIES[random.pick(&COUNTRIES.map(|country| country.1))].0,
+            taste: random.below(TASTES),
             // Half are there from the beginning; the others come one by one.
             joined: if random.chance(0.5) { 0 } else { random.below(options.days.max(1) as usize) as u32 },
             stopped: None,
@@ -263,7 +275,7 @@ impl Shop {
             // One order in six is placed without an account.
             let id = (!random.chance(0.16)).then(|| customer.id.clone());
             let lines = 1 + random.exponential(lines) as u64;
-            orders.push(Order { customer: id, country: customer.country, lines, pieces });
+            orders.push(Order { customer: id, country: customer.country, taste: customer.taste, lines, pieces });
         }
         orders
     }

@@ -439,7 +439,7 @@ fn choose(mut model: Recommendations, lines: &Lines, from: i64, to: i64) -> Para
     let mut best = (plain(), f64::NEG_INFINITY);
     for repeat_days in [90.0, 180.0, 360.0] {
         for repeat_weight in [0.25, 0.5, 1.0, 2.0] {
-            for popular_weight in [0.0, 0.05, 0.15] {
+            for popular_weight in [0.0, 0.05, 0.15, 0.4] {
                 let parameters = Parameters { repeat_days, repeat_weight, popular_weight, ..plain() };
                 model = model.weighted(parameters.clone());
                 let (next, new, _) = outcome.measure(&model);

@@ -379,7 +379,7 @@ fn segments(recipe: &Recipe, rows: &[Row], placed: &[usize]) -> Vec<Segment> {
         let n = members.len() as f64;
         let mean = |of: fn(&Rfm) -> f64| if n > 0.0 { members.iter().map(|rfm| of(rfm)).sum::<f64>() / n } else { 0.0 };
         Segment {
-            id: id as u32,
+            id: id as u32 + 1,
             name: (*name).to_owned(),
             strategy: (*strategy).to_owned(),
             customers: members.len() as u64,
