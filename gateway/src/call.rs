@@ -11,7 +11,7 @@ use crate::{caller::Caller, compression::Encoding, method::Method};
 
 /// A call whose method is known.
 #[derive(Debug)]
-pub struct Call {
+pub(crate) struct Call {
     /// What is called.
     pub(crate) method: Arc<Method>,
     /// Which service is asked.

@@ -10,11 +10,11 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Who asks, without what they showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caller([u8; 32]);
+pub(crate) struct Caller([u8; 32]);
 
 impl Caller {
     /// Whoever shows the same is the same.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("shopkeeper gateway caller 1");
         for name in [AUTHORIZATION, API_KEY] {
             let values: Vec<_> = headers.get_all(name).into_iter().collect();
@@ -28,12 +28,12 @@ impl Caller {
     }
 
     /// Somebody who shows nothing, or whom nobody asked.
-    pub fn anonymous() -> Self {
+    pub(crate) fn anonymous() -> Self {
         Self([0; 32])
     }
 
     /// Bytes that nobody else has.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }

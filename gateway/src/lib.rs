@@ -39,8 +39,6 @@ pub use crate::{
     args::{GatewayArgs, LimitArgs},
     backend::{Backend, Target, TargetError, in_process, network},
     backends::Backends,
-    call::Call,
-    caller::Caller,
     stack::{BoxError, Parts, Stack},
 };
 

@@ -181,7 +181,8 @@ def every_method(address: str):
     print(f"{len(there)} methods answered")
 
 
-NAN, INFINITY = float("nan"), float("inf")
+# As JSON writes them.
+NAN, INFINITY = "NaN", "Infinity"
 HUGE = "x" * 10_000_000
 # area -> (method, request, code, the field or thing that the details name)
 REFUSALS = {

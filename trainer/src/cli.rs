@@ -65,7 +65,8 @@ pub(crate) enum Command {
     /// Train models on the curated tables; they wait in the lake to be evaluated
     Train {
         /// Which models; none: all
-        models: Vec<ModelKind>,
+        #[arg(value_name = "MODEL")]
+        kinds: Vec<ModelKind>,
         #[command(flatten)]
         lake: LakeArgs,
         #[command(flatten)]
@@ -78,7 +79,8 @@ pub(crate) enum Command {
     /// Measure the trained models on a time split and check their gates
     Evaluate {
         /// Which models; none: all
-        models: Vec<ModelKind>,
+        #[arg(value_name = "MODEL")]
+        kinds: Vec<ModelKind>,
         #[command(flatten)]
         lake: LakeArgs,
         #[command(flatten)]
@@ -89,7 +91,8 @@ pub(crate) enum Command {
     /// Publish the evaluated models whose gates pass
     Publish {
         /// Which models; none: all
-        models: Vec<ModelKind>,
+        #[arg(value_name = "MODEL")]
+        kinds: Vec<ModelKind>,
         #[command(flatten)]
         lake: LakeArgs,
         #[command(flatten)]
@@ -188,8 +191,8 @@ pub(crate) struct StoreArgs {
 #[command(next_help_heading = "Model store")]
 pub(crate) struct OptionalStoreArgs {
     /// Where models are published; their current versions keep names stable and are compared with
-    #[arg(long = "models", id = "store", value_name = "URL", env = "SHOPKEEPER_MODELS")]
-    pub(crate) url: Option<String>,
+    #[arg(long = "models", value_name = "URL", env = "SHOPKEEPER_MODELS")]
+    pub(crate) models: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -48,7 +48,7 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             let report = lake::curate(&open(&lake.lake)?, &CurateOptions { as_of: as_of.as_of }, console)?;
             console.result(&report, || report.to_string())
         }
-        Command::Train { models: kinds, lake, as_of, training, store } => {
+        Command::Train { kinds, lake, as_of, training, store } => {
             let kinds = all_if_none(kinds);
             check(&kinds, &training)?;
             let device = training.device.device()?;
@@ -57,18 +57,18 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
                 Some(as_of) => as_of,
                 None => lake.as_of()?,
             };
-            let models = models(&lake, store.url.as_deref())?;
+            let models = models(&lake, store.models.as_deref())?;
             each(&kinds, console, |kind| {
                 models.train(kind, Settings { as_of, seed: training.seed, device, recipe: training.recipe(kind) })
             })
         }
-        Command::Evaluate { models: kinds, lake, training, store } => {
+        Command::Evaluate { kinds, lake, training, store } => {
             let device = training.device.device()?;
             let lake = open(&lake.lake)?;
-            let models = models(&lake, store.url.as_deref())?;
+            let models = models(&lake, store.models.as_deref())?;
             each(&all_if_none(kinds), console, |kind| models.evaluate(kind, device))
         }
-        Command::Publish { models: kinds, lake, store } => {
+        Command::Publish { kinds, lake, store } => {
             let lake = open(&lake.lake)?;
             let store = ModelStore::open(&store.models)?;
             let models = models(&lake, None)?;

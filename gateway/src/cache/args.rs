@@ -1,6 +1,6 @@
 //! Options of the cache.
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
@@ -36,9 +36,9 @@ pub struct RedisArgs {
     /// own. It need not be up: without it calls are slower, not wrong
     #[arg(long, env = "SHOPKEEPER_REDIS", value_name = "URL", hide_env_values = true, value_parser = secret)]
     redis: Option<SecretString>,
-    /// Longest that a call waits for Redis, milliseconds
-    #[arg(long, env = "SHOPKEEPER_REDIS_TIMEOUT", value_name = "MS", default_value = "5")]
-    redis_timeout: NonZeroU64,
+    /// Longest that a call waits for Redis
+    #[arg(long, env = "SHOPKEEPER_REDIS_TIMEOUT", value_name = "TIME", default_value = "5ms", value_parser = humantime::parse_duration)]
+    redis_timeout: Duration,
     /// What replicas that share a Redis know and nobody else who can write to it; answers kept by others are ignored
     #[arg(long, env = "SHOPKEEPER_CACHE_SECRET", value_name = "TEXT", hide_env_values = true, value_parser = secret)]
     cache_secret: Option<SecretString>,
@@ -51,8 +51,7 @@ impl RedisArgs {
     /// Where the URL is none. A Redis that does not answer is no error.
     pub fn build(&self, near: &CacheArgs) -> Result<Tiers, RedisError> {
         let codec = Codec::new(self.cache_secret.as_ref().map_or("", |secret| secret.expose_secret()));
-        let timeout = Duration::from_millis(self.redis_timeout.get());
-        let shared = self.redis.as_ref().map(|url| Redis::new(url, codec, timeout)).transpose()?;
+        let shared = self.redis.as_ref().map(|url| Redis::new(url, codec, self.redis_timeout)).transpose()?;
         let shared = shared.map(|redis| Arc::new(redis) as Arc<dyn Cache>);
         Ok(Tiers::new(near.memory().into_iter().chain(shared).collect()))
     }

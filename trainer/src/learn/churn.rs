@@ -292,7 +292,7 @@ struct Batch {
 fn batch(bins: &Tensor, labels: &Tensor, weights: &Tensor, device: Device) -> Batch {
     let (n, width, trees) = (bins.size()[0], bins.size()[1], weights.size()[0]);
     let double = (Dtype::Double, device);
-    let tried = (width as f64).sqrt().ceil() as i64 + 1;
+    let tried = ((width as f64).sqrt().ceil() as i64 + 1).min(width);
     let positive = weights * labels;
     let tree_offset = Tensor::arange(trees, (Dtype::Int64, device)).unsqueeze(1);
     // Node of each row within its level.
