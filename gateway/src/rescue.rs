@@ -83,7 +83,7 @@ fn status(error: BoxError) -> Status {
         Some(RouteError::Field { field, problem }) => return Refusal::field(&**field, problem).into(),
         Some(not @ RouteError::NotConfigured { area }) => {
             let mut details = ErrorDetails::new();
-            runtime::error_info(&mut details, "SERVICE_NOT_CONFIGURED", vec![("service", area.to_string())]);
+            runtime::error_info(&mut details, "SERVICE_NOT_CONFIGURED", Some(("service", area.to_string())));
             return Status::with_error_details(Code::Unimplemented, not.to_string(), details);
         }
         None => {}

@@ -87,30 +87,30 @@ impl Refusal {
         Self::NotFound { kind, name: name.into() }
     }
 
-    fn parts(&self) -> (Code, &'static str, Vec<(&'static str, String)>) {
+    /// Code, reason and metadata. One entry of metadata at most: several would be encoded in any order, and the same
+    /// refusal would not always be the same bytes.
+    fn parts(&self) -> (Code, &'static str, Option<(&'static str, String)>) {
         match self {
             Self::InvalidField { field, .. } => {
-                (Code::InvalidArgument, "INVALID_FIELD", vec![("field", field.clone())])
+                (Code::InvalidArgument, "INVALID_FIELD", Some(("field", field.clone())))
             }
             Self::InvalidFields(fields) => {
                 let names: Vec<_> = fields.iter().map(|(field, _)| field.as_str()).collect();
-                (Code::InvalidArgument, "INVALID_FIELD", vec![("fields", names.join(","))])
+                (Code::InvalidArgument, "INVALID_FIELD", Some(("fields", names.join(","))))
             }
-            Self::NotFound { kind, name } => {
-                (Code::NotFound, "NOT_IN_MODEL", vec![("kind", (*kind).to_owned()), ("name", name.clone())])
-            }
-            Self::NotReady { .. } => (Code::Unavailable, "MODEL_NOT_LOADED", vec![]),
-            Self::ModelChanged => (Code::FailedPrecondition, "MODEL_CHANGED", vec![]),
+            Self::NotFound { kind, name } => (Code::NotFound, "NOT_IN_MODEL", Some((*kind, name.clone()))),
+            Self::NotReady { .. } => (Code::Unavailable, "MODEL_NOT_LOADED", None),
+            Self::ModelChanged => (Code::FailedPrecondition, "MODEL_CHANGED", None),
             Self::TooLarge { limit } => {
-                (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", vec![("limit_bytes", limit.to_string())])
+                (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", Some(("limit_bytes", limit.to_string())))
             }
-            Self::Overloaded { .. } => (Code::ResourceExhausted, "OVERLOADED", vec![]),
+            Self::Overloaded { .. } => (Code::ResourceExhausted, "OVERLOADED", None),
             Self::Unreachable { service, .. } => {
-                (Code::Unavailable, "SERVICE_UNREACHABLE", vec![("service", service.clone())])
+                (Code::Unavailable, "SERVICE_UNREACHABLE", Some(("service", service.clone())))
             }
-            Self::TooLate => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", vec![]),
-            Self::NoMethod { path } => (Code::Unimplemented, "NO_SUCH_METHOD", vec![("path", path.clone())]),
-            Self::Internal => (Code::Internal, "INTERNAL", vec![]),
+            Self::TooLate => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None),
+            Self::NoMethod { path } => (Code::Unimplemented, "NO_SUCH_METHOD", Some(("path", path.clone()))),
+            Self::Internal => (Code::Internal, "INTERNAL", None),
         }
     }
 }
@@ -151,7 +151,7 @@ impl From<Refusal> for Status {
 }
 
 /// Sets the ErrorInfo that every refusal has.
-pub fn error_info(details: &mut ErrorDetails, reason: &str, metadata: Vec<(&'static str, String)>) {
+pub fn error_info(details: &mut ErrorDetails, reason: &str, metadata: Option<(&'static str, String)>) {
     let metadata: HashMap<_, _> = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     details.set_error_info(reason, DOMAIN, metadata);
 }

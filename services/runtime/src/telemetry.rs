@@ -1,5 +1,7 @@
 //! Logs, traces and metrics: tracing to stderr, OTLP where an endpoint is given, Prometheus for whoever asks.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use opentelemetry::{KeyValue, global, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
@@ -17,7 +19,7 @@ pub(crate) const CALLS: &str = "shopkeeper::call";
 #[command(next_help_heading = "Telemetry")]
 pub struct TelemetryArgs {
     /// What is logged: error, warn, info, debug, or a filter as of tracing-subscriber
-    #[arg(long, env = "SHOPKEEPER_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(long, env = "SHOPKEEPER_LOG", value_name = "FILTER", default_value = "info,opentelemetry=warn")]
     log: String,
     /// How it is logged
     #[arg(long, env = "SHOPKEEPER_LOG_FORMAT", value_enum, default_value_t)]
@@ -57,7 +59,7 @@ impl Drop for Telemetry {
 /// Where the filter or the endpoint cannot be used.
 pub fn init(service: &'static str, args: &TelemetryArgs) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {}", args.log))?;
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let log = match args.log_format {
         LogFormat::Text => log.with_filter(filter).boxed(),
         LogFormat::Json => log.json().with_filter(filter).boxed(),

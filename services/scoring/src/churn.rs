@@ -80,7 +80,7 @@ features! {
     ReturnedShare "returned_share" "{} of the spend returned",
     NewProducts "new_product_share" "{} of the last order's products new",
     PreviousGap "previous_gap_days" "{} days between the last two orders",
-    AfterOnePieces "pieces_per_line" "{} pieces a line",
+    PiecesPerLine "pieces_per_line" "{} pieces a line",
     AveragePrice "average_price" "{} a piece",
 }
 
@@ -153,7 +153,7 @@ pub fn features(lines: &[Line], as_of: i64) -> Option<Vec<f32>> {
         Feature::ReturnedShare => (taken_back / spend.max(0.01)).clamp(0.0, 1.0),
         Feature::NewProducts => new,
         Feature::PreviousGap => gaps.last().copied().unwrap_or(tenure),
-        Feature::AfterOnePieces => pieces / bought.len() as f64,
+        Feature::PiecesPerLine => pieces / bought.len() as f64,
         Feature::AveragePrice => spend / pieces.max(1.0),
     };
     Some(Feature::ALL.iter().map(|feature| value(*feature) as f32).collect())
