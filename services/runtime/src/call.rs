@@ -231,4 +231,28 @@ mod tests {
         }
         assert_eq!(grpc_timeout(&HeaderMap::new()), Ok(None));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_late_malformed_or_panics_is_answered_all_the_same() {
+        for (timeout, path, code) in [
+            ("1S", "/never", Code::DeadlineExceeded),
+            ("0n", "/now", Code::DeadlineExceeded),
+            ("soon", "/now", Code::InvalidArgument),
+            ("1S", "/panic", Code::Internal),
+            ("1S", "/now", Code::Ok),
+        ] {
+            let service = tower::service_fn(async |request: Request<Body>| {
+                match request.uri().path() {
+                    "/never" => std::future::pending().await,
+                    "/panic" => panic!("on purpose"),
+                    _ => {}
+                }
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            });
+            let request = Request::builder().uri(path).header("grpc-timeout", timeout).body(Body::empty()).unwrap();
+            let response = CallLayer.layer(service).call(request).await.unwrap();
+            let answered = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+            assert_eq!(answered, code, "{timeout} {path}");
+        }
+    }
 }

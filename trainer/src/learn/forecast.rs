@@ -49,7 +49,6 @@ struct Daily {
 
 struct Panel {
     series: Vec<Daily>,
-    calendar: Calendar,
     /// The day after the last.
     end: NaiveDate,
     days: usize,
@@ -87,8 +86,6 @@ impl Panel {
         let descriptions: BTreeMap<&str, &str> = (0..lines.products.len())
             .filter_map(|number| Some((lines.products.name(number as u32), lines.descriptions[number].as_deref()?)))
             .collect();
-        let total = &sums.get(&(Level::Total, ""))?.1;
-        let calendar = calendar(total, start);
         let series = sums.into_iter().map(|((level, key), (first, values))| Daily {
             level,
             key: key.to_owned(),
@@ -100,11 +97,17 @@ impl Panel {
             first,
             values,
         });
-        Some(Self { series: series.collect(), calendar, end, days })
+        Some(Self { series: series.collect(), end, days })
     }
 
     fn date(&self, at: usize) -> NaiveDate {
         self.end - Days::new((self.days - at) as u64)
+    }
+
+    /// When the shop was closed, as far as the days before a place in the panel tell.
+    fn calendar(&self, until: usize) -> Calendar {
+        let total = self.series.iter().find(|series| series.level == Level::Total);
+        calendar(total.map(|series| &series.values[..until]).unwrap_or_default(), self.date(0))
     }
 
     /// The series that a level's rules are learnt from.
@@ -145,7 +148,7 @@ fn calendar(total: &[f64], start: NaiveDate) -> Calendar {
 /// Learns rules from the days before `until` (a place in the panel).
 fn learn(panel: &Panel, until: usize, training: &Training<'_>) -> Result<Rules, LearnError> {
     let mut rules = Rules {
-        calendar: panel.calendar.clone(),
+        calendar: panel.calendar(until),
         coefficients: [[0.0; FEATURES]; 3],
         ratios: vec![[1.0; QUANTILES]; 3 * 3 * DISTANCES],
     };
@@ -154,13 +157,13 @@ fn learn(panel: &Panel, until: usize, training: &Training<'_>) -> Result<Rules, 
         for series in panel.learnt(level) {
             for origin in origins(until) {
                 let Some(state) =
-                    State::of(&series.values[origin.saturating_sub(DAYS)..origin], panel.date(origin), &panel.calendar)
+                    State::of(&series.values[origin.saturating_sub(DAYS)..origin], panel.date(origin), &rules.calendar)
                 else {
                     continue;
                 };
                 for ahead in 0..AHEAD.min(until - origin) {
                     let day = panel.date(origin + ahead);
-                    if panel.calendar.is_open(day) {
+                    if rules.calendar.is_open(day) {
                         x.extend(state.features(day, ahead + 1));
                         // One great order is not a level.
                         y.push((series.values[origin + ahead] / state.scale).min(10.0));
@@ -299,7 +302,7 @@ impl Learner for Forecast {
         Ok(Artifact::builder(Self::KIND, recipe, training.as_of, training.seed)
             .file("model.safetensors", model.into_bytes()?)
             .file("series.parquet", parquet(&mut table)?)
-            .parameters(&Parameters { calendar: panel.calendar.clone() })?
+            .parameters(&Parameters { calendar: rules.calendar })?
             .trained_on("series", panel.series.len() as u64)
             .trained_on("days", panel.days as u64)
             .finish())
