@@ -55,3 +55,60 @@ fn sql_answers_in_text_and_json() {
     let rows: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert!(rows[0]["lines"].as_u64().unwrap() > 300_000, "{rows}");
 }
+
+/// The curated tables of a file.
+fn curated(input: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let lake = Trained::empty();
+    let flags = || trained_flags(&lake);
+    let ingest = ["ingest".into(), "--input".into(), input.as_os_str().to_owned()];
+    trained_well(ingest.into_iter().chain(flags()));
+    trained_well(["curate".into()].into_iter().chain(flags()));
+    files(&lake.lake().join("curated"))
+}
+
+fn trained_flags(lake: &Trained) -> [std::ffi::OsString; 2] {
+    ["--lake".into(), lake.lake().into_os_string()]
+}
+
+/// `12/1/2010 8:26` as Online Retail II writes it.
+fn second_layout_time(text: &str) -> String {
+    let (day, clock) = text.split_once(' ').unwrap();
+    let part: Vec<u32> = day.split('/').map(|part| part.parse().unwrap()).collect();
+    let (hour, minute) = clock.split_once(':').unwrap();
+    let hour: u32 = hour.parse().unwrap();
+    format!("{}-{:02}-{:02} {hour:02}:{minute}:00", part[2], part[0], part[1])
+}
+
+#[test]
+fn every_encoding_and_layout_gives_the_same_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = fs_err::read(online_retail()).unwrap();
+    let end = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(60_000).unwrap().0;
+    let latin1 = &whole[..=end];
+    let utf8: String = latin1.iter().map(|byte| char::from(*byte)).collect();
+    let header = "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country\n";
+    let second: String = utf8.lines().skip(1).fold(header.to_owned(), |text, line| {
+        // The last comma-free fields are date, price, customer, country: descriptions come before them.
+        let mut fields: Vec<&str> = line.rsplitn(5, ',').collect();
+        fields.reverse();
+        let customer = if fields[3].is_empty() { String::new() } else { format!("{}.0", fields[3]) };
+        text + &format!("{},{},{},{customer},{}\n", fields[0], second_layout_time(fields[1]), fields[2], fields[4])
+    });
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs_err::write(&path, bytes).unwrap();
+        path
+    };
+    let expected = curated(&write("latin1.csv", latin1));
+    assert!(!expected.is_empty());
+    assert!(utf8.contains('£'), "the two encodings differ");
+    let gzip = std::process::Command::new("gzip").args(["-k", "-9"]).arg(folder.path().join("latin1.csv")).status();
+    assert!(gzip.unwrap().success());
+    for (what, input) in [
+        ("UTF-8", write("utf8.csv", utf8.as_bytes())),
+        ("Online Retail II", write("second.csv", second.as_bytes())),
+        ("gzip", folder.path().join("latin1.csv.gz")),
+    ] {
+        assert!(curated(&input) == expected, "{what}");
+    }
+}
