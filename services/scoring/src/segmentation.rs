@@ -221,7 +221,9 @@ impl Segmentation {
     /// The segment of given values.
     pub fn classify(&self, rfm: Rfm) -> Classified<'_> {
         let point: Vec<f64> = self.parameters.space.coordinates(rfm);
-        let standard = point.iter().zip(&self.mean).zip(&self.scale).map(|((x, mean), scale)| (x - mean) / scale);
+        // Further out than any customer, and yet near enough that squares stay finite and the nearest stays the nearest.
+        let far = |x: f64| x.clamp(-1e6, 1e6);
+        let standard = point.iter().zip(&self.mean).zip(&self.scale).map(|((x, mean), scale)| far((x - mean) / scale));
         let standard: Vec<f64> = standard.collect();
         let segment = &self.parameters.segments[nearest(&self.centroids, &standard)];
         let [r, f, m] = self.parameters.fifths;
