@@ -9,7 +9,7 @@
 //! Levels are shrunk to the shop where data is thin: a product's or customer's spread is
 //! `sqrt((n s^2 + K s0^2) / (n + K))` with `K` = [`SHRINK`] lines of the shop's typical spread `s0`.
 //!
-//! `products.parquet`, `customers.parquet`: id, `lines`, and `median_*`, `spread_*` of the measures; `anomalies.parquet`:
+//! `products.parquet`, `customers.parquet`: id, and `median_*`, `spread_*` of the measures; `anomalies.parquet`:
 //! unusual lines before the as-of time.
 
 use std::collections::HashMap;
