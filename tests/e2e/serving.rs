@@ -7,15 +7,12 @@ fn asked(what: &str, address: impl ToString) -> String {
 }
 
 #[test]
-fn every_method_answers_through_the_gateway_and_at_its_service() {
+fn every_method_answers_through_the_gateway() {
     let shop = Shop::start(&trained().models());
     println!("{}", asked("every-method", shop.gateway));
 
     let all = AREAS.map(str::to_owned);
     checks(["refusals".to_owned(), shop.gateway.to_string()].into_iter().chain(all));
-    for (area, (_, address)) in AREAS.iter().zip(&shop.services) {
-        checks(["refusals", &address.to_string(), area].map(str::to_owned));
-    }
 }
 
 #[test]

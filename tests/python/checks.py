@@ -1,10 +1,11 @@
 """What the end-to-end tests ask of a running system, with a client that knows it by reflection alone.
 
-    python checks.py every-method ADDR          every method of the API, through the gateway
+    python checks.py every-method ADDR [AREA]   every method of the API, through the gateway; of an area, at its service
     python checks.py refusals ADDR AREA...      unusable requests, at a service or through the gateway
     python checks.py same ADDR ADDR             the same answers from both
     python checks.py cached ADDR                a second answer comes from the cache and equals the first
     python checks.py steady ADDR                asks until its standard input closes; prints what it saw as JSON
+    python checks.py traced ADDR TRACE_ID       a call in that trace, whose trace the caller goes on to look for
 
 Exits 0 when all is as it should be; says what is not and exits 1 otherwise.
 """
@@ -66,18 +67,25 @@ def finite(value, path="answer"):
         check(not isinstance(value, float) or math.isfinite(value), f"{path} is finite", value)
 
 
-def questions(api: Api):
-    """One good request for every unary method: (method, request, a check of the answer)."""
-    features = None
-    risk = api.ask(CHURN + "GetChurnRisk", {"customerId": CUSTOMER})
+def churn_features(api: Api) -> dict:
+    """A value for every feature of the churn model: an empty request names them all."""
     try:
         api.ask(CHURN + "ScoreChurn", {})
     except grpc.RpcError as refusal:
         named = [v.field for d in details(refusal) if hasattr(d, "field_violations") for v in d.field_violations]
-        features = {name.removeprefix("features."): 1.0 for name in named if name.startswith("features.")}
-    check(features, "an empty ScoreChurn names the features", features)
-    check(risk.churn_risk.reasons, "a risk has reasons", risk)
+        return {name.removeprefix("features."): 1.0 for name in named if name.startswith("features.")}
+    raise AssertionError("an empty ScoreChurn is refused")
 
+
+def questions(api: Api, areas=MODELS):
+    """One good request for every unary method of some areas: (method, request, a check of the answer)."""
+    for method, request, good in all_questions(api, churn_features(api) if "churn" in areas else {}):
+        area = request["model"] if method.startswith(MODEL) else method.split(".")[1]
+        if area in areas:
+            yield method, request, good
+
+
+def all_questions(api: Api, features: dict):
     yield SEGMENTATION + "GetCustomerSegment", {"customerId": CUSTOMER}, lambda a: (
         a["customerSegment"]["segmentName"] and a["customerSegment"]["strategy"] and a["customerSegment"]["rfmCell"]
     )
@@ -110,7 +118,9 @@ def questions(api: Api):
     yield RECOMMENDATION + "ListBoughtTogether", {"stockCode": PRODUCT, "limit": 3}, lambda a: (
         all(0 < r["support"] <= r["confidence"] <= 1 for r in a["rules"]) and a["rules"]
     )
-    yield CHURN + "GetChurnRisk", {"customerId": CUSTOMER}, lambda a: 0 <= a["churnRisk"]["probability"] <= 1
+    yield CHURN + "GetChurnRisk", {"customerId": CUSTOMER}, lambda a: (
+        0 <= a["churnRisk"]["probability"] <= 1 and a["churnRisk"]["reasons"]
+    )
     yield CHURN + "BatchGetChurnRisks", {"customerIds": [STRANGER, CUSTOMER]}, lambda a: (
         a["results"][0]["error"]["code"] == 5 and a["results"][1]["churnRisk"]["customerId"] == CUSTOMER
     )
@@ -137,18 +147,40 @@ def descending(values: list) -> bool:
     return values == sorted(values, reverse=True)
 
 
-def every_method(address: str):
+def every_method(address: str, *areas: str):
     api = Api(address)
+    areas = areas or MODELS
     asked = set()
-    for method, fields, good in questions(api):
+    for method, fields, good in questions(api, areas):
         answer = as_json(api.ask(method, fields))
         finite(answer)
         check(good(answer), f"{method} {fields}", answer)
         if not method.startswith(MODEL):
             check(answer["model"]["version"], f"{method} names its model", answer)
         asked.add(method)
+    if "churn" in areas:
+        pages(api)
+    if "anomaly" in areas:
+        stream(api)
+        asked.add(ANOMALY + "ScoreTransactions")
 
-    # Pages follow one another without a gap or a repeat.
+    for model in areas:
+        watch = api.watch(MODEL + "WatchModel", {"model": model}, timeout=10)
+        first = next(iter(watch))
+        check(first.status.model == model and first.status.version, "a watch begins with the status", first)
+        watch.cancel()
+        health = api.ask("grpc.health.v1.Health/Check", {"service": SERVICE[model].rstrip("/")})
+        check(as_json(health) == {"status": "SERVING"}, "health", health)
+    asked.add(MODEL + "WatchModel")
+
+    services = [name for name in api.services() if name.startswith("shopkeeper.")]
+    there = {f"{name}/{method}" for name in services for method in api.pool.FindServiceByName(name).methods_by_name}
+    check(there == asked, "every method there is was asked", there ^ asked)
+    print(f"{len(there)} methods answered")
+
+
+def pages(api: Api):
+    """Pages follow one another without a gap or a repeat."""
     seen, token = [], ""
     for _ in range(3):
         page = api.ask(CHURN + "ListAtRiskCustomers", {"pageSize": 7, "pageToken": token})
@@ -157,28 +189,14 @@ def every_method(address: str):
     whole = api.ask(CHURN + "ListAtRiskCustomers", {"pageSize": 21})
     check(seen == [risk.customer_id for risk in whole.churn_risks], "three pages of 7 are one of 21", seen)
 
-    # The stream answers in order, and a bad line does not end it.
+
+def stream(api: Api):
+    """The stream answers in order, and a bad line does not end it."""
     lines = [LINE, {**LINE, "quantity": -1}, TYPO]
-    stream, _ = api.call(ANOMALY + "ScoreTransactions", *({"sequence": i, "transaction": t} for i, t in enumerate(lines)))
-    check([a.sequence for a in stream] == [0, 1, 2], "the stream keeps its order", stream)
-    check([a.WhichOneof("result") for a in stream] == ["score", "error", "score"], "a bad line has an error", stream)
-    check(stream[0].score == api.ask(ANOMALY + "ScoreTransaction", {"transaction": LINE}).score, "one line, one score")
-    asked.add(ANOMALY + "ScoreTransactions")
-
-    for model in MODELS:
-        watch = api.watch(MODEL + "WatchModel", {"model": model}, timeout=10)
-        first = next(iter(watch))
-        check(first.status.model == model and first.status.version, "a watch begins with the status", first)
-        watch.cancel()
-    asked.add(MODEL + "WatchModel")
-
-    health = api.ask("grpc.health.v1.Health/Check", {"service": CHURN.rstrip("/")})
-    check(as_json(health) == {"status": "SERVING"}, "health", health)
-
-    services = [name for name in api.services() if name.startswith("shopkeeper.")]
-    there = {f"{name}/{method}" for name in services for method in api.pool.FindServiceByName(name).methods_by_name}
-    check(there == asked, "every method there is was asked", there ^ asked)
-    print(f"{len(there)} methods answered")
+    answers, _ = api.call(ANOMALY + "ScoreTransactions", *({"sequence": i, "transaction": t} for i, t in enumerate(lines)))
+    check([a.sequence for a in answers] == [0, 1, 2], "the stream keeps its order", answers)
+    check([a.WhichOneof("result") for a in answers] == ["score", "error", "score"], "a bad line has an error", answers)
+    check(answers[0].score == api.ask(ANOMALY + "ScoreTransaction", {"transaction": LINE}).score, "one line, one score")
 
 
 # As JSON writes them.
@@ -323,9 +341,14 @@ def steady(address: str):
     print(json.dumps({"calls": calls, "failures": failures, "versions": versions, "slowest_s": round(slowest, 4)}))
 
 
+def traced(address: str, trace_id: str):
+    parent = [("traceparent", f"00-{trace_id}-00f067aa0ba902b7-01")]
+    Api(address).ask(CHURN + "GetChurnRisk", {"customerId": CUSTOMER}, headers=parent)
+
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    commands = {"every-method": every_method, "refusals": refusals, "same": same, "cached": cached, "steady": steady}
+    commands = {"every-method": every_method, "refusals": refusals, "same": same, "cached": cached, "steady": steady, "traced": traced}
     try:
         commands[command](*arguments)
     except (AssertionError, grpc.RpcError, json_format.ParseError) as failure:

@@ -285,7 +285,8 @@ impl Standalone {
     }
 }
 
-fn serves(address: SocketAddr, area: &str) -> bool {
+/// Whether an area's service says that it serves, itself or through a gateway.
+pub fn serves(address: SocketAddr, area: &str) -> bool {
     let mut service = area.to_owned();
     service[..1].make_ascii_uppercase();
     let request = format!(r#"{{"service": "shopkeeper.{area}.v1.{service}Service"}}"#);
@@ -306,7 +307,8 @@ pub fn checks(arguments: impl IntoIterator<Item = String>) -> String {
     stdout(&output)
 }
 
-fn python_command(script: &str, arguments: impl IntoIterator<Item = String>) -> Command {
+/// A script of `tests/python`, to be started.
+pub fn python_command(script: &str, arguments: impl IntoIterator<Item = String>) -> Command {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", root().join(".tools/python")).env("PYTHONDONTWRITEBYTECODE", "1");
     command.arg(root().join("tests/python").join(script)).args(arguments);
