@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# It looks at the crates of all platforms; a build has fetched those of this one.
+cargo fetch --locked --quiet
 cargo deny --locked --offline check --hide-inclusion-graph bans licenses sources
 if cargo deny --locked fetch db >/dev/null 2>&1; then
     cargo deny --locked check --hide-inclusion-graph advisories
