@@ -114,6 +114,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// Score in bulk with a published model: for campaigns, purchase orders, audits
+    Score(ScoreArgs),
     /// Query the curated tables
     Sql {
         /// The query, for example "SELECT country, revenue FROM sales_per_country ORDER BY revenue DESC LIMIT 5"
@@ -193,6 +195,63 @@ pub(crate) struct OptionalStoreArgs {
     /// Where models are published; their current versions keep names stable and are compared with
     #[arg(long = "models", value_name = "URL", env = "SHOPKEEPER_MODELS")]
     pub(crate) models: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArgs {
+    /// Which model
+    pub(crate) model: ModelKind,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// anomaly: the lines to score, in a column layout that `ingest` reads, with or without a `line_id`. Others: a file
+    /// with a column of customer ids (or series ids for forecast) to score alone; without it all
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// TOML file that names the input's columns, where their names are unusual
+    #[arg(long, value_name = "FILE", env = "SHOPKEEPER_MAPPING")]
+    pub(crate) mapping: Option<PathBuf>,
+    /// File to write, .csv or .parquet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// recommendation: products for each customer
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) top: u16,
+    /// recommendation: leave out what the customer has already bought
+    #[arg(long)]
+    pub(crate) new_only: bool,
+    /// forecast: which series
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) level: LevelChoice,
+    /// forecast: how long a period is
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) frequency: FrequencyChoice,
+    /// forecast: periods from the as-of time on; without it 28 days, 8 weeks or 3 months
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=366))]
+    pub(crate) horizon: Option<u16>,
+}
+
+/// Whose sales are forecast.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum LevelChoice {
+    /// The shop, revenue
+    #[default]
+    Total,
+    /// Each country, revenue
+    Country,
+    /// Each product, pieces
+    Product,
+}
+
+/// How long a period is.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum FrequencyChoice {
+    /// A day
+    #[default]
+    Daily,
+    /// A week from Monday
+    Weekly,
+    /// A calendar month
+    Monthly,
 }
 
 #[derive(Debug, Args)]

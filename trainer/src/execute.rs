@@ -93,6 +93,10 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             }
             console.result(&versions, || list(&versions))
         }
+        Command::Score(args) => {
+            let scored = crate::score::score(&args, &runtime)?;
+            console.result(&scored, || scored.to_string())
+        }
         Command::Sql { query, lake } => {
             let frame = open(&lake.lake)?.sql(&query)?;
             console.result(&lake::rows(&frame)?, || frame.to_string())

@@ -47,6 +47,28 @@ pub enum Failure {
         "no CUDA device: {0}\nuse --device auto or --device cpu, or install the CUDA build with `TORCH=cuda deploy/libtorch.sh`"
     )]
     NoCuda(&'static str),
+    /// No version of a model is published.
+    #[error("no {0} model is published in the store\nrun `trainer run` first")]
+    NotPublished(ModelKind),
+    /// A published model that cannot be used.
+    #[error("the published {model} model cannot be used")]
+    Unusable {
+        /// The model.
+        model: ModelKind,
+        /// Why.
+        source: scoring::ModelError,
+    },
+    /// What is to be scored cannot be used.
+    #[error("{path} cannot be scored: {problem}")]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The output's ending names no format.
+    #[error("{0} ends in neither .csv nor .parquet")]
+    Ending(PathBuf),
     /// A result could not be written.
     #[error("{path} cannot be written")]
     Output {
@@ -75,7 +97,9 @@ impl Failure {
             Self::Lake(error) if error.is_bad_input() => 3,
             Self::Learn { source: LearnError::TooLittle { .. }, .. } => 3,
             Self::Learn { source: LearnError::UnknownRecipe { .. }, .. } | Self::Unknown(_) => 2,
-            Self::NoCandidate(_) | Self::NotEvaluated(_) => 3,
+            Self::Ending(_) => 2,
+            Self::NoCandidate(_) | Self::NotEvaluated(_) | Self::NotPublished(_) | Self::Input { .. } => 3,
+            Self::Unusable { .. } => 4,
             Self::Lake(_) | Self::Store(_) | Self::NoCuda(_) | Self::Output { .. } | Self::Process(_) => 4,
             Self::Gates(_) => 5,
             // The one that most needs a person: the environment before the input before a gate.

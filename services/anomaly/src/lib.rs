@@ -109,6 +109,7 @@ fn message(score: &model::Score, line_id: String, stock_code: &str, customer_id:
     TransactionScore {
         line_id,
         score: score.score,
+        size: score.size,
         severity: severity(score.severity).into(),
         reason: score.reason(stock_code, customer_id),
         deviations: deviations.collect(),
@@ -125,6 +126,9 @@ fn list(loaded: &Loaded<Anomaly>, request: &ListAnomaliesRequest) -> Result<List
     };
     let seconds = |time: &Option<Timestamp>| time.as_ref().map(|time| (time.seconds, time.nanos));
     let (from, to) = (seconds(start_time), seconds(end_time));
+    if from.zip(to).is_some_and(|(from, to)| to < from) {
+        return Err(Refusal::field("end_time", "is before start_time"));
+    }
     let page = Page::of(*page_size, page_token, (min_severity, from, to), &loaded.info.version)?;
     let matching = loaded.model.recorded().iter().filter(|line| {
         let time = (line.time.and_utc().timestamp(), 0);

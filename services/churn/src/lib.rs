@@ -9,7 +9,10 @@ use proto::churn::v1::{
     churn_service_server::{ChurnService, ChurnServiceServer},
 };
 use runtime::{Page, Refusal, at_least_one, item_status, required};
-use scoring::churn::{self as model, Churn, Customer, Feature};
+use scoring::{
+    churn::{self as model, About, Churn, Customer},
+    customer::Feature,
+};
 use serving::{Live, Loaded};
 use tonic::{Request, Response, Status};
 
@@ -62,17 +65,22 @@ fn level(level: model::RiskLevel) -> RiskLevel {
 }
 
 fn risk(model: &Churn, features: &[f32], probability: f64) -> ChurnRisk {
-    let reasons = model.reasons(features).into_iter().take(REASONS).map(|reason| Reason {
-        feature: reason.feature.name().to_owned(),
-        text: reason.text(),
-        value: reason.value.into(),
-        contribution: reason.contribution,
+    let all = model.reasons(features);
+    let (told, rest) = all.split_at(all.len().min(REASONS));
+    let reasons = told.iter().map(|reason| {
+        let (feature, value) = match reason.about {
+            About::Feature(feature, value) => (feature.name(), value.into()),
+            About::Taste => ("taste", 0.0),
+        };
+        Reason { feature: feature.to_owned(), text: reason.text(), value, contribution: reason.contribution }
     });
     ChurnRisk {
         customer_id: String::new(),
         probability,
         risk_level: level(model.level(probability)).into(),
         reasons: reasons.collect(),
+        base: model.base(),
+        other: rest.iter().map(|reason| reason.contribution).sum(),
         annual_value: None,
         value_at_risk: None,
     }
@@ -120,7 +128,7 @@ fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreCh
             None => "is missing".to_owned(),
             // f32 is what the model computes in; a number beyond it is as unusable as NaN.
             Some(value) if !(*value as f32).is_finite() => format!("is {value}, not a finite number"),
-            Some(value) if *value < 0.0 && !feature.may_be_negative() => format!("is {value}; 0 is the least"),
+            Some(value) if *value < 0.0 => format!("is {value}; 0 is the least"),
             Some(value) => {
                 features.push(*value as f32);
                 continue;
@@ -131,6 +139,8 @@ fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreCh
     if !problems.is_empty() {
         return Err(Refusal::InvalidFields(problems));
     }
+    // Of what they buy nothing is given: their taste is nobody's in particular.
+    features.resize(model::WIDTH, 0.0);
     let churn_risk = Some(risk(&loaded.model, &features, loaded.model.probability(&features)));
     Ok(ScoreChurnResponse { churn_risk, model: Some(loaded.info.clone()) })
 }

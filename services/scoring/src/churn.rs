@@ -1,163 +1,31 @@
-//! Churn: the chance of no purchase in the 90 days after the as-of time. Random forest (Breiman 2001) with calibrated
-//! probability (Platt 1999).
+//! Churn: the chance of no purchase in the 90 days after the as-of time, from a random forest (Breiman 2001) and a ridge
+//! logit on logarithms, blended and calibrated (Platt 1999).
 //!
-//! In: `[F]` f32 in the order of [`Feature::ALL`], from lines before the as-of time (days, counts, shop currency).
-//! Out: a probability in 0..=1; contributions that add up to the forest's score less its average (Saabas 2014).
+//! In: `[F]` f32: [`Feature::ALL`], then [`TASTES`] coordinates of what the customer buys; all from lines before the as-of
+//! time. Out: a probability in 0..=1, and contributions in log-odds that add up to it exactly.
 //!
-//! `model.safetensors`: `feature` `[trees, 2^depth - 1]` i32, `threshold` the same f32, `value` `[trees, 2^(depth+1) - 1]`
-//! f32; trees are complete and laid out level by level: the children of node n are 2n + 1 (at or below the threshold)
-//! and 2n + 2. `customer` `[n, F]` f32 in the order of `customers.parquet`: `customer_id`, `country`, `annual_value`.
+//! With `p` the forest's share of trees for churn and `z` the logit's log-odds, the score is `2 (p - 1/2) + z / 2`: both
+//! on the scale of log-odds, half and half (the slope of the logit of `p` at 1/2 is 4). The probability's log-odds are
+//! `slope * score + intercept + season`.
+//!
+//! `model.safetensors`: the [`Forest`], whose trees hold the share of churn; `mean`, `scale`, `low`, `high`, `weight`
+//! `[F]` f64 of the logit; `customer` `[n, F]` f32 in the order of `customers.parquet`: `customer_id`, `country`,
+//! `annual_value`.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, CustomerId, Model, ModelError, ModelKind};
+use crate::{Artifact, CustomerId, Forest, Model, ModelError, ModelKind, TensorFile, Tensors, customer::Feature};
 
 /// Days that a customer is watched for a purchase.
 pub const HORIZON_DAYS: i64 = 90;
 
-const DAY: f64 = 86_400.0;
+/// Coordinates of a customer's taste: where their products lie among those of all.
+pub const TASTES: usize = 20;
 
-/// A line of a customer's history.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Line {
-    /// Seconds since 1970.
-    pub time: i64,
-    /// Number of the invoice; lines of an invoice share it.
-    pub invoice: u64,
-    /// Number of the product.
-    pub product: u64,
-    /// Pieces; below 0 for returns.
-    pub quantity: f64,
-    /// Shop currency; below 0 for returns.
-    pub amount: f64,
-}
-
-macro_rules! features {
-    ($($variant:ident $name:literal $words:literal),* $(,)?) => {
-        /// What is known of a customer.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[expect(missing_docs, reason = "`Feature::words` says what each is")]
-        pub enum Feature { $($variant),* }
-
-        impl Feature {
-            /// All of them, in the order of every vector.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The name in requests and answers.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name),* }
-            }
-
-            /// What it is, for people; `{}` stands for the value.
-            pub const fn words(self) -> &'static str {
-                match self { $(Self::$variant => $words),* }
-            }
-        }
-    };
-}
-features! {
-    RecencyDays "recency_days" "last order {} days ago",
-    Orders "orders" "{} orders",
-    TenureDays "tenure_days" "first order {} days ago",
-    AverageGapDays "average_gap_days" "{} days between orders",
-    LongestGapDays "longest_gap_days" "longest pause {} days",
-    Overdue "overdue" "{} usual intervals since the last order",
-    Spend "spend" "{} spent in all",
-    Spend90 "spend_90_days" "{} spent in the last 90 days",
-    Spend180 "spend_180_days" "{} spent in the last 180 days",
-    Orders30 "orders_30_days" "{} orders in the last 30 days",
-    Orders90 "orders_90_days" "{} orders in the last 90 days",
-    Orders180 "orders_180_days" "{} orders in the last 180 days",
-    OrdersPerMonth "orders_per_month" "{} orders a month",
-    AverageOrder "average_order_value" "{} spent an order",
-    LastOrder "last_order_value" "{} spent in the last order",
-    Pieces "pieces" "{} pieces bought",
-    Products "products" "{} different products",
-    LinesPerOrder "lines_per_order" "{} lines an order",
-    Returns "returns" "{} returns",
-    ReturnedShare "returned_share" "{} of the spend returned",
-    NewProducts "new_product_share" "{} of the last order's products new",
-    PreviousGap "previous_gap_days" "{} days between the last two orders",
-    PiecesPerLine "pieces_per_line" "{} pieces a line",
-    AveragePrice "average_price" "{} a piece",
-}
-
-impl Feature {
-    /// Whether it may be below 0.
-    pub fn may_be_negative(self) -> bool {
-        false
-    }
-
-    /// The feature of a name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|feature| feature.name() == name)
-    }
-}
-
-/// The features of a customer as of an instant (seconds since 1970), from all lines before it; `None` for who has bought
-/// nothing before. Lines may come in any order; those from `as_of` on are not looked at.
-pub fn features(lines: &[Line], as_of: i64) -> Option<Vec<f32>> {
-    let bought: Vec<&Line> = lines.iter().filter(|line| line.time < as_of && line.quantity > 0.0).collect();
-    let returned: Vec<&Line> = lines.iter().filter(|line| line.time < as_of && line.quantity < 0.0).collect();
-    // Orders in time: an invoice's first instant and its value.
-    let mut orders: HashMap<u64, (i64, f64)> = HashMap::new();
-    for line in &bought {
-        let order = orders.entry(line.invoice).or_insert((line.time, 0.0));
-        order.0 = order.0.min(line.time);
-        order.1 += line.amount;
-    }
-    let mut by_time: Vec<(i64, u64, f64)> = orders.iter().map(|(id, (time, value))| (*time, *id, *value)).collect();
-    by_time.sort_by_key(|order| (order.0, order.1));
-    let (&(first, ..), &(last, last_invoice, last_value)) = (by_time.first()?, by_time.last()?);
-
-    let days = |from: i64, to: i64| (to - from) as f64 / DAY;
-    let gaps: Vec<f64> = by_time.windows(2).map(|pair| days(pair[0].0, pair[1].0)).collect();
-    let (recency, tenure, count) = (days(last, as_of), days(first, as_of), by_time.len() as f64);
-    let gap = if gaps.is_empty() { tenure } else { gaps.iter().sum::<f64>() / gaps.len() as f64 };
-    let within = |time: i64, window: f64| days(time, as_of) <= window;
-    let spend_within = |window| by_time.iter().filter(|o| within(o.0, window)).map(|o| o.2).sum::<f64>();
-    let orders_within = |window| by_time.iter().filter(|o| within(o.0, window)).count() as f64;
-    let spend: f64 = by_time.iter().map(|order| order.2).sum();
-    let pieces: f64 = bought.iter().map(|line| line.quantity).sum();
-    let mut products: Vec<u64> = bought.iter().map(|line| line.product).collect();
-    products.sort_unstable();
-    products.dedup();
-    let in_last: Vec<u64> =
-        bought.iter().filter(|line| line.invoice == last_invoice).map(|line| line.product).collect();
-    let known = |product: u64| bought.iter().any(|line| line.invoice != last_invoice && line.product == product);
-    let new = in_last.iter().filter(|product| !known(**product)).count() as f64 / in_last.len().max(1) as f64;
-    let taken_back: f64 = returned.iter().map(|line| -line.amount).sum();
-
-    let value = |feature: Feature| match feature {
-        Feature::RecencyDays => recency,
-        Feature::Orders => count,
-        Feature::TenureDays => tenure,
-        Feature::AverageGapDays => gap,
-        Feature::LongestGapDays => gaps.iter().copied().fold(0.0, f64::max),
-        Feature::Overdue => recency / gap.max(1.0),
-        Feature::Spend => spend,
-        Feature::Spend90 => spend_within(90.0),
-        Feature::Spend180 => spend_within(180.0),
-        Feature::Orders30 => orders_within(30.0),
-        Feature::Orders90 => orders_within(90.0),
-        Feature::Orders180 => orders_within(180.0),
-        Feature::OrdersPerMonth => count * 30.0 / tenure.max(30.0),
-        Feature::AverageOrder => spend / count,
-        Feature::LastOrder => last_value,
-        Feature::Pieces => pieces,
-        Feature::Products => products.len() as f64,
-        Feature::LinesPerOrder => bought.len() as f64 / count,
-        Feature::Returns => returned.len() as f64,
-        Feature::ReturnedShare => (taken_back / spend.max(0.01)).clamp(0.0, 1.0),
-        Feature::NewProducts => new,
-        Feature::PreviousGap => gaps.last().copied().unwrap_or(tenure),
-        Feature::PiecesPerLine => pieces / bought.len() as f64,
-        Feature::AveragePrice => spend / pieces.max(1.0),
-    };
-    Some(Feature::ALL.iter().map(|feature| value(*feature) as f32).collect())
-}
+/// Length of a vector.
+pub const WIDTH: usize = Feature::ALL.len() + TASTES;
 
 /// How serious a risk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -173,10 +41,14 @@ pub enum RiskLevel {
 /// What the manifest holds for scoring.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parameters {
-    /// Names of the features, in order.
+    /// Names of the features, in order, without the tastes.
     pub features: Vec<String>,
-    /// Slope and intercept from the forest's log-odds to the calibrated ones.
+    /// Slope and intercept from the score to log-odds.
     pub calibration: [f64; 2],
+    /// What the season adds to the log-odds.
+    pub season: f64,
+    /// Intercept of the logit.
+    pub intercept: f64,
     /// Probabilities from which on a risk is medium, and high.
     pub levels: [f64; 2],
 }
@@ -190,7 +62,7 @@ pub struct Customer {
     pub country: Box<str>,
     /// Spend net of returns in the year before the as-of time, shop currency.
     pub annual_value: f64,
-    /// [`Feature::ALL`].
+    /// Of [`WIDTH`].
     pub features: Box<[f32]>,
     /// Calibrated probability.
     pub probability: f64,
@@ -203,123 +75,163 @@ impl Customer {
     }
 }
 
+/// What a reason is about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum About {
+    /// A feature and its value.
+    Feature(Feature, f32),
+    /// What the customer buys: all coordinates of their taste.
+    Taste,
+}
+
 /// A feature's part in a score.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reason {
-    /// The feature.
-    pub feature: Feature,
-    /// Its value.
-    pub value: f32,
-    /// How far it moves the forest's score from its average.
+    /// What it is about.
+    pub about: About,
+    /// How far it moves the log-odds from those of a customer of whom nothing is known; above 0: towards churn.
     pub contribution: f64,
 }
 
 impl Reason {
     /// The reason in words.
     pub fn text(&self) -> String {
-        let value = if self.value.fract() == 0.0 || self.value.abs() >= 100.0 {
-            format!("{:.0}", self.value)
-        } else {
-            format!("{:.2}", self.value)
-        };
-        self.feature.words().replace("{}", &value)
-    }
-}
-
-/// Complete trees of one depth.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Forest {
-    trees: usize,
-    depth: u32,
-    feature: Vec<i32>,
-    threshold: Vec<f32>,
-    value: Vec<f32>,
-}
-
-impl Forest {
-    /// From tensors as the module describes them.
-    ///
-    /// # Errors
-    /// [`ModelError::Inconsistent`].
-    pub fn new(
-        trees: usize,
-        depth: u32,
-        feature: Vec<i32>,
-        threshold: Vec<f32>,
-        value: Vec<f32>,
-    ) -> Result<Self, ModelError> {
-        let inner = (1_usize << depth) - 1;
-        if trees == 0
-            || feature.len() != trees * inner
-            || threshold.len() != trees * inner
-            || value.len() != trees * (2 * inner + 1)
-        {
-            return Err(ModelError::inconsistent("forest", "is not of complete trees"));
-        }
-        if !feature.iter().all(|f| usize::try_from(*f).is_ok_and(|f| f < Feature::ALL.len())) {
-            return Err(ModelError::inconsistent("feature", "is not one that this program knows"));
-        }
-        if threshold.iter().any(|t| t.is_nan()) || !value.iter().all(|v| (0.0..=1.0).contains(v)) {
-            return Err(ModelError::inconsistent("value", "is not a probability"));
-        }
-        Ok(Self { trees, depth, feature, threshold, value })
-    }
-
-    /// Calls `visit` for every node on the way through every tree: the split's feature, and the values before and after.
-    fn walk(&self, features: &[f32], mut visit: impl FnMut(usize, f32, f32)) -> f64 {
-        let inner = (1 << self.depth) - 1;
-        let mut sum = 0.0;
-        for tree in 0..self.trees {
-            let (splits, values) = (tree * inner, tree * (2 * inner + 1));
-            let mut node = 0;
-            for _ in 0..self.depth {
-                let feature = self.feature[splits + node] as usize;
-                let right = usize::from(features[feature] > self.threshold[splits + node]);
-                let child = 2 * node + 1 + right;
-                visit(feature, self.value[values + node], self.value[values + child]);
-                node = child;
+        match self.about {
+            About::Taste => "what they buy".to_owned(),
+            About::Feature(feature, value) => {
+                let value = if value.fract() == 0.0 || value.abs() >= 100.0 {
+                    format!("{value:.0}")
+                } else {
+                    format!("{value:.2}")
+                };
+                feature.words().replace("{}", &value)
             }
-            sum += f64::from(self.value[values + node]);
         }
-        sum / self.trees as f64
+    }
+}
+
+/// A logistic regression on signed logarithms, clipped to what was seen in training and standardised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logit {
+    /// By feature: centre and scale of the logarithms, their bounds, the weight.
+    pub terms: Vec<Term>,
+    /// Log-odds at the centre.
+    pub intercept: f64,
+}
+
+/// What a feature adds to the log-odds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Term {
+    /// Mean of the logarithm.
+    pub mean: f64,
+    /// Its standard deviation.
+    pub scale: f64,
+    /// Least that was seen.
+    pub low: f64,
+    /// Most that was seen.
+    pub high: f64,
+    /// Log-odds a standard deviation.
+    pub weight: f64,
+}
+
+impl Term {
+    /// The standardised value: `(clip(sign(x) ln(1 + |x|)) - mean) / scale`.
+    pub fn standard(&self, x: f32) -> f64 {
+        (logarithm(x).clamp(self.low, self.high) - self.mean) / self.scale
+    }
+}
+
+/// `sign(x) ln(1 + |x|)`
+pub fn logarithm(x: f32) -> f64 {
+    let x = f64::from(x);
+    x.signum() * x.abs().ln_1p()
+}
+
+impl Logit {
+    fn parts<'a>(&'a self, features: &'a [f32]) -> impl Iterator<Item = f64> + 'a {
+        self.terms.iter().zip(features).map(|(term, x)| term.weight * term.standard(*x))
     }
 
-    /// The share of trees' probability for churn, 0 to 1, before calibration.
+    /// Log-odds of churn.
     pub fn score(&self, features: &[f32]) -> f64 {
-        self.walk(features, |_, _, _| {})
+        self.intercept + self.parts(features).sum::<f64>()
     }
 
-    /// The average score of the training customers.
-    pub fn average(&self) -> f64 {
-        let nodes = (2 << self.depth) - 1;
-        self.value.iter().step_by(nodes).map(|root| f64::from(*root)).sum::<f64>() / self.trees as f64
+    fn read(tensors: &Tensors<'_>, intercept: f64) -> Result<Self, ModelError> {
+        let [mean, scale, low, high, weight] =
+            ["mean", "scale", "low", "high", "weight"].map(|name| tensors.get::<f64>(name, &[WIDTH]));
+        let (mean, scale, low, high, weight) = (mean?, scale?, low?, high?, weight?);
+        let term =
+            |at: usize| Term { mean: mean[at], scale: scale[at], low: low[at], high: high[at], weight: weight[at] };
+        let terms: Vec<Term> = (0..WIDTH).map(term).collect();
+        let sound = |t: &Term| {
+            [t.mean, t.scale, t.low, t.high, t.weight].iter().all(|x| x.is_finite()) && t.scale > 0.0 && t.low <= t.high
+        };
+        match intercept.is_finite() && terms.iter().all(sound) {
+            true => Ok(Self { terms, intercept }),
+            false => Err(ModelError::inconsistent("weight", "is not finite, or its bounds are crossed")),
+        }
     }
 
-    /// What each feature contributes; they add up to the score less the average.
-    pub fn contributions(&self, features: &[f32]) -> Vec<f64> {
-        let mut parts = vec![0.0; Feature::ALL.len()];
-        self.walk(features, |feature, before, after| parts[feature] += f64::from(after) - f64::from(before));
-        parts.iter_mut().for_each(|part| *part /= self.trees as f64);
-        parts
+    /// Adds the tensors that loading reads.
+    #[must_use]
+    pub fn write(&self, to: TensorFile) -> TensorFile {
+        let column = |of: fn(&Term) -> f64| self.terms.iter().map(of).collect::<Vec<f64>>();
+        to.with("mean", &[WIDTH], &column(|t| t.mean))
+            .with("scale", &[WIDTH], &column(|t| t.scale))
+            .with("low", &[WIDTH], &column(|t| t.low))
+            .with("high", &[WIDTH], &column(|t| t.high))
+            .with("weight", &[WIDTH], &column(|t| t.weight))
     }
 }
 
-/// From a forest's score to a probability.
-pub fn calibrate([slope, intercept]: [f64; 2], score: f64) -> f64 {
-    1.0 / (1.0 + (-(slope * log_odds(score) + intercept)).exp())
+/// Forest and logit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blend {
+    /// Trees whose values are shares of churn.
+    pub forest: Forest,
+    /// The logit.
+    pub logit: Logit,
 }
 
-/// The log-odds of a score, which is kept off 0 and 1.
-pub fn log_odds(score: f64) -> f64 {
-    let score = score.clamp(1e-4, 1.0 - 1e-4);
-    (score / (1.0 - score)).ln()
+impl Blend {
+    /// The forest's share of trees for churn, 0 to 1.
+    pub fn share(&self, features: &[f32]) -> f64 {
+        self.forest.sum(features) / self.forest.trees() as f64
+    }
+
+    /// The score before calibration.
+    pub fn score(&self, features: &[f32]) -> f64 {
+        score(self.share(features), self.logit.score(features))
+    }
+
+    /// The score of a customer of whom nothing is known, and what each feature adds to it.
+    pub fn contributions(&self, features: &[f32]) -> (f64, Vec<f64>) {
+        let mut parts = vec![0.0; features.len()];
+        self.forest.contribute(features, &mut parts);
+        let trees = self.forest.trees() as f64;
+        for (part, linear) in parts.iter_mut().zip(self.logit.parts(features)) {
+            *part = 2.0 * *part / trees + linear / 2.0;
+        }
+        (score(self.forest.base() / trees, self.logit.intercept), parts)
+    }
+}
+
+/// The blend of the forest's share and the logit's log-odds.
+pub fn score(share: f64, log_odds: f64) -> f64 {
+    2.0 * (share - 0.5) + log_odds / 2.0
+}
+
+/// The probability of log-odds.
+pub fn probability(log_odds: f64) -> f64 {
+    1.0 / (1.0 + (-log_odds).exp())
 }
 
 /// The model.
 #[derive(Debug)]
 pub struct Churn {
     parameters: Parameters,
-    forest: Forest,
+    blend: Blend,
     /// By value at risk, the most first.
     customers: Vec<Customer>,
     places: HashMap<CustomerId, usize>,
@@ -335,34 +247,32 @@ impl Model for Churn {
         if parameters.features != names {
             return Err(ModelError::inconsistent("features", "are not those that this program knows"));
         }
-        let tensors = artifact.tensors("model.safetensors")?;
-        let [trees, inner] = tensors.shape("feature")?;
-        let depth = (inner + 1).trailing_zeros();
-        if !(inner + 1).is_power_of_two() || depth > 20 {
-            return Err(ModelError::inconsistent("feature", "is not of complete trees"));
+        let [slope, intercept] = parameters.calibration;
+        if ![slope, intercept, parameters.season].iter().all(|x| x.is_finite()) || slope <= 0.0 {
+            return Err(ModelError::inconsistent("calibration", "does not keep the order of scores"));
         }
-        let (feature, threshold) =
-            (tensors.get("feature", &[trees, inner])?, tensors.get("threshold", &[trees, inner])?);
-        let forest = Forest::new(trees, depth, feature, threshold, tensors.get("value", &[trees, 2 * inner + 1])?)?;
+        let tensors = artifact.tensors("model.safetensors")?;
+        let forest = Forest::read(&tensors, "", WIDTH)?;
+        let blend = Blend { forest, logit: Logit::read(&tensors, parameters.intercept)? };
 
         let table = artifact.table("customers.parquet")?;
         let (ids, countries) = (table.text("customer_id")?, table.text("country")?);
         let annual_values = table.float("annual_value")?;
-        let vectors: Vec<f32> = tensors.get("customer", &[table.rows(), names.len()])?;
+        let vectors: Vec<f32> = tensors.get("customer", &[table.rows(), WIDTH])?;
         let mut customers = Vec::with_capacity(ids.len());
         for (row, ((id, country), annual_value)) in ids.iter().zip(countries).zip(annual_values).enumerate() {
-            let features: Box<[f32]> = vectors[row * names.len()..][..names.len()].into();
+            let features: Box<[f32]> = vectors[row * WIDTH..][..WIDTH].into();
             if features.iter().any(|value| !value.is_finite()) {
                 return Err(ModelError::inconsistent("customer", format!("is not finite in row {row}")));
             }
             let id =
                 id.parse().map_err(|_| ModelError::inconsistent("customer_id", format!("is empty in row {row}")))?;
-            let probability = calibrate(parameters.calibration, forest.score(&features));
+            let probability = parameters.probability(blend.score(&features));
             customers.push(Customer { id, country, annual_value, features, probability });
         }
         customers.sort_by(|a, b| b.value_at_risk().total_cmp(&a.value_at_risk()).then_with(|| a.id.cmp(&b.id)));
         let places = customers.iter().enumerate().map(|(at, customer)| (customer.id.clone(), at)).collect();
-        Ok(Self { parameters, forest, customers, places })
+        Ok(Self { parameters, blend, customers, places })
     }
 }
 
@@ -377,9 +287,14 @@ impl Churn {
         &self.customers
     }
 
-    /// Calibrated probability of a vector of [`Feature::ALL`].
+    /// Forest and logit, before calibration.
+    pub fn blend(&self) -> &Blend {
+        &self.blend
+    }
+
+    /// Calibrated probability of a vector of [`WIDTH`].
     pub fn probability(&self, features: &[f32]) -> f64 {
-        calibrate(self.parameters.calibration, self.forest.score(features))
+        self.parameters.probability(self.blend.score(features))
     }
 
     /// How serious a probability is.
@@ -391,15 +306,38 @@ impl Churn {
         }
     }
 
-    /// What a score rests on, the strongest first; features without a part are left out.
+    /// What a score rests on, the strongest first; features without a part are left out. Together with [`Self::base`] the
+    /// contributions make the log-odds of the probability.
     pub fn reasons(&self, features: &[f32]) -> Vec<Reason> {
-        let parts = self.forest.contributions(features).into_iter().zip(features).zip(Feature::ALL);
-        let mut reasons: Vec<_> = parts
-            .filter(|((contribution, _), _)| *contribution != 0.0)
-            .map(|((contribution, value), feature)| Reason { feature: *feature, value: *value, contribution })
-            .collect();
+        let (_, parts) = self.blend.contributions(features);
+        let [slope, _] = self.parameters.calibration;
+        let (known, tastes) = parts.split_at(Feature::ALL.len().min(parts.len()));
+        let known = known.iter().zip(features).zip(Feature::ALL).map(|((part, value), feature)| Reason {
+            about: About::Feature(*feature, *value),
+            contribution: slope * part,
+        });
+        let taste = Reason { about: About::Taste, contribution: slope * tastes.iter().sum::<f64>() };
+        let mut reasons: Vec<_> = known.chain([taste]).filter(|reason| reason.contribution != 0.0).collect();
         reasons.sort_by(|a, b| b.contribution.abs().total_cmp(&a.contribution.abs()));
         reasons
+    }
+
+    /// Log-odds of a customer of whom nothing is known.
+    pub fn base(&self) -> f64 {
+        let (base, _) = self.blend.contributions(&[0.0; WIDTH]);
+        self.parameters.log_odds(base)
+    }
+}
+
+impl Parameters {
+    fn log_odds(&self, score: f64) -> f64 {
+        let [slope, intercept] = self.calibration;
+        slope * score + intercept + self.season
+    }
+
+    /// The calibrated probability of a score.
+    pub fn probability(&self, score: f64) -> f64 {
+        probability(self.log_odds(score))
     }
 }
 
@@ -409,71 +347,27 @@ mod tests {
 
     use super::*;
 
-    fn line(day: i64, invoice: u64, product: u64, quantity: f64, amount: f64) -> Line {
-        Line { time: day * 86_400, invoice, product, quantity, amount }
-    }
-
-    fn feature(vector: &[f32], feature: Feature) -> f32 {
-        vector[Feature::ALL.iter().position(|f| *f == feature).unwrap()]
-    }
-
-    #[test]
-    fn features_are_what_they_say() {
-        let history =
-            [line(0, 1, 7, 2.0, 10.0), line(30, 2, 7, 1.0, 5.0), line(30, 2, 8, 1.0, 15.0), line(40, 3, 7, -1.0, -5.0)];
-        let vector = features(&history, 100 * 86_400).unwrap();
-        for (of, value) in [
-            (Feature::RecencyDays, 70.0),
-            (Feature::Orders, 2.0),
-            (Feature::TenureDays, 100.0),
-            (Feature::AverageGapDays, 30.0),
-            (Feature::Spend, 30.0),
-            (Feature::Spend90, 20.0),
-            (Feature::Products, 2.0),
-            (Feature::Returns, 1.0),
-            (Feature::NewProducts, 0.5),
-        ] {
-            assert_eq!(feature(&vector, of), value, "{of:?}");
-        }
-        assert_eq!(features(&history, 0), None);
-    }
-
-    /// A tree of depth 1 and one of the same depth that does not split.
-    fn forest() -> Forest {
-        Forest::new(2, 1, vec![0, 1], vec![50.0, f32::MAX], vec![0.4, 0.2, 0.9, 0.5, 0.5, 0.5]).unwrap()
+    fn blend() -> Blend {
+        let forest = Forest::new(WIDTH, 1, &[0, 1], vec![50.0, f32::MAX], vec![0.4, 0.2, 0.9, 0.5, 0.5, 0.5]).unwrap();
+        let term = |at: usize| Term { mean: 1.0, scale: 2.0, low: 0.0, high: 5.0, weight: 0.1 * (at as f64).sin() };
+        Blend { forest, logit: Logit { terms: (0..WIDTH).map(term).collect(), intercept: -0.3 } }
     }
 
     proptest! {
         #[test]
-        fn the_future_moves_no_feature(
-            lines in prop::collection::vec((0..200_i64, 0..9_u64, 0..9_u64, -5..9_i32), 1..40),
-            as_of in 1..200_i64,
-        ) {
-            let history: Vec<Line> = lines.iter().map(|(d, i, p, q)| line(*d, *i, *p, f64::from(*q), f64::from(*q) * 2.0)).collect();
-            let past: Vec<Line> = history.iter().copied().filter(|l| l.time < as_of * 86_400).collect();
-            let with_future = features(&history, as_of * 86_400);
-            prop_assert_eq!(&with_future, &features(&past, as_of * 86_400));
-            prop_assert!(with_future.is_none_or(|vector| vector.iter().all(|value| value.is_finite())));
-        }
-
-        #[test]
-        fn contributions_add_up_to_the_score(x in prop::collection::vec(-1e6_f32..1e6, Feature::ALL.len())) {
-            let forest = forest();
-            let sum: f64 = forest.contributions(&x).iter().sum();
-            prop_assert!((forest.average() + sum - forest.score(&x)).abs() < 1e-6);
-            prop_assert!((0.0..=1.0).contains(&calibrate([1.1, -0.2], forest.score(&x))));
+        fn contributions_add_up_to_the_score(x in prop::collection::vec(-1e6_f32..1e6, WIDTH)) {
+            let blend = blend();
+            let (base, parts) = blend.contributions(&x);
+            prop_assert!((base + parts.iter().sum::<f64>() - blend.score(&x)).abs() < 1e-6);
+            prop_assert!((0.0..=1.0).contains(&probability(blend.score(&x))));
         }
     }
 
     #[test]
-    fn a_forest_that_does_not_hold_together_is_refused() {
-        for (feature, value) in [
-            (vec![99, 0], vec![0.5; 6]),
-            (vec![0, -1], vec![0.5; 6]),
-            (vec![0, 0], vec![1.5; 6]),
-            (vec![0], vec![0.5; 6]),
-        ] {
-            assert!(Forest::new(2, 1, feature, vec![0.0; 2], value).is_err());
-        }
+    fn a_logit_does_not_reach_beyond_what_it_has_seen() {
+        let logit = blend().logit;
+        let (mut far, mut further) = (vec![0.0; WIDTH], vec![0.0; WIDTH]);
+        (far[3], further[3]) = (1e6, 1e12);
+        assert_eq!(logit.score(&far), logit.score(&further));
     }
 }

@@ -6,8 +6,10 @@
 pub mod anomaly;
 pub mod artifact;
 pub mod churn;
+pub mod customer;
 mod error;
 pub mod forecast;
+mod forest;
 mod ids;
 mod manifest;
 pub mod recommendation;
@@ -17,6 +19,7 @@ mod tensors;
 
 pub use artifact::{Artifact, ArtifactBuilder};
 pub use error::ModelError;
+pub use forest::Forest;
 pub use ids::{CustomerId, EmptyId, StockCode};
 pub use manifest::{FORMAT, File, Gate, Manifest, Metric, ModelKind, UnknownModel};
 pub use table::{Column, Table};

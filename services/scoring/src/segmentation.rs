@@ -1,18 +1,23 @@
-//! Segmentation: which kind of customer somebody is. Nearest of k centroids (Lloyd 1982) in a standardised space of
-//! recency, frequency and monetary value; beside it the classic RFM grid and the customer's place in their life with the
-//! shop.
+//! Segmentation: which kind of customer somebody is; beside it the classic RFM grid and the customer's place in their life
+//! with the shop.
+//!
+//! Two ways, by recipe. `Tiers`: six tiers of what a customer is expected to spend in the next 90 days, from a typical
+//! and an average forecast made in training ([`tier`]); values given without a customer are placed by forests that
+//! learnt the two forecasts from recency, frequency and monetary value alone. `Centroids`: the nearest of k centroids
+//! (Lloyd 1982) in a standardised space of the three.
 //!
 //! In: recency (days, 0 or more), frequency (orders, 1 or more), monetary (shop currency).
 //! Out: a segment, whole: every finite value has one.
 //!
-//! `model.safetensors`: `centroid` `[k, d]` f64, `mean` and `scale` `[d]` f64. `customers.parquet`: `customer_id`,
-//! `recency_days`, `frequency`, `monetary`, `tenure_days`.
+//! `model.safetensors`: `centroid` `[k, d]` f64, `mean` and `scale` `[d]` f64; or the [`Forest`]s `typical.*`, `average.*`
+//! on `[recency, frequency, monetary]`. `customers.parquet`: `customer_id`, `recency_days`, `frequency`, `monetary`,
+//! `tenure_days`, `segment_id`, and `expected_spend`, `typical`, `average`, null in recipes that forecast nothing.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, CustomerId, Model, ModelError, ModelKind};
+use crate::{Artifact, CustomerId, Forest, Model, ModelError, ModelKind};
 
 /// What a decision rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -69,17 +74,50 @@ pub struct Segment {
     pub average: Rfm,
 }
 
+/// How customers are placed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// At the nearest centroid of a space.
+    Centroids(Space),
+    /// By what they are expected to spend.
+    Tiers(Cuts),
+}
+
+/// Where tiers begin.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Cuts {
+    /// The typical forecast from which on a customer is in the fifth, fourth, third, second tier.
+    pub typical: [f64; 4],
+    /// The average forecast from which on a customer is in the first.
+    pub average: f64,
+}
+
+/// Number of tiers.
+pub const TIERS: usize = 6;
+
+/// The tier of two forecasts of the next 90 days, 0 the highest. The lower five go by the typical spend (mean of the
+/// logarithm: who will buy at all); the first by the average spend (logarithm of the mean: who will buy a great deal).
+pub fn tier(typical: f64, average: f64, cuts: &Cuts) -> usize {
+    if average >= cuts.average {
+        return 0;
+    }
+    TIERS - 1 - cuts.typical.iter().filter(|cut| typical >= **cut).count()
+}
+
 /// What the manifest holds for scoring.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parameters {
-    /// In which space customers are compared.
-    pub space: Space,
+    /// How customers are placed.
+    pub placement: Placement,
     /// By id.
     pub segments: Vec<Segment>,
     /// Mean silhouette of the training customers.
     pub silhouette: f64,
     /// Upper bounds of the lower four fifths of recency, frequency and monetary value.
     pub fifths: [[f64; 4]; 3],
+    /// The median customer's days between orders.
+    pub usual_gap_days: f64,
 }
 
 /// Where somebody is in their life with the shop.
@@ -97,9 +135,9 @@ pub enum Lifecycle {
 
 impl Lifecycle {
     /// From days since the last and the first order, and their number. The usual interval is the customer's own average
-    /// gap, between two weeks and 90 days; 90 days for who has ordered once.
-    pub fn of(recency_days: f64, tenure_days: f64, orders: f64) -> Self {
-        let gap = if orders > 1.0 { (tenure_days - recency_days) / (orders - 1.0) } else { 90.0 };
+    /// gap, between two weeks and 90 days; the shop's usual gap for who has ordered once.
+    pub fn of(recency_days: f64, tenure_days: f64, orders: f64, usual_gap_days: f64) -> Self {
+        let gap = if orders > 1.0 { (tenure_days - recency_days) / (orders - 1.0) } else { usual_gap_days };
         let gap = gap.clamp(14.0, 90.0);
         if tenure_days <= 30.0 {
             Self::New
@@ -109,6 +147,16 @@ impl Lifecycle {
             Self::Cooling
         } else {
             Self::Lapsed
+        }
+    }
+
+    /// The name in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Active => "active",
+            Self::Cooling => "cooling",
+            Self::Lapsed => "lapsed",
         }
     }
 }
@@ -138,6 +186,26 @@ pub struct Customer {
     pub rfm: Rfm,
     /// Days since the first order.
     pub tenure_days: f64,
+    /// Place of their segment among [`Parameters::segments`].
+    pub segment: usize,
+    /// What was forecast, in recipes that forecast.
+    pub forecast: Option<Spend>,
+}
+
+impl Customer {
+    /// What they are expected to spend in the next 90 days, shop currency.
+    pub fn expected_spend(&self) -> Option<f64> {
+        self.forecast.map(|spend| spend.average.exp_m1())
+    }
+}
+
+/// A forecast of what somebody spends in the next 90 days, as logarithms of 1 and the shop's currency.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spend {
+    /// Mean of the logarithm.
+    pub typical: f64,
+    /// Logarithm of the mean.
+    pub average: f64,
 }
 
 /// The answer.
@@ -155,11 +223,83 @@ pub struct Classified<'a> {
 #[derive(Debug)]
 pub struct Segmentation {
     parameters: Parameters,
-    centroids: Vec<Vec<f64>>,
-    mean: Vec<f64>,
-    scale: Vec<f64>,
+    placer: Placer,
     average: Rfm,
     customers: HashMap<CustomerId, Customer>,
+}
+
+/// What places values that belong to no known customer.
+#[derive(Debug)]
+enum Placer {
+    Centroids { space: Space, centroids: Vec<Vec<f64>>, mean: Vec<f64>, scale: Vec<f64> },
+    Tiers { cuts: Cuts, typical: Forest, average: Forest },
+}
+
+impl Placer {
+    fn load(artifact: &Artifact, parameters: &Parameters) -> Result<Self, ModelError> {
+        let tensors = artifact.tensors("model.safetensors")?;
+        let segments = |k: usize| match parameters.segments.len() {
+            found if found == k && k > 0 => Ok(()),
+            found => Err(ModelError::inconsistent("segments", format!("are {found} instead of {k}"))),
+        };
+        match parameters.placement {
+            Placement::Tiers(cuts) => {
+                segments(TIERS)?;
+                if !cuts.typical.is_sorted() || !cuts.typical.iter().chain([&cuts.average]).all(|cut| cut.is_finite()) {
+                    return Err(ModelError::inconsistent("cuts", "are not finite and in order"));
+                }
+                let forest = |prefix| Forest::read(&tensors, prefix, RFM);
+                Ok(Self::Tiers { cuts, typical: forest("typical.")?, average: forest("average.")? })
+            }
+            Placement::Centroids(space) => {
+                let [k, d] = tensors.shape("centroid")?;
+                segments(k)?;
+                let centroids: Vec<f64> = tensors.get("centroid", &[k, d])?;
+                let (mean, scale) = (tensors.get::<f64>("mean", &[d])?, tensors.get::<f64>("scale", &[d])?);
+                let origin = Rfm { recency_days: 0.0, frequency: 0.0, monetary: 0.0 };
+                if space.coordinates(origin).len() != d {
+                    return Err(ModelError::inconsistent("centroid", format!("has {d} coordinates")));
+                }
+                let sound = centroids.iter().chain(&mean).all(|x| x.is_finite());
+                if !sound || !scale.iter().all(|x| x.is_finite() && *x > 0.0) {
+                    return Err(ModelError::inconsistent("centroid", "is not finite"));
+                }
+                Ok(Self::Centroids {
+                    space,
+                    centroids: centroids.chunks(d).map(<[f64]>::to_vec).collect(),
+                    mean,
+                    scale,
+                })
+            }
+        }
+    }
+
+    fn place(&self, rfm: Rfm) -> usize {
+        match self {
+            Self::Tiers { cuts, typical, average } => {
+                let x = rfm.vector();
+                let of = |forest: &Forest| forest.sum(&x) / forest.trees() as f64;
+                tier(of(typical), of(average), cuts)
+            }
+            Self::Centroids { space, centroids, mean, scale } => {
+                // Further out than any customer, and yet near enough that squares stay finite and the nearest the nearest.
+                let far = |x: f64| x.clamp(-1e6, 1e6);
+                let point = space.coordinates(rfm);
+                let standard = point.iter().zip(mean).zip(scale).map(|((x, mean), scale)| far((x - mean) / scale));
+                nearest(centroids, &standard.collect::<Vec<f64>>())
+            }
+        }
+    }
+}
+
+/// Length of [`Rfm::vector`].
+pub const RFM: usize = 3;
+
+impl Rfm {
+    /// What the forests of [`Placement::Tiers`] read.
+    pub fn vector(self) -> [f32; RFM] {
+        [self.recency_days as f32, self.frequency as f32, self.monetary as f32]
+    }
 }
 
 impl Model for Segmentation {
@@ -168,37 +308,28 @@ impl Model for Segmentation {
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
         artifact.expect(Self::KIND)?;
         let parameters: Parameters = artifact.parameters()?;
-        let tensors = artifact.tensors("model.safetensors")?;
-        let [k, d] = tensors.shape("centroid")?;
-        let centroids: Vec<f64> = tensors.get("centroid", &[k, d])?;
-        let (mean, scale) = (tensors.get::<f64>("mean", &[d])?, tensors.get::<f64>("scale", &[d])?);
-        if k == 0 || parameters.segments.len() != k {
-            return Err(ModelError::inconsistent(
-                "segments",
-                format!("are {}, centroids {k}", parameters.segments.len()),
-            ));
-        }
-        let origin = Rfm { recency_days: 0.0, frequency: 0.0, monetary: 0.0 };
-        if parameters.space.coordinates(origin).len() != d {
-            return Err(ModelError::inconsistent("centroid", format!("has {d} coordinates")));
-        }
-        if !centroids.iter().chain(&mean).all(|x| x.is_finite()) || !scale.iter().all(|x| x.is_finite() && *x > 0.0) {
-            return Err(ModelError::inconsistent("centroid", "is not finite"));
-        }
+        let placer = Placer::load(artifact, &parameters)?;
         let table = artifact.table("customers.parquet")?;
-        let ids = table.text("customer_id")?;
+        let (ids, segment) = (table.text("customer_id")?, table.int("segment_id")?);
         let (r, f, m) = (table.float("recency_days")?, table.float("frequency")?, table.float("monetary")?);
         let tenure = table.float("tenure_days")?;
+        let (typical, average) = (table.optional_float("typical")?, table.optional_float("average")?);
         let customers = ids.iter().enumerate().map(|(at, id)| {
-            let rfm = Rfm { recency_days: r[at], frequency: f[at], monetary: m[at] };
             let id =
                 id.parse().map_err(|_| ModelError::inconsistent("customer_id", format!("is empty in row {at}")))?;
-            Ok((id, Customer { rfm, tenure_days: tenure[at] }))
+            let segment = usize::try_from(segment[at] - 1).ok().filter(|segment| *segment < parameters.segments.len());
+            let customer = Customer {
+                rfm: Rfm { recency_days: r[at], frequency: f[at], monetary: m[at] },
+                tenure_days: tenure[at],
+                segment: segment
+                    .ok_or_else(|| ModelError::inconsistent("segment_id", format!("is no segment in row {at}")))?,
+                forecast: typical[at].zip(average[at]).map(|(typical, average)| Spend { typical, average }),
+            };
+            Ok((id, customer))
         });
         let customers: HashMap<CustomerId, Customer> = customers.collect::<Result<_, ModelError>>()?;
-        let average = average(&parameters.segments);
-        let centroids = centroids.chunks(d).map(<[f64]>::to_vec).collect();
-        Ok(Self { parameters, centroids, mean, scale, average, customers })
+        let average = mean(&parameters.segments);
+        Ok(Self { parameters, placer, average, customers })
     }
 }
 
@@ -220,15 +351,24 @@ impl Segmentation {
 
     /// The segment of given values.
     pub fn classify(&self, rfm: Rfm) -> Classified<'_> {
-        let point: Vec<f64> = self.parameters.space.coordinates(rfm);
-        // Further out than any customer, and yet near enough that squares stay finite and the nearest stays the nearest.
-        let far = |x: f64| x.clamp(-1e6, 1e6);
-        let standard = point.iter().zip(&self.mean).zip(&self.scale).map(|((x, mean), scale)| far((x - mean) / scale));
-        let standard: Vec<f64> = standard.collect();
-        let segment = &self.parameters.segments[nearest(&self.centroids, &standard)];
+        self.classified(self.placer.place(rfm), rfm)
+    }
+
+    /// The segment of a customer whom the model knows.
+    pub fn place(&self, customer: &Customer) -> Classified<'_> {
+        self.classified(customer.segment, customer.rfm)
+    }
+
+    /// Where a customer is in their life with the shop.
+    pub fn lifecycle(&self, customer: &Customer) -> Lifecycle {
+        let Rfm { recency_days, frequency, .. } = customer.rfm;
+        Lifecycle::of(recency_days, customer.tenure_days, frequency, self.parameters.usual_gap_days)
+    }
+
+    fn classified(&self, segment: usize, rfm: Rfm) -> Classified<'_> {
         let [r, f, m] = self.parameters.fifths;
         let cell = rfm_cell(6 - fifth(r, rfm.recency_days), fifth(f, rfm.frequency), fifth(m, rfm.monetary));
-        Classified { segment, rfm_cell: cell, reasons: self.reasons(rfm) }
+        Classified { segment: &self.parameters.segments[segment], rfm_cell: cell, reasons: self.reasons(rfm) }
     }
 
     fn reasons(&self, rfm: Rfm) -> Vec<String> {
@@ -261,7 +401,7 @@ fn fifth(bounds: [f64; 4], value: f64) -> u8 {
     bounds.iter().fold(1, |score, bound| score + u8::from(value > *bound))
 }
 
-fn average(segments: &[Segment]) -> Rfm {
+fn mean(segments: &[Segment]) -> Rfm {
     let of = |measure: fn(&Rfm) -> f64| segments.iter().map(|s| measure(&s.average) * s.customer_share).sum();
     Rfm { recency_days: of(|r| r.recency_days), frequency: of(|r| r.frequency), monetary: of(|r| r.monetary) }
 }
@@ -269,6 +409,8 @@ fn average(segments: &[Segment]) -> Rfm {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -293,9 +435,9 @@ mod tests {
             (30.0, 300.0, 10.0, Lifecycle::Active),
             (100.0, 400.0, 11.0, Lifecycle::Cooling),
             (300.0, 600.0, 11.0, Lifecycle::Lapsed),
-            (150.0, 150.0, 1.0, Lifecycle::Active),
+            (150.0, 150.0, 1.0, Lifecycle::Cooling),
         ] {
-            assert_eq!(Lifecycle::of(recency, tenure, orders), lifecycle, "{recency} {tenure} {orders}");
+            assert_eq!(Lifecycle::of(recency, tenure, orders, 45.0), lifecycle, "{recency} {tenure} {orders}");
         }
     }
 
@@ -304,6 +446,31 @@ mod tests {
         let centroids = [vec![0.0], vec![2.0], vec![2.0]];
         for (x, at) in [(0.9, 0), (1.1, 1), (1.0, 0), (9.0, 1)] {
             assert_eq!(nearest(&centroids, &[x]), at, "{x}");
+        }
+    }
+
+    fn clustered() -> Placer {
+        let centroids = vec![vec![-1.0, 1.0, 1.0], vec![0.0, 0.0, 0.0], vec![1.5, -1.0, -1.0]];
+        Placer::Centroids { space: Space::LogRfm, centroids, mean: vec![3.0, 1.5, 6.0], scale: vec![1.2, 0.5, 1.3] }
+    }
+
+    proptest! {
+        #[test]
+        fn the_segment_is_that_of_the_nearest_centroid(r in 0.0..1e4_f64, f in 1.0..1e3_f64, m in -1e4..1e6_f64) {
+            let rfm = Rfm { recency_days: r, frequency: f, monetary: m };
+            let Placer::Centroids { centroids, mean, scale, .. } = clustered() else { unreachable!() };
+            let x = [r.ln_1p(), f.ln_1p(), m.max(0.0).ln_1p()];
+            let far = |c: &Vec<f64>| (0..3).map(|i| (c[i] - (x[i] - mean[i]) / scale[i]).powi(2)).sum::<f64>();
+            let placed = far(&centroids[clustered().place(rfm)]);
+            prop_assert!(centroids.iter().all(|centroid| far(centroid) >= placed - 1e-9));
+        }
+
+        #[test]
+        fn every_pair_of_forecasts_has_one_tier_and_more_is_never_lower(a in 0.0..9.0_f64, b in 0.0..9.0_f64, h in 0.0..9.0_f64) {
+            let cuts = Cuts { typical: [1.0, 3.0, 5.0, 6.0], average: 7.0 };
+            prop_assert!(tier(a.max(b), h, &cuts) <= tier(a.min(b), h, &cuts));
+            prop_assert_eq!(tier(a, h, &cuts) == 0, h >= 7.0);
+            prop_assert!(tier(a, h, &cuts) < TIERS);
         }
     }
 }

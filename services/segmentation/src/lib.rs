@@ -54,31 +54,38 @@ impl SegmentationService for Api {
 fn find(model: &Segmentation, id: &str) -> Result<CustomerSegment, Refusal> {
     let id = scoring::CustomerId::canonical(required("customer_id", id)?);
     let customer = model.customer(id).ok_or_else(|| Refusal::not_found("customer", id))?;
-    let model::Rfm { recency_days, frequency, .. } = customer.rfm;
-    let lifecycle = match model::Lifecycle::of(recency_days, customer.tenure_days, frequency) {
+    let lifecycle = match model.lifecycle(customer) {
         model::Lifecycle::New => Lifecycle::New,
         model::Lifecycle::Active => Lifecycle::Active,
         model::Lifecycle::Cooling => Lifecycle::Cooling,
         model::Lifecycle::Lapsed => Lifecycle::Lapsed,
     };
-    Ok(CustomerSegment { customer_id: id.to_owned(), lifecycle: lifecycle.into(), ..place(model, customer.rfm) })
+    Ok(CustomerSegment {
+        customer_id: id.to_owned(),
+        lifecycle: lifecycle.into(),
+        expected_spend: customer.expected_spend(),
+        ..message(model.place(customer), customer.rfm)
+    })
 }
 
-fn place(model: &Segmentation, rfm: model::Rfm) -> CustomerSegment {
-    let model::Classified { segment, rfm_cell, reasons } = model.classify(rfm);
+fn message(
+    model::Classified { segment, rfm_cell, reasons }: model::Classified<'_>,
+    rfm: model::Rfm,
+) -> CustomerSegment {
     CustomerSegment {
         customer_id: String::new(),
         segment_id: segment.id.cast_signed(),
         segment_name: segment.name.clone(),
         strategy: segment.strategy.clone(),
-        rfm: Some(message(rfm)),
+        rfm: Some(measures(rfm)),
         rfm_cell: rfm_cell.to_owned(),
         lifecycle: Lifecycle::Unspecified.into(),
         reasons,
+        expected_spend: None,
     }
 }
 
-fn message(model::Rfm { recency_days, frequency, monetary }: model::Rfm) -> Rfm {
+fn measures(model::Rfm { recency_days, frequency, monetary }: model::Rfm) -> Rfm {
     Rfm { recency_days, frequency, monetary }
 }
 
@@ -108,7 +115,7 @@ fn classify(loaded: &Loaded<Segmentation>, rfm: Option<Rfm>) -> Result<ClassifyC
     if rfm.frequency < 1.0 {
         return Err(Refusal::field("rfm.frequency", "is below 1; who has never ordered is in no segment"));
     }
-    let customer_segment = Some(place(&loaded.model, rfm));
+    let customer_segment = Some(message(loaded.model.classify(rfm), rfm));
     Ok(ClassifyCustomerResponse { customer_segment, model: Some(loaded.info.clone()) })
 }
 
@@ -121,7 +128,7 @@ fn list(loaded: &Loaded<Segmentation>) -> ListSegmentsResponse {
         customers: segment.customers.cast_signed(),
         customer_share: segment.customer_share,
         monetary_share: segment.monetary_share,
-        average: Some(message(segment.average)),
+        average: Some(measures(segment.average)),
     });
     ListSegmentsResponse {
         segments: segments.collect(),

@@ -16,12 +16,17 @@ mod error;
 mod folder;
 mod ingest;
 mod profile;
+mod random;
 mod synth;
 
 pub use curate::{CurateOptions, CurateReport, TABLES, curate};
 pub use error::LakeError;
 pub use folder::{Lake, rows};
-pub use ingest::{ColumnMapping, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, ingest};
+pub use ingest::{
+    ColumnMapping, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions, ingest,
+    read_transactions,
+};
+pub use random::Random;
 pub use synth::{SynthOptions, SynthReport, synth};
 
 /// Told how far the work is.

@@ -10,7 +10,7 @@ use std::{
 use chrono::{Datelike, Days, NaiveDate, Weekday};
 use serde::Serialize;
 
-use crate::{LakeError, Progress};
+use crate::{LakeError, Progress, Random};
 
 /// What kind of shop.
 #[derive(Debug, Clone)]
@@ -108,7 +108,7 @@ pub fn synth(options: &SynthOptions, out: &Path, progress: &dyn Progress) -> Res
     if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(LakeError::disk("make", folder))?;
     }
-    let mut random = Random(options.seed);
+    let mut random = Random::new(options.seed);
     let products = products(options.products.max(2), &mut random);
     let mut shop = Shop::new(options, &mut random);
     let mut file = BufWriter::new(std::fs::File::create(out).map_err(failed)?);
@@ -278,52 +278,5 @@ impl Shop {
             orders.push(Order { customer: id, country: customer.country, taste: customer.taste, lines, pieces });
         }
         orders
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): small, good enough for a made-up shop, and the same everywhere for ever.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// 0 to 1, without 1.
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn chance(&mut self, of: f64) -> bool {
-        self.unit() < of
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.unit() * n as f64) as usize
-    }
-
-    fn exponential(&mut self, mean: f64) -> f64 {
-        -mean * (1.0 - self.unit()).ln()
-    }
-
-    fn pick(&mut self, weights: &[f64]) -> usize {
-        let mut left = self.unit() * weights.iter().sum::<f64>();
-        weights
-            .iter()
-            .position(|weight| {
-                left -= weight;
-                left < 0.0
-            })
-            .unwrap_or(weights.len() - 1)
-    }
-
-    /// Few are taken often, most seldom: the n-th about 1/n as often as the first.
-    fn zipf(&mut self, n: usize) -> usize {
-        let rank = ((n as f64 + 1.0).powf(self.unit()) - 1.0) as usize;
-        rank.min(n - 1)
     }
 }

@@ -1,38 +1,55 @@
-//! Anomaly: what is usual, as medians and MADs of logarithms by product and by customer, found by sorting on the device;
-//! scales and severities from how ordinary lines of a rehearsal window score.
+//! Anomaly: boosted trees that tell errors in quantity and price from real lines. Nobody has marked the errors of a shop:
+//! the learner plants them itself among the lines of the last 60 days (self-supervised; levels are those of before), a
+//! factor of 3 to 300 in quantity or price.
+//!
+//! Severities are set by a rehearsal: the same learning as of 60 days earlier, and how its scores of the real lines since
+//! are distributed.
 
-use std::{borrow::Borrow, collections::HashMap};
+use std::collections::BTreeMap;
 
+use lake::Random;
 use polars::prelude::{Column, DataFrame, DataType, IntoColumn, NamedFrom, Series, TimeUnit};
 use scoring::{
-    Artifact, Gate, Metric, Model, ModelKind,
+    Artifact, Gate, Metric, Model, ModelKind, TensorFile,
     anomaly::{
-        Anomaly as Scorer, Baseline, Baselines, LEAST_LINES, Level, Measure, Parameters, SHRINK, Severity, Transaction,
+        Anomaly as Trained, Context, History, Levels, Observation, Parameters, Score, Scorer, Severity, Sold,
+        Transaction, WIDTH,
     },
 };
-use tch::{Device, Kind as Dtype, Tensor};
+use tch::Tensor;
 
 use super::{
-    Evaluation, LearnError, Learner, Training, known_recipe,
+    Evaluation, LearnError, Learner, Training,
+    forest::{Binned, Boosting, Growth, boost},
+    known_recipe,
     lines::{DAY, Kind, Line, Lines, seconds},
     parquet,
 };
 
-/// Days before the as-of time that severities are set by, and that evaluation plants errors in.
-const REHEARSAL_DAYS: i64 = 60;
+/// Days of lines that errors are planted in; also those that severities are set by, and that evaluation plants errors in.
+const WINDOW_DAYS: i64 = 60;
 /// Days before the as-of time whose unusual lines are listed.
 const LISTED_DAYS: i64 = 90;
 const LEAST: u64 = 1_000;
-/// From the MAD to the standard deviation of a normal distribution.
-const MAD: f64 = 1.4826;
-/// Least spread of a logarithm: prices that never move are still not exact to the penny.
-const LEAST_SPREAD: f64 = 0.05;
-/// |z| that one line in a thousand exceeds in a normal distribution.
-const ONE_IN_A_THOUSAND: f64 = 3.29;
-/// Shares of ordinary lines below low, medium and high.
+/// Levels are brought up to date this often.
+const REFRESH_DAYS: i64 = 7;
+/// Rounds of planting, and the share of lines that carry an error in each.
+const ROUNDS: usize = 4;
+const PLANTED: f64 = 0.03;
+/// Factors of planted errors.
+const FACTORS: (f64, f64) = (3.0, 300.0);
+/// Share of the lines that are shown a second time as if nothing else of their invoice were known.
+const ALONE: f64 = 0.1;
+/// Lines that the trees learn from, at most.
+const MOST_LINES: usize = 150_000;
+/// Bins of a feature: many, for what is odd lies in the tail of everything.
+const BINS: i64 = 256;
+const BOOSTING: Boosting =
+    Boosting { rounds: 180, rate: 0.1, growth: Growth { depth: 6, least: 0.02, ridge: 5.0, tried: 10 } };
+/// Shares of real lines below low, medium and high.
 const SEVERITIES: [f64; 3] = [0.99, 0.997, 0.999];
 /// One line in this many is given an error by the evaluation.
-const PLANTED_EVERY: usize = 100;
+const PLANTED_EVERY: f64 = 100.0;
 
 /// The learner.
 #[derive(Debug, Clone, Copy)]
@@ -40,83 +57,101 @@ pub struct Anomaly;
 
 impl Learner for Anomaly {
     const KIND: ModelKind = ModelKind::Anomaly;
-    const RECIPES: &'static [&'static str] = &["robust-z"];
+    const RECIPES: &'static [&'static str] = &["self-supervised"];
 
     fn train(training: &Training<'_>) -> Result<Artifact, LearnError> {
         let recipe = known_recipe::<Self>(training.recipe)?;
         let lines = Lines::of(training)?;
         let as_of = seconds(training.as_of);
-        let sales: Vec<&Line> = lines.lines.iter().filter(|line| line.kind == Kind::Sale).collect();
-        if (sales.len() as u64) < LEAST {
-            let found = sales.len() as u64;
+        let sales: Vec<&Line> = sales(&lines).collect();
+        let first = sales.iter().map(|line| line.time).min().unwrap_or(as_of);
+        let old = sales.iter().filter(|line| line.time < as_of - WINDOW_DAYS * DAY).count() as u64;
+        if old < LEAST {
             return Err(LearnError::TooLittle {
                 model: Self::KIND,
-                what: "sales",
+                what: "sales 60 days",
                 needed: LEAST,
-                found,
+                found: old,
                 as_of: training.as_of,
             });
         }
-        training.progress.begin("train anomaly: levels", Some(2));
-        // Severities come from lines that the levels have not seen; the levels that serve come from all lines.
-        let rehearsal = as_of - REHEARSAL_DAYS * DAY;
-        let (before, after): (Vec<&Line>, Vec<&Line>) = sales.iter().partition(|line| line.time < rehearsal);
-        let parameters = if (before.len() as u64) < LEAST || after.is_empty() {
-            calibrate(&lines, fit(&lines, &sales, training.device)?, &sales)
-        } else {
-            calibrate(&lines, fit(&lines, &before, training.device)?, &after)
+        training.progress.begin("train anomaly: trees", Some(2 * u64::from(BOOSTING.rounds)));
+        let mut scorer = learn(&lines, &sales, as_of, training)?;
+        // As long a past as the rehearsal needs, or severities by the lines that the trees have learnt from.
+        let rehearsed = as_of - WINDOW_DAYS * DAY;
+        let rehearsal = match rehearsed - first >= 2 * WINDOW_DAYS * DAY {
+            true => Some(learn(&lines, &sales, rehearsed, training)?),
+            false => None,
         };
-        training.progress.advance(1);
-        let mut baselines = fit(&lines, &sales, training.device)?;
-        baselines.parameters = Parameters { shop: baselines.parameters.shop, ..parameters };
-        training.progress.advance(1);
+        let since: Vec<Sold<'_>> =
+            sales.iter().filter(|line| line.time >= rehearsed).map(|line| sold(&lines, line)).collect();
+        let judge = rehearsal.as_ref().unwrap_or(&scorer);
+        let from = chrono::DateTime::from_timestamp(rehearsed, 0).unwrap_or_default().naive_utc();
+        let mut scores: Vec<f64> =
+            judge.score_all(&since, from).into_iter().flatten().map(|score| score.score).collect();
+        scorer.parameters.severity = SEVERITIES.map(|share| quantile(&mut scores, share));
         training.progress.end();
 
-        let listed = sales.iter().copied().filter(|line| line.time >= as_of - LISTED_DAYS * DAY);
-        let listed: Vec<&Line> =
-            listed.filter(|line| baselines.score(&transaction(&lines, line)).severity != Severity::None).collect();
-        let mut products = level_table("stock_code", &baselines.products)?;
-        let mut customers = level_table("customer_id", &baselines.customers)?;
+        let recent: Vec<&Line> = sales.iter().copied().filter(|line| line.time >= as_of - LISTED_DAYS * DAY).collect();
+        let scored =
+            scorer.score_all(&recent.iter().map(|line| sold(&lines, line)).collect::<Vec<_>>(), training.as_of);
+        let listed: Vec<(&Line, Score)> = recent
+            .into_iter()
+            .zip(scored)
+            .filter_map(|(line, score)| Some((line, score.filter(|score| score.severity != Severity::None)?)))
+            .collect();
+        let (products, customers, kept) = scorer.history.parts();
+        let int = |name: &str, values: Vec<i64>| Column::new(name.into(), values);
+        let number = |of: Option<u32>| of.map_or(-1, i64::from);
+        let mut product_table = DataFrame::new_infer_height(vec![Column::new("stock_code".into(), products)])?;
+        let mut customer_table = DataFrame::new_infer_height(vec![Column::new("customer_id".into(), customers)])?;
+        let mut line_table = DataFrame::new_infer_height(vec![
+            int("product", kept.iter().map(|line| number(line.product)).collect()),
+            int("customer", kept.iter().map(|line| number(line.customer)).collect()),
+            Column::new("log_quantity".into(), kept.iter().map(|line| line.quantity).collect::<Vec<_>>()),
+            Column::new("log_price".into(), kept.iter().map(|line| line.price).collect::<Vec<_>>()),
+        ])?;
         Ok(Artifact::builder(Self::KIND, recipe, training.as_of, training.seed)
-            .file("products.parquet", parquet(&mut products)?)
-            .file("customers.parquet", parquet(&mut customers)?)
+            .file("model.safetensors", scorer.forest.write(TensorFile::new(), "").into_bytes()?)
+            .file("products.parquet", parquet(&mut product_table)?)
+            .file("customers.parquet", parquet(&mut customer_table)?)
+            .file("lines.parquet", parquet(&mut line_table)?)
             .file("anomalies.parquet", parquet(&mut listed_table(&lines, &listed)?)?)
-            .parameters(&baselines.parameters)?
+            .parameters(&scorer.parameters)?
             .trained_on("sales", sales.len() as u64)
             .finish())
     }
 
     fn evaluate(training: &Training<'_>) -> Result<Evaluation, LearnError> {
-        let earlier = training.as_of - chrono::Duration::days(REHEARSAL_DAYS);
-        let scorer = Scorer::load(&Self::train(&training.as_of(earlier))?)?;
+        let earlier = training.as_of - chrono::Duration::days(WINDOW_DAYS);
+        let scorer = Trained::load(&Self::train(&training.as_of(earlier))?)?;
         let lines = Lines::of(training)?;
-        let (from, as_of) = (seconds(earlier), seconds(training.as_of));
-        let naive = Global::of(lines.before(from).filter(|line| line.kind == Kind::Sale));
-        tch::manual_seed(training.seed.cast_signed());
-        let window: Vec<&Line> =
-            lines.before(as_of).filter(|line| line.time >= from && line.kind == Kind::Sale).collect();
-        let chances: Vec<f64> =
-            Vec::try_from(Tensor::rand([window.len() as i64, 3], (Dtype::Double, Device::Cpu)).view(-1))?;
-        let (mut planted, mut scores, mut global, mut high) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (line, chance) in window.iter().zip(chances.chunks(3)) {
-            let mut transaction = transaction(&lines, line);
-            let plant = chance[0] * (PLANTED_EVERY as f64) < 1.0;
+        let from = seconds(earlier);
+        let naive = Global::of(sales(&lines).filter(|line| line.time < from));
+        let mut random = Random::new(training.seed ^ 1);
+        let (mut planted, mut test, mut global) = (Vec::new(), Vec::new(), Vec::new());
+        for line in sales(&lines).filter(|line| line.time >= from) {
+            let is_product = line.kind == Kind::Sale;
+            let mut line = sold(&lines, line);
+            let plant = is_product && random.chance(1.0 / PLANTED_EVERY);
             if plant {
-                // Four errors in equal shares: a slip of the key in the quantity, a digit too many or too few in the
-                // price, a decimal point lost or doubled.
-                match (chance[1] * 4.0) as u32 {
-                    0 => transaction.quantity = (transaction.quantity * 10_f64.powf(1.0 + chance[2])).round(),
-                    1 => transaction.unit_price *= 10.0,
-                    2 => transaction.unit_price /= 10.0,
-                    _ => transaction.unit_price *= if chance[2] < 0.5 { 100.0 } else { 0.01 },
+                // Four errors in equal shares, none of them the learner's own: a slip of the key in the quantity, a digit
+                // too many or too few in the price, a decimal point lost or doubled.
+                match random.below(4) {
+                    0 => line.line.quantity = (line.line.quantity * 10_f64.powf(1.0 + random.unit())).round(),
+                    1 => line.line.unit_price *= 10.0,
+                    2 => line.line.unit_price /= 10.0,
+                    _ => line.line.unit_price *= if random.chance(0.5) { 100.0 } else { 0.01 },
                 }
             }
-            let score = scorer.score(&transaction);
             planted.push(plant);
-            high.push(score.severity == Severity::High);
-            scores.push(score.score);
-            global.push(naive.score(&transaction));
+            global.push(naive.score(&line.line));
+            test.push(line);
         }
+        let scored = scorer.score_all(&test);
+        let scores: Vec<f64> = scored.iter().map(|score| score.as_ref().map_or(0.0, |score| score.score)).collect();
+        let high: Vec<bool> =
+            scored.iter().map(|score| score.as_ref().is_some_and(|score| score.severity == Severity::High)).collect();
         let (area, naive) = (average_precision(&scores, &planted), average_precision(&global, &planted));
         let share = |of: bool| {
             let all = planted.iter().filter(|p| **p == of).count().max(1) as f64;
@@ -146,117 +181,96 @@ impl Learner for Anomaly {
     }
 }
 
-fn transaction<'a>(lines: &'a Lines, line: &Line) -> Transaction<'a> {
-    Transaction {
-        stock_code: lines.products.name(line.product),
-        quantity: line.quantity as f64,
-        unit_price: line.price(),
-        customer_id: line.customer.map_or("", |customer| lines.customers.name(customer)),
+/// Products sold and services charged: whoever scores lines has both.
+fn sales(lines: &Lines) -> impl Iterator<Item = &Line> {
+    lines.lines.iter().filter(|line| line.is_paid())
+}
+
+fn sold<'a>(lines: &'a Lines, line: &Line) -> Sold<'a> {
+    Sold {
+        invoice: lines.invoices.name(line.invoice),
+        time: chrono::DateTime::from_timestamp(line.time, 0).unwrap_or_default().naive_utc(),
+        line: Transaction {
+            stock_code: lines.products.name(line.product),
+            quantity: line.quantity as f64,
+            unit_price: line.price(),
+            customer_id: line.customer.map_or("", |customer| lines.customers.name(customer)),
+        },
     }
 }
 
-/// Median and MAD by group, and number of lines. `values` in any order.
-struct Groups {
-    median: Vec<f64>,
-    mad: Vec<f64>,
-    count: Vec<i64>,
-}
+/// Trees from errors planted in the 60 days before an instant, and the recent lines as of then. Severities are left open.
+fn learn(lines: &Lines, sales: &[&Line], as_of: i64, training: &Training<'_>) -> Result<Scorer, LearnError> {
+    let mut random = Random::new(training.seed);
+    let from = as_of - WINDOW_DAYS * DAY;
+    let mut history = History::default();
+    sales.iter().filter(|line| line.time < from).for_each(|line| history.push(&sold(lines, line).line));
+    history.trim();
 
-/// Medians of groups by two stable sorts: by value, then by group; a group's middle is then at a known place.
-fn medians(values: &Tensor, groups: &Tensor, count: &Tensor) -> Tensor {
-    let by_value = values.argsort_stable(true, 0, false);
-    let by_group = groups.index_select(0, &by_value).argsort_stable(true, 0, false);
-    let sorted = values.index_select(0, &by_value).index_select(0, &by_group);
-    let start = count.cumsum(0, Dtype::Int64) - count;
-    let at = |place: Tensor| sorted.index_select(0, &(&start + place).clamp(0, values.size()[0] - 1));
-    let half = count.divide_scalar_mode(2, "floor").to_kind(Dtype::Int64);
-    let below = (count - 1).divide_scalar_mode(2, "floor").to_kind(Dtype::Int64).clamp_min(0);
-    (at(half) + at(below)) / 2.0
-}
-
-fn grouped(values: &[f64], groups: &[i64], of: usize, device: Device) -> Result<Groups, LearnError> {
-    let (values, groups) = (Tensor::from_slice(values).to_device(device), Tensor::from_slice(groups).to_device(device));
-    let count = groups.bincount(None::<Tensor>, of as i64);
-    let median = medians(&values, &groups, &count);
-    let apart = (&values - median.index_select(0, &groups)).abs();
-    let mad = medians(&apart, &groups, &count);
-    let cpu = |tensor: Tensor| tensor.to_device(Device::Cpu);
-    Ok(Groups { median: Vec::try_from(cpu(median))?, mad: Vec::try_from(cpu(mad))?, count: Vec::try_from(cpu(count))? })
-}
-
-fn log(line: &Line, measure: Measure) -> f64 {
-    match measure {
-        Measure::Quantity => (line.quantity as f64).ln(),
-        Measure::UnitPrice => line.price().ln(),
-        Measure::LineTotal => line.total().ln(),
-    }
-}
-
-/// Levels of the shop, its products and its customers; scales and severities are still those of a normal distribution.
-fn fit(lines: &Lines, sales: &[&Line], device: Device) -> Result<Baselines, LearnError> {
-    let normal = [[1.0; 3]; 3];
-    let mut shop = [Level { median: 0.0, spread: 1.0 }; 3];
-    let mut products: HashMap<usize, [Level; 3]> = HashMap::new();
-    let mut customers: HashMap<usize, [Level; 3]> = HashMap::new();
-    for (at, measure) in Measure::ALL.into_iter().enumerate() {
-        let values: Vec<f64> = sales.iter().map(|line| log(line, measure)).collect();
-        let all = grouped(&values, &vec![0; values.len()], 1, device)?;
-        shop[at] = Level { median: all.median[0], spread: (all.mad[0] * MAD).max(LEAST_SPREAD) };
-        let of: Vec<i64> = sales.iter().map(|line| line.product.into()).collect();
-        add(&mut products, at, &grouped(&values, &of, lines.products.len(), device)?);
-        let known: Vec<(f64, i64)> =
-            sales.iter().zip(&values).filter_map(|(line, value)| Some((*value, line.customer?.into()))).collect();
-        let (values, of): (Vec<f64>, Vec<i64>) = known.into_iter().unzip();
-        if !values.is_empty() {
-            add(&mut customers, at, &grouped(&values, &of, lines.customers.len(), device)?);
+    let window = sales.iter().filter(|line| (from..as_of).contains(&line.time)).count();
+    let share = (MOST_LINES as f64 / window.max(1) as f64).min(1.0);
+    let (mut rows, mut outcomes) = (Vec::<[f32; WIDTH]>::new(), Vec::new());
+    for start in (from..as_of).step_by((REFRESH_DAYS * DAY) as usize) {
+        let end = (start + REFRESH_DAYS * DAY).min(as_of);
+        let levels = Levels::of(&history);
+        let week: Vec<&&Line> = sales.iter().filter(|line| (start..end).contains(&line.time)).collect();
+        // Observations, and whether errors may be planted in them: what a manual entry should cost nobody knows.
+        let mut invoices: BTreeMap<u32, Vec<(Observation, bool)>> = BTreeMap::new();
+        for line in &week {
+            let observed = history.observe(&sold(lines, line).line);
+            invoices.entry(line.invoice).or_default().push((observed, line.kind == Kind::Sale));
         }
-    }
-    Ok(Baselines {
-        parameters: Parameters { shop, scale: normal, severity: SEVERITIES },
-        products: products
-            .into_iter()
-            .filter_map(|(at, levels)| Some((lines.products.name(at as u32).parse().ok()?, levels)))
-            .collect(),
-        customers: customers
-            .into_iter()
-            .filter_map(|(at, levels)| Some((lines.customers.name(at as u32).parse().ok()?, levels)))
-            .collect(),
-    })
-}
-
-/// Shrinks each group's spread to the typical one.
-fn add(to: &mut HashMap<usize, [Level; 3]>, at: usize, groups: &Groups) {
-    let own = groups.count.iter().enumerate().filter(|(_, count)| **count >= LEAST_LINES);
-    let mut spreads: Vec<f64> = own.clone().map(|(group, _)| groups.mad[group] * MAD).collect();
-    spreads.sort_by(f64::total_cmp);
-    let typical = spreads.get(spreads.len() / 2).copied().unwrap_or(1.0).max(LEAST_SPREAD);
-    for (group, count) in own {
-        let (n, spread) = (*count as f64, groups.mad[group] * MAD);
-        let shrunk = ((n * spread * spread + SHRINK * typical * typical) / (n + SHRINK)).sqrt();
-        let level = Level { median: groups.median[group], spread: shrunk.max(LEAST_SPREAD) };
-        to.entry(group).or_insert([level; 3])[at] = level;
-    }
-}
-
-/// Scales and severities by how ordinary lines score.
-fn calibrate(lines: &Lines, mut baselines: Baselines, ordinary: &[&Line]) -> Parameters {
-    let mut scale = [[1.0; 3]; 3];
-    for measure in Measure::ALL {
-        let mut seen: [Vec<f64>; 3] = Default::default();
-        for line in ordinary {
-            for (baseline, _, z) in baselines.raw(&transaction(lines, line), measure) {
-                seen[baseline as usize].push(z.abs());
+        for members in invoices.values() {
+            if !random.chance(share) {
+                continue;
+            }
+            for round in 0..ROUNDS {
+                let planted: Vec<bool> = members.iter().map(|(_, open)| *open && random.chance(PLANTED)).collect();
+                if round > 0 && !planted.contains(&true) {
+                    continue;
+                }
+                let shown: Vec<Observation> = members
+                    .iter()
+                    .zip(&planted)
+                    .map(|((line, _), planted)| if *planted { err(line, &mut random) } else { *line })
+                    .collect();
+                let contexts = levels.contexts(&shown);
+                for ((line, context), planted) in shown.iter().zip(&contexts).zip(planted) {
+                    // Real lines stand once with what is known of their invoice, however often errors are planted.
+                    if planted || round == 0 {
+                        rows.push(levels.features(line, context));
+                        outcomes.push(f64::from(u8::from(planted)));
+                        if random.chance(ALONE) {
+                            rows.push(levels.features(line, &Context::default()));
+                            outcomes.push(f64::from(u8::from(planted)));
+                        }
+                    }
+                }
             }
         }
-        for baseline in [Baseline::Product, Baseline::Customer, Baseline::Shop] {
-            let tail = quantile(&mut seen[baseline as usize], 0.999);
-            scale[baseline as usize][measure as usize] = if tail > 0.0 { ONE_IN_A_THOUSAND / tail } else { 1.0 };
-        }
+        week.iter().for_each(|line| history.push(&sold(lines, line).line));
+        history.trim();
     }
-    baselines.parameters.scale = scale;
-    let mut scores: Vec<f64> = ordinary.iter().map(|line| baselines.score(&transaction(lines, line)).score).collect();
-    let severity = SEVERITIES.map(|share| quantile(&mut scores, share).max(f64::MIN_POSITIVE));
-    Parameters { severity, ..baselines.parameters }
+    let binned = Binned::of(&rows.iter().map(<[f32; WIDTH]>::as_slice).collect::<Vec<_>>(), BINS, training.device);
+    let outcome = Tensor::from_slice(&outcomes).to_device(training.device);
+    // Each real line stands for all the rounds that it was in.
+    let weight = (1.0 - &outcome) * (ROUNDS as f64 - 1.0) + 1.0;
+    let (forest, base) = boost(&binned, &outcome, &weight, BOOSTING, &mut random, || training.progress.advance(1))?;
+    let levels = Levels::of(&history);
+    let open = [f64::MAX; 3];
+    Ok(Scorer { parameters: Parameters { base, severity: open }, forest, history, levels })
+}
+
+/// A line with an error in it: a factor up in the quantity, up or down in the price, to what could be typed.
+fn err(line: &Observation, random: &mut Random) -> Observation {
+    let (least, most) = FACTORS;
+    let factor = least.ln() + random.unit() * (most / least).ln();
+    let pennies = |log: f64| ((log.exp() * 100.0).round() / 100.0).max(0.01).ln();
+    match random.below(3) {
+        0 => Observation { quantity: (line.quantity + factor).exp().round().ln(), ..*line },
+        1 => Observation { price: pennies(line.price + factor), ..*line },
+        _ => Observation { price: pennies(line.price - factor), ..*line },
+    }
 }
 
 fn quantile(values: &mut [f64], q: f64) -> f64 {
@@ -265,30 +279,15 @@ fn quantile(values: &mut [f64], q: f64) -> f64 {
     values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-fn level_table<K: Borrow<str>>(id: &str, levels: &HashMap<K, [Level; 3]>) -> Result<DataFrame, LearnError> {
-    let mut rows: Vec<(&str, &[Level; 3])> = levels.iter().map(|(key, levels)| (key.borrow(), levels)).collect();
-    rows.sort_by_key(|row| row.0);
-    let mut columns: Vec<Column> =
-        vec![Series::new(id.into(), rows.iter().map(|(key, _)| *key).collect::<Vec<_>>()).into_column()];
-    for (at, measure) in Measure::ALL.into_iter().enumerate() {
-        let mut column = |what: &str, of: fn(&Level) -> f64| {
-            let values: Vec<f64> = rows.iter().map(|(_, levels)| of(&levels[at])).collect();
-            columns.push(Series::new(format!("{what}_{}", measure.name()).into(), values).into_column());
-        };
-        column("median", |level| level.median);
-        column("spread", |level| level.spread);
-    }
-    Ok(DataFrame::new_infer_height(columns)?)
-}
-
-fn listed_table(lines: &Lines, listed: &[&Line]) -> Result<DataFrame, LearnError> {
+fn listed_table(lines: &Lines, listed: &[(&Line, Score)]) -> Result<DataFrame, LearnError> {
     let text = |name: &str, of: &dyn Fn(&Line) -> Option<String>| {
-        Series::new(name.into(), listed.iter().map(|line| of(line)).collect::<Vec<_>>()).into_column()
+        Series::new(name.into(), listed.iter().map(|(line, _)| of(line)).collect::<Vec<_>>()).into_column()
     };
     let int = |name: &str, of: fn(&Line) -> i64| {
-        Series::new(name.into(), listed.iter().map(|line| of(line)).collect::<Vec<_>>())
+        Series::new(name.into(), listed.iter().map(|(line, _)| of(line)).collect::<Vec<_>>())
     };
-    let prices: Vec<f64> = listed.iter().map(|line| line.price()).collect();
+    let prices: Vec<f64> = listed.iter().map(|(line, _)| line.price()).collect();
+    let scores: Vec<f64> = listed.iter().map(|(_, score)| score.score).collect();
     Ok(DataFrame::new_infer_height(vec![
         int("line_id", |line| line.id).into_column(),
         text("invoice", &|line| Some(lines.invoices.name(line.invoice).to_owned())),
@@ -300,6 +299,7 @@ fn listed_table(lines: &Lines, listed: &[&Line]) -> Result<DataFrame, LearnError
         int("invoice_time", |line| line.time * 1_000_000)
             .cast(&DataType::Datetime(TimeUnit::Microseconds, None))?
             .into_column(),
+        Series::new("score".into(), scores).into_column(),
     ])?)
 }
 
@@ -348,16 +348,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grouped_medians_are_those_of_the_groups() {
-        let (values, groups) = ([5.0, 1.0, 2.0, 9.0, 3.0, 4.0], [0, 1, 1, 0, 1, 1]);
-        let found = grouped(&values, &groups, 3, Device::Cpu).unwrap();
-        assert_eq!((&found.median[..2], &found.mad[..2]), (&[7.0, 2.5][..], &[2.0, 1.0][..]));
-        assert_eq!(found.count, [2, 4, 0]);
-    }
-
-    #[test]
     fn average_precision_shares_out_ties() {
         assert_eq!(average_precision(&[0.9, 0.8, 0.1], &[true, true, false]), 1.0);
         assert!((average_precision(&[0.5; 4], &[true, false, false, false]) - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_error_is_three_to_three_hundred_times_off() {
+        let line =
+            Observation { product: Some(0), customer: None, named: false, quantity: 6_f64.ln(), price: 2.55_f64.ln() };
+        let mut random = Random::new(1);
+        for _ in 0..500 {
+            let wrong = err(&line, &mut random);
+            let off = (wrong.quantity - line.quantity).abs() + (wrong.price - line.price).abs();
+            assert!(off.exp() > 2.5 && off.exp() < 301.0, "{wrong:?}");
+        }
     }
 }

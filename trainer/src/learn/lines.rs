@@ -18,7 +18,8 @@ pub(crate) const DAY: i64 = 86_400;
 pub(crate) enum Kind {
     Sale,
     Cancellation,
-    Other,
+    Service,
+    Adjustment,
 }
 
 /// A line.
@@ -41,6 +42,11 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    /// A product or a service that was paid for.
+    pub(crate) fn is_paid(&self) -> bool {
+        self.kind == Kind::Sale || (self.kind == Kind::Service && self.quantity > 0 && self.total > 0)
+    }
+
     /// A product sold to a customer who is known.
     pub(crate) fn is_purchase(&self) -> bool {
         self.kind == Kind::Sale && self.customer.is_some()
@@ -133,7 +139,8 @@ impl Lines {
                 kind: match kind.get(row) {
                     Some("sale") => Kind::Sale,
                     Some("cancellation") => Kind::Cancellation,
-                    Some(_) | None => Kind::Other,
+                    Some("service") => Kind::Service,
+                    Some(_) | None => Kind::Adjustment,
                 },
                 duplicate: duplicate.get(row).unwrap_or_default(),
             });

@@ -12,7 +12,10 @@ use tch::{Device, TchError};
 
 pub mod anomaly;
 pub mod churn;
+pub(crate) mod customers;
 pub mod forecast;
+pub(crate) mod forest;
+pub(crate) mod linear;
 pub(crate) mod lines;
 pub mod recommendation;
 pub mod segmentation;

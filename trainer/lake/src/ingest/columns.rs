@@ -15,6 +15,7 @@ const SPELLINGS: [(&str, &[&str], bool); FIELDS] = [
     ("unit price", &["unitprice", "price"], true),
     ("customer id", &["customerid", "customer", "userid", "clientid"], true),
     ("country", &["country", "region", "market"], false),
+    ("line id", &["lineid"], false),
 ];
 
 /// Where each field stands in a file; `None`: it has no such column.
@@ -61,6 +62,7 @@ impl Columns {
             m.unit_price,
             m.customer_id,
             m.country,
+            None,
         ])
     }
 
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_published_layouts_and_usual_spellings_are_known() {
-        let all = [0, 1, 2, 3, 4, 5, 6, 7].map(Some);
+        let all = [Some(0), Some(1), Some(2), Some(3), Some(4), Some(5), Some(6), Some(7), None];
         for header in [
             "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country",
             "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country",

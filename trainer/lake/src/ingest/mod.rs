@@ -25,8 +25,10 @@ use crate::{
     folder::{Staged, disk_or_table},
 };
 
+/// Fields that are read of a row: those of a line, and its number where it has one.
+pub(crate) const FIELDS: usize = 9;
 /// Fields of a line.
-pub(crate) const FIELDS: usize = 8;
+const LINE_FIELDS: usize = 8;
 
 /// Rows that are in memory at once.
 const BATCH: usize = 1 << 16;
@@ -102,6 +104,69 @@ pub struct Rejection {
     pub field: &'static str,
     /// What is wrong with it.
     pub reason: String,
+}
+
+/// A line of a file, outside of any lake.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transaction {
+    /// Its number, where the file has a column `line_id`; else its row, 1 the first.
+    pub line_id: String,
+    /// The invoice.
+    pub invoice: String,
+    /// The product.
+    pub stock_code: String,
+    /// Pieces; below 0 for returns.
+    pub quantity: i64,
+    /// Price of a piece, shop currency.
+    pub unit_price: f64,
+    /// When, in the shop's own time.
+    pub time: NaiveDateTime,
+    /// Who bought, where that is known.
+    pub customer_id: Option<String>,
+}
+
+/// Lines of files, and the rows that are none.
+#[derive(Debug, Clone, Default)]
+pub struct Transactions {
+    /// In the order of the input.
+    pub lines: Vec<Transaction>,
+    /// Row in its file, 1 the first, and why it cannot be used.
+    pub rejected: Vec<(u64, Rejection)>,
+}
+
+/// Reads the lines of files, to be scored. Rows that cannot be used are handed back with their reason and file.
+///
+/// # Errors
+/// [`LakeError`] where a file cannot be read.
+pub fn read_transactions(inputs: &[PathBuf], options: &IngestOptions) -> Result<Transactions, LakeError> {
+    let names = Columns::new(options.mapping.as_ref());
+    let service_codes = options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect();
+    let mut read = Transactions::default();
+    for path in source::files(inputs)? {
+        source::read(&path, &names, &mut |RawRow { row, fields, broken }| {
+            let parsed = match broken {
+                Some(reason) => Err(Rejection { field: "row", reason }),
+                None => parse_line(&fields, &service_codes),
+            };
+            match parsed {
+                Err(rejection) => read.rejected.push((row, rejection)),
+                Ok((line, _)) => read.lines.push(Transaction {
+                    line_id: match fields[LINE_FIELDS].trim() {
+                        "" => row.to_string(),
+                        id => id.to_owned(),
+                    },
+                    invoice: line.invoice,
+                    stock_code: line.stock_code,
+                    quantity: line.quantity,
+                    unit_price: line.price as f64 / parse::SCALE as f64,
+                    time: line.time,
+                    customer_id: line.customer,
+                }),
+            }
+            Ok(())
+        })?;
+    }
+    Ok(read)
 }
 
 /// What came of the input.
@@ -306,7 +371,7 @@ impl Ingestion {
                 if self.first_rejection.is_none() {
                     self.first_rejection = Some(format!("{file}, row {row}: {} {}", rejection.field, rejection.reason));
                 }
-                let text = fields.join(",");
+                let text = fields[..LINE_FIELDS].join(",");
                 self.rejects.push(Reject { file: file.to_owned(), row, rejection, text });
             }
         }
@@ -314,41 +379,16 @@ impl Ingestion {
     }
 
     fn line(&mut self, fields: &[String; FIELDS]) -> Result<Line, Rejection> {
-        let [invoice, stock_code, description, quantity, time, price, customer, country] = fields;
-        let refuse = |field, text: &str, problem: &str| match text.trim() {
-            "" => Rejection { field, reason: "is missing".to_owned() },
-            text => Rejection { field, reason: format!("{problem} `{text}`") },
-        };
-        let invoice = parse::code(invoice).ok_or_else(|| refuse("invoice", invoice, ""))?;
-        let stock_code = parse::code(stock_code).ok_or_else(|| refuse("stock code", stock_code, ""))?;
-        let quantity = parse::quantity(quantity).ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
-        let time = parse::time(time).ok_or_else(|| refuse("invoice date", time, "is no date:"))?;
-        let (price, rounded) = parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
-        let total = quantity.checked_mul(price).filter(|total| total.abs() < 1_000_000_000_000_000_000);
-        total.ok_or_else(|| refuse("line total", "quantity times unit price", "is too large:"))?;
+        let (line, rounded) = parse_line(fields, &self.service_codes)?;
         self.report.rounded_prices += u64::from(rounded);
-        let customer = parse::customer_id(customer);
-        let country = Some(country.trim()).filter(|country| !country.is_empty()).unwrap_or("Unspecified");
-        let description = Some(description.trim()).filter(|description| !description.is_empty());
-
         let hash = |salt: u8| {
+            let Line { invoice, stock_code, description, quantity, time, price, customer, country, .. } = &line;
             let mut hasher = DefaultHasher::new();
             (salt, invoice, stock_code, description, quantity, time, price, customer, country).hash(&mut hasher);
             u128::from(hasher.finish())
         };
         let duplicate = !self.seen.insert(hash(0) << 64 | hash(1));
-        Ok(Line {
-            kind: Kind::of(invoice, stock_code, quantity, price, &self.service_codes),
-            invoice: invoice.to_owned(),
-            stock_code: stock_code.to_owned(),
-            description: description.map(str::to_owned),
-            quantity,
-            time,
-            price,
-            customer: customer.map(str::to_owned),
-            country: country.to_owned(),
-            duplicate,
-        })
+        Ok(Line { duplicate, ..line })
     }
 
     fn flush(&mut self, to: &mut Writers) -> Result<(), LakeError> {
@@ -386,6 +426,38 @@ impl Ingestion {
         }
         to.raw.write(&DataFrame::new_infer_height(columns)?)
     }
+}
+
+/// A row as a line, and whether its price was rounded.
+fn parse_line(fields: &[String; FIELDS], service_codes: &HashSet<String>) -> Result<(Line, bool), Rejection> {
+    let [invoice, stock_code, description, quantity, time, price, customer, country, _] = fields;
+    let refuse = |field, text: &str, problem: &str| match text.trim() {
+        "" => Rejection { field, reason: "is missing".to_owned() },
+        text => Rejection { field, reason: format!("{problem} `{text}`") },
+    };
+    let invoice = parse::code(invoice).ok_or_else(|| refuse("invoice", invoice, ""))?;
+    let stock_code = parse::code(stock_code).ok_or_else(|| refuse("stock code", stock_code, ""))?;
+    let quantity = parse::quantity(quantity).ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
+    let time = parse::time(time).ok_or_else(|| refuse("invoice date", time, "is no date:"))?;
+    let (price, rounded) = parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
+    let total = quantity.checked_mul(price).filter(|total| total.abs() < 1_000_000_000_000_000_000);
+    total.ok_or_else(|| refuse("line total", "quantity times unit price", "is too large:"))?;
+    let customer = parse::customer_id(customer);
+    let country = Some(country.trim()).filter(|country| !country.is_empty()).unwrap_or("Unspecified");
+    let description = Some(description.trim()).filter(|description| !description.is_empty());
+    let line = Line {
+        kind: Kind::of(invoice, stock_code, quantity, price, service_codes),
+        invoice: invoice.to_owned(),
+        stock_code: stock_code.to_owned(),
+        description: description.map(str::to_owned),
+        quantity,
+        time,
+        price,
+        customer: customer.map(str::to_owned),
+        country: country.to_owned(),
+        duplicate: false,
+    };
+    Ok((line, rounded))
 }
 
 fn column<'a>(name: &str, values: impl Iterator<Item = &'a str>) -> Column {

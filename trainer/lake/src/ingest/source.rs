@@ -79,8 +79,11 @@ fn format(path: &Path) -> Result<Format, LakeError> {
             if head.windows(14).any(|name| name.starts_with(b"xl/") || name == b"[Content_Types") =>
         {
             // Other Office files are such archives too; only a workbook opens as one.
-            let workbook: Result<Xlsx<_>, _> = open_workbook(path);
-            workbook.map(|_| Format::Xlsx).map_err(|_| LakeError::UnknownFormat(path.to_owned()))
+            let opens = std::panic::catch_unwind(|| open_workbook::<Xlsx<_>, _>(path).is_ok());
+            match opens {
+                Ok(true) => Ok(Format::Xlsx),
+                Ok(false) | Err(_) => Err(LakeError::UnknownFormat(path.to_owned())),
+            }
         }
         head if head.contains(&0) || head.starts_with(b"PK") => Err(LakeError::UnknownFormat(path.to_owned())),
         _ => Ok(Format::Text),
@@ -93,11 +96,16 @@ pub(crate) fn read(
     names: &Columns,
     each: &mut dyn FnMut(RawRow) -> Result<(), LakeError>,
 ) -> Result<(), LakeError> {
-    match format(path)? {
+    let format = format(path)?;
+    // The readers of Parquet and XLSX panic on some damaged files. What they had handed over is dropped with the stage.
+    let read = std::panic::AssertUnwindSafe(|| match format {
         Format::Text | Format::Gzip | Format::Zstd => csv(path, names, each),
         Format::Xlsx => xlsx(path, names, each),
         Format::Parquet => parquet(path, names, each),
-    }
+    });
+    std::panic::catch_unwind(read).unwrap_or_else(|_| {
+        Err(LakeError::Damaged { path: path.to_owned(), row: 0, reason: "its reader gave up".to_owned() })
+    })
 }
 
 fn open(path: &Path) -> Result<Box<dyn Read>, LakeError> {

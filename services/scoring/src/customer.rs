@@ -1,0 +1,239 @@
+//! What is known of a customer as of an instant: the features that churn and segmentation share, each defined once.
+//!
+//! In: the lines of one customer. Out: `[F]` f32 in the order of [`Feature::ALL`]; days, counts, shop currency.
+
+use std::collections::{HashMap, HashSet};
+
+const DAY: f64 = 86_400.0;
+
+/// A line of a customer's history.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Line {
+    /// Seconds since 1970.
+    pub time: i64,
+    /// Number of the invoice; lines of an invoice share it.
+    pub invoice: u64,
+    /// Number of the product.
+    pub product: u32,
+    /// Pieces; below 0 for returns.
+    pub quantity: f64,
+    /// Shop currency; below 0 for returns.
+    pub amount: f64,
+}
+
+macro_rules! features {
+    ($($variant:ident $name:literal $words:literal),* $(,)?) => {
+        /// What is known of a customer.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[expect(missing_docs, reason = "`Feature::words` says what each is")]
+        pub enum Feature { $($variant),* }
+
+        impl Feature {
+            /// All of them, in the order of every vector.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The name in requests and answers.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+
+            /// What it is, for people; `{}` stands for the value.
+            pub const fn words(self) -> &'static str {
+                match self { $(Self::$variant => $words),* }
+            }
+        }
+    };
+}
+features! {
+    RecencyDays "recency_days" "last order {} days ago",
+    TenureDays "tenure_days" "first order {} days ago",
+    Orders "orders" "{} orders",
+    Spend "spend" "{} spent in all",
+    AverageOrder "average_order_value" "{} spent an order",
+    LastOrder "last_order_value" "{} spent in the last order",
+    LinesPerOrder "lines_per_order" "{} lines an order",
+    LastLines "last_order_lines" "{} lines in the last order",
+    AverageGapDays "average_gap_days" "{} days between orders",
+    LongestGapDays "longest_gap_days" "longest pause {} days",
+    PreviousGap "previous_gap_days" "{} days between the last two orders",
+    ExpectedGap "expected_gap_days" "an order expected every {} days",
+    Overdue "overdue" "{} expected intervals since the last order",
+    OverduePause "overdue_pause" "{} times the longest pause since the last order",
+    OrderRate "order_rate" "{} order days a day",
+    ActiveMonths "active_months" "orders in {} calendar months",
+    Orders30 "orders_30_days" "{} orders in the last 30 days",
+    Orders90 "orders_90_days" "{} orders in the last 90 days",
+    Orders180 "orders_180_days" "{} orders in the last 180 days",
+    Spend90 "spend_90_days" "{} spent in the last 90 days",
+    FreshOrders "fresh_orders" "{} orders, one that is 45 days old counting half",
+    RecentOrders "recent_orders" "{} orders, one that is 120 days old counting half",
+    RecentSpend "recent_spend" "{} of log spend an order, one that is 120 days old counting half",
+    Products "products" "{} different products",
+    UsualPrice "usual_price" "{} the usual price of a piece",
+    UsualQuantity "usual_quantity" "{} pieces in the usual line",
+    RepeatShare "repeat_share" "{} of the lines bought again",
+    LiveShare "live_share" "{} of what they bought still sold in the last 30 days",
+    Returns "returns" "{} returns",
+    ReturnedShare "returned_share" "{} of the spend returned",
+}
+
+/// Days a product has been sold within to be part of the current range.
+pub const LIVE_DAYS: i64 = 30;
+
+impl Feature {
+    /// The feature of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|feature| feature.name() == name)
+    }
+}
+
+/// The features of a customer as of an instant (seconds since 1970), from all lines before it; `None` for who has bought
+/// nothing before. `live` tells the products that anybody has bought in the [`LIVE_DAYS`] before. Lines may come in any
+/// order; those from `as_of` on are not looked at.
+///
+/// Who has ordered on one day has no gap between orders, but one of at least their tenure to come: that stands for it.
+pub fn features(lines: &[Line], as_of: i64, live: impl Fn(u32) -> bool) -> Option<Vec<f32>> {
+    let bought: Vec<&Line> = lines.iter().filter(|line| line.time < as_of && line.quantity > 0.0).collect();
+    let returned: Vec<&Line> = lines.iter().filter(|line| line.time < as_of && line.quantity < 0.0).collect();
+    // Orders in time: an invoice's first instant, value and lines.
+    let mut orders: HashMap<u64, (i64, f64, f64)> = HashMap::new();
+    for line in &bought {
+        let order = orders.entry(line.invoice).or_insert((line.time, 0.0, 0.0));
+        *order = (order.0.min(line.time), order.1 + line.amount, order.2 + 1.0);
+    }
+    let mut by_time: Vec<(i64, u64, f64, f64)> = orders.iter().map(|(id, o)| (o.0, *id, o.1, o.2)).collect();
+    by_time.sort_by_key(|order| (order.0, order.1));
+    let (&(first, ..), &(last, _, last_value, last_lines)) = (by_time.first()?, by_time.last()?);
+
+    let days = |from: i64, to: i64| (to - from) as f64 / DAY;
+    // Several orders a day are one visit.
+    let mut visits: Vec<i64> = by_time.iter().map(|order| order.0.div_euclid(DAY as i64)).collect();
+    visits.dedup();
+    let gaps: Vec<f64> = visits.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+    let (recency, tenure, count) = (days(last, as_of), days(first, as_of), by_time.len() as f64);
+    let gap_or_tenure = |gap: Option<f64>| gap.unwrap_or(tenure);
+    let expected_gap = (tenure + 60.0) / (visits.len() as f64 + 0.5);
+    let longest = gap_or_tenure(gaps.iter().copied().reduce(f64::max));
+    let within = |time: i64, window: f64| days(time, as_of) <= window;
+    let orders_within = |window| by_time.iter().filter(|o| within(o.0, window)).count() as f64;
+    let faded = |half: f64, of: fn(f64) -> f64| -> f64 {
+        by_time.iter().map(|o| (-days(o.0, as_of) / half).exp2() * of(o.2)).sum()
+    };
+    let spend: f64 = by_time.iter().map(|order| order.2).sum();
+    let mut months: Vec<i64> = by_time.iter().map(|order| month(order.0)).collect();
+    months.dedup();
+    let products: HashSet<u32> = bought.iter().map(|line| line.product).collect();
+    let share = |of: &dyn Fn(&Line) -> bool| bought.iter().filter(|line| of(line)).count() as f64 / bought.len() as f64;
+    let mut returns: Vec<u64> = returned.iter().map(|line| line.invoice).collect();
+    returns.sort_unstable();
+    returns.dedup();
+    let taken_back: f64 = returned.iter().map(|line| -line.amount).sum();
+
+    let value = |feature: Feature| match feature {
+        Feature::RecencyDays => recency,
+        Feature::TenureDays => tenure,
+        Feature::Orders => count,
+        Feature::Spend => spend,
+        Feature::AverageOrder => spend / count,
+        Feature::LastOrder => last_value,
+        Feature::LinesPerOrder => bought.len() as f64 / count,
+        Feature::LastLines => last_lines,
+        Feature::AverageGapDays => {
+            gap_or_tenure((!gaps.is_empty()).then(|| gaps.iter().sum::<f64>() / gaps.len() as f64))
+        }
+        Feature::LongestGapDays => longest,
+        Feature::PreviousGap => gap_or_tenure(gaps.last().copied()),
+        Feature::ExpectedGap => expected_gap,
+        Feature::Overdue => recency / expected_gap,
+        Feature::OverduePause => recency / longest.max(1.0),
+        Feature::OrderRate => visits.len() as f64 / (tenure + 30.0),
+        Feature::ActiveMonths => months.len() as f64,
+        Feature::Orders30 => orders_within(30.0),
+        Feature::Orders90 => orders_within(90.0),
+        Feature::Orders180 => orders_within(180.0),
+        Feature::Spend90 => by_time.iter().filter(|o| within(o.0, 90.0)).map(|o| o.2).sum(),
+        Feature::FreshOrders => faded(45.0, |_| 1.0),
+        Feature::RecentOrders => faded(120.0, |_| 1.0),
+        Feature::RecentSpend => faded(120.0, f64::ln_1p),
+        Feature::Products => products.len() as f64,
+        Feature::UsualPrice => median(bought.iter().map(|line| line.amount / line.quantity).collect()),
+        Feature::UsualQuantity => median(bought.iter().map(|line| line.quantity).collect()),
+        Feature::RepeatShare => 1.0 - products.len() as f64 / bought.len() as f64,
+        Feature::LiveShare => share(&|line| live(line.product)),
+        Feature::Returns => returns.len() as f64,
+        Feature::ReturnedShare => (taken_back / spend.max(0.01)).clamp(0.0, 2.0),
+    };
+    Some(Feature::ALL.iter().map(|feature| value(*feature) as f32).collect())
+}
+
+/// Number of a calendar month, counted through the years.
+fn month(time: i64) -> i64 {
+    use chrono::Datelike;
+    let day = chrono::DateTime::from_timestamp(time, 0).unwrap_or_default().date_naive();
+    i64::from(day.year()) * 12 + i64::from(day.month0())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(day: i64, invoice: u64, product: u32, quantity: f64, amount: f64) -> Line {
+        Line { time: day * 86_400, invoice, product, quantity, amount }
+    }
+
+    #[test]
+    fn features_are_what_they_say() {
+        let history =
+            [line(0, 1, 7, 2.0, 10.0), line(30, 2, 7, 1.0, 5.0), line(30, 2, 8, 1.0, 15.0), line(40, 3, 7, -1.0, -5.0)];
+        let vector = features(&history, 100 * 86_400, |product| product == 7).unwrap();
+        for (feature, value) in [
+            (Feature::RecencyDays, 70.0),
+            (Feature::Orders, 2.0),
+            (Feature::TenureDays, 100.0),
+            (Feature::AverageGapDays, 30.0),
+            (Feature::OverduePause, 70.0 / 30.0),
+            (Feature::Spend, 30.0),
+            (Feature::Spend90, 20.0),
+            (Feature::ActiveMonths, 1.0),
+            (Feature::Products, 2.0),
+            (Feature::UsualPrice, 5.0),
+            (Feature::RepeatShare, 1.0 / 3.0),
+            (Feature::LiveShare, 2.0 / 3.0),
+            (Feature::Returns, 1.0),
+            (Feature::ReturnedShare, 5.0 / 30.0),
+        ] {
+            let at = Feature::ALL.iter().position(|f| *f == feature).unwrap();
+            assert!((f64::from(vector[at]) - value).abs() < 1e-5, "{feature:?} is {}", vector[at]);
+        }
+        assert_eq!(features(&history, 0, |_| true), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_future_moves_no_feature(
+            lines in prop::collection::vec((0..200_i64, 0..9_u64, 0..9_u32, -5..9_i32), 1..40),
+            as_of in 1..200_i64,
+        ) {
+            let history: Vec<Line> = lines
+                .iter()
+                .map(|(d, i, p, q)| line(*d, *i, *p, f64::from(*q), f64::from(*q) * 2.0))
+                .collect();
+            let past: Vec<Line> = history.iter().copied().filter(|l| l.time < as_of * 86_400).collect();
+            let with_future = features(&history, as_of * 86_400, |_| true);
+            prop_assert_eq!(&with_future, &features(&past, as_of * 86_400, |_| true));
+            prop_assert!(with_future.is_none_or(|vector| vector.iter().all(|value| value.is_finite() && *value >= 0.0)));
+        }
+    }
+}
