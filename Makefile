@@ -10,12 +10,14 @@ SHELL := bash
 TORCH ?= cpu
 DATA ?=
 ONCE ?=
+BENCH ?= ../shared/bench
+ONLY ?= segmentation churn anomaly recommendation forecast
 export TORCH DATA ONCE
 
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build libtorch test tools fmt lint doc proto-lint deny unit clean
+.PHONY: help demo build libtorch test tools fmt lint doc proto-lint deny unit bench-models clean
 
 help: ## Say what can be made
 	@echo 'make TARGET [TORCH=cpu|cuda] [DATA=FILE] [ONCE=1]'
@@ -54,6 +56,10 @@ unit: libtorch ## Run all Rust tests: unit, property, integration, end to end
 	# All targets at once, so that binaries and tests share every dependency; the end-to-end tests start the binaries.
 	$(CARGO) build --release --locked --workspace --all-targets
 	$(CARGO) test --release --locked --workspace
+
+bench-models: build ## Train as of every protocol date and score with the protocols of BENCH=FOLDER; ONLY=MODEL... for some
+	@deploy/test-tools.sh bench
+	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/models.py target/release/trainer $(BENCH) --only $(ONLY)
 
 clean: ## Remove what was built and installed here
 	rm -rf target .libtorch .tools demo

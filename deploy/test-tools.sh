@@ -4,6 +4,7 @@
 #
 #   deploy/test-tools.sh          all of them
 #   deploy/test-tools.sh python   the Python client alone, which is all that the demo needs
+#   deploy/test-tools.sh bench    what the evaluation protocols of the models need, which no test does
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .tools/bin
@@ -18,15 +19,22 @@ need_debian() { # command package...
     "${as_root[@]}" apt-get update -qq
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
-wanted=$(sha256sum tests/python/requirements.txt | cut -c1-16)
-if [ "$(cat "$tools/python/stamp" 2>/dev/null || true)" != "$wanted" ]; then
-    echo "tools: installing the Python gRPC client" >&2
-    rm -rf "$tools/python"
-    # Into a folder rather than a virtual environment, which Debian's Python cannot make without python3-venv.
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$tools/python" \
-        --requirement tests/python/requirements.txt
-    printf '%s' "$wanted" >"$tools/python/stamp"
+# Into a folder rather than a virtual environment, which Debian's Python cannot make without python3-venv.
+packages() { # folder requirements
+    local wanted
+    wanted=$(sha256sum "$2" | cut -c1-16)
+    if [ "$(cat "$tools/$1/stamp" 2>/dev/null || true)" = "$wanted" ]; then return; fi
+    echo "tools: installing the Python packages of $2" >&2
+    rm -rf "${tools:?}/$1"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$tools/$1" \
+        --requirement "$2"
+    printf '%s' "$wanted" >"$tools/$1/stamp"
+}
+if [ "${1:-}" = bench ]; then
+    packages bench tests/bench/requirements.txt
+    exit 0
 fi
+packages python tests/python/requirements.txt
 if [ "${1:-}" = python ]; then exit 0; fi
 
 need_debian redis-server redis-server

@@ -37,7 +37,7 @@ const OUTCOME_DAYS: i64 = 90;
 /// Bins of a feature.
 const BINS: i64 = 64;
 const BAGGING: Bagging =
-    Bagging { trees: 192, batch: 24, growth: Growth { depth: 8, least: 20.0, ridge: 0.0, tried: 24 } };
+    Bagging { trees: 192, batch: 24, growth: Growth { depth: 8, least: 20.0, ridge: 0.0, tried: 40 } };
 /// Ridge of the linear forecast's weights.
 const RIDGE: f64 = 300.0;
 /// Parts of the customers that the linear forecast is held out on.
@@ -47,7 +47,7 @@ const CAPPED: f64 = 0.99;
 /// Shares of customers below each tier but the lowest.
 const SHARES: [f64; 5] = [0.30, 0.55, 0.75, 0.90, 0.98];
 /// A customer who did nothing keeps the tier until the forecast is this many standard deviations beyond its border.
-const MARGIN: f64 = 0.15;
+const MARGIN: f64 = 0.25;
 /// Trees that place values without a customer, and how they grow.
 const PLACING_TREES: i64 = 24;
 const PLACING: Growth = Growth { depth: 6, least: 10.0, ridge: 0.0, tried: 2 };
@@ -389,7 +389,7 @@ struct Forecasts {
 }
 
 /// Forecasts of the next 90 days' spend: `typical`, the mean of a forest's and a ridge's log spend; `average`, the
-/// logarithm of a forest's capped spend.
+/// logarithm of the mean that a forest forecasts of the capped spend.
 fn forecasts(study: &Study, training: &Training<'_>) -> Result<Forecasts, LearnError> {
     let rows: Vec<(u32, &[f32], f64)> = study.rows().collect();
     let latest = study.past.first().map_or(0, |snapshot| snapshot.customers.len());
