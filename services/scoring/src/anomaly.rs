@@ -492,17 +492,22 @@ impl Levels {
     }
 
     /// The comparisons that explain a score, the largest first.
-    fn deviations(&self, line: &Observation) -> [Deviation; 3] {
+    fn deviations(&self, line: &Observation, raw: &Transaction<'_>) -> [Deviation; 3] {
         let (product, customer) = (self.product(line), self.customer(line));
         let (over, _) = self.over(line);
         let usual = product.map_or(self.quantity, |product| product.quantity);
         let whose = if product.is_some() { Baseline::Product } else { Baseline::Shop };
-        let deviation = |measure, baseline, value: f64, level: Level| Deviation {
+        let deviation = |measure, baseline, log: f64, level: Level| Deviation {
             measure,
             baseline,
-            value: value.exp(),
-            expected: level.median.exp(),
-            z: level.z(value),
+            value: match measure {
+                Measure::Quantity => raw.quantity,
+                Measure::UnitPrice => raw.unit_price,
+                Measure::LineTotal => raw.quantity * raw.unit_price,
+            },
+            // Through the logarithm and back, 2.95 comes a little short.
+            expected: (level.median.exp() * 1e6).round() / 1e6,
+            z: level.z(log),
         };
         let mut quantity = deviation(Measure::Quantity, whose, line.quantity, usual);
         // A quantity is odd where it is so for the product and for the customer.
@@ -615,17 +620,17 @@ pub struct Scorer {
 impl Scorer {
     /// How unusual a line is. The values of `line` are finite and above 0.
     pub fn score(&self, line: &Transaction<'_>, context: &Context) -> Score {
-        let line = self.history.observe(line);
-        let score = self.parameters.base + self.forest.sum(&self.levels.features(&line, context));
-        self.scored(&line, score)
+        let observed = self.history.observe(line);
+        let score = self.parameters.base + self.forest.sum(&self.levels.features(&observed, context));
+        self.scored(line, &observed, score)
     }
 
-    fn scored(&self, line: &Observation, score: f64) -> Score {
+    fn scored(&self, raw: &Transaction<'_>, line: &Observation, score: f64) -> Score {
         Score {
             score,
             severity: self.severity(score),
             size: self.levels.quantity.z(line.quantity),
-            deviations: self.levels.deviations(line),
+            deviations: self.levels.deviations(line, raw),
         }
     }
 
@@ -663,7 +668,7 @@ impl Scorer {
                 };
                 for ((at, line), context) in members.iter().zip(&observed).zip(&contexts) {
                     let score = now.parameters.base + now.forest.sum(&now.levels.features(line, context));
-                    scores[*at] = Some(now.scored(line, score));
+                    scores[*at] = Some(now.scored(&lines[*at].line, line, score));
                 }
             }
             // Odd lines too: a new price is odd until it has been charged a while, and medians do not mind an error.
@@ -754,7 +759,7 @@ fn recorded(table: &Table, scorer: &Scorer) -> Result<Vec<Recorded>, ModelError>
         if line.quantity <= 0.0 || line.unit_price <= 0.0 {
             return Err(ModelError::inconsistent("anomalies", format!("has no sale in row {row}")));
         }
-        let score = scorer.scored(&scorer.history.observe(&line), score[row]);
+        let score = scorer.scored(&line, &scorer.history.observe(&line), score[row]);
         lines.push(Recorded {
             line_id: line_id[row],
             invoice: invoice[row].clone(),

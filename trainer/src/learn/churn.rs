@@ -7,7 +7,7 @@
 //! in fifths of the customers.
 //!
 //! The level is that of the past cut-offs, moved by the season: churn falls where the next 90 days bring more orders
-//! than those that were learnt from ([`Customers::season`]). A customer who buys at the rate `r` does not buy with
+//! than those that were learnt from (`Customers::season`). A customer who buys at the rate `r` does not buy with
 //! probability `e^-r`; a season that brings `f` times the orders makes that `e^-fr`, the `f`-th power.
 
 use polars::prelude::{DataFrame, IntoColumn, NamedFrom, Series};
