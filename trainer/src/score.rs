@@ -26,6 +26,19 @@ use crate::{
     console::thousands,
 };
 
+/// Quantiles of forecasts, the usual ones first.
+const QUANTILES: [(&str, f64); 9] = [
+    ("q10", 0.1),
+    ("q50", 0.5),
+    ("q90", 0.9),
+    ("q20", 0.2),
+    ("q30", 0.3),
+    ("q40", 0.4),
+    ("q60", 0.6),
+    ("q70", 0.7),
+    ("q80", 0.8),
+];
+
 /// What was scored.
 #[derive(Debug, Serialize)]
 pub(crate) struct Scored {
@@ -204,20 +217,22 @@ fn forecast(model: &Forecast, args: &ScoreArgs) -> Result<Table, Failure> {
     };
     let of_level = model.series().iter().filter(|series| series.level == level);
     let (series, left_out) = wanted(args, "series_id", of_level.map(|series| (name(series), series)).collect())?;
-    let points: Vec<Vec<forecast::Point>> =
-        series.par_iter().map(|(_, series)| model.forecast(series, frequency, horizon, &[0.1, 0.5, 0.9])).collect();
+    let points: Vec<Vec<forecast::Point>> = series
+        .par_iter()
+        .map(|(_, series)| model.forecast(series, frequency, horizon, &QUANTILES.map(|(_, level)| level)))
+        .collect();
     let rows = || series.iter().zip(&points).flat_map(|((id, _), points)| points.iter().map(move |point| (id, point)));
-    let number = |name: &str, of: fn(&forecast::Point) -> f64| {
+    let number = |name: &str, of: &dyn Fn(&forecast::Point) -> f64| {
         Column::new(name.into(), rows().map(|(_, point)| of(point)).collect::<Vec<_>>())
     };
-    let columns = vec![
+    let mut columns = vec![
         text("series_id", rows().map(|(id, _)| id.as_str())),
         Column::new("timestamp".into(), rows().map(|(_, point)| point.start).collect::<Vec<_>>()),
-        number("mean", |point| point.mean),
-        number("q10", |point| point.quantiles[0]),
-        number("q50", |point| point.quantiles[1]),
-        number("q90", |point| point.quantiles[2]),
+        number("mean", &|point| point.mean),
     ];
+    for (at, (name, _)) in QUANTILES.into_iter().enumerate() {
+        columns.push(number(name, &|point| point.quantiles[at]));
+    }
     Ok(Table { columns, left_out })
 }
 

@@ -163,7 +163,7 @@ fn history(loaded: &Loaded<Forecast>, request: &ForecastHistoryRequest) -> Resul
     }
     let past = past(&request.history, frequency)?;
     Ok(ForecastHistoryResponse {
-        points: points(loaded.model.rules().continue_history(&past, frequency, horizon, &levels), &levels),
+        points: points(loaded.model.continue_history(&past, frequency, horizon, &levels), &levels),
         reasons: vec![format!("continued from {} periods up to {}", past.len(), past[past.len() - 1].0)],
         model: Some(loaded.info.clone()),
     })

@@ -17,6 +17,22 @@ pub(crate) fn ridge(x: &Tensor, y: &Tensor, ridge: f64) -> Result<Weights, Learn
     Ok((list(&weights)?, intercept))
 }
 
+/// The same of examples with weights `[n]` above 0, on features brought to one deviation; the ridge is in parts of `n`.
+pub(crate) fn standardised_ridge(x: &Tensor, y: &Tensor, weights: &Tensor, ridge: f64) -> Result<Weights, LearnError> {
+    let share = weights / weights.sum(None::<Dtype>);
+    let centre = x.transpose(0, 1).mv(&share);
+    let level = share.dot(y);
+    let x = x - &centre;
+    let deviation = x.square().transpose(0, 1).mv(&share).sqrt() + 1e-9;
+    let x = x / &deviation;
+    let weighted = (&x * share.unsqueeze(1)).transpose(0, 1);
+    let gram = weighted.matmul(&x) + Tensor::eye(x.size()[1], (Dtype::Double, x.device())) * ridge;
+    let solved = Tensor::f_linalg_solve(&gram, &weighted.matmul(&(y - &level).unsqueeze(1)), true)?.squeeze_dim(1);
+    let solved = solved / deviation;
+    let intercept = (level - solved.dot(&centre)).double_value(&[]);
+    Ok((list(&solved)?, intercept))
+}
+
 /// Logistic regression of `y` `[n]`, 0 or 1, on `x` `[n, F]` with a ridge (le Cessie and van Houwelingen 1992), by
 /// Newton's method; the intercept is not held back.
 pub(crate) fn logit(x: &Tensor, y: &Tensor, ridge: f64) -> Result<Weights, LearnError> {

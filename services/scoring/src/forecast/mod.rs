@@ -1,0 +1,636 @@
+//! Forecast: what will sell. The shop's revenue and its countries' by day, products' pieces by week; each by a regression
+//! that is global over its series together with a smoothing of the series itself (see [`revenue`] and [`pieces`]), on the
+//! days on which the shop is open, with what last year's season does to the level ([`calendar`]).
+//!
+//! In: the days of the shop and its countries, the weeks of products. Out: a mean for each day ahead, 0 or more and 0 on
+//! closed days; weeks and months are sums of their days, countries add up to the shop; quantiles are the mean plus the
+//! quantiles of what forecasts of the past erred by ([`spread`]).
+//!
+//! `model.safetensors`: `revenue_rule` `[FEATURES + 1]` f64, weights and intercept, `pieces_rule` alike, `revenue`
+//! `[shop and countries, days]` f32, `pieces` `[products, weeks]` f32, `revenue_error` `[shop and countries, frequencies,
+//! levels]` f64, `revenue_usual` `[shop and countries]` f64, `pieces_error` `[frequencies, steadiness, halves, levels]` f64,
+//! `pieces_edge` `[steadiness - 1]` f64. `series.parquet`: `level`, `key`, `name`, `start`, `recent_total`; shop, countries
+//! and products in this order.
+
+pub mod calendar;
+pub mod pieces;
+pub mod revenue;
+pub mod smoothing;
+pub mod spread;
+
+use std::collections::HashMap;
+
+use chrono::{Datelike, Days, Months, NaiveDate};
+use serde::{Deserialize, Serialize};
+
+use self::{
+    calendar::{Calendar, Shop},
+    pieces::Outlook,
+    spread::{LEVELS, Spread},
+};
+use crate::{Artifact, Model, ModelError, ModelKind, Tensors};
+
+/// Days of history that a forecast looks at.
+pub const DAYS: usize = 728;
+
+/// Days ahead that forecasts of the past are judged on; farther ones are less certain, by the root of the time.
+pub const JUDGED: usize = 56;
+
+/// Groups of products with errors of their own, from steady to unsteady.
+pub const STEADINESS: usize = 5;
+
+/// Days of the first half of what is judged, which has errors of its own.
+pub const HALF: usize = JUDGED / 2;
+
+/// Days ahead that can be asked for: 53 weeks, or 12 months.
+const AHEAD: usize = 372;
+
+/// What a series is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Revenue of the shop.
+    Total,
+    /// Revenue of a country.
+    Country,
+    /// Pieces of a product.
+    Product,
+}
+
+impl Level {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Total, Self::Country, Self::Product];
+
+    /// The name in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Country => "country",
+            Self::Product => "product",
+        }
+    }
+}
+
+/// Length of a period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Frequency {
+    /// Days.
+    Daily,
+    /// Weeks from Monday.
+    Weekly,
+    /// Calendar months.
+    Monthly,
+}
+
+impl Frequency {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Daily, Self::Weekly, Self::Monthly];
+
+    /// Periods when the caller does not say, and the most.
+    pub const fn horizons(self) -> (usize, usize) {
+        match self {
+            Self::Daily => (28, 366),
+            Self::Weekly => (8, 53),
+            Self::Monthly => (3, 12),
+        }
+    }
+
+    /// The first day of the period after the one that holds `day`.
+    pub fn next(self, day: NaiveDate) -> NaiveDate {
+        let begin = self.begin(day);
+        match self {
+            Self::Daily => begin + Days::new(1),
+            Self::Weekly => begin + Days::new(7),
+            Self::Monthly => begin + Months::new(1),
+        }
+    }
+
+    /// The first day of the period before the one that holds `day`.
+    fn before(self, day: NaiveDate) -> NaiveDate {
+        self.begin(self.begin(day) - Days::new(1))
+    }
+
+    /// The first day of the period that holds `day`.
+    pub fn begin(self, day: NaiveDate) -> NaiveDate {
+        match self {
+            Self::Daily => day,
+            Self::Weekly => day - Days::new(u64::from(day.weekday().num_days_from_monday())),
+            Self::Monthly => day - Days::new(u64::from(day.day0())),
+        }
+    }
+
+    /// Days of a period in forecasts of the past; a month is four weeks there.
+    pub const fn days(self) -> usize {
+        match self {
+            Self::Daily => 1,
+            Self::Weekly => 7,
+            Self::Monthly => 28,
+        }
+    }
+}
+
+/// A linear rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    /// One a feature.
+    pub weights: Vec<f64>,
+    /// What all 0 give.
+    pub intercept: f64,
+}
+
+impl Linear {
+    /// The rule's value.
+    pub fn of(&self, x: &[f64]) -> f64 {
+        self.intercept + self.weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>()
+    }
+}
+
+/// What the manifest holds for scoring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// When the shop is closed.
+    pub calendar: Calendar,
+    /// What part of a week's pieces a weekday sells, from Monday.
+    pub share: [f64; 7],
+    /// How the shop has grown, see [`pieces::growth`].
+    pub growth: [f64; 4],
+}
+
+/// A series that can be forecast.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// What it is about.
+    pub level: Level,
+    /// Country or stock code; empty for the shop.
+    pub key: Box<str>,
+    /// The same for people.
+    pub name: Box<str>,
+    /// Its first day with a sale.
+    pub start: NaiveDate,
+    /// Its sum over the last 28 days.
+    pub recent_total: f64,
+    /// Place among those of money, or of pieces.
+    row: usize,
+}
+
+/// A period ahead.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Its first day.
+    pub start: NaiveDate,
+    /// Expected sales.
+    pub mean: f64,
+    /// The quantiles asked for.
+    pub quantiles: Vec<f64>,
+}
+
+/// What the shop or a country will earn.
+#[derive(Debug)]
+struct Money {
+    /// By day.
+    history: Vec<f64>,
+    /// By day ahead.
+    means: Vec<f64>,
+    /// By frequency.
+    spreads: [Spread; 3],
+}
+
+/// The model.
+#[derive(Debug)]
+pub struct Forecast {
+    shop: Shop,
+    revenue_rule: Linear,
+    pieces_rule: Linear,
+    share: [f64; 7],
+    growth: [f64; 4],
+    money: Vec<Money>,
+    /// By product, week by week.
+    pieces: Vec<Vec<f32>>,
+    /// By frequency, steadiness and half, flat.
+    pieces_spreads: Vec<Spread>,
+    /// Unsteadiness that parts the groups.
+    pieces_edges: Vec<f64>,
+    /// The shop, then countries, then products; within a level the largest first.
+    series: Vec<Series>,
+    places: HashMap<(Level, Box<str>), usize>,
+}
+
+fn rule(tensors: &Tensors<'_>, name: &str, features: usize) -> Result<Linear, ModelError> {
+    let mut weights: Vec<f64> = tensors.get(name, &[features + 1])?;
+    let intercept = weights.pop().unwrap_or_default();
+    Ok(Linear { weights, intercept })
+}
+
+/// Rows of errors, each in order.
+fn errors(tensors: &Tensors<'_>, name: &'static str, shape: &[usize]) -> Result<Vec<Spread>, ModelError> {
+    let flat: Vec<f64> = tensors.get(name, shape)?;
+    let spread = |row: &[f64]| {
+        let mut errors = [0.0; LEVELS.len()];
+        errors.copy_from_slice(row);
+        let ordered = errors.is_sorted() && errors.iter().all(|error| error.is_finite());
+        ordered
+            .then_some(Spread { errors, usual: 0.0 })
+            .ok_or_else(|| ModelError::inconsistent(name, "is not in order"))
+    };
+    flat.chunks(LEVELS.len()).map(spread).collect()
+}
+
+impl Model for Forecast {
+    const KIND: ModelKind = ModelKind::Forecast;
+
+    fn load(artifact: &Artifact) -> Result<Self, ModelError> {
+        artifact.expect(Self::KIND)?;
+        let Parameters { calendar, share, growth } = artifact.parameters()?;
+        let tensors = artifact.tensors("model.safetensors")?;
+        let revenue_rule = rule(&tensors, "revenue_rule", revenue::FEATURES)?;
+        let pieces_rule = rule(&tensors, "pieces_rule", pieces::FEATURES)?;
+        let rules = [&revenue_rule, &pieces_rule];
+        if rules.iter().any(|rule| rule.weights.iter().chain([&rule.intercept]).any(|x| !x.is_finite())) {
+            return Err(ModelError::inconsistent("revenue_rule", "or pieces_rule is not finite"));
+        }
+        let table = artifact.table("series.parquet")?;
+        let (levels, keys, names) = (table.text("level")?, table.text("key")?, table.text("name")?);
+        let (starts, totals) = (table.time("start")?, table.float("recent_total")?);
+        let mut series = Vec::with_capacity(table.rows());
+        for row in 0..table.rows() {
+            let level = Level::ALL.into_iter().find(|level| level.as_str() == &*levels[row]);
+            series.push(Series {
+                level: level.ok_or_else(|| ModelError::inconsistent("level", format!("is unknown in row {row}")))?,
+                key: keys[row].clone(),
+                name: names[row].clone(),
+                start: starts[row].date(),
+                recent_total: totals[row],
+                row,
+            });
+        }
+        let of_money = series.iter().take_while(|series| series.level != Level::Product).count();
+        let in_order = series.iter().enumerate().all(|(row, series)| match series.level {
+            Level::Total => row == 0,
+            Level::Country => row > 0 && row < of_money,
+            Level::Product => row >= of_money,
+        });
+        if !in_order || of_money == 0 {
+            return Err(ModelError::inconsistent("level", "is not in order, the shop first"));
+        }
+        series[of_money..].iter_mut().enumerate().for_each(|(row, series)| series.row = row);
+
+        let ([_, days], [_, weeks]) = (tensors.shape("revenue")?, tensors.shape("pieces")?);
+        let revenue: Vec<f32> = tensors.get("revenue", &[of_money, days])?;
+        let pieces: Vec<f32> = tensors.get("pieces", &[series.len() - of_money, weeks])?;
+        let usual: Vec<f64> = tensors.get("revenue_usual", &[of_money])?;
+        if revenue.iter().chain(&pieces).any(|value| !value.is_finite()) || usual.iter().any(|usual| !usual.is_finite())
+        {
+            return Err(ModelError::inconsistent("revenue", "or pieces is not finite"));
+        }
+        if days == 0 || weeks == 0 {
+            return Err(ModelError::inconsistent("revenue", "or pieces has no history"));
+        }
+        let revenue_spreads = errors(&tensors, "revenue_error", &[of_money, 3, LEVELS.len()])?;
+        let pieces_spreads = errors(&tensors, "pieces_error", &[3, STEADINESS, 2, LEVELS.len()])?;
+        let pieces_edges: Vec<f64> = tensors.get("pieces_edge", &[STEADINESS - 1])?;
+
+        let histories: Vec<Vec<f64>> =
+            revenue.chunks(days).map(|row| row.iter().map(|value| f64::from(*value)).collect()).collect();
+        let shop = Shop::with(calendar, &histories[0], artifact.manifest().as_of.date());
+        let slices: Vec<&[f64]> = histories.iter().map(Vec::as_slice).collect();
+        let means = revenue::forecast(&revenue_rule, &shop, &slices, AHEAD);
+        let spreads = revenue_spreads.chunks(3).zip(usual).map(|(of, usual)| [Spread { usual, ..of[0] }, of[1], of[2]]);
+        let money = histories.into_iter().zip(means).zip(spreads);
+        let money = money.map(|((history, means), spreads)| Money { history, means, spreads }).collect();
+
+        series.sort_by(|a, b| {
+            a.level.cmp(&b.level).then(b.recent_total.total_cmp(&a.recent_total)).then_with(|| a.key.cmp(&b.key))
+        });
+        let places = series.iter().enumerate().map(|(at, series)| ((series.level, series.key.clone()), at)).collect();
+        let pieces = pieces.chunks(weeks).map(<[f32]>::to_vec).collect();
+        Ok(Self {
+            shop,
+            revenue_rule,
+            pieces_rule,
+            share,
+            growth,
+            money,
+            pieces,
+            pieces_spreads,
+            pieces_edges,
+            series,
+            places,
+        })
+    }
+}
+
+impl Forecast {
+    /// All series, the largest of a level first.
+    pub fn series(&self) -> &[Series] {
+        &self.series
+    }
+
+    /// A series; the shop's has no key.
+    pub fn find(&self, level: Level, key: &str) -> Option<&Series> {
+        self.places.get(&(level, Box::from(key.trim()))).and_then(|at| self.series.get(*at))
+    }
+
+    fn outlook(&self, series: &Series) -> Outlook {
+        let weeks: Vec<f64> = self.pieces[series.row].iter().map(|value| f64::from(*value)).collect();
+        Outlook::of(&self.pieces_rule, &pieces::tame(weeks), self.growth, |ahead| self.shop.season(ahead))
+    }
+
+    /// Periods from the as-of day on; one that has begun is forecast from its first day ahead.
+    pub fn forecast(&self, series: &Series, frequency: Frequency, horizon: usize, levels: &[f64]) -> Vec<Point> {
+        let end = self.shop.end;
+        if series.level != Level::Product {
+            let money = &self.money[series.row];
+            return periods(&money.means, end, frequency, horizon)
+                .into_iter()
+                .map(|period| period.around(&money.spreads[frequency as usize], levels))
+                .collect();
+        }
+        let outlook = self.outlook(series);
+        let group = self.pieces_edges.partition_point(|edge| *edge < outlook.unsteady);
+        periods(&outlook.days(&self.shop, &self.share, AHEAD), end, frequency, horizon)
+            .into_iter()
+            .map(|period| {
+                let half = usize::from(period.away >= HALF);
+                let spread = &self.pieces_spreads[pieces_place(frequency, group, half)];
+                let scale = period.mean.max(outlook.floor * period.days as f64 / 7.0);
+                let quantile = |level: &f64| (period.mean + scale * period.wider() * spread.error(*level)).max(0.0);
+                let quantiles =
+                    levels.iter().map(|level| if period.mean > 0.0 { quantile(level) } else { 0.0 }).collect();
+                Point { start: period.start, mean: period.mean, quantiles }
+            })
+            .collect()
+    }
+
+    /// Periods after a history of the caller's own, without gaps. Its days have a calendar of their own; how uncertain it
+    /// is, is told by forecasts of its past, and by the shop's where it is too short.
+    pub fn continue_history(
+        &self,
+        history: &[(NaiveDate, f64)],
+        frequency: Frequency,
+        horizon: usize,
+        levels: &[f64],
+    ) -> Vec<Point> {
+        let Some((last, _)) = history.last() else { return Vec::new() };
+        let end = frequency.next(*last);
+        let values: Vec<f64> = history[history.len().saturating_sub(DAYS)..].iter().map(|(_, value)| *value).collect();
+        // Origins are two of these apart, and judged on four.
+        let (step, least) = match frequency {
+            Frequency::Daily => (7, 84),
+            Frequency::Weekly => (1, 13),
+            Frequency::Monthly => (1, 8),
+        };
+        let ahead = |past: &[f64], horizon: usize| {
+            let end = (past.len()..values.len()).fold(end, |end, _| frequency.before(end));
+            self.own(past, end, frequency, horizon)
+        };
+        let (mut means, mut actual) = (Vec::new(), Vec::new());
+        for back in (0..8).map(|back| 4 * step + 2 * step * back) {
+            let Some(origin) = values.len().checked_sub(back).filter(|origin| *origin >= least) else { break };
+            means.extend(ahead(&values[..origin], 4 * step));
+            actual.extend_from_slice(&values[origin..origin + 4 * step]);
+        }
+        let shops = self.money[0].spreads[frequency as usize];
+        let lumpy = smoothing::is_lumpy(&values);
+        let own = match frequency {
+            Frequency::Daily => Spread::of(&means, &actual, lumpy),
+            Frequency::Weekly | Frequency::Monthly => Spread::relative(&means, &actual, lumpy),
+        };
+        let usual = if shops.usual > 0.0 { smoothing::mean(&values) } else { 0.0 };
+        let spread = own.unwrap_or(Spread { usual, ..shops });
+        let mut start = end;
+        let mut points = Vec::with_capacity(horizon);
+        for (at, mean) in ahead(&values, horizon).into_iter().enumerate() {
+            let period = Period { start, mean, days: frequency.days(), away: at * frequency.days() };
+            points.push(period.around(&spread, levels));
+            start = frequency.next(start);
+        }
+        points
+    }
+
+    /// Means of the periods after values of the caller's own up to `end`.
+    fn own(&self, past: &[f64], end: NaiveDate, frequency: Frequency, horizon: usize) -> Vec<f64> {
+        match frequency {
+            Frequency::Daily => {
+                let shop = Shop::of(past, end);
+                revenue::forecast(&self.revenue_rule, &shop, &[past], horizon).swap_remove(0)
+            }
+            Frequency::Weekly => {
+                let tame = pieces::tame(past.to_vec());
+                let outlook = Outlook::of(&self.pieces_rule, &tame, pieces::growth(past, past), |_| 0.0);
+                (0..horizon).map(|week| outlook.weeks[week.min(pieces::WEEKS - 1)]).collect()
+            }
+            Frequency::Monthly => {
+                let level = smoothing::smoothed(past);
+                let grown = past.len().checked_sub(15).map_or(1.0, |from| {
+                    let (before, now) = (smoothing::mean(&past[from..from + 3]), smoothing::mean(&past[from + 12..]));
+                    if before > 0.0 { (now / before).clamp(0.5, 2.0) } else { 1.0 }
+                });
+                let month = |ahead: usize| match past.len().checked_sub(12) {
+                    // Half the level now, half the same month of last year as the shop has grown since.
+                    Some(year) if past.len() >= 15 => (level + past[year + ahead % 12] * grown) / 2.0,
+                    _ => level,
+                };
+                (0..horizon).map(month).collect()
+            }
+        }
+    }
+
+    /// Why a forecast looks so, in words.
+    pub fn reasons(&self, series: &Series) -> Vec<String> {
+        const WEEKDAYS: [&str; 7] =
+            ["Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays"];
+        let percent = |ratio: f64| {
+            format!("{:.0} % {}", (ratio - 1.0).abs() * 100.0, if ratio < 1.0 { "below" } else { "above" })
+        };
+        let mut reasons = Vec::new();
+        let trend = |recent: f64, usual: f64, what: &str| {
+            (usual > 0.0).then(|| format!("the last 4 weeks are {} the last {what}", percent(recent / usual)))
+        };
+        let recent = |values: &[f64], n: usize| smoothing::mean(&values[values.len().saturating_sub(n)..]);
+        match series.level {
+            Level::Product => {
+                let weeks: Vec<f64> = self.pieces[series.row].iter().map(|value| f64::from(*value)).collect();
+                if weeks.iter().all(|value| *value <= 0.0) {
+                    return vec!["nothing was sold in the history that the model looks at".to_owned()];
+                }
+                reasons.extend(trend(recent(&weeks, 4), recent(&weeks, 16), "16"));
+                let idle = weeks[weeks.len().saturating_sub(8)..].iter().filter(|value| **value <= 0.0).count();
+                if idle > 0 {
+                    reasons.push(format!("{idle} of the last 8 weeks sold nothing"));
+                }
+            }
+            Level::Total | Level::Country => {
+                let open = revenue::open_days(&self.shop, &self.money[series.row].history);
+                if open.iter().all(|value| *value <= 0.0) {
+                    return vec!["nothing was sold in the history that the model looks at".to_owned()];
+                }
+                let week = self.shop.calendar.week();
+                reasons.extend(trend(recent(&open, 4 * week), recent(&open, 16 * week), "16"));
+                let levels = revenue::Recent::of(&open, &self.shop.weekdays, week);
+                let known = (0..7).filter(|weekday| self.shop.weekdays.contains(weekday));
+                if let Some(best) = known.max_by(|a, b| levels.weekday(*a).total_cmp(&levels.weekday(*b))) {
+                    let usual = recent(&open, 8 * week).max(f64::MIN_POSITIVE);
+                    reasons.push(format!(
+                        "{} are the strongest days, {} the average",
+                        WEEKDAYS[best],
+                        percent(levels.weekday(best) * levels.level / usual)
+                    ));
+                }
+            }
+        }
+        let season = self.shop.season(JUDGED).exp();
+        if (season - 1.0).abs() >= 0.02 {
+            reasons.push(format!("last year's season puts the shop {} today's level in 8 weeks", percent(season)));
+        }
+        for weekday in &self.shop.calendar.closed_weekdays {
+            reasons.push(format!("closed on {}", WEEKDAYS[*weekday as usize % 7]));
+        }
+        reasons
+    }
+}
+
+/// Place of the errors of products.
+pub fn pieces_place(frequency: Frequency, group: usize, half: usize) -> usize {
+    (frequency as usize * STEADINESS + group.min(STEADINESS - 1)) * 2 + half
+}
+
+/// A period ahead and its mean.
+#[derive(Debug, Clone, PartialEq)]
+struct Period {
+    start: NaiveDate,
+    mean: f64,
+    days: usize,
+    /// Days from the end of history to its start.
+    away: usize,
+}
+
+impl Period {
+    /// How much wider errors are than those of forecasts that could be judged.
+    fn wider(&self) -> f64 {
+        (self.away as f64 / JUDGED as f64).max(1.0).sqrt()
+    }
+
+    fn around(&self, spread: &Spread, levels: &[f64]) -> Point {
+        let spread = spread.widened(self.wider());
+        let quantiles = levels.iter().map(|level| spread.around(self.mean, *level)).collect();
+        Point { start: self.start, mean: self.mean, quantiles }
+    }
+}
+
+/// Sums of days from `end` on; a period that has begun has only its days ahead.
+fn periods(days: &[f64], end: NaiveDate, frequency: Frequency, horizon: usize) -> Vec<Period> {
+    let at = |day: NaiveDate| ((day - end).num_days().max(0) as usize).min(days.len());
+    let mut start = end;
+    let mut periods = Vec::with_capacity(horizon);
+    for _ in 0..horizon {
+        let next = frequency.next(start);
+        let (from, to) = (at(start), at(next));
+        periods.push(Period { start, mean: days[from..to].iter().sum(), days: to - from, away: from });
+        start = next;
+    }
+    periods
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn day(text: &str) -> NaiveDate {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn weeks_and_months_begin_where_people_say() {
+        for (frequency, of, begin, next) in [
+            (Frequency::Daily, "2011-09-01", "2011-09-01", "2011-09-02"),
+            (Frequency::Weekly, "2011-09-01", "2011-08-29", "2011-09-05"),
+            (Frequency::Monthly, "2011-12-31", "2011-12-01", "2012-01-01"),
+        ] {
+            assert_eq!((frequency.begin(day(of)), frequency.next(day(of))), (day(begin), day(next)));
+        }
+    }
+
+    #[test]
+    fn a_period_that_has_begun_has_its_days_ahead_and_far_ones_are_wider() {
+        // A Thursday.
+        let weeks = periods(&[1.0; 372], day("2011-09-01"), Frequency::Weekly, 53);
+        assert_eq!((weeks[0].days, weeks[0].mean, weeks[1].start), (4, 4.0, day("2011-09-05")));
+        assert_eq!((weeks[8].away, weeks[8].wider()), (53, 1.0));
+        assert!(weeks[52].days == 7 && (weeks[52].wider() - (361.0_f64 / 56.0).sqrt()).abs() < 1e-12);
+        let months = periods(&[1.0; 372], day("2011-12-31"), Frequency::Monthly, 12);
+        assert_eq!((months[0].days, months[1].days, months[11].days), (1, 31, 30));
+    }
+
+    /// A shop of a year and four months without a regression, that sold the same each day.
+    fn model() -> Forecast {
+        let total = vec![10.0; 480];
+        let shop = Shop::of(&total, day("2012-04-01"));
+        let flat = |width: usize, at: usize, intercept: f64| {
+            let mut weights = vec![0.0; width];
+            weights[at] = 1.0;
+            Linear { weights, intercept }
+        };
+        let spread = Spread { errors: LEVELS.map(|level| level - 0.5), usual: 0.0 };
+        Forecast {
+            revenue_rule: flat(revenue::FEATURES, 3, 0.0),
+            pieces_rule: flat(pieces::FEATURES, 3, 0.0),
+            share: [1.0 / 7.0; 7],
+            growth: [0.0; 4],
+            money: vec![Money { means: vec![10.0; AHEAD], history: total, spreads: [spread; 3] }],
+            pieces: Vec::new(),
+            pieces_spreads: Vec::new(),
+            pieces_edges: Vec::new(),
+            series: Vec::new(),
+            places: HashMap::new(),
+            shop,
+        }
+    }
+
+    #[test]
+    fn a_history_of_ones_own_is_continued_with_errors_of_its_own() {
+        let model = model();
+        let end = day("2012-03-05");
+        let weeks: Vec<(NaiveDate, f64)> =
+            (0..40).map(|back| (end - Days::new(7 * (40 - back)), if back % 2 == 0 { 80.0 } else { 120.0 })).collect();
+        let points = model.continue_history(&weeks, Frequency::Weekly, 3, &[0.1, 0.9]);
+        assert_eq!(
+            points.iter().map(|point| point.start).collect::<Vec<_>>(),
+            [0, 7, 14].map(|at| end + Days::new(at))
+        );
+        assert!(
+            points.iter().all(|point| (point.mean - 100.0).abs() < 10.0 && point.quantiles[0] < 90.0),
+            "{points:?}"
+        );
+        // Twelve weeks are too short to be judged: the shop's errors.
+        let short = model.continue_history(&weeks[28..], Frequency::Weekly, 1, &[0.9]);
+        assert!((short[0].quantiles[0] / short[0].mean - 1.4).abs() < 1e-9, "{short:?}");
+        let months: Vec<(NaiveDate, f64)> = (0..27)
+            .map(|at| (day("2010-01-01") + Months::new(at), if (at + 1) % 12 == 0 { 300.0 } else { 100.0 }))
+            .collect();
+        let points = model.continue_history(&months, Frequency::Monthly, 12, &[0.5]);
+        assert!(points[8].mean > 1.5 * points[0].mean, "December stands out: {points:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn forecasts_are_finite_ordered_and_not_below_zero(
+            history in prop::collection::vec(0.0..1e9_f64, 8..300), frequency in 0..3_usize, offset in 0..400_u64
+        ) {
+            let frequency = Frequency::ALL[frequency];
+            let mut at = frequency.begin(day("2011-01-01") + Days::new(offset));
+            let history: Vec<(NaiveDate, f64)> = history.into_iter().map(|value| {
+                let here = at;
+                at = frequency.next(at);
+                (here, value)
+            }).collect();
+            let points = model().continue_history(&history, frequency, 30, &[0.05, 0.5, 0.95]);
+            prop_assert_eq!(points.len(), 30);
+            for point in points {
+                prop_assert!(point.mean.is_finite() && point.mean >= 0.0);
+                prop_assert!(point.quantiles.is_sorted() && point.quantiles[0] >= 0.0);
+            }
+        }
+    }
+}
