@@ -1,0 +1,82 @@
+// Answers that several pages ask for.
+import { timestampDate, timestampFromDate, type Timestamp } from "@bufbuild/protobuf/wkt";
+import { useQuery } from "@tanstack/preact-query";
+import { ask, askAll, queries, useCall } from "./api";
+import { AnomalyService, Measure } from "./gen/shopkeeper/anomaly/v1/anomaly_pb";
+import { ChurnService, RiskLevel, type ChurnRisk } from "./gen/shopkeeper/churn/v1/churn_pb";
+import { InsightsService } from "./gen/shopkeeper/insights/v1/insights_pb";
+import { SegmentationService, type CustomerSegment } from "./gen/shopkeeper/segmentation/v1/segmentation_pb";
+import { filter } from "./url";
+
+const DAY = 86_400_000;
+
+/** The country and days that all figures are about, as requests to insights take them. */
+export function useRange() {
+  const country = filter("country");
+  const from = validDay(filter("from"));
+  const to = validDay(filter("to"));
+  return {
+    countries: country ? [country] : [],
+    startTime: from && timestampFromDate(from),
+    // The last day counts as a whole.
+    endTime: to && timestampFromDate(new Date(to.getTime() + DAY)),
+  };
+}
+function validDay(text: string): Date | undefined {
+  const date = new Date(`${text}T00:00:00Z`);
+  return Number.isNaN(date.getTime()) ? undefined : date;
+}
+/** As many days again before a range, to compare with. */
+export function rangeBefore(start: Timestamp, end: Timestamp) {
+  const from = timestampDate(start).getTime();
+  const length = timestampDate(end).getTime() - from;
+  return { startTime: timestampFromDate(new Date(from - length)), endTime: start };
+}
+
+export const useCountries = () => useCall(InsightsService.method.listCountries, { pageSize: 1000 });
+
+/** Customers and their risk, those with most value at risk first; at most 5,000 of them. */
+export const useRisks = (country: string) =>
+  useQuery({
+    queryKey: ["risks", country],
+    queryFn: () => risks(country),
+  });
+export function risks(country: string) {
+  return askAll(
+    (pageToken) =>
+      ask(ChurnService.method.listAtRiskCustomers, { pageSize: 1000, pageToken, country, minRiskLevel: RiskLevel.LOW }),
+    (answer) => answer.churnRisks,
+  );
+}
+
+/** A customer with risk and segment. */
+export interface Customer {
+  risk: ChurnRisk;
+  segment: CustomerSegment;
+}
+export const useCustomers = (country: string) =>
+  useQuery({
+    queryKey: ["customers", country],
+    queryFn: async () => {
+      const { items, total } = await queries.fetchQuery({ queryKey: ["risks", country], queryFn: () => risks(country) });
+      const segments = new Map<string, CustomerSegment>();
+      for (let at = 0; at < items.length; at += 1000) {
+        const customerIds = items.slice(at, at + 1000).map((risk) => risk.customerId);
+        for (const { result } of (await ask(SegmentationService.method.batchGetCustomerSegments, { customerIds })).results)
+          if (result.case === "customerSegment") segments.set(result.value.customerId, result.value);
+      }
+      const customers = items.flatMap((risk): Customer[] => {
+        const segment = segments.get(risk.customerId);
+        return segment ? [{ risk, segment }] : [];
+      });
+      return { customers, total };
+    },
+  });
+
+/** What one piece of a product usually costs: the anomaly model's median of its price. */
+export async function usualPrice(stockCode: string): Promise<number | undefined> {
+  const { score } = await ask(AnomalyService.method.scoreTransaction, {
+    transaction: { stockCode, quantity: 1n, unitPrice: 1 },
+  });
+  return score?.deviations.find((d) => d.measure === Measure.UNIT_PRICE && d.baseline === "product")?.expected;
+}
