@@ -12,6 +12,7 @@ use crate::{
     cache::{CacheArgs, RedisArgs, Tiers},
     method::Methods,
     stack::Parts,
+    web::WebArgs,
 };
 
 /// Everything about the gateway but where it listens.
@@ -24,7 +25,7 @@ pub struct GatewayArgs {
     #[command(flatten)]
     redis: RedisArgs,
     #[command(flatten)]
-    limits: LimitArgs,
+    front: FrontArgs,
 }
 
 impl GatewayArgs {
@@ -33,7 +34,7 @@ impl GatewayArgs {
     /// # Errors
     /// Where no service is named or the URL of Redis is none.
     pub fn build(&self) -> anyhow::Result<Gateway> {
-        self.limits.build(self.backends.build()?, self.redis.build(&self.cache)?)
+        self.front.build(self.backends.build()?, self.redis.build(&self.cache)?)
     }
 }
 
@@ -87,22 +88,32 @@ impl BackendArgs {
     }
 }
 
+/// What a gateway is to its callers, wherever its services are.
+#[derive(Debug, Clone, Args)]
+pub struct FrontArgs {
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    web: WebArgs,
+}
+
 /// How much at once.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
-pub struct LimitArgs {
+struct LimitArgs {
     /// Calls in flight, streams among them; more are refused with RESOURCE_EXHAUSTED
     #[arg(long, env = "SHOPKEEPER_IN_FLIGHT", value_name = "N", default_value = "2048")]
     in_flight: NonZeroUsize,
 }
 
-impl LimitArgs {
+impl FrontArgs {
     /// A gateway over these services and caches. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// Where the options in the .proto files cannot be used.
     pub fn build(&self, backends: Backends, cache: Tiers) -> anyhow::Result<Gateway> {
         let methods = Methods::read(proto::DESCRIPTORS)?;
-        Ok(Gateway::new(Parts { methods, backends, cache, in_flight: self.in_flight.get() }))
+        let in_flight = self.limits.in_flight.get();
+        Ok(Gateway::new(Parts { methods, backends, cache, in_flight }, &self.web)?)
     }
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use gateway::{Backends, Gateway, LimitArgs, cache::CacheArgs, in_process};
+use gateway::{Backends, FrontArgs, Gateway, cache::CacheArgs, in_process};
 use runtime::Service;
 use serving::StoreArgs;
 use tokio::task::JoinSet;
@@ -20,7 +20,7 @@ pub struct StandaloneArgs {
     #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
-    limits: LimitArgs,
+    front: FrontArgs,
 }
 
 /// The services and the gateway over them. They work until this is dropped.
@@ -51,6 +51,6 @@ impl StandaloneArgs {
             let (routes, _) = runtime::health_and_reflection(service, &mut health)?;
             anyhow::Ok(backends.with(service.name, in_process(routes)))
         })?;
-        Ok(Standalone { gateway: self.limits.build(backends, self.cache.build())?, _health: health })
+        Ok(Standalone { gateway: self.front.build(backends, self.cache.build())?, _health: health })
     }
 }
