@@ -22,8 +22,9 @@ use proto::{
         anomaly_service_server::{AnomalyService, AnomalyServiceServer},
     },
     churn::v1::{
-        BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnRiskRequest, GetChurnRiskResponse,
-        ListAtRiskCustomersRequest, ListAtRiskCustomersResponse, ScoreChurnRequest, ScoreChurnResponse,
+        BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnCalibrationRequest,
+        GetChurnCalibrationResponse, GetChurnRiskRequest, GetChurnRiskResponse, ListAtRiskCustomersRequest,
+        ListAtRiskCustomersResponse, ScoreChurnRequest, ScoreChurnResponse,
         churn_service_client::ChurnServiceClient,
         churn_service_server::{ChurnService, ChurnServiceServer},
     },
@@ -200,6 +201,13 @@ impl ChurnService for Model {
             Ok(ListAtRiskCustomersResponse { churn_risks, model: self.info(), ..Default::default() })
         })
         .await
+    }
+
+    async fn get_churn_calibration(
+        &self,
+        request: Request<GetChurnCalibrationRequest>,
+    ) -> Result<Response<GetChurnCalibrationResponse>, Status> {
+        self.answer(&request, |_| Ok(GetChurnCalibrationResponse { model: self.info(), ..Default::default() })).await
     }
 }
 
