@@ -1,12 +1,13 @@
 //! Options of the gateway: which services there are, and how many calls at once.
 
-use std::num::NonZeroUsize;
+use std::{net::SocketAddr, num::NonZeroUsize};
 
 use anyhow::ensure;
 use clap::Args;
 
 use crate::{
     Gateway,
+    auth::AuthArgs,
     backend::{self, Target},
     backends::Backends,
     cache::{CacheArgs, RedisArgs, Tiers},
@@ -32,8 +33,9 @@ impl GatewayArgs {
     /// The gateway. Neither a service nor Redis need be up. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where no service is named or the URL of Redis is none.
-    pub fn build(&self) -> anyhow::Result<Gateway> {
+    /// Where no service is named, the URL of Redis is none, or `listen` is open to everybody unsaid.
+    pub fn build(&self, listen: SocketAddr) -> anyhow::Result<Gateway> {
+        self.front.check(listen)?;
         self.front.build(self.backends.build()?, self.redis.build(&self.cache)?)
     }
 }
@@ -92,6 +94,8 @@ impl BackendArgs {
 #[derive(Debug, Clone, Args)]
 pub struct FrontArgs {
     #[command(flatten)]
+    auth: AuthArgs,
+    #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
     web: WebArgs,
@@ -107,13 +111,22 @@ struct LimitArgs {
 }
 
 impl FrontArgs {
+    /// Refuses an address where everybody would be answered and nobody has said so.
+    ///
+    /// # Errors
+    /// What to do.
+    pub fn check(&self, listen: SocketAddr) -> anyhow::Result<()> {
+        self.auth.check(listen)
+    }
+
     /// A gateway over these services and caches. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the options in the .proto files cannot be used.
+    /// Where the options in the .proto files or the API keys cannot be used.
     pub fn build(&self, backends: Backends, cache: Tiers) -> anyhow::Result<Gateway> {
         let methods = Methods::read(proto::DESCRIPTORS)?;
         let in_flight = self.limits.in_flight.get();
-        Ok(Gateway::new(Parts { methods, backends, cache, in_flight }, &self.web)?)
+        let auth = self.auth.build(&methods)?;
+        Ok(Gateway::new(Parts { methods, backends, cache, auth, in_flight }, &self.web)?)
     }
 }

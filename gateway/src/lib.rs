@@ -2,6 +2,7 @@
 //! carries deadlines on, and knows how each service is doing. `stack` is the page to read first.
 
 mod args;
+mod auth;
 mod backend;
 mod backends;
 mod buffer;
@@ -38,6 +39,7 @@ use tower::{ServiceExt, service_fn};
 
 pub use crate::{
     args::{FrontArgs, GatewayArgs},
+    auth::{Auth, AuthArgs},
     backend::{Backend, Target, TargetError, in_process, network},
     backends::Backends,
     stack::{BoxError, Parts, Stack},
@@ -67,6 +69,7 @@ impl Gateway {
     pub fn new(parts: Parts, web: &WebArgs) -> Result<Self, WebError> {
         let mut tasks = Tasks::default();
         let (versions, ready) = parts.backends.watch(&mut tasks);
+        tasks.spawn(parts.auth.clone().watch(parts.methods.clone()));
         let mut services = parts.methods.services();
         let paths = services.keys().cloned().collect();
         services.retain(|_, area| area.as_ref().is_none_or(|area| ready.contains_key(area)));

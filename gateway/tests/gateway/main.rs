@@ -567,7 +567,7 @@ async fn a_gateway_over_services_in_its_own_process_answers_the_same() {
     let methods = gateway::method::Methods::read(proto::DESCRIPTORS).unwrap();
     let memory = std::sync::Arc::new(gateway::cache::Memory::new(1 << 20));
     let cache = gateway::cache::Tiers::new(vec![memory]);
-    let parts = gateway::Parts { methods, backends, cache, in_flight: 8 };
+    let parts = gateway::Parts { methods, backends, cache, auth: gateway::Auth::default(), in_flight: 8 };
     let within = Front::over(gateway::Gateway::new(parts, &gateway::WebArgs::default()).unwrap()).await;
     within.knows("v1").await;
     let (_, _service, over_sockets) = churn(None).await;
@@ -640,7 +640,7 @@ async fn a_gateway_that_is_told_to_stop_says_so_first() {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
     let args = gateway_args(&service);
-    let gateway = std::sync::Arc::new(args.build().unwrap());
+    let gateway = std::sync::Arc::new(args.build(([127, 0, 0, 1], 0).into()).unwrap());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let told = gateway.clone();
     let front = Running::start(gateway.service()).await;

@@ -345,7 +345,7 @@ impl Front {
     pub(crate) async fn start(flags: &[(&str, String)]) -> Self {
         let flags = flags.iter().map(|(name, value)| format!("--{name}={value}"));
         let args = Args::try_parse_from(["gateway".to_owned()].into_iter().chain(flags)).unwrap();
-        Self::over(args.gateway.build().unwrap()).await
+        Self::over(args.gateway.build(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()).await
     }
 
     pub(crate) async fn over(gateway: Gateway) -> Self {

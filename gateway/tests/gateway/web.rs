@@ -7,8 +7,9 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use prost::Message;
 use proto::churn::v1::{GetChurnRiskRequest, GetChurnRiskResponse};
 use serde_json::{Value, json};
+use sha2::Digest;
 
-use crate::shop::{Front, Model, Running, ask};
+use crate::shop::{Front, Model, Running, ask, until};
 
 struct Answer {
     status: StatusCode,
@@ -150,4 +151,47 @@ async fn there_is_a_page_a_document_and_nothing_else() {
     for path in ["/nothing", "/assets/nothing.js", "/shopkeeper.churn.v1.ChurnService/GetChurnRisk"] {
         assert_eq!(http(&front, Method::GET, path, &[], b"").await.status, StatusCode::NOT_FOUND, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    let entry = |key: &str| {
+        let hash = sha2::Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!(
+            "[[keys]]\nname = \"checkout\"\nsha256 = \"{hash}\"\nmethods = [\"shopkeeper.churn.v1.ChurnService/GetChurnRisk\"]\n"
+        )
+    };
+    std::fs::write(&file, entry("old")).unwrap();
+    let flags = [("churn", service.url()), ("api-keys", file.display().to_string())];
+    let front = Front::start(&flags).await;
+    let ask = async |path: &str, headers: &[(&str, &str)]| http(&front, Method::GET, path, headers, b"").await;
+
+    let risk = "/v1/customers/17850/churnRisk";
+    for (path, headers, status, reason) in [
+        (risk, [("x-api-key", "old")], 200, None),
+        (risk, [("authorization", "Bearer old")], 200, None),
+        (risk, [("x-api-key", "new")], 401, Some("API_KEY_UNKNOWN")),
+        (risk, [("x-other", "old")], 401, Some("API_KEY_MISSING")),
+        ("/v1/atRiskCustomers", [("x-api-key", "old")], 403, Some("METHOD_NOT_ALLOWED")),
+    ] {
+        let answer = ask(path, &headers).await;
+        let error = &answer.json()["error"]["details"][0]["reason"];
+        assert_eq!((answer.status.as_u16(), error.as_str()), (status, reason), "{path} {headers:?}");
+    }
+    // Both for a while, so that callers can change over.
+    std::fs::write(&file, format!("{}{}", entry("old"), entry("new"))).unwrap();
+    until("the new key counts", async || ask(risk, &[("x-api-key", "new")]).await.status == StatusCode::OK).await;
+    assert_eq!(ask(risk, &[("x-api-key", "old")]).await.status, StatusCode::OK);
+    std::fs::write(&file, "keys = nonsense").unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(ask(risk, &[("x-api-key", "new")]).await.status, StatusCode::OK, "a broken file changes nothing");
+    std::fs::write(&file, entry("new")).unwrap();
+    until("the old key counts no more", async || {
+        ask(risk, &[("x-api-key", "old")]).await.status == StatusCode::UNAUTHORIZED
+    })
+    .await;
 }

@@ -1,7 +1,7 @@
 //! Every service and the gateway in one process: the same services, the same gateway, no sockets between them, answers
 //! kept in memory.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use gateway::{Backends, FrontArgs, Gateway, cache::CacheArgs, in_process};
@@ -35,8 +35,9 @@ impl StandaloneArgs {
     /// Starts the services, each with the model that is current, or without one until one is published.
     ///
     /// # Errors
-    /// Where the model store's address cannot be used.
-    pub async fn build(&self) -> anyhow::Result<Standalone> {
+    /// Where the model store's address cannot be used, or `listen` is open to everybody unsaid.
+    pub async fn build(&self, listen: SocketAddr) -> anyhow::Result<Standalone> {
+        self.front.check(listen)?;
         let store = &self.store;
         let services: [Service; 5] = tokio::try_join!(
             async { anyhow::Ok(segmentation::service(serving::watch(store).await?)) },
