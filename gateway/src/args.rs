@@ -1,17 +1,19 @@
 //! Options of the gateway: which services there are, and how many calls at once.
 
-use std::num::NonZeroUsize;
+use std::{net::SocketAddr, num::NonZeroUsize};
 
 use anyhow::ensure;
 use clap::Args;
 
 use crate::{
     Gateway,
+    auth::AuthArgs,
     backend::{self, Target},
     backends::Backends,
     cache::{CacheArgs, RedisArgs, Tiers},
     method::Methods,
     stack::Parts,
+    web::WebArgs,
 };
 
 /// Everything about the gateway but where it listens.
@@ -24,16 +26,17 @@ pub struct GatewayArgs {
     #[command(flatten)]
     redis: RedisArgs,
     #[command(flatten)]
-    limits: LimitArgs,
+    front: FrontArgs,
 }
 
 impl GatewayArgs {
     /// The gateway. Neither a service nor Redis need be up. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where no service is named or the URL of Redis is none.
-    pub fn build(&self) -> anyhow::Result<Gateway> {
-        self.limits.build(self.backends.build()?, self.redis.build(&self.cache)?)
+    /// Where no service is named, the URL of Redis is none, or `listen` is open to everybody unsaid.
+    pub fn build(&self, listen: SocketAddr) -> anyhow::Result<Gateway> {
+        self.front.check(listen)?;
+        self.front.build(self.backends.build()?, self.redis.build(&self.cache)?)
     }
 }
 
@@ -87,22 +90,43 @@ impl BackendArgs {
     }
 }
 
+/// What a gateway is to its callers, wherever its services are.
+#[derive(Debug, Clone, Args)]
+pub struct FrontArgs {
+    #[command(flatten)]
+    auth: AuthArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    web: WebArgs,
+}
+
 /// How much at once.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
-pub struct LimitArgs {
+struct LimitArgs {
     /// Calls in flight, streams among them; more are refused with RESOURCE_EXHAUSTED
     #[arg(long, env = "SHOPKEEPER_IN_FLIGHT", value_name = "N", default_value = "2048")]
     in_flight: NonZeroUsize,
 }
 
-impl LimitArgs {
+impl FrontArgs {
+    /// Refuses an address where everybody would be answered and nobody has said so.
+    ///
+    /// # Errors
+    /// What to do.
+    pub fn check(&self, listen: SocketAddr) -> anyhow::Result<()> {
+        self.auth.check(listen)
+    }
+
     /// A gateway over these services and caches. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the options in the .proto files cannot be used.
+    /// Where the options in the .proto files or the API keys cannot be used.
     pub fn build(&self, backends: Backends, cache: Tiers) -> anyhow::Result<Gateway> {
         let methods = Methods::read(proto::DESCRIPTORS)?;
-        Ok(Gateway::new(Parts { methods, backends, cache, in_flight: self.in_flight.get() }))
+        let in_flight = self.limits.in_flight.get();
+        let auth = self.auth.build(&methods)?;
+        Ok(Gateway::new(Parts { methods, backends, cache, auth, in_flight }, &self.web)?)
     }
 }

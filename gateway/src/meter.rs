@@ -7,6 +7,8 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Meter},
 };
 
+use crate::auth::AuthError;
+
 static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
 
 static CACHE: LazyLock<Counter<u64>> = LazyLock::new(|| {
@@ -27,6 +29,10 @@ static REDIS_UP: LazyLock<Gauge<u64>> =
 
 static SHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
     METER.u64_counter("shopkeeper.gateway.shed").with_description("calls refused because of too many others").build()
+});
+
+static REFUSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    METER.u64_counter("shopkeeper.gateway.auth.refused").with_description("calls of callers who are not let in").build()
 });
 
 static BACKEND_ERRORS: LazyLock<Counter<u64>> = LazyLock::new(|| {
@@ -65,6 +71,16 @@ pub(crate) fn redis_up(up: bool) {
 /// A call was refused because of too many others.
 pub(crate) fn shed() {
     SHED.add(1, &[]);
+}
+
+/// A caller was not let in.
+pub(crate) fn refused(error: AuthError) {
+    let reason = match error {
+        AuthError::NoKey => "no key",
+        AuthError::UnknownKey => "unknown key",
+        AuthError::NotAllowed => "not allowed",
+    };
+    REFUSED.add(1, &[KeyValue::new("reason", reason)]);
 }
 
 /// A service could not be asked.

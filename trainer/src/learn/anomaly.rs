@@ -177,6 +177,7 @@ impl Learner for Anomaly {
                     format!("{:.2} % of ordinary lines; 0.50 % is the most", false_high * 100.0),
                 ),
             ],
+            backtest: serde_json::Value::Null,
         })
     }
 }
