@@ -68,7 +68,7 @@ export async function askAll<M extends { nextPageToken: string; totalSize: numbe
   pages = 5,
 ): Promise<{ items: T[]; total: number; first: M }> {
   const first = await page("");
-  const all = items(first);
+  const all = [...items(first)]; // the answer is kept for others, so it stays as it is
   let token = first.nextPageToken;
   for (let asked = 1; token && asked < pages; asked++) {
     const next = await page(token);

@@ -1,11 +1,11 @@
 // Answers that several pages ask for.
 import { timestampDate, timestampFromDate, type Timestamp } from "@bufbuild/protobuf/wkt";
-import { useQuery } from "@tanstack/preact-query";
-import { ask, askAll, queries, useCall } from "./api";
+import { keepPreviousData, useQuery } from "@tanstack/preact-query";
+import { ask, askAll, useCall } from "./api";
 import { AnomalyService, Measure } from "./gen/shopkeeper/anomaly/v1/anomaly_pb";
 import { ChurnService, RiskLevel, type ChurnRisk } from "./gen/shopkeeper/churn/v1/churn_pb";
 import { InsightsService } from "./gen/shopkeeper/insights/v1/insights_pb";
-import { SegmentationService, type CustomerSegment } from "./gen/shopkeeper/segmentation/v1/segmentation_pb";
+import { SegmentationService, type CustomerSegment, type Lifecycle } from "./gen/shopkeeper/segmentation/v1/segmentation_pb";
 import { filter } from "./url";
 
 const DAY = 86_400_000;
@@ -49,28 +49,32 @@ export function risks(country: string) {
   );
 }
 
-/** A customer with risk and segment. */
+/** A customer with segment and risk. */
 export interface Customer {
-  risk: ChurnRisk;
   segment: CustomerSegment;
+  risk?: ChurnRisk;
 }
-export const useCustomers = (country: string) =>
+/** Customers of a segment, by spend; of a country as far as the churn model knows them. */
+export const useCustomers = (country: string, segmentId: number, lifecycle: Lifecycle) =>
   useQuery({
-    queryKey: ["customers", country],
+    queryKey: ["customers", country, segmentId, lifecycle],
     queryFn: async () => {
-      const { items, total } = await queries.fetchQuery({ queryKey: ["risks", country], queryFn: () => risks(country) });
-      const segments = new Map<string, CustomerSegment>();
-      for (let at = 0; at < items.length; at += 1000) {
-        const customerIds = items.slice(at, at + 1000).map((risk) => risk.customerId);
-        for (const { result } of (await ask(SegmentationService.method.batchGetCustomerSegments, { customerIds })).results)
-          if (result.case === "customerSegment") segments.set(result.value.customerId, result.value);
-      }
-      const customers = items.flatMap((risk): Customer[] => {
-        const segment = segments.get(risk.customerId);
-        return segment ? [{ risk, segment }] : [];
-      });
-      return { customers, total };
+      const [segments, known] = await Promise.all([
+        askAll(
+          (pageToken) =>
+            ask(SegmentationService.method.listCustomerSegments, { pageSize: 1000, pageToken, segmentId, lifecycle }),
+          (answer) => answer.customerSegments,
+        ),
+        // Without the churn model there is still a list, unless a country is asked for, which it alone knows.
+        risks(country).catch((error: unknown) => {
+          if (country) throw error;
+        }),
+      ]);
+      const byId = new Map(known?.items.map((risk) => [risk.customerId, risk]));
+      const customers = segments.items.map((segment): Customer => ({ segment, risk: byId.get(segment.customerId) }));
+      return { customers: country ? customers.filter((c) => c.risk) : customers, total: segments.total };
     },
+    placeholderData: keepPreviousData,
   });
 
 /** What one piece of a product usually costs: the anomaly model's median of its price. */

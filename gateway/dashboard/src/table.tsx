@@ -23,6 +23,8 @@ export interface Column<T> {
   /** How a number is written; makes the column a column of numbers. */
   format?: (value: number) => string;
   show?: (row: T) => ComponentChildren;
+  /** In downloads alone. */
+  hidden?: boolean;
   /** Takes the room that is left, and wraps. */
   wide?: boolean;
 }
@@ -66,16 +68,18 @@ interface Props<T> {
 export function Table<T extends object>({ label, columns, rows, pageSize = 10, download }: Props<T>) {
   const definitions = useMemo(
     () =>
-      columns.map(
-        (column, index): ColumnDef<typeof features, T> => ({
+      columns.flatMap((column, index): ColumnDef<typeof features, T>[] => {
+        if (column.hidden) return [];
+        const definition: ColumnDef<typeof features, T> = {
           id: String(index),
           header: column.header,
           accessorFn: column.value,
           sortUndefined: "last",
           sortDescFirst: column.format !== undefined,
           cell: ({ row }) => written(column, row.original) as never,
-        }),
-      ),
+        };
+        return [definition];
+      }),
     [columns],
   );
   const table = useTable({

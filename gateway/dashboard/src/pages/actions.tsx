@@ -28,8 +28,14 @@ const COLUMNS: Column<Action>[] = [
     header: "Expected value",
     value: (a) => a.value && Math.round(a.value * 100) / 100,
     format: money,
+    show: (a) => (
+      <>
+        {a.value === undefined ? "–" : money(a.value)}
+        <span class="formula">{a.formula}</span>
+      </>
+    ),
   },
-  { header: "How that is counted", value: (a) => a.formula, wide: true },
+  { header: "How that is counted", value: (a) => a.formula, hidden: true },
 ];
 
 export default function Actions() {

@@ -1,11 +1,9 @@
 // Who is about to stop buying, what would go with them, and why.
 import { useCall } from "../api";
-import { axis, Chart, tooltip } from "../chart";
+import { axis, Chart, tooltip, type Palette } from "../chart";
 import { CountryFilter } from "../filters";
 import { count, day, enumWord, money, percent } from "../format";
-import { RiskLevel, type ChurnRisk } from "../gen/shopkeeper/churn/v1/churn_pb";
-import { ModelService, type Metric } from "../gen/shopkeeper/model/v1/model_pb";
-import { metricName, metricValue } from "../metrics";
+import { ChurnService, RiskLevel, type ChurnRisk, type GetChurnCalibrationResponse_CalibrationBin } from "../gen/shopkeeper/churn/v1/churn_pb";
 import { Answer, Badge, Card, CustomerLink, Figure, Page, SelectFilter } from "../parts";
 import { useRisks } from "../shop";
 import { Table, type Column } from "../table";
@@ -118,6 +116,7 @@ const BINS: Column<Bin>[] = [
 ];
 
 function Distribution({ risks }: { risks: ReturnType<typeof useRisks> }) {
+  const thresholds = useCall(ChurnService.method.getChurnCalibration, {});
   return (
     <Card title="How the chances spread" note="Customers by their chance to stop buying" span={6}>
       <Answer of={risks} empty={(a) => a.items.length === 0}>
@@ -128,7 +127,8 @@ function Distribution({ risks }: { risks: ReturnType<typeof useRisks> }) {
             bin.customers += 1;
             bin.value += risk.valueAtRisk ?? 0;
           }
-          const least = (level: RiskLevel) => Math.min(...items.filter((r) => r.riskLevel === level).map((r) => r.probability));
+          const { mediumFrom = Infinity, highFrom = Infinity } = thresholds.data ?? {};
+          const color = (at: number, colors: Palette) => (at >= highFrom ? colors.bad : at >= mediumFrom ? colors.weak : colors.good);
           return (
             <Chart
               label="Customers by chance to stop buying"
@@ -156,9 +156,7 @@ function Distribution({ risks }: { risks: ReturnType<typeof useRisks> }) {
                     barCategoryGap: "10%",
                     data: bins.map((b) => ({
                       value: b.customers,
-                      itemStyle: {
-                        color: b.from + 0.025 >= least(RiskLevel.HIGH) ? colors.bad : b.from + 0.025 >= least(RiskLevel.MEDIUM) ? colors.weak : colors.good,
-                      },
+                      itemStyle: { color: color(b.from + 0.025, colors) },
                     })),
                   },
                 ],
@@ -171,24 +169,62 @@ function Distribution({ risks }: { risks: ReturnType<typeof useRisks> }) {
   );
 }
 
-const METRICS: Column<Metric>[] = [
-  { header: "Figure", value: (m) => metricName(m.name), wide: true },
-  { header: "Model", value: (m) => m.value, format: String, show: (m) => metricValue(m.name, m.value) },
-  {
-    header: "Naive answer",
-    value: (m) => m.baseline,
-    format: String,
-    show: (m) => (m.baseline === undefined ? "–" : metricValue(m.name, m.baseline)),
-  },
+const BELIEF: Column<GetChurnCalibrationResponse_CalibrationBin>[] = [
+  { header: "Predicted from", value: (b) => b.lower, format: (v) => percent(v, 0) },
+  { header: "Predicted on average", value: (b) => b.predicted, format: percent },
+  { header: "Came so", value: (b) => b.observed, format: percent },
+  { header: "Customers", value: (b) => Number(b.customers), format: count },
 ];
 
 function Calibration() {
-  const status = useCall(ModelService.method.getModelStatus, { model: "churn" });
+  const answer = useCall(ChurnService.method.getChurnCalibration, {});
   return (
-    <Card title="Does a chance of 70 % mean 70 %?" note="Measured on customers and months that the model had not seen" span={6}>
-      <Answer of={status} empty={(a) => !a.status?.details?.metrics.length}>
-        {(a) => <Table label="Evaluation of the churn model" rows={a.status!.details!.metrics} columns={METRICS} />}
+    <Card
+      title="Does a chance of 70 % mean 70 %?"
+      note="What was predicted 90 days before the model's day, and what came. On the dashed line they are the same; larger: more customers."
+      span={6}
+    >
+      <Answer of={answer} empty={(a) => a.bins.length === 0} nothing="This version was published without an evaluation.">
+        {({ bins }) => (
+          <Chart
+            label="Predicted chance against the share that stopped buying"
+            rows={bins}
+            columns={BELIEF}
+            download="churn-calibration"
+            option={(colors) => ({
+              tooltip: tooltip(colors, {
+                formatter: ({ seriesType, dataIndex }: { seriesType: string; dataIndex: number }) => {
+                  const bin = bins[dataIndex];
+                  if (seriesType !== "scatter" || !bin) return "";
+                  return `predicted ${percent(bin.predicted)}\ncame so ${percent(bin.observed)}\n${count(bin.customers)} customers`;
+                },
+              }),
+              grid: { left: 8, right: 16, top: 32, bottom: 24, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+              xAxis: { type: "value", min: 0, max: 1, name: "predicted", nameLocation: "middle", nameGap: 24, ...axis(colors), axisLabel: part(colors) },
+              yAxis: { type: "value", min: 0, max: 1, name: "came so", ...axis(colors), axisLabel: part(colors) },
+              series: [
+                {
+                  type: "line",
+                  silent: true,
+                  showSymbol: false,
+                  lineStyle: { type: "dashed", color: colors.muted, width: 1 },
+                  data: [
+                    [0, 0],
+                    [1, 1],
+                  ],
+                },
+                {
+                  type: "scatter",
+                  color: colors.accent,
+                  symbolSize: (value: number[]) => Math.min(30, 6 + Math.sqrt(value[2] ?? 0)),
+                  data: bins.map((b) => [b.predicted, b.observed, Number(b.customers)]),
+                },
+              ],
+            })}
+          />
+        )}
       </Answer>
     </Card>
   );
 }
+const part = (colors: Palette) => ({ color: colors.muted, formatter: (v: number) => percent(v, 0) });

@@ -195,9 +195,11 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
       formatter: (hits: { axisValue: number; dataIndex: number; seriesName: string }[]) => {
         const at = new Date(hits[0]!.axisValue).toISOString().slice(0, 10);
         const row = actual.find((r) => r.from === at) ?? ahead.find((r) => r.from === at);
-        if (!row) return "";
-        if (row.actual !== undefined) return `${isoDay(at)}\nActual: ${amount(row.actual)}`;
-        return `${isoDay(at)}\nExpected: ${amount(row.mean!)}\nRange: ${amount(row.low!)} to ${amount(row.high!)}`;
+        return [
+          isoDay(at),
+          ...(row?.actual === undefined ? [] : [`Actual: ${amount(row.actual)}`]),
+          ...(row?.mean === undefined ? [] : [`Expected: ${amount(row.mean)}`, `Range: ${amount(row.low!)} to ${amount(row.high!)}`]),
+        ].join("\n");
       },
     }),
     legend: { data: ["Actual", "Expected", `${percent(interval, 0)} range`], textStyle: { color: colors.text }, left: 0 },
@@ -234,19 +236,59 @@ const METRICS: Column<Metric>[] = [
 ];
 
 function Backtest() {
+  const { level, key, period, complete } = useQuestion();
   const versions = useCall(ModelService.method.getModelStatus, { model: "forecast" });
+  const rehearsed = complete && level !== Level.PRODUCT && period.frequency !== Frequency.MONTHLY;
+  const past = useCall(ForecastService.method.listBacktest, rehearsed ? { level, key, frequency: period.frequency } : skipToken);
   return (
-    <Card
-      title="How good it was"
-      span={6}
-      note="On days that the model had not seen. The error is the sum of what it was off by, against what was sold; less is better."
-    >
-      <Answer of={versions} empty={(a) => !a.status?.details?.metrics.length}>
-        {(a) => <Table label="Errors of the forecast on its backtest" rows={a.status!.details!.metrics} columns={METRICS} />}
-      </Answer>
-    </Card>
+    <>
+      <Card
+        title="As it was forecast, and as it came"
+        note="Forecasts of the past, each from what was known then, beside what was sold"
+        span={7}
+      >
+        {rehearsed ? (
+          <Answer of={past} empty={(a) => a.points.length === 0} nothing="This version was published without an evaluation.">
+            {(a) => {
+              const rows = a.points.map(
+                (p): Row => ({ from: dayOf(p.periodStart), actual: p.actual, mean: p.mean, low: p.quantiles[0]?.value, high: p.quantiles[1]?.value }),
+              );
+              return (
+                <>
+                  <dl class="figures">
+                    <Figure name="Error (WAPE)" value={percent(a.wape)} note="of what was sold; less is better" />
+                    <Figure name="Within the 80 % range" value={percent(a.coverage)} note="80 % is what it promises" />
+                  </dl>
+                  <Chart
+                    label="Past forecasts beside what was sold"
+                    rows={rows}
+                    columns={BACKTEST}
+                    download="backtest"
+                    option={(colors) => drawing(colors, rows, rows, shortMoney, money, 0.8)}
+                  />
+                </>
+              );
+            }}
+          </Answer>
+        ) : (
+          <Empty>The shop and the larger countries are rehearsed, by day and by week. Choose one of these.</Empty>
+        )}
+      </Card>
+      <Card title="Errors by kind of series" span={5} note="Of this version's evaluation, beside the naive answer">
+        <Answer of={versions} empty={(a) => !a.status?.details?.metrics.length} nothing="This version was published without an evaluation.">
+          {(a) => <Table label="Errors of the forecast on its backtest" rows={a.status!.details!.metrics} columns={METRICS} pageSize={12} />}
+        </Answer>
+      </Card>
+    </>
   );
 }
+const BACKTEST: Column<Row>[] = [
+  { header: "Period from", value: (r) => r.from, show: (r) => isoDay(r.from) },
+  { header: "Actual", value: (r) => r.actual, format: money },
+  { header: "Forecast", value: (r) => r.mean, format: money },
+  { header: "Low (10%)", value: (r) => r.low, format: money },
+  { header: "High (90%)", value: (r) => r.high, format: money },
+];
 
 const SERIES: Column<Series>[] = [
   {
@@ -282,9 +324,9 @@ function SeriesList() {
   const { level } = useQuestion();
   const series = useCall(ForecastService.method.listSeries, { level: level === Level.TOTAL ? Level.UNSPECIFIED : level, pageSize: 1000 });
   return (
-    <Card title="Series" span={6} note={series.data && `The largest ${count(series.data.series.length)} of ${count(series.data.totalSize)}`}>
+    <Card title="Series" note={series.data && `The largest ${count(series.data.series.length)} of ${count(series.data.totalSize)}`}>
       <Answer of={series} empty={(a) => a.series.length === 0}>
-        {(a) => <Table label="Series that can be forecast" rows={a.series} columns={SERIES} />}
+        {(a) => <Table label="Series that can be forecast" rows={a.series} columns={SERIES} pageSize={8} />}
       </Answer>
     </Card>
   );

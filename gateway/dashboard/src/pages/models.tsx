@@ -6,7 +6,7 @@ import { axis, Chart, tooltip } from "../chart";
 import { bytes, day, dayOf, decimal, enumWord, isoDay, moment } from "../format";
 import { ModelService, ModelState, type Gate, type ModelStatus, type ModelVersion } from "../gen/shopkeeper/model/v1/model_pb";
 import { metricName, metricValue } from "../metrics";
-import { Answer, Badge, Card, Choice, Page } from "../parts";
+import { Answer, Badge, Card, Choice, Empty, Page, SelectFilter } from "../parts";
 import { Table, type Column } from "../table";
 import { filter } from "../url";
 
@@ -130,7 +130,6 @@ interface Measured {
 }
 const MEASURED: Column<Measured>[] = [
   { header: "Figure", value: (m) => metricName(m.name), wide: true },
-  { header: "As of", value: (m) => m.asOf, show: (m) => isoDay(m.asOf) },
   { header: "Model", value: (m) => m.value, format: (v) => decimal(v, 3), show: (m) => metricValue(m.name, m.value) },
   {
     header: "Naive answer",
@@ -140,15 +139,20 @@ const MEASURED: Column<Measured>[] = [
   },
 ];
 
+const shortVersion = (version: string) => version.split("-").at(-1)!.slice(0, 6);
+const OVER: Column<Measured>[] = [
+  { header: "Version", value: (m) => m.version },
+  { header: "As of", value: (m) => m.asOf, show: (m) => isoDay(m.asOf) },
+  ...MEASURED.slice(1),
+];
+
 function Versions({ model }: { model: string }) {
   const answer = useCall(ModelService.method.listModelVersions, { model, pageSize: 100 });
   return (
     <>
-      <Card title="Figures over versions" note="Dashed: the naive answer to the same question">
-        <Answer of={answer} empty={(a) => !a.versions.some((v) => v.metrics.length)} nothing="This model measures nothing.">
-          {({ versions }) => <Metrics versions={versions} />}
-        </Answer>
-      </Card>
+      <Answer of={answer} empty={(a) => a.versions.length === 0} nothing="The store has no version of this model.">
+        {({ versions }) => <Metrics versions={versions} />}
+      </Answer>
       <Card title="Versions">
         <Answer of={answer} empty={(a) => a.versions.length === 0}>
           {({ versions }) => <Table label="Versions in the model store" rows={versions} columns={VERSIONS} download={`${model}-versions`} />}
@@ -165,36 +169,55 @@ function Metrics({ versions }: { versions: ModelVersion[] }) {
       v.metrics.map((m): Measured => ({ version: v.version, asOf: dayOf(v.asOf), name: m.name, value: m.value, baseline: m.baseline })),
     );
   const names = [...new Set(rows.map((r) => r.name))];
-  const labels = versions.toReversed().map((v) => `${isoDay(dayOf(v.asOf))}\n${v.version.split("-")[1] ?? v.version}`);
-  const order = versions.toReversed().map((v) => v.version);
-  const line = (name: string, of: (row: Measured) => number | undefined) =>
-    order.map((version) => {
-      const row = rows.find((r) => r.version === version && r.name === name);
-      return (row && of(row)) ?? null;
-    });
+  const chosen = names.includes(filter("figure")) ? filter("figure") : names[0];
+  const shown = rows.filter((r) => r.name === chosen);
+  const newest = versions.find((v) => v.current) ?? versions[0];
+  if (!chosen)
+    return (
+      <Card title="Figures">
+        <Empty>These versions were published without an evaluation.</Empty>
+      </Card>
+    );
   return (
-    <>
-      <Chart
-        label="Figures of the model over its versions"
-        rows={rows}
-        columns={MEASURED}
-        option={(colors) => ({
-          tooltip: tooltip(colors, { trigger: "item" }),
-          xAxis: { type: "category", data: labels, ...axis(colors), axisLabel: { color: colors.muted, interval: 0, hideOverlap: true } },
-          yAxis: { type: "value", ...axis(colors) },
-          series: names.flatMap((name, at) => {
-            const color = colors.series[at % colors.series.length];
-            const shared = { type: "line" as const, name: metricName(name), color, symbolSize: 8 };
-            return [
-              { ...shared, data: line(name, (row) => row.value) },
-              ...(rows.some((r) => r.name === name && r.baseline !== undefined)
-                ? [{ ...shared, symbol: "emptyCircle", lineStyle: { type: "dashed" as const }, data: line(name, (row) => row.baseline) }]
+    <div class="cards">
+      <Card title="Figures of the current version" note="On transactions after those it learnt from" span={5}>
+        <Table label="Figures of the current version" rows={rows.filter((r) => r.version === newest?.version)} columns={MEASURED} />
+      </Card>
+      <Card
+        title="Over versions"
+        note="Dashed: the naive answer to the same question"
+        span={7}
+        actions={
+          <form class="filters" onSubmit={(event) => event.preventDefault()}>
+            <SelectFilter name="figure" label="Figure" otherwise={names[0]} options={names.map((n): [string, string] => [n, metricName(n)])} />
+          </form>
+        }
+      >
+        <Chart
+          label={`${metricName(chosen)} over the versions of the model`}
+          rows={shown}
+          columns={OVER}
+          option={(colors) => ({
+            tooltip: tooltip(colors, { trigger: "axis", valueFormatter: (v: unknown) => (v === null ? "–" : metricValue(chosen, Number(v))) }),
+            xAxis: { type: "category", data: shown.map((r) => `${isoDay(r.asOf)} · ${shortVersion(r.version)}`), ...axis(colors) },
+            yAxis: { type: "value", scale: true, ...axis(colors), axisLabel: { color: colors.muted, formatter: (v: number) => metricValue(chosen, v) } },
+            series: [
+              { type: "line", name: "Model", symbolSize: 9, data: shown.map((r) => r.value) },
+              ...(shown.some((r) => r.baseline !== undefined)
+                ? [
+                    {
+                      type: "line" as const,
+                      name: "Naive answer",
+                      symbolSize: 9,
+                      lineStyle: { type: "dashed" as const },
+                      data: shown.map((r) => r.baseline ?? null),
+                    },
+                  ]
                 : []),
-            ];
-          }),
-        })}
-      />
-      <Table label="Figures of the newest versions" rows={rows.filter((r) => r.version === order.at(-1))} columns={MEASURED} />
-    </>
+            ],
+          })}
+        />
+      </Card>
+    </div>
   );
 }

@@ -65,10 +65,14 @@ export const RECOMMENDATIONS: Column<Recommendation>[] = [
   { header: "Description", value: (r) => r.description, wide: true },
   {
     header: "Why",
-    value: (r) => enumWord(ReasonKind[r.reason]),
-    show: (r) => <Badge tone={r.reason === ReasonKind.BOUGHT_BEFORE ? "good" : "plain"}>{enumWord(ReasonKind[r.reason])}</Badge>,
+    value: (r) => r.reasonText,
+    wide: true,
+    show: (r) => (
+      <>
+        <Badge tone={r.reason === ReasonKind.BOUGHT_BEFORE ? "good" : "plain"}>{enumWord(ReasonKind[r.reason])}</Badge> {r.reasonText}
+      </>
+    ),
   },
-  { header: "Reason", value: (r) => r.reasonText, wide: true },
   { header: "Score", value: (r) => r.score, format: (v) => decimal(v, 3) },
 ];
 

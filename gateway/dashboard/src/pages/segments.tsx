@@ -7,7 +7,7 @@ import { Lifecycle, SegmentationService, type Segment } from "../gen/shopkeeper/
 import { Answer, Card, CustomerLink, Figure, Page, SelectFilter } from "../parts";
 import { useCustomers, type Customer } from "../shop";
 import { Table, type Column } from "../table";
-import { filter, setFilters } from "../url";
+import { filter, numberFilter, setFilters } from "../url";
 
 export default function Segments() {
   const segments = useCall(SegmentationService.method.listSegments, {});
@@ -88,19 +88,15 @@ function Shares({ segments }: { segments: Segment[] }) {
 }
 
 /** Customers as the filters have them. */
-function useChosen() {
-  const all = useCustomers(filter("country"));
-  const segment = filter("segment");
-  const lifecycle = filter("lifecycle");
-  const chosen = all.data?.customers.filter(
-    (c) =>
-      (!segment || String(c.segment.segmentId) === segment) && (!lifecycle || Lifecycle[c.segment.lifecycle] === lifecycle),
+const useChosen = () =>
+  useCustomers(
+    filter("country"),
+    numberFilter("segment", 0, 0, 1000),
+    Lifecycle[filter("lifecycle") as keyof typeof Lifecycle] ?? Lifecycle.UNSPECIFIED,
   );
-  return { all, chosen: chosen ?? [] };
-}
 
 const PEOPLE: Column<Customer>[] = [
-  { header: "Customer", value: (c) => c.risk.customerId, show: (c) => <CustomerLink id={c.risk.customerId} /> },
+  { header: "Customer", value: (c) => c.segment.customerId, show: (c) => <CustomerLink id={c.segment.customerId} /> },
   { header: "Segment", value: (c) => c.segment.segmentName },
   { header: "RFM cell", value: (c) => c.segment.rfmCell },
   { header: "Life", value: (c) => enumWord(Lifecycle[c.segment.lifecycle]) },
@@ -108,20 +104,20 @@ const PEOPLE: Column<Customer>[] = [
   { header: "Orders", value: (c) => c.segment.rfm?.frequency, format: count },
   { header: "Spend", value: (c) => c.segment.rfm?.monetary, format: money },
   { header: "Expected in 90 days", value: (c) => c.segment.expectedSpend, format: money },
-  { header: "Churn risk", value: (c) => c.risk.probability, format: percent },
+  { header: "Churn risk", value: (c) => c.risk?.probability, format: percent },
 ];
 
 function Scatter() {
-  const { all, chosen } = useChosen();
+  const chosen = useChosen();
   return (
     <Card title="Recency, frequency and spend" span={6} note="One point a customer; larger: more orders. Spend on a scale of powers of ten.">
-      <Answer of={all} empty={() => chosen.length === 0}>
-        {() => {
-          const groups = Map.groupBy(chosen, (c) => c.segment.segmentId);
+      <Answer of={chosen} empty={(a) => a.customers.length === 0}>
+        {({ customers }) => {
+          const groups = Map.groupBy(customers, (c) => c.segment.segmentId);
           return (
             <Chart
               label="Days since the last order against spend of each customer"
-              rows={chosen}
+              rows={customers}
               columns={PEOPLE}
               option={(colors) => ({
                 tooltip: tooltip(colors, {
@@ -141,7 +137,7 @@ function Scatter() {
                     itemStyle: { opacity: 0.65 },
                     data: members
                       .filter((c) => (c.segment.rfm?.monetary ?? 0) > 0)
-                      .map((c) => [c.segment.rfm!.recencyDays, c.segment.rfm!.monetary, c.segment.rfm!.frequency, c.risk.customerId]),
+                      .map((c) => [c.segment.rfm!.recencyDays, c.segment.rfm!.monetary, c.segment.rfm!.frequency, c.segment.customerId]),
                   })),
               })}
             />
@@ -174,18 +170,18 @@ function Profiles({ segments }: { segments: Segment[] }) {
 }
 
 function People() {
-  const { all, chosen } = useChosen();
+  const chosen = useChosen();
   return (
     <Card
       title="Customers"
       note={
-        all.data && all.data.total > all.data.customers.length
-          ? `The ${count(all.data.customers.length)} with most value at risk of ${count(all.data.total)}`
-          : "All that match the filters"
+        !filter("country") && chosen.data && chosen.data.total > chosen.data.customers.length
+          ? `The ${count(chosen.data.customers.length)} who spent most of ${count(chosen.data.total)}`
+          : "All that match the filters, by spend"
       }
     >
-      <Answer of={all} empty={() => chosen.length === 0}>
-        {() => <Table label="Customers of the segment" rows={chosen} columns={PEOPLE} download="customers" />}
+      <Answer of={chosen} empty={(a) => a.customers.length === 0}>
+        {({ customers }) => <Table label="Customers of the segment" rows={customers} columns={PEOPLE} download="customers" />}
       </Answer>
     </Card>
   );

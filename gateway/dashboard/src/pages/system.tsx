@@ -20,6 +20,9 @@ export default function System() {
   );
 }
 
+/** A gateway without this service says that there is no such model. */
+const absent = (error: unknown) => [Code.Unimplemented, Code.InvalidArgument, Code.NotFound].includes(ConnectError.from(error).code);
+
 type Row = ReturnType<typeof useStatuses>[number];
 const SERVICES: Column<Row>[] = [
   { header: "Service", value: (r) => r.model, show: (r) => enumWord(r.model) },
@@ -28,9 +31,7 @@ const SERVICES: Column<Row>[] = [
     value: (r) => (r.query.error ? "no answer" : r.query.data ? "answers" : ""),
     show: ({ query }) =>
       query.error ? (
-        <Badge tone={ConnectError.from(query.error).code === Code.Unimplemented ? "plain" : "bad"}>
-          {ConnectError.from(query.error).code === Code.Unimplemented ? "Not offered" : "No answer"}
-        </Badge>
+        <Badge tone={absent(query.error) ? "plain" : "bad"}>{absent(query.error) ? "Not offered" : "No answer"}</Badge>
       ) : query.data?.status ? (
         <StateBadge status={query.data.status} />
       ) : (
@@ -45,7 +46,7 @@ const SERVICES: Column<Row>[] = [
   },
   {
     header: "Problem",
-    value: (r) => r.query.data?.status?.refusal || (r.query.error ? ConnectError.from(r.query.error).rawMessage : ""),
+    value: (r) => r.query.data?.status?.refusal || (r.query.error && !absent(r.query.error) ? ConnectError.from(r.query.error).rawMessage : ""),
     wide: true,
   },
 ];
