@@ -30,6 +30,7 @@ export async function settled(page) {
     () =>
       !document.querySelector(".state .bar") &&
       !document.querySelector('[aria-busy="true"]') &&
+      ![...document.querySelectorAll(".figure strong")].some((figure) => figure.textContent === "…") &&
       ![...document.querySelectorAll("[data-drawn]")].some((chart) => chart.dataset.drawn !== "true"),
     undefined,
     { timeout: 20_000 },

@@ -40,6 +40,7 @@ export interface Rates {
 /** Customers, products and lines looked at, of each kind: a day's work. */
 const CUSTOMERS = 20;
 const PRODUCTS = 12;
+const STOCKED = 40;
 const WEEKS = 4;
 
 type Collect = (country: string, rates: Rates) => Promise<Action[]>;
@@ -75,7 +76,7 @@ const winBack: Collect = async (country, rates) => {
         kind: "winBack",
         key: `winBack/${risk.customerId}/${model?.version}`,
         customer: risk.customerId,
-        what: `Write or call, with ${await offer(risk.customerId, false)}${segment ? `. ${segment.segmentName}: ${segment.strategy}` : ""}`,
+        what: `Write or call, and offer ${await offer(risk.customerId, false)}${segment ? `. ${segment.segmentName}: ${segment.strategy}` : ""}`,
         why: [`${percent(risk.probability, 0)} chance to stop buying`, ...up.map((r) => r.text)].join("; "),
         value: (risk.valueAtRisk ?? 0) * rates.winBack,
         formula: `${percent(risk.probability, 0)} × ${money(risk.annualValue ?? 0)} a year × ${percent(rates.winBack)} won back`,
@@ -111,12 +112,12 @@ const crossSell: Collect = async (country, rates) => {
   return actions.flat();
 };
 
-const topProducts = async () =>
-  (await ask(ForecastService.method.listSeries, { level: Level.PRODUCT, pageSize: PRODUCTS })).series;
+const topProducts = async (pageSize: number) =>
+  (await ask(ForecastService.method.listSeries, { level: Level.PRODUCT, pageSize })).series;
 
 const stock: Collect = async () => {
   const actions = await Promise.all(
-    (await topProducts()).map(async ({ key, name, recentTotal }): Promise<Action[]> => {
+    (await topProducts(STOCKED)).map(async ({ key, name, recentTotal }): Promise<Action[]> => {
       const { points, model } = await ask(ForecastService.method.forecastSales, {
         level: Level.PRODUCT,
         key,
@@ -147,7 +148,7 @@ const stock: Collect = async () => {
 
 const bundle: Collect = async (_country, rates) => {
   const actions = await Promise.all(
-    (await topProducts()).map(async ({ key, name }): Promise<Action[]> => {
+    (await topProducts(PRODUCTS)).map(async ({ key, name }): Promise<Action[]> => {
       const { rules, model } = await ask(RecommendationService.method.listBoughtTogether, { stockCode: key, limit: 1, minLift: 1.5 });
       const [rule] = rules;
       if (!rule || rule.confidence <= 0) return [];

@@ -7,11 +7,13 @@ import { QueryClient, keepPreviousData, useQuery } from "@tanstack/preact-query"
 import { apiKey, keyWanted } from "./session";
 
 const withKey: Interceptor = (next) => async (request) => {
-  if (apiKey.value) request.header.set("x-api-key", apiKey.value);
+  const key = apiKey.value;
+  if (key) request.header.set("x-api-key", key);
   try {
     return await next(request);
   } catch (error) {
-    if (ConnectError.from(error).code === Code.Unauthenticated) keyWanted.value = true;
+    // Not for a call that left before the key that there is now.
+    if (ConnectError.from(error).code === Code.Unauthenticated && key === apiKey.value) keyWanted.value = true;
     throw error;
   }
 };

@@ -116,8 +116,9 @@ function explain(error: ConnectError): string {
 }
 export function Problem({ error, retry }: { error: unknown; retry?: () => unknown }) {
   const problem = ConnectError.from(error);
-  const absent = problem.code === Code.Unimplemented;
-  const Icon = absent ? PlugZap : CircleAlert;
+  // Nothing is wrong where the server or the model knows of no such thing.
+  const absent = problem.code === Code.Unimplemented || problem.code === Code.NotFound;
+  const Icon = problem.code === Code.Unimplemented ? PlugZap : absent ? Inbox : CircleAlert;
   return (
     <div class="state problem" role={absent ? "note" : "alert"} data-code={Code[problem.code]}>
       <Icon aria-hidden="true" />

@@ -94,11 +94,12 @@ export function Table<T extends object>({ label, columns, rows, pageSize = 10, d
   return (
     <div class="table">
       <div class="scroll" role="region" aria-label={label} tabIndex={0}>
-        <table>
+        {/* Roles of their own: narrow screens show each row as a block, and would lose those of the elements. */}
+        <table role="table" class={definitions.length > 3 ? "stacks" : undefined}>
           <caption class="unseen">{label}</caption>
-          <thead>
+          <thead role="rowgroup">
             {table.getHeaderGroups().map((group) => (
-              <tr key={group.id}>
+              <tr role="row" key={group.id}>
                 {group.headers.map((header) => {
                   const sorted = header.column.getIsSorted();
                   const Arrow = sorted === "asc" ? ArrowUp : sorted === "desc" ? ArrowDown : ChevronsUpDown;
@@ -106,6 +107,7 @@ export function Table<T extends object>({ label, columns, rows, pageSize = 10, d
                   return (
                     <th
                       key={header.id}
+                      role="columnheader"
                       scope="col"
                       class={column?.format && "number"}
                       aria-sort={sorted === "asc" ? "ascending" : sorted === "desc" ? "descending" : "none"}
@@ -120,13 +122,13 @@ export function Table<T extends object>({ label, columns, rows, pageSize = 10, d
               </tr>
             ))}
           </thead>
-          <tbody>
+          <tbody role="rowgroup">
             {table.getRowModel().rows.map((row) => (
-              <tr key={row.id}>
+              <tr role="row" key={row.id}>
                 {row.getAllCells().map((cell) => {
                   const column = columns[Number(cell.column.id)];
                   return (
-                    <td key={cell.id} class={column?.format ? "number" : column?.wide ? "wide" : undefined}>
+                    <td key={cell.id} role="cell" data-label={column?.header} class={column?.format ? "number" : column?.wide ? "wide" : undefined}>
                       <table.FlexRender cell={cell} />
                     </td>
                   );

@@ -101,7 +101,12 @@ export const RISKS: Column<ChurnRisk>[] = [
   { header: "Chance", value: (r) => r.probability, format: percent },
   { header: "Spend in the last year", value: (r) => r.annualValue, format: money },
   { header: "Value at risk", value: (r) => r.valueAtRisk, format: money },
-  { header: "Reasons", value: (r) => r.reasons.map((reason) => reason.text).join("; "), wide: true },
+  {
+    header: "Reasons",
+    value: (r) => r.reasons.map((reason) => reason.text).join("; "),
+    wide: true,
+    show: (r) => r.reasons.slice(0, 3).map((reason) => reason.text).join("; "),
+  },
 ];
 
 interface Bin {
@@ -127,8 +132,9 @@ function Distribution({ risks }: { risks: ReturnType<typeof useRisks> }) {
             bin.customers += 1;
             bin.value += risk.valueAtRisk ?? 0;
           }
-          const { mediumFrom = Infinity, highFrom = Infinity } = thresholds.data ?? {};
-          const color = (at: number, colors: Palette) => (at >= highFrom ? colors.bad : at >= mediumFrom ? colors.weak : colors.good);
+          const from = thresholds.data;
+          const color = (at: number, colors: Palette) =>
+            !from ? colors.accent : at >= from.highFrom ? colors.bad : at >= from.mediumFrom ? colors.weak : colors.good;
           return (
             <Chart
               label="Customers by chance to stop buying"

@@ -202,7 +202,7 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
         ].join("\n");
       },
     }),
-    legend: { data: ["Actual", "Expected", `${percent(interval, 0)} range`], textStyle: { color: colors.text }, left: 0 },
+    legend: { data: ["Actual", "Expected", `${percent(interval, 0)} range`], textStyle: { color: colors.text }, top: 0, left: 0 },
     xAxis: { type: "time" as const, ...axis(colors, { splitLine: { show: false } }) },
     yAxis: { type: "value" as const, ...axis(colors), axisLabel: { color: colors.muted, formatter: short } },
     dataZoom: [{ type: "inside" as const, zoomOnMouseWheel: "ctrl" as const, moveOnMouseMove: false }],
