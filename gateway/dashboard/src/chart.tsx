@@ -40,11 +40,24 @@ function base(colors: Palette): EChartsOption {
   return {
     color: colors.series,
     textStyle: { color: colors.text, fontFamily: "system-ui, sans-serif", fontSize: 12 },
-    animationDuration: calm.matches ? 0 : 250,
+    animation: !calm.matches,
+    animationDuration: 250,
+    animationDurationUpdate: 250,
     grid: { left: 8, right: 16, top: 32, bottom: 8, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
-    legend: { type: "scroll", top: 0, left: 0, textStyle: { color: colors.text }, pageTextStyle: { color: colors.text } },
+    legend: legend(colors),
   };
 }
+export const legend = (colors: Palette, more: object = {}) => ({
+  type: "scroll" as const,
+  top: 0,
+  left: 0,
+  icon: "roundRect",
+  itemWidth: 14,
+  itemHeight: 8,
+  textStyle: { color: colors.text },
+  pageTextStyle: { color: colors.text },
+  ...more,
+});
 /** A tooltip drawn on the canvas: the policy allows no style in markup. */
 export const tooltip = (colors: Palette, more: object = {}) => ({
   renderMode: "richText" as const,

@@ -1,4 +1,5 @@
 // The world for ECharts: Natural Earth's outlines (world-atlas), found by the names that shops write.
+import type { Geometry, Position } from "geojson";
 import countries from "i18n-iso-countries";
 import english from "i18n-iso-countries/langs/en.json";
 import { feature } from "topojson-client";
@@ -15,6 +16,17 @@ export function countryCode(name: string): string | undefined {
   return code ? countries.alpha2ToNumeric(code) : undefined;
 }
 
+/** A country across the date line in one piece: what is beyond it goes on eastwards. */
+function whole(geometry: Geometry): Geometry {
+  const ring = (points: Position[]) => {
+    const crosses = points.some(([x = 0], at) => at > 0 && Math.abs(x - (points[at - 1]![0] ?? 0)) > 180);
+    return crosses ? points.map(([x = 0, y = 0]) => [x < 0 ? x + 360 : x, y]) : points;
+  };
+  if (geometry.type === "Polygon") return { ...geometry, coordinates: geometry.coordinates.map(ring) };
+  if (geometry.type === "MultiPolygon") return { ...geometry, coordinates: geometry.coordinates.map((part) => part.map(ring)) };
+  return geometry;
+}
+
 let registered: Promise<Set<string>> | undefined;
 /** Gives ECharts the map `world`, its countries named by numeric code; answers which those are. */
 export function registerWorld(echarts: typeof import("./echarts")) {
@@ -23,7 +35,11 @@ export function registerWorld(echarts: typeof import("./echarts")) {
     const { features } = feature(world, world.objects.countries);
     const shown = features
       .filter(({ id }) => id !== "010") // Antarctica buys nothing
-      .map((f) => ({ ...f, properties: { ...f.properties, name: String(f.id) } }));
+      .map((f) => ({
+        ...f,
+        geometry: whole(f.geometry),
+        properties: { ...f.properties, name: String(f.id) },
+      }));
     echarts.registerMap("world", { type: "FeatureCollection", features: shown } as never);
     return new Set(shown.map(({ id }) => String(id)));
   })();

@@ -239,6 +239,7 @@ function Countries() {
                         map: "world",
                         roam: false,
                         selectedMode: false,
+                        showLegendSymbol: false,
                         top: 0,
                         bottom: 24,
                         left: 0,
@@ -307,7 +308,7 @@ const PRODUCTS: Column<ProductSales>[] = [
   { header: "Revenue", value: (p) => p.revenue, format: money },
   { header: "Share", value: (p) => p.revenueShare, format: (v) => percent(v, 2) },
   { header: "Pieces", value: (p) => Number(p.items), format: count },
-  { header: "Pieces returned", value: (p) => Number(p.returnedItems), format: count },
+  { header: "Returned", value: (p) => Number(p.returnedItems), format: count },
 ];
 
 function Products() {
@@ -478,7 +479,7 @@ function Cohorts() {
                   show: false,
                   min: 0,
                   max: Math.max(0.01, ...cells.map((c) => c.retention)),
-                  inRange: { color: [colors.surface, colors.accent] },
+                  inRange: { color: colors.accent, opacity: [0.05, 0.5] },
                 },
                 series: [
                   {
@@ -488,8 +489,6 @@ function Cohorts() {
                       show: true,
                       fontSize: 10,
                       color: colors.text,
-                      textBorderColor: colors.surface,
-                      textBorderWidth: 2,
                       formatter: ({ value }) => percent((value as number[])[2] ?? 0, 0),
                     },
                   },
