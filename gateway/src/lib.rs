@@ -5,6 +5,7 @@ mod args;
 mod auth;
 mod backend;
 mod backends;
+mod balance;
 mod buffer;
 pub mod cache;
 mod call;
