@@ -13,6 +13,7 @@ sources=$(find . ../../proto -type f -not -path './node_modules/*' -not -path '.
     -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
 if [ -f dist/app/index.html ] && [ "$(cat node_modules/.built 2>/dev/null || true)" = "$sources" ]; then exit 0; fi
 echo "dashboard: building" >&2
-npm ci --no-audit --no-fund --silent
+# Not `ci`: the lock names no registry, and `ci` then misses the packages of other platforms.
+npm install --no-save --no-audit --no-fund --silent
 npm run --silent build >&2
 printf '%s' "$sources" >node_modules/.built
