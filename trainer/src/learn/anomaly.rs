@@ -253,9 +253,9 @@ impl Walk {
                     }
                     walk.rows.push(features);
                     walk.wrong.push(false);
-                    // What a manual entry should cost nobody knows.
-                    let wrong = if sales[*at].kind == Kind::Sale { err(line, &mut random) } else { None };
-                    if let Some(wrong) = wrong {
+                    // Services too, though what a manual entry should cost nobody knows: were they never wrong, a price
+                    // that only they have would excuse any product.
+                    if let Some(wrong) = err(line, &mut random) {
                         walk.rows.push(walk.history.features(&wrong, context));
                         walk.wrong.push(true);
                     }
