@@ -1,4 +1,4 @@
-//! Embeds the dashboard's built files, `dashboard/dist`, packed where that is smaller. Without them the gateway builds all the
+//! Embeds the dashboard's built files, `dashboard/dist/app`, packed where that is smaller. Without them the gateway builds all the
 //! same, and says at `/` what is missing.
 
 use std::{
@@ -12,10 +12,12 @@ use flate2::{Compression, write::GzEncoder};
 fn main() -> io::Result<()> {
     // The folder is in git, empty, for cargo to watch.
     println!("cargo::rerun-if-changed=dashboard/dist");
-    let root = Path::new("dashboard/dist");
+    let root = Path::new("dashboard/dist/app");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("no OUT_DIR"))?);
     let mut files = Vec::new();
-    walk(root, &mut files)?;
+    if root.exists() {
+        walk(root, &mut files)?;
+    }
     files.sort();
     let mut table = String::from("&[\n");
     for (index, file) in files.iter().enumerate() {

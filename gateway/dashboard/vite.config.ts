@@ -12,6 +12,7 @@ export default defineConfig({
   server: { proxy },
   preview: { proxy, headers: { "content-security-policy": policy } },
   build: {
+    outDir: "dist/app", // dist itself stays, for cargo to watch
     target: "es2023",
     assetsInlineLimit: 0, // a data: URL would need a looser policy
     modulePreload: { polyfill: false },

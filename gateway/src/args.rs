@@ -10,6 +10,7 @@ use crate::{
     auth::AuthArgs,
     backend::{self, Target},
     backends::Backends,
+    balance,
     cache::{CacheArgs, RedisArgs, Tiers},
     method::Methods,
     stack::Parts,
@@ -44,25 +45,26 @@ impl GatewayArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Services")]
 struct BackendArgs {
-    /// Which kind of customer somebody is: http://host:port. Methods of services that are not given are UNIMPLEMENTED
-    #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL")]
-    segmentation: Option<Target>,
+    /// Which kind of customer somebody is: http://host:port, or several with commas between. Methods of services that are
+    /// not given are UNIMPLEMENTED
+    #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL", value_delimiter = ',')]
+    segmentation: Vec<Target>,
     /// What will sell
-    #[arg(long, env = "SHOPKEEPER_FORECAST", value_name = "URL")]
-    forecast: Option<Target>,
+    #[arg(long, env = "SHOPKEEPER_FORECAST", value_name = "URL", value_delimiter = ',')]
+    forecast: Vec<Target>,
     /// What to put beside the till
-    #[arg(long, env = "SHOPKEEPER_RECOMMENDATION", value_name = "URL")]
-    recommendation: Option<Target>,
+    #[arg(long, env = "SHOPKEEPER_RECOMMENDATION", value_name = "URL", value_delimiter = ',')]
+    recommendation: Vec<Target>,
     /// Who is about to stop buying
-    #[arg(long, env = "SHOPKEEPER_CHURN", value_name = "URL")]
-    churn: Option<Target>,
+    #[arg(long, env = "SHOPKEEPER_CHURN", value_name = "URL", value_delimiter = ',')]
+    churn: Vec<Target>,
     /// Which transaction line looks wrong
-    #[arg(long, env = "SHOPKEEPER_ANOMALY", value_name = "URL")]
-    anomaly: Option<Target>,
+    #[arg(long, env = "SHOPKEEPER_ANOMALY", value_name = "URL", value_delimiter = ',')]
+    anomaly: Vec<Target>,
     /// What the shop's figures are
-    #[arg(long, env = "SHOPKEEPER_INSIGHTS", value_name = "URL")]
-    insights: Option<Target>,
-    /// Connections to each service; without it two for each core
+    #[arg(long, env = "SHOPKEEPER_INSIGHTS", value_name = "URL", value_delimiter = ',')]
+    insights: Vec<Target>,
+    /// Connections to each replica of a service; without it two for each core
     #[arg(long, env = "SHOPKEEPER_CONNECTIONS", value_name = "N")]
     connections: Option<NonZeroUsize>,
 }
@@ -78,14 +80,19 @@ impl BackendArgs {
             ("insights", &self.insights),
         ];
         ensure!(
-            given.iter().any(|(_, target)| target.is_some()),
+            given.iter().any(|(_, targets)| !targets.is_empty()),
             "no service is given: name at least one, for example --churn http://localhost:50054"
         );
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let connections = self.connections.map_or_else(|| 2 * cores(), NonZeroUsize::get);
-        Ok(given.into_iter().fold(Backends::default(), |backends, (area, target)| match target {
-            Some(target) => backends.with(area, backend::network(area, target.clone(), connections)),
-            None => backends,
+        let replica = |area: &str, target: &Target| backend::network(area, target.clone(), connections);
+        Ok(given.into_iter().fold(Backends::default(), |backends, (area, targets)| match targets.as_slice() {
+            [] => backends,
+            [target] => backends.with(area, replica(area, target)),
+            targets => {
+                let replicas = targets.iter().map(|target| replica(area, target)).collect();
+                backends.with(area, balance::among(area, replicas))
+            }
         }))
     }
 }

@@ -108,6 +108,17 @@ impl Auth {
     }
 }
 
+impl Guarded {
+    fn with_key<T>(
+        &self,
+        headers: &HeaderMap,
+        then: impl FnOnce(&Key) -> Result<T, AuthError>,
+    ) -> Result<T, AuthError> {
+        let shown = shown(headers).ok_or(AuthError::NoKey)?;
+        then(self.keys.load().0.get(&digest(shown)).ok_or(AuthError::UnknownKey)?)
+    }
+}
+
 /// The keys, by SHA-256.
 #[derive(Debug, Default)]
 struct Keys(HashMap<[u8; 32], Key>);
@@ -203,16 +214,21 @@ pub(crate) enum AuthError {
 }
 
 impl Auth {
+    /// Whether somebody who shows this may look at what is no method, such as metrics: everybody who has a key.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn known(&self, headers: &HeaderMap) -> Result<(), AuthError> {
+        self.0.as_ref().map_or(Ok(()), |guarded| guarded.with_key(headers, |_| Ok(())))
+    }
+
     fn caller(&self, call: &mut Call) -> Result<(), AuthError> {
         match &self.0 {
             Some(guarded) => {
-                let shown = shown(&call.headers).ok_or(AuthError::NoKey)?;
-                let keys = guarded.keys.load();
-                let key = keys.0.get(&digest(shown)).ok_or(AuthError::UnknownKey)?;
-                if !key.methods.iter().any(|pattern| pattern.takes(&call.method)) {
-                    return Err(AuthError::NotAllowed);
-                }
-                call.caller = key.caller;
+                call.caller = guarded.with_key(&call.headers, |key| {
+                    let may = key.methods.iter().any(|pattern| pattern.takes(&call.method));
+                    may.then_some(key.caller).ok_or(AuthError::NotAllowed)
+                })?;
                 call.headers.remove(API_KEY);
                 call.headers.remove(AUTHORIZATION);
             }

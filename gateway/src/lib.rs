@@ -5,6 +5,7 @@ mod args;
 mod auth;
 mod backend;
 mod backends;
+mod balance;
 mod buffer;
 pub mod cache;
 mod call;
@@ -77,8 +78,9 @@ impl Gateway {
         let served = services.keys().map(|name| &*String::from(&**name).leak()).collect();
         let (health, open) = (HealthReporter::new(), watch::Sender::new(true));
         tasks.spawn(health::report(health.clone(), services, ready, open.subscribe()));
+        let auth = parts.auth.clone();
         let stack = stack::stack(parts, versions);
-        let web = Web::new(web, proto::DESCRIPTORS, stack.clone())?;
+        let web = Web::new(web, proto::DESCRIPTORS, auth, stack.clone())?;
         Ok(Self { stack, web, paths, served, health, ready: open, _tasks: tasks })
     }
 

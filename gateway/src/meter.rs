@@ -40,6 +40,11 @@ static BACKEND_ERRORS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     counter.with_description("calls that a service could not be asked").build()
 });
 
+static REPLICA_LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.replica.losses");
+    counter.with_description("calls that one of several replicas lost").build()
+});
+
 static RETRIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
     METER.u64_counter("shopkeeper.gateway.retries").with_description("calls sent a second time").build()
 });
@@ -71,6 +76,11 @@ pub(crate) fn redis_up(up: bool) {
 /// A call was refused because of too many others.
 pub(crate) fn shed() {
     SHED.add(1, &[]);
+}
+
+/// One of several replicas lost a call.
+pub(crate) fn replica_lost(service: &str) {
+    REPLICA_LOSSES.add(1, &[KeyValue::new("service", service.to_owned())]);
 }
 
 /// A caller was not let in.

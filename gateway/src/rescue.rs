@@ -69,12 +69,7 @@ fn status(error: BoxError) -> Status {
         return unreachable.refusal().into();
     }
     if let Some(error) = error.downcast_ref::<AuthError>() {
-        let (code, reason) = match error {
-            AuthError::NoKey => (Code::Unauthenticated, "API_KEY_MISSING"),
-            AuthError::UnknownKey => (Code::Unauthenticated, "API_KEY_UNKNOWN"),
-            AuthError::NotAllowed => (Code::PermissionDenied, "METHOD_NOT_ALLOWED"),
-        };
-        return status_of(code, error.to_string(), reason, None);
+        return not_let_in(*error);
     }
     match error.downcast_ref() {
         Some(DeadlineError::Malformed) => {
@@ -98,6 +93,16 @@ fn status(error: BoxError) -> Status {
     }
     tracing::error!(%error, "a call failed in a way that should not be");
     Refusal::Internal.into()
+}
+
+/// What somebody is told who is not let in.
+pub(crate) fn not_let_in(error: AuthError) -> Status {
+    let (code, reason) = match error {
+        AuthError::NoKey => (Code::Unauthenticated, "API_KEY_MISSING"),
+        AuthError::UnknownKey => (Code::Unauthenticated, "API_KEY_UNKNOWN"),
+        AuthError::NotAllowed => (Code::PermissionDenied, "METHOD_NOT_ALLOWED"),
+    };
+    status_of(code, error.to_string(), reason, None)
 }
 
 fn status_of(code: Code, message: String, reason: &str, metadata: Option<(&'static str, String)>) -> Status {

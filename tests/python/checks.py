@@ -272,6 +272,7 @@ REFUSALS = {
         ("ScoreTransaction", {"transaction": {**LINE, "quantity": -6}}, "INVALID_ARGUMENT", "transaction.quantity"),
         ("ScoreTransaction", {"transaction": {**LINE, "unitPrice": NAN}}, "INVALID_ARGUMENT", "transaction.unit_price"),
         ("ListAnomalies", {"pageSize": -1}, "INVALID_ARGUMENT", "page_size"),
+        ("ListAnomalies", {"startTime": "2011-01-02T00:00:00Z", "endTime": "2011-01-01T00:00:00Z"}, "INVALID_ARGUMENT", "end_time"),
         ("ScoreTransaction", {"transaction": {**LINE, "invoice": HUGE}}, "RESOURCE_EXHAUSTED", None),
     ],
 }

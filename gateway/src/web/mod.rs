@@ -13,9 +13,9 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use axum::{Router, routing::get};
+use axum::{Router, response::IntoResponse, routing::get};
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response,
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
 };
 use prost_reflect::DescriptorPool;
@@ -29,7 +29,7 @@ use self::{
     rule::Rules,
     transcode::{Errors, Transcoder},
 };
-use crate::stack::Stack;
+use crate::{auth::Auth, rescue, stack::Stack};
 
 /// Why there is no way in over the web.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,7 @@ pub(crate) struct Web {
     grpc_web: GrpcWebService<Call<Stack>>,
     errors: Errors,
     openapi: Arc<LazyLock<String, Box<dyn FnOnce() -> String + Send>>>,
+    auth: Auth,
     cors: CorsLayer,
 }
 
@@ -66,7 +67,7 @@ impl Web {
     ///
     /// # Errors
     /// [`WebError`] where the options beside a method cannot be used.
-    pub(crate) fn new(args: &WebArgs, descriptors: &[u8], calls: Stack) -> Result<Self, WebError> {
+    pub(crate) fn new(args: &WebArgs, descriptors: &[u8], auth: Auth, calls: Stack) -> Result<Self, WebError> {
         let pool = DescriptorPool::decode(descriptors)?;
         let rules = Arc::new(Rules::read(&pool).map_err(|error| WebError::Rule(error.to_string()))?);
         let calls = CallLayer.layer(calls);
@@ -76,6 +77,7 @@ impl Web {
             grpc_web: GrpcWebLayer::new().layer(calls),
             errors: Errors::new(&pool),
             openapi: Arc::new(LazyLock::new(Box::new(move || openapi::document(&document).to_string()))),
+            auth,
             cors: cors(&args.cors_origins),
         })
     }
@@ -89,7 +91,16 @@ impl Web {
         });
         let document = self.openapi.clone();
         let document = get(async move || ([(CONTENT_TYPE, "application/json")], LazyLock::force(&document).clone()));
-        let paths = Router::new().route("/openapi.json", document).route_service("/v1/{*path}", json);
+        let (auth, errors) = (self.auth.clone(), self.errors.clone());
+        // Here as well as at the address for Prometheus: the dashboard shows them.
+        let metrics = get(async move |headers: HeaderMap| match auth.known(&headers) {
+            Ok(()) => runtime::telemetry::metrics().into_response(),
+            Err(error) => errors.answer(&rescue::not_let_in(error)).map(axum::body::Body::new),
+        });
+        let paths = Router::new()
+            .route("/openapi.json", document)
+            .route("/metrics", metrics)
+            .route_service("/v1/{*path}", json);
         dashboard::routes(router.merge(paths.layer(self.cors.clone())))
     }
 

@@ -667,3 +667,41 @@ fn gateway_args(service: &Running) -> gateway::GatewayArgs {
     }
     Args::parse_from(["gateway".to_owned(), format!("--churn={}", service.url())]).gateway
 }
+
+#[tokio::test]
+async fn while_one_replica_answers_calls_do() {
+    let model = Model::new("churn", "v1");
+    let (mut one, two) = (Running::start(model.service()).await, Running::start(model.service()).await);
+    let front = Front::start(&[("churn", format!("{},{}", one.url(), two.url()))]).await;
+    front.knows("v1").await;
+    let fresh = |n: usize| {
+        let mut request = customer(&n.to_string());
+        request.metadata_mut().insert("cache-control", "no-cache".parse().unwrap());
+        request
+    };
+    let client = front.churn().await;
+    let mut asked = 0;
+    for round in 0..3 {
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..300 {
+            let (mut client, request) = (client.clone(), fresh(n));
+            calls.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(n as u64)).await;
+                client.get_churn_risk(request).await.map(|answer| answer.into_inner().churn_risk.unwrap().customer_id)
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let address = one.address;
+        one.kill().await;
+        while let Some(answer) = calls.join_next().await {
+            answer.unwrap().unwrap();
+            asked += 1;
+        }
+        let health = |status: &tonic_health::pb::HealthCheckResponse| status.status();
+        let mut client = HealthClient::new(front.running.channel().await);
+        let now = client.check(HealthCheckRequest { service: String::new() }).await.unwrap();
+        assert_eq!(health(now.get_ref()), tonic_health::pb::health_check_response::ServingStatus::Serving, "{round}");
+        one = Running::start_at(model.service(), address).await;
+    }
+    assert_eq!(asked, 900);
+}

@@ -177,11 +177,13 @@ async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
         (risk, [("x-api-key", "new")], 401, Some("API_KEY_UNKNOWN")),
         (risk, [("x-other", "old")], 401, Some("API_KEY_MISSING")),
         ("/v1/atRiskCustomers", [("x-api-key", "old")], 403, Some("METHOD_NOT_ALLOWED")),
+        ("/metrics", [("x-other", "old")], 401, Some("API_KEY_MISSING")),
     ] {
         let answer = ask(path, &headers).await;
         let error = &answer.json()["error"]["details"][0]["reason"];
         assert_eq!((answer.status.as_u16(), error.as_str()), (status, reason), "{path} {headers:?}");
     }
+    assert_eq!(ask("/metrics", &[("x-api-key", "old")]).await.status, StatusCode::OK);
     // Both for a while, so that callers can change over.
     std::fs::write(&file, format!("{}{}", entry("old"), entry("new"))).unwrap();
     until("the new key counts", async || ask(risk, &[("x-api-key", "new")]).await.status == StatusCode::OK).await;
