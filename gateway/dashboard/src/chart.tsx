@@ -35,6 +35,9 @@ function palette(): Palette {
   };
 }
 
+// Asked for with the page that draws, not after the first answer has come.
+const library = import("./echarts");
+
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** What all charts have in common; an axis takes it from `axis`. */
@@ -99,6 +102,7 @@ export function Chart<T extends object>(props: Props<T>) {
   const chart = useRef<EChartsType>();
   const [ready, setReady] = useState(false);
   const [open, setOpen] = useState(false);
+  const [failed, setFailed] = useState(false);
   const choose = useRef(props.onChoose);
   choose.current = props.onChoose;
   const shown = theme();
@@ -107,7 +111,7 @@ export function Chart<T extends object>(props: Props<T>) {
     let gone = false;
     let resized: ResizeObserver | undefined;
     void (async () => {
-      const echarts = await import("./echarts");
+      const echarts = await library;
       await prepare?.(echarts);
       if (gone || !place.current) return;
       const drawn = echarts.init(place.current);
@@ -116,7 +120,7 @@ export function Chart<T extends object>(props: Props<T>) {
       resized = new ResizeObserver(() => drawn.resize());
       resized.observe(place.current);
       setReady(true);
-    })();
+    })().catch(() => setFailed(true));
     return () => {
       gone = true;
       resized?.disconnect();
@@ -132,7 +136,8 @@ export function Chart<T extends object>(props: Props<T>) {
 
   return (
     <figure class="chart">
-      <div ref={place} class={`canvas ${height ?? ""}`} role="img" aria-label={label} data-drawn={ready} />
+      {failed && <p role="alert">The drawing could not be loaded. Its figures are here:</p>}
+      <div ref={place} hidden={failed} class={`canvas ${height ?? ""}`} role="img" aria-label={label} data-drawn={ready || failed} />
       <details onToggle={(event) => setOpen(event.currentTarget.open)}>
         <summary>
           Figures<span class="unseen"> of {label}</span>

@@ -27,11 +27,12 @@ function whole(geometry: Geometry): Geometry {
   return geometry;
 }
 
+const outlines = fetch(worldUrl);
 let registered: Promise<Set<string>> | undefined;
 /** Gives ECharts the map `world`, its countries named by numeric code; answers which those are. */
 export function registerWorld(echarts: typeof import("./echarts")) {
   registered ??= (async () => {
-    const world = (await (await fetch(worldUrl)).json()) as Topology<{ countries: GeometryCollection<{ name: string }> }>;
+    const world = (await (await outlines).json()) as Topology<{ countries: GeometryCollection<{ name: string }> }>;
     const { features } = feature(world, world.objects.countries);
     const shown = features
       .filter(({ id }) => id !== "010") // Antarctica buys nothing
