@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "shopkeeper/policy/v1/policy.proto",
     "shopkeeper/model/v1/model.proto",
     "shopkeeper/segmentation/v1/segmentation.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 7] = [
     "shopkeeper/recommendation/v1/recommendation.proto",
     "shopkeeper/churn/v1/churn.proto",
     "shopkeeper/anomaly/v1/anomaly.proto",
+    "shopkeeper/insights/v1/insights.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
