@@ -17,7 +17,7 @@ export TORCH DATA ONCE
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build libtorch test tools fmt lint doc proto-lint deny unit bench-models clean
+.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit bench-models clean
 
 help: ## Say what can be made
 	@echo 'make TARGET [TORCH=cpu|cuda] [DATA=FILE] [ONCE=1]'
@@ -26,8 +26,11 @@ help: ## Say what can be made
 demo: build ## Train on a sample shop (or DATA=FILE), serve, ask each service a question; ONCE=1 stops after the answers
 	@deploy/demo.sh
 
-build: libtorch ## Compile everything; fetches libtorch (TORCH=cuda for GPUs) the first time
+build: libtorch dashboard ## Compile everything; fetches libtorch (TORCH=cuda for GPUs) the first time
 	$(CARGO) build --release --locked --workspace --bins
+
+dashboard: ## Build the dashboard's pages, where there is Node
+	@deploy/dashboard.sh
 
 libtorch: ## Put libtorch into .libtorch
 	@deploy/libtorch.sh

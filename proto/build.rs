@@ -2,7 +2,9 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    // What errors carry: JSON answers name what is in them.
+    "google/rpc/error_details.proto",
     "shopkeeper/policy/v1/policy.proto",
     "shopkeeper/model/v1/model.proto",
     "shopkeeper/segmentation/v1/segmentation.proto",

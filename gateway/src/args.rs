@@ -1,17 +1,20 @@
 //! Options of the gateway: which services there are, and how many calls at once.
 
-use std::num::NonZeroUsize;
+use std::{net::SocketAddr, num::NonZeroUsize};
 
 use anyhow::ensure;
 use clap::Args;
 
 use crate::{
     Gateway,
+    auth::AuthArgs,
     backend::{self, Target},
     backends::Backends,
+    balance,
     cache::{CacheArgs, RedisArgs, Tiers},
     method::Methods,
     stack::Parts,
+    web::WebArgs,
 };
 
 /// Everything about the gateway but where it listens.
@@ -24,16 +27,17 @@ pub struct GatewayArgs {
     #[command(flatten)]
     redis: RedisArgs,
     #[command(flatten)]
-    limits: LimitArgs,
+    front: FrontArgs,
 }
 
 impl GatewayArgs {
     /// The gateway. Neither a service nor Redis need be up. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where no service is named or the URL of Redis is none.
-    pub fn build(&self) -> anyhow::Result<Gateway> {
-        self.limits.build(self.backends.build()?, self.redis.build(&self.cache)?)
+    /// Where no service is named, the URL of Redis is none, or `listen` is open to everybody unsaid.
+    pub fn build(&self, listen: SocketAddr) -> anyhow::Result<Gateway> {
+        self.front.check(listen)?;
+        self.front.build(self.backends.build()?, self.redis.build(&self.cache)?)
     }
 }
 
@@ -41,25 +45,26 @@ impl GatewayArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Services")]
 struct BackendArgs {
-    /// Which kind of customer somebody is: http://host:port. Methods of services that are not given are UNIMPLEMENTED
-    #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL")]
-    segmentation: Option<Target>,
+    /// Which kind of customer somebody is: http://host:port, or several with commas between. Methods of services that are
+    /// not given are UNIMPLEMENTED
+    #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL", value_delimiter = ',')]
+    segmentation: Vec<Target>,
     /// What will sell
-    #[arg(long, env = "SHOPKEEPER_FORECAST", value_name = "URL")]
-    forecast: Option<Target>,
+    #[arg(long, env = "SHOPKEEPER_FORECAST", value_name = "URL", value_delimiter = ',')]
+    forecast: Vec<Target>,
     /// What to put beside the till
-    #[arg(long, env = "SHOPKEEPER_RECOMMENDATION", value_name = "URL")]
-    recommendation: Option<Target>,
+    #[arg(long, env = "SHOPKEEPER_RECOMMENDATION", value_name = "URL", value_delimiter = ',')]
+    recommendation: Vec<Target>,
     /// Who is about to stop buying
-    #[arg(long, env = "SHOPKEEPER_CHURN", value_name = "URL")]
-    churn: Option<Target>,
+    #[arg(long, env = "SHOPKEEPER_CHURN", value_name = "URL", value_delimiter = ',')]
+    churn: Vec<Target>,
     /// Which transaction line looks wrong
-    #[arg(long, env = "SHOPKEEPER_ANOMALY", value_name = "URL")]
-    anomaly: Option<Target>,
+    #[arg(long, env = "SHOPKEEPER_ANOMALY", value_name = "URL", value_delimiter = ',')]
+    anomaly: Vec<Target>,
     /// What the shop's figures are
-    #[arg(long, env = "SHOPKEEPER_INSIGHTS", value_name = "URL")]
-    insights: Option<Target>,
-    /// Connections to each service; without it two for each core
+    #[arg(long, env = "SHOPKEEPER_INSIGHTS", value_name = "URL", value_delimiter = ',')]
+    insights: Vec<Target>,
+    /// Connections to each replica of a service; without it two for each core
     #[arg(long, env = "SHOPKEEPER_CONNECTIONS", value_name = "N")]
     connections: Option<NonZeroUsize>,
 }
@@ -75,34 +80,60 @@ impl BackendArgs {
             ("insights", &self.insights),
         ];
         ensure!(
-            given.iter().any(|(_, target)| target.is_some()),
+            given.iter().any(|(_, targets)| !targets.is_empty()),
             "no service is given: name at least one, for example --churn http://localhost:50054"
         );
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let connections = self.connections.map_or_else(|| 2 * cores(), NonZeroUsize::get);
-        Ok(given.into_iter().fold(Backends::default(), |backends, (area, target)| match target {
-            Some(target) => backends.with(area, backend::network(area, target.clone(), connections)),
-            None => backends,
+        let replica = |area: &str, target: &Target| backend::network(area, target.clone(), connections);
+        Ok(given.into_iter().fold(Backends::default(), |backends, (area, targets)| match targets.as_slice() {
+            [] => backends,
+            [target] => backends.with(area, replica(area, target)),
+            targets => {
+                let replicas = targets.iter().map(|target| replica(area, target)).collect();
+                backends.with(area, balance::among(area, replicas))
+            }
         }))
     }
+}
+
+/// What a gateway is to its callers, wherever its services are.
+#[derive(Debug, Clone, Args)]
+pub struct FrontArgs {
+    #[command(flatten)]
+    auth: AuthArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    web: WebArgs,
 }
 
 /// How much at once.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
-pub struct LimitArgs {
+struct LimitArgs {
     /// Calls in flight, streams among them; more are refused with RESOURCE_EXHAUSTED
     #[arg(long, env = "SHOPKEEPER_IN_FLIGHT", value_name = "N", default_value = "2048")]
     in_flight: NonZeroUsize,
 }
 
-impl LimitArgs {
+impl FrontArgs {
+    /// Refuses an address where everybody would be answered and nobody has said so.
+    ///
+    /// # Errors
+    /// What to do.
+    pub fn check(&self, listen: SocketAddr) -> anyhow::Result<()> {
+        self.auth.check(listen)
+    }
+
     /// A gateway over these services and caches. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the options in the .proto files cannot be used.
+    /// Where the options in the .proto files or the API keys cannot be used.
     pub fn build(&self, backends: Backends, cache: Tiers) -> anyhow::Result<Gateway> {
         let methods = Methods::read(proto::DESCRIPTORS)?;
-        Ok(Gateway::new(Parts { methods, backends, cache, in_flight: self.in_flight.get() }))
+        let in_flight = self.limits.in_flight.get();
+        let auth = self.auth.build(&methods)?;
+        Ok(Gateway::new(Parts { methods, backends, cache, auth, in_flight }, &self.web)?)
     }
 }

@@ -59,6 +59,7 @@ impl Backends {
             let (sender, receiver) = watch::channel(false);
             ready.insert(area.clone(), receiver);
             tasks.spawn(watch_readiness(area.clone(), backend.clone(), sender));
+            tasks.spawn(tell_readiness(area.clone(), ready[area].clone()));
             tasks.spawn(watch_version(area.clone(), backend.clone(), versions.clone()));
         }
         (versions, ready)
@@ -159,30 +160,50 @@ fn asked(backend: Backend) -> BoxCloneSyncService<Request<Body>, Response<Body>,
     BoxCloneSyncService::new(backend.map_err(|error| Status::unavailable(error.to_string())))
 }
 
-async fn watch_readiness(area: Arc<str>, backend: Backend, ready: watch::Sender<bool>) {
+/// Keeps `ready` as a service says it is. One that says it is no longer is asked once more before it is believed: another
+/// replica may be.
+pub(crate) async fn watch_readiness(area: Arc<str>, backend: Backend, ready: watch::Sender<bool>) {
     let set = |now: bool| {
         if ready.send_if_modified(|ready| std::mem::replace(ready, now) != now) {
             tracing::info!(service = &*area, ready = now, "health");
         }
-        meter::backend_ready(&area, now);
     };
     let [mut pause, longest] = PAUSES;
     loop {
+        let mut served = false;
         let watched: Result<(), Status> = async {
             let mut client = HealthClient::new(asked(backend.clone()));
             let whole_process = HealthCheckRequest { service: String::new() };
             let mut changes = in_time(client.watch(whole_process)).await?.into_inner();
             while let Some(change) = changes.message().await? {
-                pause = PAUSES[0];
-                set(change.status() == ServingStatus::Serving);
+                let serves = change.status() == ServingStatus::Serving;
+                if served && !serves {
+                    return Ok(());
+                }
+                (served, pause) = (serves, PAUSES[0]);
+                set(serves);
             }
             Ok(())
         }
         .await;
+        if served {
+            continue;
+        }
         tracing::debug!(service = &*area, error = watched.err().map(tracing::field::display), "health is not known");
         set(false);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
+    }
+}
+
+/// Keeps the gauge as readiness is.
+async fn tell_readiness(area: Arc<str>, mut ready: watch::Receiver<bool>) {
+    loop {
+        let now = *ready.borrow_and_update();
+        meter::backend_ready(&area, now);
+        if ready.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -1,10 +1,6 @@
-//! Who asks. What callers show is not checked yet; it does keep answers apart that are not for everybody.
+//! Who asks. It keeps answers apart that are not for everybody.
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
-use tower::{Layer, Service, layer::layer_fn};
-
-use crate::{call::Call, stack::BoxError};
-use proto::policy::v1::Scope;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -13,7 +9,7 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(crate) struct Caller([u8; 32]);
 
 impl Caller {
-    /// Whoever shows the same is the same.
+    /// Whoever shows the same is the same, where nobody checks what they show.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("shopkeeper gateway caller 1");
         for name in [AUTHORIZATION, API_KEY] {
@@ -27,6 +23,11 @@ impl Caller {
         Self(*hasher.finalize().as_bytes())
     }
 
+    /// Whoever has a key of this name.
+    pub(crate) fn named(name: &str) -> Self {
+        Self(blake3::derive_key("shopkeeper gateway named caller 1", name.as_bytes()))
+    }
+
     /// Somebody who shows nothing, or whom nobody asked.
     pub(crate) fn anonymous() -> Self {
         Self([0; 32])
@@ -35,38 +36,6 @@ impl Caller {
     /// Bytes that nobody else has.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-}
-
-/// Finds out who asks, where a method's answers depend on it.
-pub(crate) fn layer<S>() -> impl Layer<S, Service = Callers<S>> + Clone {
-    layer_fn(|inner| Callers { inner })
-}
-
-/// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Callers<S> {
-    inner: S,
-}
-
-impl<S> Service<Call> for Callers<S>
-where
-    S: Service<Call>,
-    S::Error: Into<BoxError>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut call: Call) -> S::Future {
-        if call.method.scope == Scope::Caller {
-            call.caller = Caller::of(&call.headers);
-        }
-        self.inner.call(call)
     }
 }
 

@@ -67,6 +67,18 @@ pub(crate) fn only(body: &Bytes) -> Option<(bool, Bytes)> {
     (declared(body)? == body.len() - PREFIX).then(|| (compressed, body.slice(PREFIX..)))
 }
 
+/// Takes the next message out of the beginning of a stream, where it is there whole.
+pub(crate) fn next(pending: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, BufferError> {
+    let Some(length) = declared(pending) else { return Ok(None) };
+    if length > limit {
+        return Err(BufferError::TooLarge { limit });
+    }
+    if pending.len() < PREFIX + length {
+        return Ok(None);
+    }
+    Ok(Some(pending.split_to(PREFIX + length).freeze().slice(PREFIX..)))
+}
+
 /// A message as it is on the wire; none where it is too long for that.
 pub(crate) fn framed(compressed: bool, message: &[u8]) -> Option<Bytes> {
     let mut frame = BytesMut::with_capacity(PREFIX + message.len());
@@ -146,6 +158,14 @@ impl http_body::Body for Known {
 
     fn is_end_stream(&self) -> bool {
         self.data.is_none() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        // Layers that put trailers into the body, as gRPC-Web does, take this for their own.
+        if self.trailers.is_some() {
+            return http_body::SizeHint::default();
+        }
+        http_body::SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
     }
 }
 
@@ -251,6 +271,19 @@ mod tests {
         ] {
             assert_eq!(only(&body).is_some(), is, "{body:?}");
         }
+    }
+
+    #[test]
+    fn messages_of_a_stream_come_one_by_one() {
+        let two = [framed(false, b"one").unwrap(), framed(false, b"two!").unwrap()].concat();
+        let mut pending = BytesMut::new();
+        let mut messages = Vec::new();
+        for byte in two {
+            pending.extend_from_slice(&[byte]);
+            messages.extend(next(&mut pending, 4).unwrap());
+        }
+        assert_eq!(messages, [&b"one"[..], b"two!"]);
+        assert!(matches!(next(&mut BytesMut::from(&[0, 0, 0, 0, 5][..]), 4), Err(BufferError::TooLarge { limit: 4 })));
     }
 
     #[test]

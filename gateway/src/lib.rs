@@ -2,8 +2,10 @@
 //! carries deadlines on, and knows how each service is doing. `stack` is the page to read first.
 
 mod args;
+mod auth;
 mod backend;
 mod backends;
+mod balance;
 mod buffer;
 pub mod cache;
 mod call;
@@ -22,9 +24,11 @@ mod shed;
 mod stack;
 mod tasks;
 mod trace;
+mod web;
 
 use std::sync::Arc;
 
+use futures_util::future::Either;
 use http::Request;
 use tokio::sync::watch;
 use tonic::{body::Body, service::Routes};
@@ -32,20 +36,23 @@ use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
-use tower::ServiceExt;
+use tower::{ServiceExt, service_fn};
 
-use crate::tasks::Tasks;
 pub use crate::{
-    args::{GatewayArgs, LimitArgs},
+    args::{FrontArgs, GatewayArgs},
+    auth::{Auth, AuthArgs},
     backend::{Backend, Target, TargetError, in_process, network},
     backends::Backends,
     stack::{BoxError, Parts, Stack},
+    web::{WebArgs, WebError},
 };
+use crate::{tasks::Tasks, web::Web};
 
 /// A gateway at work: it watches its services until it is dropped.
 #[derive(Debug)]
 pub struct Gateway {
     stack: Stack,
+    web: Web,
     /// Full names of all services of the API.
     paths: Vec<Arc<str>>,
     /// Full names of those that there is somebody to ask for.
@@ -57,9 +64,13 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway of these parts. Must be called within a tokio runtime.
-    pub fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// Where the paths beside the methods in the .proto files cannot be used.
+    pub fn new(parts: Parts, web: &WebArgs) -> Result<Self, WebError> {
         let mut tasks = Tasks::default();
         let (versions, ready) = parts.backends.watch(&mut tasks);
+        tasks.spawn(parts.auth.clone().watch(parts.methods.clone()));
         let mut services = parts.methods.services();
         let paths = services.keys().cloned().collect();
         services.retain(|_, area| area.as_ref().is_none_or(|area| ready.contains_key(area)));
@@ -67,7 +78,10 @@ impl Gateway {
         let served = services.keys().map(|name| &*String::from(&**name).leak()).collect();
         let (health, open) = (HealthReporter::new(), watch::Sender::new(true));
         tasks.spawn(health::report(health.clone(), services, ready, open.subscribe()));
-        Self { stack: stack::stack(parts, versions), paths, served, health, ready: open, _tasks: tasks }
+        let auth = parts.auth.clone();
+        let stack = stack::stack(parts, versions);
+        let web = Web::new(web, proto::DESCRIPTORS, auth, stack.clone())?;
+        Ok(Self { stack, web, paths, served, health, ready: open, _tasks: tasks })
     }
 
     /// The gateway as a tower service, for whoever calls without a socket.
@@ -75,10 +89,18 @@ impl Gateway {
         self.stack.clone()
     }
 
-    /// The gateway as a process serves it: every service of the API, and health by service.
+    /// The gateway as a process serves it: every service of the API over gRPC, gRPC-Web and JSON, and health by service.
     pub fn service(&self) -> runtime::Service {
         let axum_body = |request: Request<axum::body::Body>| request.map(Body::new);
-        let calls = self.stack.clone().map_request(axum_body);
+        let (calls, web) = (self.stack.clone(), self.web.clone());
+        let calls = service_fn(move |request: Request<axum::body::Body>| {
+            let request = request.map(Body::new);
+            if runtime::is_grpc(request.headers()) {
+                Either::Left(calls.clone().oneshot(request))
+            } else {
+                Either::Right(web.clone().answer(request))
+            }
+        });
         let router = self.paths.iter().fold(axum::Router::new(), |router, service| {
             router.route_service(&format!("/{service}/{{*method}}"), calls.clone())
         });
@@ -91,7 +113,7 @@ impl Gateway {
         runtime::Service {
             name: "gateway",
             services: self.served.clone(),
-            routes: Routes::from(router),
+            routes: Routes::from(self.web.routes(router)),
             ready: self.ready.subscribe(),
         }
     }

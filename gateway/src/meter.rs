@@ -7,6 +7,8 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Meter},
 };
 
+use crate::auth::AuthError;
+
 static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
 
 static CACHE: LazyLock<Counter<u64>> = LazyLock::new(|| {
@@ -29,9 +31,18 @@ static SHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
     METER.u64_counter("shopkeeper.gateway.shed").with_description("calls refused because of too many others").build()
 });
 
+static REFUSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    METER.u64_counter("shopkeeper.gateway.auth.refused").with_description("calls of callers who are not let in").build()
+});
+
 static BACKEND_ERRORS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.backend.errors");
     counter.with_description("calls that a service could not be asked").build()
+});
+
+static REPLICA_LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.replica.losses");
+    counter.with_description("calls that one of several replicas lost").build()
 });
 
 static RETRIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
@@ -65,6 +76,21 @@ pub(crate) fn redis_up(up: bool) {
 /// A call was refused because of too many others.
 pub(crate) fn shed() {
     SHED.add(1, &[]);
+}
+
+/// One of several replicas lost a call.
+pub(crate) fn replica_lost(service: &str) {
+    REPLICA_LOSSES.add(1, &[KeyValue::new("backend", service.to_owned())]);
+}
+
+/// A caller was not let in.
+pub(crate) fn refused(error: AuthError) {
+    let reason = match error {
+        AuthError::NoKey => "no key",
+        AuthError::UnknownKey => "unknown key",
+        AuthError::NotAllowed => "not allowed",
+    };
+    REFUSED.add(1, &[KeyValue::new("reason", reason)]);
 }
 
 /// A service could not be asked.

@@ -13,6 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
+    auth::AuthError,
     backend::Unreachable,
     deadline::DeadlineError,
     frame::BufferError,
@@ -67,6 +68,9 @@ fn status(error: BoxError) -> Status {
     if let Some(unreachable) = error.downcast_ref::<Unreachable>() {
         return unreachable.refusal().into();
     }
+    if let Some(error) = error.downcast_ref::<AuthError>() {
+        return not_let_in(*error);
+    }
     match error.downcast_ref() {
         Some(DeadlineError::Malformed) => {
             return Refusal::field("grpc-timeout", "is not a timeout of gRPC, such as 250m").into();
@@ -82,14 +86,29 @@ fn status(error: BoxError) -> Status {
     match error.downcast_ref() {
         Some(RouteError::Field { field, problem }) => return Refusal::field(&**field, problem).into(),
         Some(not @ RouteError::NotConfigured { area }) => {
-            let mut details = ErrorDetails::new();
-            runtime::error_info(&mut details, "SERVICE_NOT_CONFIGURED", Some(("service", area.to_string())));
-            return Status::with_error_details(Code::Unimplemented, not.to_string(), details);
+            let service = Some(("service", area.to_string()));
+            return status_of(Code::Unimplemented, not.to_string(), "SERVICE_NOT_CONFIGURED", service);
         }
         None => {}
     }
     tracing::error!(%error, "a call failed in a way that should not be");
     Refusal::Internal.into()
+}
+
+/// What somebody is told who is not let in.
+pub(crate) fn not_let_in(error: AuthError) -> Status {
+    let (code, reason) = match error {
+        AuthError::NoKey => (Code::Unauthenticated, "API_KEY_MISSING"),
+        AuthError::UnknownKey => (Code::Unauthenticated, "API_KEY_UNKNOWN"),
+        AuthError::NotAllowed => (Code::PermissionDenied, "METHOD_NOT_ALLOWED"),
+    };
+    status_of(code, error.to_string(), reason, None)
+}
+
+fn status_of(code: Code, message: String, reason: &str, metadata: Option<(&'static str, String)>) -> Status {
+    let mut details = ErrorDetails::new();
+    runtime::error_info(&mut details, reason, metadata);
+    Status::with_error_details(code, message, details)
 }
 
 #[cfg(test)]
@@ -100,12 +119,19 @@ mod tests {
     #[tokio::test]
     async fn every_error_has_its_status_and_details() {
         type Case = (fn() -> BoxError, Code, &'static str, &'static str);
-        let errors: [Case; 9] = [
+        let errors: [Case; 11] = [
             (
                 || NoMethod { path: "/a/B".into() }.into(),
                 Code::Unimplemented,
                 "NO_SUCH_METHOD",
                 "there is no method /a/B",
+            ),
+            (|| AuthError::UnknownKey.into(), Code::Unauthenticated, "API_KEY_UNKNOWN", "the API key is not known"),
+            (
+                || AuthError::NotAllowed.into(),
+                Code::PermissionDenied,
+                "METHOD_NOT_ALLOWED",
+                "the API key is not for this method",
             ),
             (|| Overloaded.into(), Code::ResourceExhausted, "OVERLOADED", "too many calls are in flight"),
             (

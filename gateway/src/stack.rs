@@ -10,10 +10,11 @@ use tonic::body::Body;
 use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
+    auth::{self, Auth},
     backends::{Backends, Versions},
     buffer,
     cache::{self, Tiers},
-    caller, deadline,
+    deadline,
     method::Methods,
     policy, rescue, retry, route, shed,
 };
@@ -33,6 +34,8 @@ pub struct Parts {
     pub backends: Backends,
     /// Where answers are kept.
     pub cache: Tiers,
+    /// Who is let in.
+    pub auth: Auth,
     /// Calls that may be in flight.
     pub in_flight: usize,
 }
@@ -44,7 +47,7 @@ pub(crate) fn stack(parts: Parts, versions: Versions) -> Stack {
             .layer(rescue::layer()) // an error from below becomes a status here, and nowhere else
             .layer(shed::layer(parts.in_flight)) // before anything has cost us work
             .layer(policy::layer(parts.methods)) // the options beside the rpc in its .proto
-            .layer(caller::layer()) // from here on there is a caller
+            .layer(auth::layer(parts.auth)) // from here on there is a caller, who may call this
             .layer(deadline::layer()) // the caller's or the method's, whichever is sooner
             .layer(buffer::layer()) // requests that are needed whole
             .layer(route::layer(areas.clone())) // from here on it is known who is asked

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod insights;
+mod planted;
 mod scoring;
 mod services;
 mod serving;

@@ -16,6 +16,12 @@ fn every_method_answers_through_the_gateway() {
 }
 
 #[test]
+fn every_way_in_gives_the_same_answer() {
+    let shop = Shop::start(&trained().models());
+    println!("{}", asked("ways", shop.gateway));
+}
+
+#[test]
 fn a_cached_answer_is_the_same_answer_and_redis_may_die() {
     let mut shop = Shop::start(&trained().models());
     let cached = asked("cached", shop.gateway);

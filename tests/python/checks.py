@@ -3,6 +3,7 @@
     python checks.py every-method ADDR [AREA]   every method of the API, through the gateway; of an area, at its service
     python checks.py refusals ADDR AREA...      unusable requests, at a service or through the gateway
     python checks.py same ADDR ADDR             the same answers from both
+    python checks.py ways ADDR                  the same answers over gRPC, gRPC-Web and JSON
     python checks.py cached ADDR                a second answer comes from the cache and equals the first
     python checks.py steady ADDR                asks until its standard input closes; prints what it saw as JSON
     python checks.py traced ADDR TRACE_ID       a call in that trace, whose trace the caller goes on to look for
@@ -20,9 +21,12 @@ import math
 import sys
 import threading
 import time
+import urllib.parse
+import urllib.request
 
 import grpc
 from google.protobuf import json_format
+from google.protobuf.message_factory import GetMessageClass
 
 from client import Api, as_json, details
 
@@ -102,6 +106,10 @@ def all_questions(api: Api, features: dict):
     yield SEGMENTATION + "ListSegments", {}, lambda a: (
         abs(sum(s["customerShare"] for s in a["segments"]) - 1) < 1e-6 and -1 <= a["silhouette"] <= 1
     )
+    yield SEGMENTATION + "ListCustomerSegments", {"pageSize": 5, "lifecycle": "LIFECYCLE_ACTIVE"}, lambda a: (
+        len(a["customerSegments"]) == 5 and all(c["lifecycle"] == "LIFECYCLE_ACTIVE" for c in a["customerSegments"])
+        and descending([c["rfm"]["monetary"] for c in a["customerSegments"]])
+    )
     yield FORECAST + "ListSeries", {"pageSize": 5}, lambda a: a["series"][0]["level"] == "LEVEL_TOTAL" and a["nextPageToken"]
     for level, key in (("TOTAL", ""), ("COUNTRY", COUNTRY), ("PRODUCT", PRODUCT)):
         for frequency in ("DAILY", "WEEKLY", "MONTHLY"):
@@ -109,6 +117,11 @@ def all_questions(api: Api, features: dict):
             yield FORECAST + "ForecastSales", fields, lambda a: (
                 len(a["points"]) == 4 and all(in_order(p) for p in a["points"])
             )
+    for level, key, frequency in (("TOTAL", "", "DAILY"), ("COUNTRY", COUNTRY, "WEEKLY")):
+        fields = {"level": f"LEVEL_{level}", "key": key, "frequency": f"FREQUENCY_{frequency}"}
+        yield FORECAST + "ListBacktest", fields, lambda a: (
+            0 < a["wape"] < 1 and 0 < a["coverage"] <= 1 and all(in_order(p) for p in a["points"])
+        )
     yield FORECAST + "ForecastHistory", {"history": history(40), "frequency": "FREQUENCY_WEEKLY", "horizon": 3}, lambda a: (
         len(a["points"]) == 3 and all(p["mean"] > 0 for p in a["points"])
     )
@@ -131,6 +144,9 @@ def all_questions(api: Api, features: dict):
     yield CHURN + "ScoreChurn", {"features": features}, lambda a: 0 <= a["churnRisk"]["probability"] <= 1
     yield CHURN + "ListAtRiskCustomers", {"pageSize": 10}, lambda a: len(a["churnRisks"]) == 10 and descending(
         [r["valueAtRisk"] for r in a["churnRisks"]]
+    )
+    yield CHURN + "GetChurnCalibration", {}, lambda a: (
+        sum(int(b["customers"]) for b in a["bins"]) > 1000 and all(b["lower"] < b["upper"] for b in map(whole, a["bins"]))
     )
     yield ANOMALY + "ScoreTransaction", {"transaction": LINE}, lambda a: a["score"]["severity"] == "SEVERITY_NONE"
     yield ANOMALY + "ScoreTransaction", {"transaction": TYPO}, lambda a: (
@@ -178,6 +194,10 @@ def all_questions(api: Api, features: dict):
     for model in MODELS:
         yield MODEL + "GetModelStatus", {"model": model}, lambda a: a["status"]["state"] == "MODEL_STATE_SERVING"
         yield MODEL + "ListModelVersions", {"model": model}, lambda a: any(v.get("current") for v in a["versions"])
+
+
+def whole(bin: dict) -> dict:
+    return {"lower": 0.0, **bin}
 
 
 def in_order(point: dict) -> bool:
@@ -283,6 +303,8 @@ REFUSALS = {
         ("ForecastHistory", {"history": [{**p, "value": NAN} for p in history(10)], "frequency": "FREQUENCY_WEEKLY"}, "INVALID_ARGUMENT", "history[0].value"),
         ("ListSeries", {"pageSize": -1}, "INVALID_ARGUMENT", "page_size"),
         ("ListSeries", {"pageToken": "nonsense"}, "INVALID_ARGUMENT", "page_token"),
+        ("ListBacktest", {"frequency": "FREQUENCY_MONTHLY"}, "INVALID_ARGUMENT", "frequency"),
+        ("ListBacktest", {"level": "LEVEL_PRODUCT", "key": PRODUCT}, "NOT_FOUND", "backtest"),
         ("ForecastSales", {"key": HUGE}, "RESOURCE_EXHAUSTED", None),
     ],
     "recommendation": [
@@ -310,6 +332,7 @@ REFUSALS = {
         ("ScoreTransaction", {"transaction": {**LINE, "quantity": -6}}, "INVALID_ARGUMENT", "transaction.quantity"),
         ("ScoreTransaction", {"transaction": {**LINE, "unitPrice": NAN}}, "INVALID_ARGUMENT", "transaction.unit_price"),
         ("ListAnomalies", {"pageSize": -1}, "INVALID_ARGUMENT", "page_size"),
+        ("ListAnomalies", {"startTime": "2011-01-02T00:00:00Z", "endTime": "2011-01-01T00:00:00Z"}, "INVALID_ARGUMENT", "end_time"),
         ("ScoreTransaction", {"transaction": {**LINE, "invoice": HUGE}}, "RESOURCE_EXHAUSTED", None),
     ],
     "insights": [
@@ -370,6 +393,51 @@ def same(one: str, other: str):
     print(f"{count} answers, the same from both")
 
 
+def ways(address: str):
+    """Asks every question in every way in: a client of HTTP/1.1 and a browser get what a client of gRPC gets."""
+    api = Api(address)
+    document = json.load(urllib.request.urlopen(f"http://{address}/openapi.json", timeout=10))
+    paths = {
+        operation["operationId"]: (path, verb.upper(), operation)
+        for path, verbs in document["paths"].items()
+        for verb, operation in verbs.items()
+    }
+    count = 0
+    for method, fields, _ in questions(api):
+        expected = as_json(api.ask(method, fields))
+        answer = GetMessageClass(api.method(method).output_type)
+        service, _, name = method.rpartition(".")[2].partition("/")
+        over_json = answer()
+        json_format.ParseDict(json.loads(over_http(address, *paths[f"{service}_{name}"], fields)), over_json)
+        message = api.request(method, fields).SerializeToString()
+        framed = b"\0" + len(message).to_bytes(4, "big") + message
+        headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+        body = urllib.request.urlopen(
+            urllib.request.Request(f"http://{address}/{method}", framed, headers), timeout=10
+        ).read()
+        over_web = answer.FromString(body[5 : 5 + int.from_bytes(body[1:5], "big")])
+        for way, got in (("JSON", over_json), ("gRPC-Web", over_web)):
+            check(as_json(got) == expected, f"{method} {fields} is the same over {way}", (as_json(got), expected))
+        count += 1
+    print(f"{count} answers, the same in three ways")
+
+
+def over_http(address: str, path: str, verb: str, operation: dict, fields: dict) -> bytes:
+    query, body = [], None
+    if "requestBody" in operation:
+        body = json.dumps(fields).encode()
+    else:
+        for parameter in operation["parameters"]:
+            name = parameter["name"]
+            if parameter["in"] == "path":
+                path = path.replace("{" + name + "}", urllib.parse.quote(fields[name], safe=""))
+            elif name in fields:
+                values = fields[name] if isinstance(fields[name], list) else [fields[name]]
+                query += [(name, str(value).lower() if isinstance(value, bool) else value) for value in values]
+    target = f"http://{address}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+    return urllib.request.urlopen(urllib.request.Request(target, body, method=verb), timeout=10).read()
+
+
 def cached(address: str):
     api = Api(address)
     fresh = [("cache-control", "no-cache")]
@@ -424,7 +492,7 @@ def traced(address: str, trace_id: str):
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    commands = {"every-method": every_method, "refusals": refusals, "same": same, "cached": cached, "steady": steady, "traced": traced}
+    commands = {"every-method": every_method, "refusals": refusals, "same": same, "ways": ways, "cached": cached, "steady": steady, "traced": traced}
     try:
         commands[command](*arguments)
     except (AssertionError, grpc.RpcError, json_format.ParseError) as failure:

@@ -40,8 +40,8 @@ impl Models<'_> {
         let candidate = self.candidate(kind)?;
         let Manifest { as_of, seed, recipe, .. } = candidate.manifest();
         let settings = Settings { as_of: *as_of, seed: *seed, device, recipe: Some(recipe) };
-        let Evaluation { metrics, gates } = self.learn(kind, settings, evaluate)?;
-        let evaluated = candidate.evaluated(metrics, gates);
+        let Evaluation { metrics, gates, backtest } = self.learn(kind, settings, evaluate)?;
+        let evaluated = candidate.evaluated(metrics, gates, backtest);
         self.keep(&evaluated)?;
         Ok(evaluated.manifest().clone())
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what helps tests fails as tests do")]
 
 mod shop;
+mod web;
 
 use std::time::{Duration, Instant};
 
@@ -357,7 +358,7 @@ async fn callers_that_compress_share_answers_with_those_that_do_not() {
 async fn what_is_not_there_is_unimplemented() {
     let (_, _service, front) = churn(None).await;
     let mut client = tonic::client::Grpc::new(front.running.channel().await);
-    for path in ["/shopkeeper.churn.v1.ChurnService/Nothing", "/shopkeeper.nobody.v1.Service/Nothing", "/"] {
+    for path in ["/shopkeeper.churn.v1.ChurnService/Nothing", "/shopkeeper.nobody.v1.Service/Nothing"] {
         client.ready().await.unwrap();
         let codec = tonic_codec();
         let answer = client.unary(Request::new(ScoreChurnRequest::default()), path.parse().unwrap(), codec).await;
@@ -566,7 +567,8 @@ async fn a_gateway_over_services_in_its_own_process_answers_the_same() {
     let methods = gateway::method::Methods::read(proto::DESCRIPTORS).unwrap();
     let memory = std::sync::Arc::new(gateway::cache::Memory::new(1 << 20));
     let cache = gateway::cache::Tiers::new(vec![memory]);
-    let within = Front::over(gateway::Gateway::new(gateway::Parts { methods, backends, cache, in_flight: 8 })).await;
+    let parts = gateway::Parts { methods, backends, cache, auth: gateway::Auth::default(), in_flight: 8 };
+    let within = Front::over(gateway::Gateway::new(parts, &gateway::WebArgs::default()).unwrap()).await;
     within.knows("v1").await;
     let (_, _service, over_sockets) = churn(None).await;
 
@@ -638,7 +640,7 @@ async fn a_gateway_that_is_told_to_stop_says_so_first() {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
     let args = gateway_args(&service);
-    let gateway = std::sync::Arc::new(args.build().unwrap());
+    let gateway = std::sync::Arc::new(args.build(([127, 0, 0, 1], 0).into()).unwrap());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let told = gateway.clone();
     let front = Running::start(gateway.service()).await;
@@ -664,4 +666,42 @@ fn gateway_args(service: &Running) -> gateway::GatewayArgs {
         gateway: gateway::GatewayArgs,
     }
     Args::parse_from(["gateway".to_owned(), format!("--churn={}", service.url())]).gateway
+}
+
+#[tokio::test]
+async fn while_one_replica_answers_calls_do() {
+    let model = Model::new("churn", "v1");
+    let (mut one, two) = (Running::start(model.service()).await, Running::start(model.service()).await);
+    let front = Front::start(&[("churn", format!("{},{}", one.url(), two.url()))]).await;
+    front.knows("v1").await;
+    let fresh = |n: usize| {
+        let mut request = customer(&n.to_string());
+        request.metadata_mut().insert("cache-control", "no-cache".parse().unwrap());
+        request
+    };
+    let client = front.churn().await;
+    let mut asked = 0;
+    for round in 0..3 {
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..300 {
+            let (mut client, request) = (client.clone(), fresh(n));
+            calls.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(n as u64)).await;
+                client.get_churn_risk(request).await.map(|answer| answer.into_inner().churn_risk.unwrap().customer_id)
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let address = one.address;
+        one.kill().await;
+        while let Some(answer) = calls.join_next().await {
+            answer.unwrap().unwrap();
+            asked += 1;
+        }
+        let health = |status: &tonic_health::pb::HealthCheckResponse| status.status();
+        let mut client = HealthClient::new(front.running.channel().await);
+        let now = client.check(HealthCheckRequest { service: String::new() }).await.unwrap();
+        assert_eq!(health(now.get_ref()), tonic_health::pb::health_check_response::ServingStatus::Serving, "{round}");
+        one = Running::start_at(model.service(), address).await;
+    }
+    assert_eq!(asked, 900);
 }

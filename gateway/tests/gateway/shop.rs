@@ -22,8 +22,9 @@ use proto::{
         anomaly_service_server::{AnomalyService, AnomalyServiceServer},
     },
     churn::v1::{
-        BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnRiskRequest, GetChurnRiskResponse,
-        ListAtRiskCustomersRequest, ListAtRiskCustomersResponse, ScoreChurnRequest, ScoreChurnResponse,
+        BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnCalibrationRequest,
+        GetChurnCalibrationResponse, GetChurnRiskRequest, GetChurnRiskResponse, ListAtRiskCustomersRequest,
+        ListAtRiskCustomersResponse, ScoreChurnRequest, ScoreChurnResponse,
         churn_service_client::ChurnServiceClient,
         churn_service_server::{ChurnService, ChurnServiceServer},
     },
@@ -201,6 +202,13 @@ impl ChurnService for Model {
         })
         .await
     }
+
+    async fn get_churn_calibration(
+        &self,
+        request: Request<GetChurnCalibrationRequest>,
+    ) -> Result<Response<GetChurnCalibrationResponse>, Status> {
+        self.answer(&request, |_| Ok(GetChurnCalibrationResponse { model: self.info(), ..Default::default() })).await
+    }
 }
 
 #[tonic::async_trait]
@@ -337,7 +345,7 @@ impl Front {
     pub(crate) async fn start(flags: &[(&str, String)]) -> Self {
         let flags = flags.iter().map(|(name, value)| format!("--{name}={value}"));
         let args = Args::try_parse_from(["gateway".to_owned()].into_iter().chain(flags)).unwrap();
-        Self::over(args.gateway.build().unwrap()).await
+        Self::over(args.gateway.build(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()).await
     }
 
     pub(crate) async fn over(gateway: Gateway) -> Self {

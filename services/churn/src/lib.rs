@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use proto::churn::v1::{
-    BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnRiskRequest, GetChurnRiskResponse,
-    ListAtRiskCustomersRequest, ListAtRiskCustomersResponse, Reason, RiskLevel, ScoreChurnRequest, ScoreChurnResponse,
+    BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnCalibrationRequest,
+    GetChurnCalibrationResponse, GetChurnRiskRequest, GetChurnRiskResponse, ListAtRiskCustomersRequest,
+    ListAtRiskCustomersResponse, Reason, RiskLevel, ScoreChurnRequest, ScoreChurnResponse,
     batch_get_churn_risks_response::{Result as Item, result},
     churn_service_server::{ChurnService, ChurnServiceServer},
+    get_churn_calibration_response::CalibrationBin,
 };
 use runtime::{Page, Refusal, at_least_one, item_status, required};
 use scoring::{
@@ -53,6 +55,13 @@ impl ChurnService for Api {
         request: Request<ListAtRiskCustomersRequest>,
     ) -> Result<Response<ListAtRiskCustomersResponse>, Status> {
         self.0.answer(|loaded| list(loaded, request.get_ref()))
+    }
+
+    async fn get_churn_calibration(
+        &self,
+        _: Request<GetChurnCalibrationRequest>,
+    ) -> Result<Response<GetChurnCalibrationResponse>, Status> {
+        self.0.answer(|loaded| Ok(calibration(loaded)))
     }
 }
 
@@ -167,4 +176,16 @@ fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<
         as_of: loaded.info.as_of,
         model: Some(loaded.info.clone()),
     })
+}
+
+fn calibration(loaded: &Loaded<Churn>) -> GetChurnCalibrationResponse {
+    let bins = loaded.model.calibration().iter().map(|bin| CalibrationBin {
+        lower: bin.lower,
+        upper: bin.upper,
+        predicted: bin.predicted,
+        observed: bin.observed,
+        customers: bin.customers.cast_signed(),
+    });
+    let [medium_from, high_from] = loaded.model.levels();
+    GetChurnCalibrationResponse { bins: bins.collect(), medium_from, high_from, model: Some(loaded.info.clone()) }
 }

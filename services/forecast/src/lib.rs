@@ -3,8 +3,9 @@
 use chrono::{DateTime, NaiveDate, NaiveTime};
 use prost_types::Timestamp;
 use proto::forecast::v1::{
-    ForecastHistoryRequest, ForecastHistoryResponse, ForecastPoint, ForecastSalesRequest, ForecastSalesResponse,
-    Frequency, Level, ListSeriesRequest, ListSeriesResponse, Observation, Quantile, Series,
+    BacktestPoint, ForecastHistoryRequest, ForecastHistoryResponse, ForecastPoint, ForecastSalesRequest,
+    ForecastSalesResponse, Frequency, Level, ListBacktestRequest, ListBacktestResponse, ListSeriesRequest,
+    ListSeriesResponse, Observation, Quantile, Series,
     forecast_service_server::{ForecastService, ForecastServiceServer},
 };
 use runtime::{Page, Refusal, finite, non_negative, required, within};
@@ -36,6 +37,13 @@ impl ForecastService for Api {
         request: Request<ForecastSalesRequest>,
     ) -> Result<Response<ForecastSalesResponse>, Status> {
         self.0.answer(|loaded| sales(loaded, request.get_ref()))
+    }
+
+    async fn list_backtest(
+        &self,
+        request: Request<ListBacktestRequest>,
+    ) -> Result<Response<ListBacktestResponse>, Status> {
+        self.0.answer(|loaded| backtest(loaded, request.get_ref()))
     }
 
     async fn forecast_history(
@@ -130,22 +138,57 @@ fn list(loaded: &Loaded<Forecast>, request: &ListSeriesRequest) -> Result<ListSe
     })
 }
 
-fn sales(loaded: &Loaded<Forecast>, request: &ForecastSalesRequest) -> Result<ForecastSalesResponse, Refusal> {
-    let (frequency, levels) = (frequency(request.frequency)?, quantiles(&request.quantiles)?);
-    let horizon = horizon(request.horizon, frequency)?;
-    let of = level(request.level)?.unwrap_or(model::Level::Total);
+fn find<'a>(model: &'a Forecast, of: i32, key: &str) -> Result<&'a model::Series, Refusal> {
+    let of = level(of)?.unwrap_or(model::Level::Total);
     let key = match of {
-        model::Level::Total if !request.key.is_empty() => {
+        model::Level::Total if !key.is_empty() => {
             return Err(Refusal::field("key", "must be empty for the whole shop; give level as well"));
         }
         model::Level::Total => "",
-        model::Level::Country | model::Level::Product => required("key", &request.key)?,
+        model::Level::Country | model::Level::Product => required("key", key)?,
     };
-    let series = loaded.model.find(of, key).ok_or_else(|| Refusal::not_found(of.as_str(), key))?;
+    model.find(of, key).ok_or_else(|| Refusal::not_found(of.as_str(), key))
+}
+
+fn sales(loaded: &Loaded<Forecast>, request: &ForecastSalesRequest) -> Result<ForecastSalesResponse, Refusal> {
+    let (frequency, levels) = (frequency(request.frequency)?, quantiles(&request.quantiles)?);
+    let horizon = horizon(request.horizon, frequency)?;
+    let series = find(&loaded.model, request.level, &request.key)?;
     Ok(ForecastSalesResponse {
         series: Some(message(series)),
         points: points(loaded.model.forecast(series, frequency, horizon, &levels), &levels),
         reasons: loaded.model.reasons(series),
+        model: Some(loaded.info.clone()),
+    })
+}
+
+fn backtest(loaded: &Loaded<Forecast>, request: &ListBacktestRequest) -> Result<ListBacktestResponse, Refusal> {
+    let frequency = frequency(request.frequency)?;
+    if frequency == model::Frequency::Monthly {
+        return Err(Refusal::field("frequency", "is FREQUENCY_MONTHLY; there are days and weeks"));
+    }
+    let series = find(&loaded.model, request.level, &request.key)?;
+    let backtest = loaded.model.backtest(series, frequency);
+    let points = &backtest.ok_or_else(|| Refusal::not_found("backtest", format!("{}", series.name)))?.points;
+    let actual: f64 = points.iter().map(|point| point.actual).sum();
+    let error: f64 = points.iter().map(|point| (point.actual - point.mean).abs()).sum();
+    // A day that was known to be closed is no achievement.
+    let open: Vec<_> = points.iter().filter(|point| point.mean > 0.0).collect();
+    let within = open.iter().filter(|point| (point.range[0]..=point.range[1]).contains(&point.actual)).count();
+    let quantiles =
+        |range: [f64; 2]| [0.1, 0.9].into_iter().zip(range).map(|(level, value)| Quantile { level, value }).collect();
+    Ok(ListBacktestResponse {
+        points: points
+            .iter()
+            .map(|point| BacktestPoint {
+                period_start: Some(midnight(point.start)),
+                actual: point.actual,
+                mean: point.mean,
+                quantiles: quantiles(point.range),
+            })
+            .collect(),
+        wape: if actual > 0.0 { error / actual } else { 0.0 },
+        coverage: within as f64 / open.len().max(1) as f64,
         model: Some(loaded.info.clone()),
     })
 }

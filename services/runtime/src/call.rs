@@ -76,7 +76,7 @@ pub fn deadline(headers: &HeaderMap, now: Instant) -> Result<Option<Instant>, Re
 
 /// Puts [`Call`] around a service.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CallLayer;
+pub struct CallLayer;
 
 impl<S> Layer<S> for CallLayer {
     type Service = Call<S>;
@@ -86,9 +86,10 @@ impl<S> Layer<S> for CallLayer {
     }
 }
 
-/// Every call goes through this.
+/// A service whose gRPC calls have a span, a duration and a deadline, and end with a status whatever happens below. All
+/// else goes through untouched: what is made of it is a gRPC call sooner or later, and counted then.
 #[derive(Debug, Clone)]
-pub(crate) struct Call<S> {
+pub struct Call<S> {
     inner: S,
 }
 
@@ -106,6 +107,9 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if !is_grpc(request.headers()) {
+            return Box::pin(self.inner.call(request));
+        }
         let start = Instant::now();
         let method = request.uri().path().trim_start_matches('/').to_owned();
         let span = tracing::debug_span!(
@@ -151,13 +155,22 @@ where
                 let response = answer.await;
                 let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
                 recorded.record("rpc.response.status_code", i32::from(code));
-                let code = KeyValue::new("rpc.response.status_code", name(code));
+                // Paths that are no methods are the caller's to make up: they share one name, as OpenTelemetry asks.
+                let method = if code == Code::Unimplemented { "_OTHER".to_owned() } else { method };
+                let code = KeyValue::new("rpc.response.status_code", code_name(code));
                 DURATION.record(start.elapsed().as_secs_f64(), &[KeyValue::new("rpc.method", method), code]);
                 Ok(response)
             }
             .instrument(span),
         )
     }
+}
+
+/// Whether a request is a call of gRPC itself, and not of gRPC-Web or anything else.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind =
+        headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// tonic says OUT_OF_RANGE of a message above the limit; gRPC's clients expect RESOURCE_EXHAUSTED.
@@ -170,8 +183,8 @@ fn too_large(response: Response<Body>) -> Response<Body> {
     }
 }
 
-/// A code's name in the metrics.
-fn name(code: Code) -> &'static str {
+/// A code's name.
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -232,6 +245,22 @@ mod tests {
         assert_eq!(grpc_timeout(&HeaderMap::new()), Ok(None));
     }
 
+    #[test]
+    fn grpc_is_told_from_what_looks_like_it() {
+        for (kind, is) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web-text+proto", false),
+            ("application/json", false),
+        ] {
+            let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind.parse().unwrap())]);
+            assert_eq!(is_grpc(&headers), is, "{kind}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_late_malformed_or_panics_is_answered_all_the_same() {
         for (timeout, path, code) in [
@@ -249,7 +278,8 @@ mod tests {
                 }
                 Ok::<_, Infallible>(Response::new(Body::empty()))
             });
-            let request = Request::builder().uri(path).header("grpc-timeout", timeout).body(Body::empty()).unwrap();
+            let request = Request::builder().uri(path).header("content-type", "application/grpc");
+            let request = request.header("grpc-timeout", timeout).body(Body::empty()).unwrap();
             let response = CallLayer.layer(service).call(request).await.unwrap();
             let answered = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
             assert_eq!(answered, code, "{timeout} {path}");

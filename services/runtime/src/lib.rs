@@ -9,7 +9,7 @@ mod refusal;
 mod server;
 pub mod telemetry;
 
-pub use call::{Deadline, MalformedTimeout, deadline, grpc_timeout};
+pub use call::{Call, CallLayer, Deadline, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc};
 pub use check::{at_least_one, finite, item_status, non_negative, positive, required, within};
 pub use exit::{exit, shutdown};
 pub use page::Page;

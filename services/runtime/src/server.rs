@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{service::Routes, transport::server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -115,6 +115,7 @@ impl Server {
 
         let (stop, mut stopped) = watch::channel(false);
         let server = tonic::transport::Server::builder()
+            .accept_http1(true) // browsers, curl and probes; gRPC itself is HTTP/2
             .http2_max_pending_accept_reset_streams(Some(20))
             .http2_max_local_error_reset_streams(Some(1024))
             .http2_max_header_list_size(16 << 10)
@@ -184,8 +185,13 @@ pub fn health_and_reflection(service: &Service, tasks: &mut JoinSet<()>) -> anyh
     Ok((Routes::from(router), reporter))
 }
 
-async fn unknown(uri: axum::http::Uri) -> axum::http::Response<tonic::body::Body> {
-    tonic::Status::from(crate::Refusal::NoMethod { path: uri.path().to_owned() }).into_http()
+async fn unknown(request: axum::extract::Request) -> axum::response::Response {
+    let path = request.uri().path().to_owned();
+    if !crate::is_grpc(request.headers()) {
+        return (StatusCode::NOT_FOUND, format!("there is nothing at {path}\n")).into_response();
+    }
+    let answer = tonic::Status::from(crate::Refusal::NoMethod { path }).into_http::<tonic::body::Body>();
+    answer.map(axum::body::Body::new)
 }
 
 fn probes(ready: watch::Receiver<bool>) -> Router {

@@ -80,6 +80,7 @@ impl Artifact {
                 trained_on: BTreeMap::new(),
                 metrics: Vec::new(),
                 gates: Vec::new(),
+                backtest: serde_json::Value::Null,
                 parameters: serde_json::Value::Null,
                 files: Vec::new(),
             },
@@ -104,9 +105,10 @@ impl Artifact {
 
     /// The same files with the result of an evaluation; the version changes with it.
     #[must_use]
-    pub fn evaluated(mut self, metrics: Vec<Metric>, gates: Vec<Gate>) -> Self {
+    pub fn evaluated(mut self, metrics: Vec<Metric>, gates: Vec<Gate>, backtest: serde_json::Value) -> Self {
         self.manifest.metrics = metrics;
         self.manifest.gates = gates;
+        self.manifest.backtest = backtest;
         Self::named(self.manifest, self.files)
     }
 
@@ -135,6 +137,18 @@ impl Artifact {
     /// [`ModelError::Part`] where the parameters are not of the expected form.
     pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, ModelError> {
         T::deserialize(&self.manifest.parameters).map_err(|e| ModelError::part(MANIFEST, "parameters", e.to_string()))
+    }
+
+    /// What evaluation compared; the default where nothing was kept, or nobody has evaluated yet.
+    ///
+    /// # Errors
+    /// [`ModelError::Part`] where it is not of the expected form.
+    pub fn backtest<T: DeserializeOwned + Default>(&self) -> Result<T, ModelError> {
+        let backtest = &self.manifest.backtest;
+        if backtest.is_null() {
+            return Ok(T::default());
+        }
+        T::deserialize(backtest).map_err(|e| ModelError::part(MANIFEST, "backtest", e.to_string()))
     }
 
     /// Tensors of a safetensors file.
@@ -252,7 +266,7 @@ mod tests {
         let one = artifact();
         assert_eq!(one.manifest().version, artifact().manifest().version);
         assert!(one.manifest().version.starts_with("20110901T000000-"));
-        let evaluated = artifact().evaluated(vec![Metric::new("auc", 0.75)], vec![]);
+        let evaluated = artifact().evaluated(vec![Metric::new("auc", 0.75)], vec![], serde_json::Value::Null);
         assert_ne!(one.manifest().version, evaluated.manifest().version);
     }
 

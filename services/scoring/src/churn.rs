@@ -227,10 +227,46 @@ pub fn probability(log_odds: f64) -> f64 {
     1.0 / (1.0 + (-log_odds).exp())
 }
 
+/// Customers of a rehearsal whose predicted probabilities were alike.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationBin {
+    /// Least probability of the bin.
+    pub lower: f64,
+    /// Its end.
+    pub upper: f64,
+    /// Mean of what was predicted.
+    pub predicted: f64,
+    /// Share that did stop buying.
+    pub observed: f64,
+    /// Customers.
+    pub customers: u64,
+}
+
+impl CalibrationBin {
+    /// Ten bins of equal width; those that nobody is in are left out.
+    pub fn tenths(probability: &[f64], churned: &[bool]) -> Vec<Self> {
+        let mut bins = [(0.0, 0_u64, 0_u64); 10];
+        for (p, churned) in probability.iter().zip(churned) {
+            let bin = &mut bins[((p * 10.0) as usize).min(9)];
+            *bin = (bin.0 + p, bin.1 + u64::from(*churned), bin.2 + 1);
+        }
+        let bins = bins.into_iter().enumerate().filter(|(_, (.., customers))| *customers > 0);
+        bins.map(|(at, (sum, churned, customers))| Self {
+            lower: at as f64 / 10.0,
+            upper: (at + 1) as f64 / 10.0,
+            predicted: sum / customers as f64,
+            observed: churned as f64 / customers as f64,
+            customers,
+        })
+        .collect()
+    }
+}
+
 /// The model.
 #[derive(Debug)]
 pub struct Churn {
     parameters: Parameters,
+    calibration: Vec<CalibrationBin>,
     blend: Blend,
     /// By value at risk, the most first.
     customers: Vec<Customer>,
@@ -272,7 +308,7 @@ impl Model for Churn {
         }
         customers.sort_by(|a, b| b.value_at_risk().total_cmp(&a.value_at_risk()).then_with(|| a.id.cmp(&b.id)));
         let places = customers.iter().enumerate().map(|(at, customer)| (customer.id.clone(), at)).collect();
-        Ok(Self { parameters, blend, customers, places })
+        Ok(Self { parameters, calibration: artifact.backtest()?, blend, customers, places })
     }
 }
 
@@ -290,6 +326,16 @@ impl Churn {
     /// Forest and logit, before calibration.
     pub fn blend(&self) -> &Blend {
         &self.blend
+    }
+
+    /// How predicted probabilities compared with what came, when the model's training was rehearsed.
+    pub fn calibration(&self) -> &[CalibrationBin] {
+        &self.calibration
+    }
+
+    /// Probabilities from which on a risk is medium, and high.
+    pub fn levels(&self) -> [f64; 2] {
+        self.parameters.levels
     }
 
     /// Calibrated probability of a vector of [`WIDTH`].

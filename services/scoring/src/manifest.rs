@@ -86,6 +86,9 @@ pub struct Manifest {
     pub metrics: Vec<Metric>,
     /// The checks it had to pass before it was published.
     pub gates: Vec<Gate>,
+    /// What evaluation compared, in the model's own form; null where it keeps nothing.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub backtest: serde_json::Value,
     /// What scoring needs beside tensors and tables.
     pub parameters: serde_json::Value,
     /// Its files, in order of name.

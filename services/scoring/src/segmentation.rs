@@ -161,6 +161,21 @@ impl Lifecycle {
     }
 }
 
+/// The cells of the RFM grid, the best customers first.
+pub const RFM_CELLS: [&str; 11] = [
+    "Champions",
+    "Loyal",
+    "Potential Loyalists",
+    "New",
+    "Promising",
+    "Need Attention",
+    "About to Sleep",
+    "At Risk",
+    "Can't Lose",
+    "Hibernating",
+    "Lost",
+];
+
 /// A cell of the RFM grid from scores of 1 (worst) to 5 (best). Every combination has one.
 pub fn rfm_cell(recency: u8, frequency: u8, monetary: u8) -> &'static str {
     let value = (frequency + monetary).div_ceil(2);
@@ -226,6 +241,8 @@ pub struct Segmentation {
     placer: Placer,
     average: Rfm,
     customers: HashMap<CustomerId, Customer>,
+    /// By spend, the most first.
+    ranked: Vec<CustomerId>,
 }
 
 /// What places values that belong to no known customer.
@@ -329,7 +346,10 @@ impl Model for Segmentation {
         });
         let customers: HashMap<CustomerId, Customer> = customers.collect::<Result<_, ModelError>>()?;
         let average = mean(&parameters.segments);
-        Ok(Self { parameters, placer, average, customers })
+        let mut ranked: Vec<CustomerId> = customers.keys().cloned().collect();
+        let spend = |id: &CustomerId| customers.get(id).map_or(0.0, |customer| customer.rfm.monetary);
+        ranked.sort_by(|a, b| spend(b).total_cmp(&spend(a)).then_with(|| a.cmp(b)));
+        Ok(Self { parameters, placer, average, customers, ranked })
     }
 }
 
@@ -339,9 +359,9 @@ impl Segmentation {
         self.customers.get(CustomerId::canonical(id))
     }
 
-    /// All customers.
+    /// All customers, by spend, the most first.
     pub fn customers(&self) -> impl Iterator<Item = (&CustomerId, &Customer)> {
-        self.customers.iter()
+        self.ranked.iter().filter_map(|id| Some((id, self.customers.get(id)?)))
     }
 
     /// What the manifest holds.
@@ -365,10 +385,15 @@ impl Segmentation {
         Lifecycle::of(recency_days, customer.tenure_days, frequency, self.parameters.usual_gap_days)
     }
 
-    fn classified(&self, segment: usize, rfm: Rfm) -> Classified<'_> {
+    /// The cell of the RFM grid.
+    pub fn cell(&self, rfm: Rfm) -> &'static str {
         let [r, f, m] = self.parameters.fifths;
-        let cell = rfm_cell(6 - fifth(r, rfm.recency_days), fifth(f, rfm.frequency), fifth(m, rfm.monetary));
-        Classified { segment: &self.parameters.segments[segment], rfm_cell: cell, reasons: self.reasons(rfm) }
+        rfm_cell(6 - fifth(r, rfm.recency_days), fifth(f, rfm.frequency), fifth(m, rfm.monetary))
+    }
+
+    fn classified(&self, segment: usize, rfm: Rfm) -> Classified<'_> {
+        let segment = &self.parameters.segments[segment];
+        Classified { segment, rfm_cell: self.cell(rfm), reasons: self.reasons(rfm) }
     }
 
     fn reasons(&self, rfm: Rfm) -> Vec<String> {
@@ -424,7 +449,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen.len(), 11, "{seen:?}");
+        assert_eq!(seen, RFM_CELLS.into_iter().collect());
         assert_eq!((rfm_cell(5, 5, 5), rfm_cell(1, 1, 1), rfm_cell(1, 5, 5)), ("Champions", "Lost", "Can't Lose"));
     }
 

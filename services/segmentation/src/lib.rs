@@ -4,11 +4,11 @@ use prost_types::Timestamp;
 use proto::segmentation::v1::{
     BatchGetCustomerSegmentsRequest, BatchGetCustomerSegmentsResponse, ClassifyCustomerRequest,
     ClassifyCustomerResponse, CustomerSegment, GetCustomerSegmentRequest, GetCustomerSegmentResponse, Lifecycle,
-    ListSegmentsRequest, ListSegmentsResponse, Rfm, Segment,
+    ListCustomerSegmentsRequest, ListCustomerSegmentsResponse, ListSegmentsRequest, ListSegmentsResponse, Rfm, Segment,
     batch_get_customer_segments_response::{Result as Item, result},
     segmentation_service_server::{SegmentationService, SegmentationServiceServer},
 };
-use runtime::{Refusal, at_least_one, finite, item_status, non_negative, required};
+use runtime::{Page, Refusal, at_least_one, finite, item_status, non_negative, required};
 use scoring::segmentation::{self as model, Segmentation};
 use serving::{Live, Loaded};
 use tonic::{Request, Response, Status};
@@ -49,23 +49,33 @@ impl SegmentationService for Api {
     async fn list_segments(&self, _: Request<ListSegmentsRequest>) -> Result<Response<ListSegmentsResponse>, Status> {
         self.0.answer(|loaded| Ok(list(loaded)))
     }
+
+    async fn list_customer_segments(
+        &self,
+        request: Request<ListCustomerSegmentsRequest>,
+    ) -> Result<Response<ListCustomerSegmentsResponse>, Status> {
+        self.0.answer(|loaded| list_customers(loaded, request.get_ref()))
+    }
 }
 
 fn find(model: &Segmentation, id: &str) -> Result<CustomerSegment, Refusal> {
     let id = scoring::CustomerId::canonical(required("customer_id", id)?);
     let customer = model.customer(id).ok_or_else(|| Refusal::not_found("customer", id))?;
-    let lifecycle = match model.lifecycle(customer) {
+    Ok(CustomerSegment {
+        customer_id: id.to_owned(),
+        lifecycle: lifecycle(model.lifecycle(customer)).into(),
+        expected_spend: customer.expected_spend(),
+        ..message(model.place(customer), customer.rfm)
+    })
+}
+
+fn lifecycle(lifecycle: model::Lifecycle) -> Lifecycle {
+    match lifecycle {
         model::Lifecycle::New => Lifecycle::New,
         model::Lifecycle::Active => Lifecycle::Active,
         model::Lifecycle::Cooling => Lifecycle::Cooling,
         model::Lifecycle::Lapsed => Lifecycle::Lapsed,
-    };
-    Ok(CustomerSegment {
-        customer_id: id.to_owned(),
-        lifecycle: lifecycle.into(),
-        expected_spend: customer.expected_spend(),
-        ..message(model.place(customer), customer.rfm)
-    })
+    }
 }
 
 fn message(
@@ -137,4 +147,54 @@ fn list(loaded: &Loaded<Segmentation>) -> ListSegmentsResponse {
         as_of: loaded.info.as_of.map(|time| Timestamp { seconds: time.seconds, nanos: time.nanos }),
         model: Some(loaded.info.clone()),
     }
+}
+
+fn list_customers(
+    loaded: &Loaded<Segmentation>,
+    request: &ListCustomerSegmentsRequest,
+) -> Result<ListCustomerSegmentsResponse, Refusal> {
+    let ListCustomerSegmentsRequest { page_size, page_token, segment_id, rfm_cell, lifecycle: stage } = request;
+    let model = &loaded.model;
+    let segments = &model.parameters().segments;
+    if *segment_id != 0 && !segments.iter().any(|segment| segment.id.cast_signed() == *segment_id) {
+        return Err(Refusal::field(
+            "segment_id",
+            format!("is {segment_id}, which is no segment; ListSegments has them"),
+        ));
+    }
+    if !rfm_cell.is_empty() && !model::RFM_CELLS.contains(&rfm_cell.as_str()) {
+        let cells = model::RFM_CELLS.join(", ");
+        return Err(Refusal::field("rfm_cell", format!("is `{rfm_cell}`, which is no cell: {cells}")));
+    }
+    let unknown = |_| Refusal::field("lifecycle", format!("is {stage}, which is no point of a life"));
+    let stage = Some(Lifecycle::try_from(*stage).map_err(unknown)?).filter(|stage| *stage != Lifecycle::Unspecified);
+    let filter = (segment_id, rfm_cell, request.lifecycle);
+    let page = Page::of(*page_size, page_token, filter, &loaded.info.version)?;
+    let matching = model.customers().filter(|(_, customer)| {
+        (*segment_id == 0 || segments[customer.segment].id.cast_signed() == *segment_id)
+            && (rfm_cell.is_empty() || model.cell(customer.rfm) == rfm_cell)
+            && stage.is_none_or(|stage| lifecycle(model.lifecycle(customer)) == stage)
+    });
+    let matching: Vec<_> = matching.collect();
+    let (customers, next_page_token) = page.cut(&matching);
+    let customers = customers.iter().map(|(id, customer)| {
+        let segment = &segments[customer.segment];
+        CustomerSegment {
+            customer_id: id.to_string(),
+            segment_id: segment.id.cast_signed(),
+            segment_name: segment.name.clone(),
+            strategy: String::new(),
+            rfm: Some(measures(customer.rfm)),
+            rfm_cell: model.cell(customer.rfm).to_owned(),
+            lifecycle: lifecycle(model.lifecycle(customer)).into(),
+            reasons: Vec::new(),
+            expected_spend: customer.expected_spend(),
+        }
+    });
+    Ok(ListCustomerSegmentsResponse {
+        customer_segments: customers.collect(),
+        next_page_token,
+        total_size: i32::try_from(matching.len()).unwrap_or(i32::MAX),
+        model: Some(loaded.info.clone()),
+    })
 }

@@ -1,10 +1,10 @@
 //! Every service and the gateway in one process: the same services, the same gateway, no sockets between them, answers
 //! kept in memory.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
-use gateway::{Backends, Gateway, LimitArgs, cache::CacheArgs, in_process};
+use gateway::{Backends, FrontArgs, Gateway, cache::CacheArgs, in_process};
 use runtime::Service;
 use serving::StoreArgs;
 use tokio::task::JoinSet;
@@ -20,7 +20,7 @@ pub struct StandaloneArgs {
     #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
-    limits: LimitArgs,
+    front: FrontArgs,
 }
 
 /// The services and the gateway over them. They work until this is dropped.
@@ -35,8 +35,9 @@ impl StandaloneArgs {
     /// Starts the services, each with the model that is current, or without one until one is published.
     ///
     /// # Errors
-    /// Where the model store's address cannot be used.
-    pub async fn build(&self) -> anyhow::Result<Standalone> {
+    /// Where the model store's address cannot be used, or `listen` is open to everybody unsaid.
+    pub async fn build(&self, listen: SocketAddr) -> anyhow::Result<Standalone> {
+        self.front.check(listen)?;
         let store = &self.store;
         // Two services ask the segments.
         let segments = serving::watch(store).await?;
@@ -54,6 +55,6 @@ impl StandaloneArgs {
             let (routes, _) = runtime::health_and_reflection(service, &mut health)?;
             anyhow::Ok(backends.with(service.name, in_process(routes)))
         })?;
-        Ok(Standalone { gateway: self.limits.build(backends, self.cache.build())?, _health: health })
+        Ok(Standalone { gateway: self.front.build(backends, self.cache.build())?, _health: health })
     }
 }

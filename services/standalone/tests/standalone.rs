@@ -20,7 +20,7 @@ struct Args {
 async fn it_starts_without_a_model_and_says_so() {
     let models = tempfile::tempdir().unwrap();
     let args = Args::parse_from(["standalone".as_ref(), "--models".as_ref(), models.path().as_os_str()]);
-    let standalone = args.standalone.build().await.unwrap();
+    let standalone = args.standalone.build(([127, 0, 0, 1], 0).into()).await.unwrap();
     let server = Server::bind(&ServerArgs::local()).await.unwrap();
     let address = server.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -1,22 +1,21 @@
 //! Anomaly: boosted trees that tell errors in quantity and price from real lines. Nobody has marked the errors of a shop:
-//! the learner plants them itself among the lines of the last 60 days (self-supervised; levels are those of before), a
-//! factor of 3 to 300 in quantity or price.
+//! the learner walks through its lines as the scoring crate does, and beside each of the last 120 days it puts a copy with
+//! an error in it, a factor of 3 to 300 in quantity or price (self-supervised).
 //!
-//! Severities are set by a rehearsal: the same learning as of 60 days earlier, and how its scores of the real lines since
-//! are distributed.
+//! Severities are quantiles of the real lines' scores, and high lies a distance beyond the 99.9 % point: the trees have seen
+//! these lines, and score new ones higher.
 
-use std::collections::BTreeMap;
-
+use chrono::NaiveDateTime;
 use lake::Random;
 use polars::prelude::{Column, DataFrame, DataType, IntoColumn, NamedFrom, Series, TimeUnit};
 use scoring::{
-    Artifact, Gate, Metric, Model, ModelKind, TensorFile,
+    Artifact, Forest, Gate, Metric, Model, ModelKind, TensorFile,
     anomaly::{
-        Anomaly as Trained, Context, History, Levels, Observation, Parameters, Score, Scorer, Severity, Sold,
-        Transaction, WIDTH,
+        ALONE, Anomaly as Trained, History, Judge, OF_ALONE, Observation, Parameters, Severity, Shop, Sold,
+        Transaction, WIDTH, day, invoices,
     },
 };
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::{
     Evaluation, LearnError, Learner, Training,
@@ -26,28 +25,31 @@ use super::{
     parquet,
 };
 
-/// Days of lines that errors are planted in; also those that severities are set by, and that evaluation plants errors in.
-const WINDOW_DAYS: i64 = 60;
+/// Days before the as-of time whose lines the trees learn from.
+const LEARNT_DAYS: i64 = 120;
+/// Days that do no more than fill what is usual; half of a shorter history.
+const FILLING_DAYS: i64 = 60;
+/// Days that evaluation plants errors in; a third of a short history.
+const EVALUATED_DAYS: i64 = 60;
 /// Days before the as-of time whose unusual lines are listed.
 const LISTED_DAYS: i64 = 90;
-const LEAST: u64 = 1_000;
-/// Levels are brought up to date this often.
-const REFRESH_DAYS: i64 = 7;
-/// Rounds of planting, and the share of lines that carry an error in each.
-const ROUNDS: usize = 4;
-const PLANTED: f64 = 0.03;
+/// Product lines that training needs, and of those the ones that the trees learn from however old they are.
+const LEAST: usize = 1_000;
+const LEAST_LEARNT: usize = 500;
 /// Factors of planted errors.
 const FACTORS: (f64, f64) = (3.0, 300.0);
-/// Share of the lines that are shown a second time as if nothing else of their invoice were known.
-const ALONE: f64 = 0.1;
-/// Lines that the trees learn from, at most.
+/// Real lines that the trees learn from, at most, chosen at random; each has a wrong one beside it.
 const MOST_LINES: usize = 150_000;
-/// Bins of a feature: many, for what is odd lies in the tail of everything.
-const BINS: i64 = 256;
+/// Bins of a feature.
+const BINS: i64 = 64;
 const BOOSTING: Boosting =
-    Boosting { rounds: 180, rate: 0.1, growth: Growth { depth: 6, least: 0.02, ridge: 5.0, tried: 10 } };
-/// Shares of real lines below low, medium and high.
-const SEVERITIES: [f64; 3] = [0.99, 0.997, 0.999];
+    Boosting { rounds: 200, rate: 0.1, growth: Growth { depth: 5, least: 5.0, ridge: 5.0, tried: 10 } };
+/// Shares of real lines below low and medium, and of those that are learnt from without a second one.
+const LOW: f64 = 0.99;
+const MEDIUM: f64 = 0.997;
+const LEARNT: f64 = 0.999;
+/// How far high is beyond what is learnt from: the log-odds that 0.05 % false alerts took, whatever the as-of time.
+const BEYOND: f64 = 1.3;
 /// One line in this many is given an error by the evaluation.
 const PLANTED_EVERY: f64 = 100.0;
 
@@ -62,45 +64,28 @@ impl Learner for Anomaly {
     fn train(training: &Training<'_>) -> Result<Artifact, LearnError> {
         let recipe = known_recipe::<Self>(training.recipe)?;
         let lines = Lines::of(training)?;
-        let as_of = seconds(training.as_of);
         let sales: Vec<&Line> = sales(&lines).collect();
-        let first = sales.iter().map(|line| line.time).min().unwrap_or(as_of);
-        let old = sales.iter().filter(|line| line.time < as_of - WINDOW_DAYS * DAY).count() as u64;
-        if old < LEAST {
-            return Err(LearnError::TooLittle {
-                model: Self::KIND,
-                what: "sales 60 days",
-                needed: LEAST,
-                found: old,
-                as_of: training.as_of,
-            });
-        }
-        training.progress.begin("train anomaly: trees", Some(2 * u64::from(BOOSTING.rounds)));
-        let mut scorer = learn(&lines, &sales, as_of, training)?;
-        // As long a past as the rehearsal needs, or severities by the lines that the trees have learnt from.
-        let rehearsed = as_of - WINDOW_DAYS * DAY;
-        let rehearsal = match rehearsed - first >= 2 * WINDOW_DAYS * DAY {
-            true => Some(learn(&lines, &sales, rehearsed, training)?),
-            false => None,
-        };
-        let since: Vec<Sold<'_>> =
-            sales.iter().filter(|line| line.time >= rehearsed).map(|line| sold(&lines, line)).collect();
-        let judge = rehearsal.as_ref().unwrap_or(&scorer);
-        let from = chrono::DateTime::from_timestamp(rehearsed, 0).unwrap_or_default().naive_utc();
-        let mut scores: Vec<f64> =
-            judge.score_all(&since, from).into_iter().flatten().map(|score| score.score).collect();
-        scorer.parameters.severity = SEVERITIES.map(|share| quantile(&mut scores, share));
+        let walk = Walk::of(&lines, &sales, training)?;
+        training.progress.begin("train anomaly: trees", Some(BOOSTING.rounds.into()));
+        // Side by side: each takes one thread.
+        let (seed, device) = (training.seed, training.device);
+        let (whole, alone) = std::thread::scope(|scope| {
+            let alone = scope.spawn(|| walk.learn(ALONE, seed ^ 2, device, || {}));
+            let whole = walk.learn(WIDTH, seed ^ 1, device, || training.progress.advance(1));
+            (whole, alone.join())
+        });
+        let (whole, whole_judge) = whole?;
+        let (alone, alone_judge) = alone.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         training.progress.end();
 
-        let recent: Vec<&Line> = sales.iter().copied().filter(|line| line.time >= as_of - LISTED_DAYS * DAY).collect();
-        let scored =
-            scorer.score_all(&recent.iter().map(|line| sold(&lines, line)).collect::<Vec<_>>(), training.as_of);
-        let listed: Vec<(&Line, Score)> = recent
-            .into_iter()
-            .zip(scored)
-            .filter_map(|(line, score)| Some((line, score.filter(|score| score.severity != Severity::None)?)))
+        let parameters = Parameters { shop: *walk.history.shop(), whole: whole_judge, alone: alone_judge };
+        let listed: Vec<(&Line, f64)> = walk
+            .recent
+            .iter()
+            .map(|(at, features)| (sales[*at], whole_judge.base + whole.sum(features)))
+            .filter(|(_, score)| *score >= whole_judge.severity[0])
             .collect();
-        let (products, customers, kept) = scorer.history.parts();
+        let (products, customers, kept) = walk.history.parts();
         let int = |name: &str, values: Vec<i64>| Column::new(name.into(), values);
         let number = |of: Option<u32>| of.map_or(-1, i64::from);
         let mut product_table = DataFrame::new_infer_height(vec![Column::new("stock_code".into(), products)])?;
@@ -112,21 +97,23 @@ impl Learner for Anomaly {
             Column::new("log_price".into(), kept.iter().map(|line| line.price).collect::<Vec<_>>()),
         ])?;
         Ok(Artifact::builder(Self::KIND, recipe, training.as_of, training.seed)
-            .file("model.safetensors", scorer.forest.write(TensorFile::new(), "").into_bytes()?)
+            .file("model.safetensors", alone.write(whole.write(TensorFile::new(), ""), OF_ALONE).into_bytes()?)
             .file("products.parquet", parquet(&mut product_table)?)
             .file("customers.parquet", parquet(&mut customer_table)?)
             .file("lines.parquet", parquet(&mut line_table)?)
             .file("anomalies.parquet", parquet(&mut listed_table(&lines, &listed)?)?)
-            .parameters(&scorer.parameters)?
+            .parameters(&parameters)?
             .trained_on("sales", sales.len() as u64)
             .finish())
     }
 
     fn evaluate(training: &Training<'_>) -> Result<Evaluation, LearnError> {
-        let earlier = training.as_of - chrono::Duration::days(WINDOW_DAYS);
-        let scorer = Trained::load(&Self::train(&training.as_of(earlier))?)?;
         let lines = Lines::of(training)?;
-        let from = seconds(earlier);
+        let as_of = seconds(training.as_of);
+        let first = sales(&lines).map(|line| line.time).min().unwrap_or(as_of);
+        let from = as_of - ((as_of - first) / 3).min(EVALUATED_DAYS * DAY);
+        let earlier = time(from);
+        let scorer = Trained::load(&Self::train(&training.as_of(earlier))?)?;
         let naive = Global::of(sales(&lines).filter(|line| line.time < from));
         let mut random = Random::new(training.seed ^ 1);
         let (mut planted, mut test, mut global) = (Vec::new(), Vec::new(), Vec::new());
@@ -177,6 +164,7 @@ impl Learner for Anomaly {
                     format!("{:.2} % of ordinary lines; 0.50 % is the most", false_high * 100.0),
                 ),
             ],
+            backtest: serde_json::Value::Null,
         })
     }
 }
@@ -189,7 +177,7 @@ fn sales(lines: &Lines) -> impl Iterator<Item = &Line> {
 fn sold<'a>(lines: &'a Lines, line: &Line) -> Sold<'a> {
     Sold {
         invoice: lines.invoices.name(line.invoice),
-        time: chrono::DateTime::from_timestamp(line.time, 0).unwrap_or_default().naive_utc(),
+        time: time(line.time),
         line: Transaction {
             stock_code: lines.products.name(line.product),
             quantity: line.quantity as f64,
@@ -199,87 +187,132 @@ fn sold<'a>(lines: &'a Lines, line: &Line) -> Sold<'a> {
     }
 }
 
-/// Trees from errors planted in the 60 days before an instant, and the recent lines as of then. Severities are left open.
-fn learn(lines: &Lines, sales: &[&Line], as_of: i64, training: &Training<'_>) -> Result<Scorer, LearnError> {
-    let mut random = Random::new(training.seed);
-    let from = as_of - WINDOW_DAYS * DAY;
-    let mut history = History::default();
-    sales.iter().filter(|line| line.time < from).for_each(|line| history.push(&sold(lines, line).line));
-    history.trim();
+fn time(seconds: i64) -> NaiveDateTime {
+    chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default().naive_utc()
+}
 
-    let window = sales.iter().filter(|line| (from..as_of).contains(&line.time)).count();
-    let share = (MOST_LINES as f64 / window.max(1) as f64).min(1.0);
-    let (mut rows, mut outcomes) = (Vec::<[f32; WIDTH]>::new(), Vec::new());
-    for start in (from..as_of).step_by((REFRESH_DAYS * DAY) as usize) {
-        let end = (start + REFRESH_DAYS * DAY).min(as_of);
-        let levels = Levels::of(&history);
-        let week: Vec<&&Line> = sales.iter().filter(|line| (start..end).contains(&line.time)).collect();
-        // Observations, and whether errors may be planted in them: what a manual entry should cost nobody knows.
-        let mut invoices: BTreeMap<u32, Vec<(Observation, bool)>> = BTreeMap::new();
-        for line in &week {
-            let observed = history.observe(&sold(lines, line).line);
-            invoices.entry(line.invoice).or_default().push((observed, line.kind == Kind::Sale));
+/// A walk through the lines of a shop as the scoring crate would do it.
+struct Walk {
+    /// What the trees learn from, and which of it is wrong.
+    rows: Vec<[f32; WIDTH]>,
+    wrong: Vec<bool>,
+    /// The lines of the last days, by their place among the sales, as they were when they came.
+    recent: Vec<(usize, [f32; WIDTH])>,
+    /// At the end.
+    history: History,
+}
+
+impl Walk {
+    fn of(lines: &Lines, sales: &[&Line], training: &Training<'_>) -> Result<Self, LearnError> {
+        let as_of = seconds(training.as_of);
+        let mut times: Vec<i64> = sales.iter().filter(|line| line.kind == Kind::Sale).map(|line| line.time).collect();
+        times.sort_unstable();
+        if times.len() < LEAST {
+            return Err(LearnError::TooLittle {
+                model: ModelKind::Anomaly,
+                what: "sales",
+                needed: LEAST as u64,
+                found: times.len() as u64,
+                as_of: training.as_of,
+            });
         }
-        for members in invoices.values() {
-            if !random.chance(share) {
-                continue;
-            }
-            for round in 0..ROUNDS {
-                let planted: Vec<bool> = members.iter().map(|(_, open)| *open && random.chance(PLANTED)).collect();
-                if round > 0 && !planted.contains(&true) {
-                    continue;
-                }
-                let shown: Vec<Observation> = members
-                    .iter()
-                    .zip(&planted)
-                    .map(|((line, _), planted)| if *planted { err(line, &mut random) } else { *line })
-                    .collect();
-                let contexts = levels.contexts(&shown);
-                for ((line, context), planted) in shown.iter().zip(&contexts).zip(planted) {
-                    // Real lines stand once with what is known of their invoice, however often errors are planted.
-                    if planted || round == 0 {
-                        rows.push(levels.features(line, context));
-                        outcomes.push(f64::from(u8::from(planted)));
-                        if random.chance(ALONE) {
-                            rows.push(levels.features(line, &Context::default()));
-                            outcomes.push(f64::from(u8::from(planted)));
-                        }
+        let filled = times[0] + ((as_of - times[0]) / 2).min(FILLING_DAYS * DAY);
+        let from = filled.max(as_of - LEARNT_DAYS * DAY).min(times[times.len() - LEAST_LEARNT]);
+        let listed = as_of - LISTED_DAYS * DAY;
+        let window = sales.iter().filter(|line| line.time >= from).count();
+        let share = (MOST_LINES as f64 / window as f64).min(1.0);
+
+        let number = |line: &&&Line| Observation {
+            product: Some(line.product),
+            customer: line.customer,
+            named: line.customer.is_some(),
+            quantity: (line.quantity as f64).ln(),
+            price: line.price().ln(),
+        };
+        let before: Vec<Observation> = sales.iter().filter(|line| line.time < from).map(|line| number(&line)).collect();
+        let shop = match before.len() < LEAST {
+            true => Shop::of(&sales.iter().map(|line| number(&line)).collect::<Vec<_>>()),
+            false => Shop::of(&before),
+        };
+        let mut random = Random::new(training.seed);
+        let mut walk = Self { rows: Vec::new(), wrong: Vec::new(), recent: Vec::new(), history: History::new(shop) };
+        let sold: Vec<Sold<'_>> = sales.iter().map(|line| sold(lines, line)).collect();
+        for members in invoices(&sold) {
+            let today = members.iter().map(|at| day(sold[*at].time)).min().unwrap_or_default();
+            let observed: Vec<Observation> = members.iter().map(|at| walk.history.number(&sold[*at].line)).collect();
+            observed.iter().for_each(|line| walk.history.refresh(line.product, today));
+            if members.iter().any(|at| sales[*at].time >= from.min(listed)) {
+                let quantities: Vec<f64> = observed.iter().map(|line| line.quantity).collect();
+                let contexts = walk.history.contexts(&observed, &quantities);
+                for ((at, line), context) in members.iter().zip(&observed).zip(&contexts) {
+                    let features = walk.history.features(line, context);
+                    if sales[*at].time >= listed {
+                        walk.recent.push((*at, features));
+                    }
+                    if sales[*at].time < from || !random.chance(share) {
+                        continue;
+                    }
+                    walk.rows.push(features);
+                    walk.wrong.push(false);
+                    // Services too, though what a manual entry should cost nobody knows: were they never wrong, a price
+                    // that only they have would excuse any product.
+                    if let Some(wrong) = err(line, &mut random) {
+                        walk.rows.push(walk.history.features(&wrong, context));
+                        walk.wrong.push(true);
                     }
                 }
             }
+            observed.iter().for_each(|line| walk.history.push(line, today));
         }
-        week.iter().for_each(|line| history.push(&sold(lines, line).line));
-        history.trim();
+        Ok(walk)
     }
-    let binned = Binned::of(&rows.iter().map(<[f32; WIDTH]>::as_slice).collect::<Vec<_>>(), BINS, training.device);
-    let outcome = Tensor::from_slice(&outcomes).to_device(training.device);
-    // Each real line stands for all the rounds that it was in.
-    let weight = (1.0 - &outcome) * (ROUNDS as f64 - 1.0) + 1.0;
-    let (forest, base) = boost(&binned, &outcome, &weight, BOOSTING, &mut random, || training.progress.advance(1))?;
-    let levels = Levels::of(&history);
-    let open = [f64::MAX; 3];
-    Ok(Scorer { parameters: Parameters { base, severity: open }, forest, history, levels })
+
+    /// Trees on the first `width` features.
+    fn learn(
+        &self,
+        width: usize,
+        seed: u64,
+        device: Device,
+        each: impl FnMut(),
+    ) -> Result<(Forest, Judge), LearnError> {
+        let rows: Vec<&[f32]> = self.rows.iter().map(|row| &row[..width]).collect();
+        let binned = Binned::of(&rows, BINS, device);
+        let wrong: Vec<f64> = self.wrong.iter().map(|wrong| f64::from(u8::from(*wrong))).collect();
+        let wrong = Tensor::from_slice(&wrong).to_device(device);
+        let (forest, base) = boost(&binned, &wrong, &wrong.ones_like(), BOOSTING, &mut Random::new(seed), each)?;
+        let real = rows.iter().zip(&self.wrong).filter(|(_, wrong)| !**wrong);
+        let mut scores: Vec<f64> = real.map(|(row, _)| base + forest.sum(row)).collect();
+        scores.sort_by(f64::total_cmp);
+        let learnt_below = quantile(&scores, LEARNT);
+        let severity = [quantile(&scores, LOW), quantile(&scores, MEDIUM), learnt_below + BEYOND];
+        Ok((forest, Judge { base, learnt_below, severity }))
+    }
 }
 
-/// A line with an error in it: a factor up in the quantity, up or down in the price, to what could be typed.
-fn err(line: &Observation, random: &mut Random) -> Observation {
+/// A line with an error in it: a factor up in the quantity, up or down in the price, to what could be typed. None where
+/// that is nothing, or what it was.
+fn err(line: &Observation, random: &mut Random) -> Option<Observation> {
     let (least, most) = FACTORS;
-    let factor = least.ln() + random.unit() * (most / least).ln();
-    let pennies = |log: f64| ((log.exp() * 100.0).round() / 100.0).max(0.01).ln();
-    match random.below(3) {
-        0 => Observation { quantity: (line.quantity + factor).exp().round().ln(), ..*line },
-        1 => Observation { price: pennies(line.price + factor), ..*line },
-        _ => Observation { price: pennies(line.price - factor), ..*line },
-    }
+    let factor = (least.ln() + random.unit() * (most / least).ln()).exp();
+    let whole = if random.chance(0.5) { factor.round() } else { factor };
+    let (quantity, price) = (line.quantity.exp(), line.price.exp());
+    let cents = |price: f64| (price * 100.0).round() / 100.0;
+    let (new_quantity, new_price) = match random.below(3) {
+        0 => ((quantity * whole).round(), price),
+        1 => (quantity, cents(price * factor)),
+        _ => (quantity, cents(price / factor)),
+    };
+    let changed = (new_quantity - quantity).abs() > 0.5 || (new_price - price).abs() > 0.004;
+    (changed && new_price > 0.005).then(|| Observation { quantity: new_quantity.ln(), price: new_price.ln(), ..*line })
 }
 
-fn quantile(values: &mut [f64], q: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
+/// Of ascending values.
+fn quantile(values: &[f64], q: f64) -> f64 {
     let at = (q * values.len() as f64) as usize;
     values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-fn listed_table(lines: &Lines, listed: &[(&Line, Score)]) -> Result<DataFrame, LearnError> {
+fn listed_table(lines: &Lines, listed: &[(&Line, f64)]) -> Result<DataFrame, LearnError> {
     let text = |name: &str, of: &dyn Fn(&Line) -> Option<String>| {
         Series::new(name.into(), listed.iter().map(|(line, _)| of(line)).collect::<Vec<_>>()).into_column()
     };
@@ -287,7 +320,7 @@ fn listed_table(lines: &Lines, listed: &[(&Line, Score)]) -> Result<DataFrame, L
         Series::new(name.into(), listed.iter().map(|(line, _)| of(line)).collect::<Vec<_>>())
     };
     let prices: Vec<f64> = listed.iter().map(|(line, _)| line.price()).collect();
-    let scores: Vec<f64> = listed.iter().map(|(_, score)| score.score).collect();
+    let scores: Vec<f64> = listed.iter().map(|(_, score)| *score).collect();
     Ok(DataFrame::new_infer_height(vec![
         int("line_id", |line| line.id).into_column(),
         text("invoice", &|line| Some(lines.invoices.name(line.invoice).to_owned())),
@@ -358,10 +391,13 @@ mod tests {
         let line =
             Observation { product: Some(0), customer: None, named: false, quantity: 6_f64.ln(), price: 2.55_f64.ln() };
         let mut random = Random::new(1);
+        let cheap = Observation { price: 0.01_f64.ln(), ..line };
         for _ in 0..500 {
-            let wrong = err(&line, &mut random);
+            let wrong = err(&line, &mut random).unwrap();
             let off = (wrong.quantity - line.quantity).abs() + (wrong.price - line.price).abs();
             assert!(off.exp() > 2.5 && off.exp() < 301.0, "{wrong:?}");
+            // What would cost less than a cent is no line.
+            assert!(err(&cheap, &mut random).is_none_or(|wrong| wrong.price >= cheap.price));
         }
     }
 }

@@ -13,7 +13,7 @@
 use polars::prelude::{DataFrame, IntoColumn, NamedFrom, Series};
 use scoring::{
     Artifact, Gate, Metric, Model, ModelKind, TensorFile,
-    churn::{self, Blend, Churn as Scorer, HORIZON_DAYS, Logit, Parameters, Term, WIDTH, probability},
+    churn::{self, Blend, CalibrationBin, Churn as Scorer, HORIZON_DAYS, Logit, Parameters, Term, WIDTH, probability},
     customer::Feature,
 };
 use tch::Tensor;
@@ -22,7 +22,7 @@ use super::{
     Evaluation, LearnError, Learner, Training,
     customers::{Customers, Study, standardised, terms},
     forest::{Bagging, Binned, Growth, bag},
-    known_recipe, linear,
+    kept, known_recipe, linear,
     lines::{DAY, Kind, seconds},
     parquet,
 };
@@ -106,7 +106,8 @@ impl Learner for Churn {
         let [recency, forest, logit] = parts.map(|scores| auc(&scores, churned));
         let (area, naive) = (auc(&probability, churned), recency);
         let rate = churned.iter().filter(|churned| **churned).count() as f64 / churned.len().max(1) as f64;
-        let error = calibration_error(&probability, churned);
+        let bins = CalibrationBin::tenths(&probability, churned);
+        let error = calibration_error(&bins);
         let brier = mean(probability.iter().zip(churned).map(|(p, c)| (p - f64::from(u8::from(*c))).powi(2)));
         let loss = mean(probability.iter().zip(churned).map(|(p, c)| -(if *c { *p } else { 1.0 - p }).max(1e-12).ln()));
         let gate = |name: &str, passed: bool, detail: String| Gate { name: name.to_owned(), passed, detail };
@@ -133,6 +134,7 @@ impl Learner for Churn {
                     format!("expected calibration error {error:.3}; 0.150 is the most"),
                 ),
             ],
+            backtest: kept(&bins)?,
         })
     }
 }
@@ -256,13 +258,10 @@ fn auc(scores: &[f64], positive: &[bool]) -> f64 {
 }
 
 /// Expected calibration error in ten bins of equal width.
-fn calibration_error(probability: &[f64], churned: &[bool]) -> f64 {
-    let mut bins = [(0.0, 0.0, 0.0); 10];
-    for (p, c) in probability.iter().zip(churned) {
-        let bin = &mut bins[((p * 10.0) as usize).min(9)];
-        *bin = (bin.0 + p, bin.1 + f64::from(u8::from(*c)), bin.2 + 1.0);
-    }
-    bins.iter().map(|(p, c, _)| (p - c).abs()).sum::<f64>() / probability.len().max(1) as f64
+fn calibration_error(bins: &[CalibrationBin]) -> f64 {
+    let all: u64 = bins.iter().map(|bin| bin.customers).sum();
+    let apart = bins.iter().map(|bin| (bin.predicted - bin.observed).abs() * bin.customers as f64);
+    apart.sum::<f64>() / all.max(1) as f64
 }
 
 #[cfg(test)]

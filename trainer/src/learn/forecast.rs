@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use scoring::{
     Artifact, Gate, Metric, ModelKind, TensorFile,
     forecast::{
-        DAYS, Frequency, HALF, JUDGED, Level, Linear, Parameters, STEADINESS,
+        Backtest, BacktestPoint, DAYS, Frequency, HALF, JUDGED, Level, Linear, Parameters, STEADINESS,
         calendar::Shop,
         pieces::{self, Outlook},
         pieces_place, revenue, smoothing,
@@ -23,7 +23,7 @@ use scoring::{
 use tch::Tensor;
 
 use super::{
-    Evaluation, LearnError, Learner, Training, known_recipe,
+    Evaluation, LearnError, Learner, Training, kept, known_recipe,
     linear::standardised_ridge,
     lines::{Kind, Line, Lines, seconds},
     parquet,
@@ -508,6 +508,7 @@ impl Learner for Forecast {
             .collect();
         let study = study(&panel, &origins, training, "evaluate forecast: origins")?;
         let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+        let mut backtests: BTreeMap<(usize, usize), Vec<BacktestPoint>> = BTreeMap::new();
         for origin in &origins {
             let (outset, spreads) = (&study[origin], Spreads::of(&panel, &study, *origin));
             for row in
@@ -518,6 +519,13 @@ impl Learner for Forecast {
                     let spread = spreads.money[row][frequency as usize];
                     move |mean: f64, _| (spread.around(mean, 0.1), spread.around(mean, 0.9))
                 };
+                // Origins are a step apart: each tells of the days up to the next, the last one of all it has.
+                let told = if *origin == origins[0] { JUDGED } else { STEP };
+                for (days, frequency) in [(1, Frequency::Daily), (7, Frequency::Weekly)] {
+                    let (means, came) = (&ahead[..told], &series.values[*origin..origin + told]);
+                    let points = compared(panel.date(*origin), days, means, came, around(frequency));
+                    backtests.entry((row, days)).or_default().splice(0..0, points);
+                }
                 let name = if row == 0 { "shop_daily" } else { "country_daily" };
                 tallies.entry(name).or_default().add(series, *origin, &ahead[..HALF], 1, around(Frequency::Daily));
                 if row == 0 {
@@ -535,6 +543,12 @@ impl Learner for Forecast {
                 tallies.entry("product_weekly").or_default().add(&panel.products[*product], *origin, &ahead, 7, around);
             }
         }
+        let backtests = backtests.into_iter().map(|((row, days), points)| Backtest {
+            level: if row == 0 { Level::Total } else { Level::Country },
+            key: panel.money[row].key.clone(),
+            frequency: if days == 1 { Frequency::Daily } else { Frequency::Weekly },
+            points,
+        });
         let mut metrics = Vec::new();
         for (name, tally) in &tallies {
             metrics.push(Metric::against(format!("wape_{name}"), tally.wape(), tally.naive / tally.actual.max(1e-9)));
@@ -563,8 +577,26 @@ impl Learner for Forecast {
                     ),
                 },
             ],
+            backtest: kept(&backtests.collect::<Vec<_>>())?,
         })
     }
+}
+
+/// What was forecast from a day on beside what came, by periods of some days.
+fn compared(
+    start: NaiveDate,
+    days: usize,
+    means: &[f64],
+    came: &[f64],
+    around: impl Fn(f64, usize) -> (f64, f64),
+) -> Vec<BacktestPoint> {
+    let periods = sums(means, days).zip(sums(came, days)).enumerate();
+    periods
+        .map(|(period, (mean, actual))| {
+            let (low, high) = around(mean, period * days);
+            BacktestPoint { start: start + Days::new((period * days) as u64), actual, mean, range: [low, high] }
+        })
+        .collect()
 }
 
 /// How forecasts compared with what came.

@@ -65,7 +65,7 @@ impl Learner for Insights {
                 detail: format!("{differing} of {} differ", queried.len()),
             })
         });
-        Ok(Evaluation { metrics, gates: gates.collect::<Result<_, LearnError>>()? })
+        Ok(Evaluation { metrics, gates: gates.collect::<Result<_, LearnError>>()?, ..Evaluation::default() })
     }
 }
 

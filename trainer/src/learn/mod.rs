@@ -61,6 +61,17 @@ pub struct Evaluation {
     pub metrics: Vec<Metric>,
     /// What a model must fulfil to be published.
     pub gates: Vec<Gate>,
+    /// What was compared, for people to look at; null where nothing is kept.
+    pub backtest: serde_json::Value,
+}
+
+/// Something to look at, as the manifest keeps it.
+///
+/// # Errors
+/// [`LearnError::Model`] where it cannot be written as JSON.
+pub(crate) fn kept(backtest: &impl serde::Serialize) -> Result<serde_json::Value, LearnError> {
+    serde_json::to_value(backtest)
+        .map_err(|error| LearnError::Model(ModelError::Manifest { reason: error.to_string() }))
 }
 
 /// A model's training.

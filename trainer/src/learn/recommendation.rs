@@ -154,6 +154,7 @@ impl Learner for Recommendation {
                 gate("next purchases are found better than by popularity", next, naive_next),
                 gate("new products are found better than by popularity", new, naive_new),
             ],
+            backtest: serde_json::Value::Null,
         })
     }
 }

@@ -233,6 +233,7 @@ impl Learner for Segmentation {
                     detail: format!("the smallest has {:.2} %", smallest * 100.0),
                 },
             ],
+            backtest: serde_json::Value::Null,
         })
     }
 }

@@ -72,7 +72,8 @@ impl Level {
 }
 
 /// Length of a period.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Frequency {
     /// Days.
     Daily,
@@ -195,9 +196,36 @@ struct Money {
     spreads: [Spread; 3],
 }
 
+/// A series of the past, forecast from before it when the model's training was rehearsed, and what came.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backtest {
+    /// What it is about.
+    pub level: Level,
+    /// The country; empty for the shop.
+    pub key: String,
+    /// Days, or weeks that begin where a forecast began.
+    pub frequency: Frequency,
+    /// In time order.
+    pub points: Vec<BacktestPoint>,
+}
+
+/// A period of the past.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BacktestPoint {
+    /// Its first day.
+    pub start: NaiveDate,
+    /// What came.
+    pub actual: f64,
+    /// What was forecast.
+    pub mean: f64,
+    /// The 10 % and 90 % quantiles.
+    pub range: [f64; 2],
+}
+
 /// The model.
 #[derive(Debug)]
 pub struct Forecast {
+    backtests: Vec<Backtest>,
     shop: Shop,
     revenue_rule: Linear,
     pieces_rule: Linear,
@@ -304,6 +332,7 @@ impl Model for Forecast {
         let places = series.iter().enumerate().map(|(at, series)| ((series.level, series.key.clone()), at)).collect();
         let pieces = pieces.chunks(weeks).map(<[f32]>::to_vec).collect();
         Ok(Self {
+            backtests: artifact.backtest()?,
             shop,
             revenue_rule,
             pieces_rule,
@@ -320,6 +349,12 @@ impl Model for Forecast {
 }
 
 impl Forecast {
+    /// How a series was forecast in the past; none for series that no rehearsal has kept.
+    pub fn backtest(&self, series: &Series, frequency: Frequency) -> Option<&Backtest> {
+        let of = |backtest: &&Backtest| backtest.level == series.level && *backtest.key == *series.key;
+        self.backtests.iter().filter(of).find(|backtest| backtest.frequency == frequency)
+    }
+
     /// All series, the largest of a level first.
     pub fn series(&self) -> &[Series] {
         &self.series
@@ -574,6 +609,7 @@ mod tests {
         };
         let spread = Spread { errors: LEVELS.map(|level| level - 0.5), usual: 0.0 };
         Forecast {
+            backtests: Vec::new(),
             revenue_rule: flat(revenue::FEATURES, 3, 0.0),
             pieces_rule: flat(pieces::FEATURES, 3, 0.0),
             share: [1.0 / 7.0; 7],

@@ -1,0 +1,201 @@
+// The action list, kind by kind: whom or what it is about, why, and what it may bring.
+import { ask } from "./api";
+import { change, count, decimal, money, percent } from "./format";
+import { AnomalyService, Measure, Severity } from "./gen/shopkeeper/anomaly/v1/anomaly_pb";
+import { ChurnService, RiskLevel, type ChurnRisk } from "./gen/shopkeeper/churn/v1/churn_pb";
+import { ForecastService, Frequency, Level } from "./gen/shopkeeper/forecast/v1/forecast_pb";
+import { RecommendationService } from "./gen/shopkeeper/recommendation/v1/recommendation_pb";
+import { SegmentationService, type CustomerSegment } from "./gen/shopkeeper/segmentation/v1/segmentation_pb";
+import { risks, usualPrice } from "./shop";
+
+export const KINDS = {
+  winBack: { name: "Win back", tone: "bad" },
+  crossSell: { name: "Offer", tone: "good" },
+  stock: { name: "Stock", tone: "weak" },
+  bundle: { name: "Bundle", tone: "plain" },
+  check: { name: "Check", tone: "bad" },
+} as const;
+export type Kind = keyof typeof KINDS;
+
+export interface Action {
+  kind: Kind;
+  /** The same tomorrow, so that what is done stays done until a model says something new. */
+  key: string;
+  customer?: string;
+  product?: string;
+  what: string;
+  why: string;
+  /** Shop currency; undefined where there is no price to count with. */
+  value?: number;
+  formula: string;
+}
+
+/** Parts of 1 that the reader expects to go along. */
+export interface Rates {
+  winBack: number;
+  crossSell: number;
+  bundle: number;
+}
+
+/** Customers, products and lines looked at, of each kind: a day's work. */
+const CUSTOMERS = 20;
+const PRODUCTS = 12;
+const STOCKED = 40;
+const WEEKS = 4;
+
+type Collect = (country: string, rates: Rates) => Promise<Action[]>;
+
+async function segmentsOf(those: ChurnRisk[]): Promise<Map<string, CustomerSegment>> {
+  if (those.length === 0) return new Map();
+  const { results } = await ask(SegmentationService.method.batchGetCustomerSegments, {
+    customerIds: those.map((r) => r.customerId),
+  });
+  return new Map(
+    results.flatMap(({ result }) => (result.case === "customerSegment" ? [[result.value.customerId, result.value]] : [])),
+  );
+}
+
+/** What to offer somebody, in words. */
+async function offer(customerId: string, newOnly: boolean): Promise<string> {
+  const { recommendations } = await ask(RecommendationService.method.recommendProducts, { customerId, limit: 2, newOnly });
+  return recommendations.map((r) => `${r.description || r.stockCode} (${r.stockCode})`).join(" and ");
+}
+
+const winBack: Collect = async (country, rates) => {
+  const { churnRisks, model } = await ask(ChurnService.method.listAtRiskCustomers, {
+    pageSize: CUSTOMERS,
+    country,
+    minRiskLevel: RiskLevel.MEDIUM,
+  });
+  const segments = await segmentsOf(churnRisks);
+  return Promise.all(
+    churnRisks.map(async (risk): Promise<Action> => {
+      const segment = segments.get(risk.customerId);
+      const up = risk.reasons.filter((r) => r.contribution > 0).slice(0, 2);
+      return {
+        kind: "winBack",
+        key: `winBack/${risk.customerId}/${model?.version}`,
+        customer: risk.customerId,
+        what: `Write or call, and offer ${await offer(risk.customerId, false)}${segment ? `. ${segment.segmentName}: ${segment.strategy}` : ""}`,
+        why: [`${percent(risk.probability, 0)} chance to stop buying`, ...up.map((r) => r.text)].join("; "),
+        value: (risk.valueAtRisk ?? 0) * rates.winBack,
+        formula: `${percent(risk.probability, 0)} × ${money(risk.annualValue ?? 0)} a year × ${percent(rates.winBack)} won back`,
+      };
+    }),
+  );
+};
+
+const crossSell: Collect = async (country, rates) => {
+  const { items } = await risks(country);
+  const loyal = items
+    .filter((r) => r.riskLevel === RiskLevel.LOW)
+    .toSorted((a, b) => (b.annualValue ?? 0) - (a.annualValue ?? 0))
+    .slice(0, CUSTOMERS);
+  const segments = await segmentsOf(loyal);
+  const actions = await Promise.all(
+    loyal.map(async (risk): Promise<Action[]> => {
+      const segment = segments.get(risk.customerId);
+      if (segment?.expectedSpend === undefined) return [];
+      return [
+        {
+          kind: "crossSell",
+          key: `crossSell/${risk.customerId}/${segment.segmentId}`,
+          customer: risk.customerId,
+          what: `Show ${await offer(risk.customerId, true)}, which they have not bought before`,
+          why: `${segment.segmentName}; ${money(segment.expectedSpend)} expected in 90 days; customers of a like taste buy these`,
+          value: segment.expectedSpend * rates.crossSell,
+          formula: `${money(segment.expectedSpend)} expected × ${percent(rates.crossSell)} more`,
+        },
+      ];
+    }),
+  );
+  return actions.flat();
+};
+
+const topProducts = async (pageSize: number) =>
+  (await ask(ForecastService.method.listSeries, { level: Level.PRODUCT, pageSize })).series;
+
+const stock: Collect = async () => {
+  const actions = await Promise.all(
+    (await topProducts(STOCKED)).map(async ({ key, name, recentTotal }): Promise<Action[]> => {
+      const { points, model } = await ask(ForecastService.method.forecastSales, {
+        level: Level.PRODUCT,
+        key,
+        frequency: Frequency.WEEKLY,
+        horizon: WEEKS,
+        quantiles: [0.9],
+      });
+      const expected = points.reduce((all, p) => all + p.mean, 0);
+      const more = expected - recentTotal;
+      if (more < 0.1 * recentTotal) return [];
+      const price = await usualPrice(key);
+      const most = points.reduce((all, p) => all + (p.quantiles[0]?.value ?? 0), 0);
+      return [
+        {
+          kind: "stock",
+          key: `stock/${key}/${model?.version}`,
+          product: key,
+          what: `Have ${count(expected)} pieces of ${name} for the next ${WEEKS} weeks; up to ${count(most)} in good weeks`,
+          why: `Forecast is ${change(more / Math.max(1, recentTotal))} on the ${count(recentTotal)} of the last 28 days`,
+          value: price && more * price,
+          formula: price ? `${count(more)} pieces more × ${money(price)} each` : `${count(more)} pieces more; no usual price known`,
+        },
+      ];
+    }),
+  );
+  return actions.flat();
+};
+
+const bundle: Collect = async (_country, rates) => {
+  const actions = await Promise.all(
+    (await topProducts(PRODUCTS)).map(async ({ key, name }): Promise<Action[]> => {
+      const { rules, model } = await ask(RecommendationService.method.listBoughtTogether, { stockCode: key, limit: 1, minLift: 1.5 });
+      const [rule] = rules;
+      if (!rule || rule.confidence <= 0) return [];
+      const without = Number(rule.orders) / rule.confidence - Number(rule.orders);
+      const price = await usualPrice(rule.stockCode);
+      return [
+        {
+          kind: "bundle",
+          key: `bundle/${key}/${rule.stockCode}/${model?.version}`,
+          product: key,
+          what: `Put ${rule.description} (${rule.stockCode}) beside ${name}, or sell them as a bundle`,
+          why: `${percent(rule.confidence, 0)} of orders with the one hold the other: ${decimal(rule.lift, 1)} times as often as others do`,
+          value: price && without * rates.bundle * price,
+          formula: price
+            ? `${count(without)} orders without it × ${percent(rates.bundle)} take it up × ${money(price)}`
+            : `${count(without)} orders without it; no usual price known`,
+        },
+      ];
+    }),
+  );
+  return actions.flat();
+};
+
+const check: Collect = async (country) => {
+  const { anomalies } = await ask(AnomalyService.method.listAnomalies, { pageSize: 100, minSeverity: Severity.HIGH });
+  return anomalies
+    .filter(({ transaction }) => !country || transaction?.country === country)
+    .flatMap(({ transaction: t, score }): Action[] => {
+      if (!t || !score) return [];
+      const total = Number(t.quantity) * t.unitPrice;
+      // What the line would come to if what is off about it were as usual.
+      const off = score.deviations.find((d) => d.measure !== Measure.UNSPECIFIED);
+      const usual = off ? (total * off.expected) / off.value : total;
+      return [
+        {
+          kind: "check",
+          key: `check/${t.invoice}/${t.lineId}/${t.stockCode}`,
+          customer: t.customerId || undefined,
+          product: t.stockCode,
+          what: `Check ${t.stockCode} of invoice ${t.invoice} before it is shipped or paid`,
+          why: score.reason,
+          value: Math.abs(total - usual),
+          formula: `${money(total)} booked against ${money(usual)} as usual`,
+        },
+      ];
+    })
+    .slice(0, CUSTOMERS);
+};
+
+export const collect: Record<Kind, Collect> = { winBack, crossSell, stock, bundle, check };

@@ -1,0 +1,149 @@
+// The frame around pages: where one can go, the theme, and the key when the gateway asks for one.
+import {
+  ChartLine,
+  Contact,
+  Gauge,
+  LayoutDashboard,
+  ListChecks,
+  LogOut,
+  Menu,
+  Moon,
+  Package,
+  Server,
+  ShoppingBasket,
+  Sun,
+  TriangleAlert,
+  UserMinus,
+  Users,
+} from "lucide-preact";
+import { lazy, Suspense } from "preact/compat";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { queries } from "./api";
+import { Loading, Page, Empty } from "./parts";
+import { apiKey, keyWanted, theme, toggleTheme } from "./session";
+import { href, place } from "./url";
+
+// Each page is a file of its own, loaded when it is first looked at.
+const PAGES = {
+  overview: { title: "Overview", icon: LayoutDashboard, page: lazy(() => import("./pages/overview")) },
+  actions: { title: "To do today", icon: ListChecks, page: lazy(() => import("./pages/actions")) },
+  segments: { title: "Segments", icon: Users, page: lazy(() => import("./pages/segments")) },
+  forecast: { title: "Forecast", icon: ChartLine, page: lazy(() => import("./pages/forecast")) },
+  recommendations: { title: "Recommendations", icon: ShoppingBasket, page: lazy(() => import("./pages/recommendations")) },
+  churn: { title: "Churn", icon: UserMinus, page: lazy(() => import("./pages/churn")) },
+  anomalies: { title: "Anomalies", icon: TriangleAlert, page: lazy(() => import("./pages/anomalies")) },
+  customer: { title: "Customer", icon: Contact, page: lazy(() => import("./pages/customer")) },
+  models: { title: "Models", icon: Package, page: lazy(() => import("./pages/models")) },
+  system: { title: "System", icon: Server, page: lazy(() => import("./pages/system")) },
+};
+
+export function App() {
+  const [menu, setMenu] = useState(false);
+  const main = useRef<HTMLElement>(null);
+  const first = useRef(true);
+  const name = place.value.page;
+  const current = Object.entries(PAGES).find(([key]) => key === name)?.[1];
+  useEffect(() => {
+    setMenu(false);
+    // Whoever goes on by keyboard or screen reader goes on in the new page.
+    if (first.current) first.current = false;
+    else {
+      scrollTo(0, 0);
+      main.current?.focus();
+    }
+  }, [name]);
+  const Current = current?.page;
+  const dark = theme() === "dark";
+  return (
+    <>
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => {
+          event.preventDefault();
+          main.current?.focus();
+        }}
+      >
+        Skip to the page
+      </a>
+      <aside class="side">
+        <div class="brand">
+          <a href={href("overview")}>
+            <Gauge aria-hidden="true" /> Shopkeeper
+          </a>
+          <button type="button" class="icon" onClick={toggleTheme} aria-label={dark ? "Light theme" : "Dark theme"}>
+            {dark ? <Sun aria-hidden="true" /> : <Moon aria-hidden="true" />}
+          </button>
+          {apiKey.value && (
+            <button type="button" class="icon" onClick={forgetKey} aria-label="Forget the key">
+              <LogOut aria-hidden="true" />
+            </button>
+          )}
+          <button type="button" class="icon menu" aria-expanded={menu} aria-controls="pages" onClick={() => setMenu(!menu)} aria-label="Pages">
+            <Menu aria-hidden="true" />
+          </button>
+        </div>
+        <nav id="pages" aria-label="Pages" class={menu ? "open" : undefined}>
+          <ul>
+            {Object.entries(PAGES).map(([key, { title, icon: Icon }]) => (
+              <li key={key}>
+                <a href={href(key)} aria-current={key === name ? "page" : undefined}>
+                  <Icon aria-hidden="true" /> {title}
+                </a>
+              </li>
+            ))}
+          </ul>
+        </nav>
+      </aside>
+      <main id="main" ref={main} tabIndex={-1}>
+        {Current ? (
+          <Suspense fallback={<Loading />} key={name}>
+            <Current />
+          </Suspense>
+        ) : (
+          <Page title="No such page" lead="The address names a page that does not exist.">
+            <Empty>
+              Go to the <a href={href("overview")}>overview</a>.
+            </Empty>
+          </Page>
+        )}
+      </main>
+      {keyWanted.value && <KeyDialog />}
+    </>
+  );
+}
+
+function forgetKey() {
+  apiKey.value = "";
+  queries.clear();
+  location.reload();
+}
+
+function KeyDialog() {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const refused = apiKey.value !== "";
+  useEffect(() => dialog.current?.showModal(), []);
+  return (
+    <dialog ref={dialog} aria-labelledby="key-title" onCancel={() => (keyWanted.value = false)}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          apiKey.value = String(new FormData(event.currentTarget).get("key")).trim();
+          keyWanted.value = false;
+          void queries.resetQueries();
+        }}
+      >
+        <h2 id="key-title">API key</h2>
+        <p>{refused ? "The server does not know this key." : "This shop's figures are for those with a key."}</p>
+        <label>
+          Key
+          <input name="key" type="password" autoComplete="current-password" required />
+        </label>
+        <p class="quiet">Kept until you close this tab.</p>
+        <button type="submit" class="primary">
+          Continue
+        </button>
+      </form>
+    </dialog>
+  );
+}

@@ -1,0 +1,142 @@
+// One way to draw: ECharts on a canvas, in the theme's colours, with the same figures as a table below.
+import type { EChartsOption } from "echarts";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { theme } from "./session";
+import { Table, type Column } from "./table";
+import type { EChartsType } from "./echarts";
+
+/** The theme's colours, read from the style sheet. */
+export interface Palette {
+  text: string;
+  muted: string;
+  line: string;
+  surface: string;
+  accent: string;
+  good: string;
+  bad: string;
+  weak: string;
+  series: string[];
+}
+function palette(): Palette {
+  const style = getComputedStyle(document.documentElement);
+  const color = (name: string) => style.getPropertyValue(`--${name}`).trim();
+  return {
+    text: color("text"),
+    muted: color("muted"),
+    line: color("line"),
+    surface: color("surface"),
+    accent: color("accent"),
+    good: color("good"),
+    bad: color("bad"),
+    weak: color("weak"),
+    series: [1, 2, 3, 4, 5, 6, 7, 8].map((n) => color(`series-${n}`)),
+  };
+}
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** What all charts have in common; an axis takes it from `axis`. */
+function base(colors: Palette): EChartsOption {
+  return {
+    color: colors.series,
+    textStyle: { color: colors.text, fontFamily: "system-ui, sans-serif", fontSize: 12 },
+    animation: !calm.matches,
+    animationDuration: 250,
+    animationDurationUpdate: 250,
+    grid: { left: 8, right: 16, top: 32, bottom: 8, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+    legend: legend(colors),
+  };
+}
+export const legend = (colors: Palette, more: object = {}) => ({
+  type: "scroll" as const,
+  top: 0,
+  left: 0,
+  icon: "roundRect",
+  itemWidth: 14,
+  itemHeight: 8,
+  textStyle: { color: colors.text },
+  pageTextStyle: { color: colors.text },
+  ...more,
+});
+/** A tooltip drawn on the canvas: the policy allows no style in markup. */
+export const tooltip = (colors: Palette, more: object = {}) => ({
+  renderMode: "richText" as const,
+  confine: true,
+  backgroundColor: colors.surface,
+  borderColor: colors.line,
+  textStyle: { color: colors.text, fontSize: 12 },
+  ...more,
+});
+export const axis = (colors: Palette, more: object = {}) => ({
+  axisLine: { lineStyle: { color: colors.line } },
+  axisTick: { show: false },
+  axisLabel: { color: colors.muted, hideOverlap: true },
+  nameTextStyle: { color: colors.muted },
+  splitLine: { lineStyle: { color: colors.line } },
+  ...more,
+});
+
+interface Props<T extends object> {
+  /** What the chart says, for those who do not see it. */
+  label: string;
+  option: (colors: Palette) => EChartsOption;
+  /** The figures as a table. */
+  rows: T[];
+  columns: Column<T>[];
+  download?: string;
+  height?: "low" | "tall";
+  /** A name of the data was chosen. */
+  onChoose?: (name: string) => void;
+  /** Before the first drawing: maps to register. */
+  prepare?: (echarts: typeof import("./echarts")) => Promise<void>;
+}
+
+export function Chart<T extends object>(props: Props<T>) {
+  const { label, option, rows, columns, download, height, prepare } = props;
+  const place = useRef<HTMLDivElement>(null);
+  const chart = useRef<EChartsType>();
+  const [ready, setReady] = useState(false);
+  const [open, setOpen] = useState(false);
+  const choose = useRef(props.onChoose);
+  choose.current = props.onChoose;
+  const shown = theme();
+
+  useEffect(() => {
+    let gone = false;
+    let resized: ResizeObserver | undefined;
+    void (async () => {
+      const echarts = await import("./echarts");
+      await prepare?.(echarts);
+      if (gone || !place.current) return;
+      const drawn = echarts.init(place.current);
+      chart.current = drawn;
+      drawn.on("click", ({ name }) => choose.current?.(String(name)));
+      resized = new ResizeObserver(() => drawn.resize());
+      resized.observe(place.current);
+      setReady(true);
+    })();
+    return () => {
+      gone = true;
+      resized?.disconnect();
+      chart.current?.dispose();
+    };
+  }, []);
+
+  useEffect(() => {
+    if (!ready) return;
+    const colors = palette();
+    chart.current?.setOption({ ...base(colors), ...option(colors) }, { notMerge: true });
+  }, [ready, option, shown]);
+
+  return (
+    <figure class="chart">
+      <div ref={place} class={`canvas ${height ?? ""}`} role="img" aria-label={label} data-drawn={ready} />
+      <details onToggle={(event) => setOpen(event.currentTarget.open)}>
+        <summary>
+          Figures<span class="unseen"> of {label}</span>
+        </summary>
+        {open && <Table label={label} rows={rows} columns={columns} download={download} />}
+      </details>
+    </figure>
+  );
+}

@@ -1,0 +1,223 @@
+// The models: which version answers, how good it is, what it had to pass.
+import { useQueries } from "@tanstack/preact-query";
+import { createQueryOptions } from "@connectrpc/connect-query-core";
+import { transport, useCall } from "../api";
+import { axis, Chart, tooltip } from "../chart";
+import { bytes, day, dayOf, decimal, enumWord, isoDay, moment } from "../format";
+import { ModelService, ModelState, type Gate, type ModelStatus, type ModelVersion } from "../gen/shopkeeper/model/v1/model_pb";
+import { metricName, metricValue } from "../metrics";
+import { Answer, Badge, Card, Choice, Empty, Page, SelectFilter } from "../parts";
+import { Table, type Column } from "../table";
+import { filter } from "../url";
+
+export const MODELS = ["segmentation", "forecast", "recommendation", "churn", "anomaly", "insights"];
+
+export function useStatuses() {
+  return useQueries({
+    queries: MODELS.map((model) => ({
+      ...createQueryOptions(ModelService.method.getModelStatus, { model }, { transport }),
+      refetchInterval: 10_000,
+    })),
+  }).map((query, at) => ({ model: MODELS[at]!, query }));
+}
+
+export const StateBadge = ({ status }: { status: ModelStatus }) => (
+  <Badge tone={status.state === ModelState.SERVING ? "good" : status.state === ModelState.DEGRADED ? "bad" : "weak"}>
+    {enumWord(ModelState[status.state])}
+  </Badge>
+);
+
+export default function Models() {
+  const model = filter("model", MODELS[0]);
+  return (
+    <Page
+      title="Models"
+      lead="Which version of each model answers now, how good it was on later transactions, and the checks it passed."
+      filters={<Choice name="model" label="Model" otherwise={MODELS[0]!} options={MODELS.map((m): [string, string] => [m, enumWord(m)])} />}
+    >
+      <div class="cards">
+        <Current model={model} />
+        <Versions model={model} />
+      </div>
+    </Page>
+  );
+}
+
+const GATES: Column<Gate>[] = [
+  { header: "Gate", value: (g) => g.name, wide: true },
+  {
+    header: "Passed",
+    value: (g) => (g.passed ? "yes" : "no"),
+    show: (g) => <Badge tone={g.passed ? "good" : "bad"}>{g.passed ? "Passed" : "Failed"}</Badge>,
+  },
+  { header: "Figures", value: (g) => g.detail, wide: true },
+];
+
+function Current({ model }: { model: string }) {
+  const answer = useCall(ModelService.method.getModelStatus, { model });
+  return (
+    <>
+      <Card title="Now" span={5}>
+        <Answer of={answer}>
+          {({ status }) =>
+            status && (
+              <>
+                <p class="tags">
+                  <StateBadge status={status} />
+                </p>
+                <dl class="pairs">
+                  <dt>Version</dt>
+                  <dd class="breaks">{status.version || "none yet"}</dd>
+                  <dt>Knows lines before</dt>
+                  <dd>{day(status.details?.asOf)}</dd>
+                  <dt>Recipe</dt>
+                  <dd>{status.details?.recipe || "–"}</dd>
+                  <dt>Answers since</dt>
+                  <dd>{moment(status.loadedAt)}</dd>
+                  <dt>Size</dt>
+                  <dd>{status.details ? bytes(status.details.sizeBytes) : "–"}</dd>
+                  {status.wantedVersion !== status.version && (
+                    <>
+                      <dt>Wanted</dt>
+                      <dd class="breaks">{status.wantedVersion}</dd>
+                    </>
+                  )}
+                </dl>
+                {status.refusal && <p class="bad below">{status.refusal}</p>}
+              </>
+            )
+          }
+        </Answer>
+      </Card>
+      <Card title="Gates" note="What it had to pass before it was published" span={7}>
+        <Answer of={answer} empty={(a) => !a.status?.details?.gates.length} nothing="This model has no gates.">
+          {(a) => <Table label="Gates" rows={a.status!.details!.gates} columns={GATES} />}
+        </Answer>
+      </Card>
+    </>
+  );
+}
+
+const VERSIONS: Column<ModelVersion>[] = [
+  {
+    header: "Version",
+    value: (v) => v.version,
+    show: (v) => (
+      <>
+        {v.version} {v.current && <Badge tone="good">Current</Badge>}
+      </>
+    ),
+  },
+  { header: "As of", value: (v) => dayOf(v.asOf), show: (v) => day(v.asOf) },
+  { header: "Recipe", value: (v) => v.recipe },
+  {
+    header: "Gates",
+    value: (v) => `${v.gates.filter((g) => g.passed).length} of ${v.gates.length}`,
+    show: (v) => {
+      const failed = v.gates.filter((g) => !g.passed).length;
+      return <Badge tone={failed ? "bad" : "good"}>{failed ? `${failed} failed` : `${v.gates.length} passed`}</Badge>;
+    },
+  },
+  { header: "Size", value: (v) => Number(v.sizeBytes), format: bytes },
+];
+
+interface Measured {
+  version: string;
+  asOf: string;
+  name: string;
+  value: number;
+  baseline?: number;
+}
+const MEASURED: Column<Measured>[] = [
+  { header: "Figure", value: (m) => metricName(m.name), wide: true },
+  { header: "Model", value: (m) => m.value, format: (v) => decimal(v, 3), show: (m) => metricValue(m.name, m.value) },
+  {
+    header: "Naive answer",
+    value: (m) => m.baseline,
+    format: (v) => decimal(v, 3),
+    show: (m) => (m.baseline === undefined ? "–" : metricValue(m.name, m.baseline)),
+  },
+];
+
+const shortVersion = (version: string) => version.split("-").at(-1)!.slice(0, 6);
+const OVER: Column<Measured>[] = [
+  { header: "Version", value: (m) => m.version },
+  { header: "As of", value: (m) => m.asOf, show: (m) => isoDay(m.asOf) },
+  ...MEASURED.slice(1),
+];
+
+function Versions({ model }: { model: string }) {
+  const answer = useCall(ModelService.method.listModelVersions, { model, pageSize: 100 });
+  return (
+    <>
+      <Answer of={answer} empty={(a) => a.versions.length === 0} nothing="The store has no version of this model.">
+        {({ versions }) => <Metrics versions={versions} />}
+      </Answer>
+      <Card title="Versions">
+        <Answer of={answer} empty={(a) => a.versions.length === 0}>
+          {({ versions }) => <Table label="Versions in the model store" rows={versions} columns={VERSIONS} download={`${model}-versions`} />}
+        </Answer>
+      </Card>
+    </>
+  );
+}
+
+function Metrics({ versions }: { versions: ModelVersion[] }) {
+  const rows = versions
+    .toReversed()
+    .flatMap((v) =>
+      v.metrics.map((m): Measured => ({ version: v.version, asOf: dayOf(v.asOf), name: m.name, value: m.value, baseline: m.baseline })),
+    );
+  const names = [...new Set(rows.map((r) => r.name))];
+  const chosen = names.includes(filter("figure")) ? filter("figure") : names[0];
+  const shown = rows.filter((r) => r.name === chosen);
+  const newest = versions.find((v) => v.current) ?? versions[0];
+  if (!chosen)
+    return (
+      <Card title="Figures">
+        <Empty>These versions were published without an evaluation.</Empty>
+      </Card>
+    );
+  return (
+    <div class="cards">
+      <Card title="Figures of the current version" note="On transactions after those it learnt from" span={5}>
+        <Table label="Figures of the current version" rows={rows.filter((r) => r.version === newest?.version)} columns={MEASURED} />
+      </Card>
+      <Card
+        title="Over versions"
+        note="Dashed: the naive answer to the same question"
+        span={7}
+        actions={
+          <form class="filters" onSubmit={(event) => event.preventDefault()}>
+            <SelectFilter name="figure" label="Figure" otherwise={names[0]} options={names.map((n): [string, string] => [n, metricName(n)])} />
+          </form>
+        }
+      >
+        <Chart
+          label={`${metricName(chosen)} over the versions of the model`}
+          rows={shown}
+          columns={OVER}
+          option={(colors) => ({
+            tooltip: tooltip(colors, { trigger: "axis", valueFormatter: (v: unknown) => (v === null ? "–" : metricValue(chosen, Number(v))) }),
+            xAxis: { type: "category", data: shown.map((r) => `${isoDay(r.asOf)} · ${shortVersion(r.version)}`), ...axis(colors) },
+            yAxis: { type: "value", scale: true, ...axis(colors), axisLabel: { color: colors.muted, formatter: (v: number) => metricValue(chosen, v) } },
+            series: [
+              { type: "line", name: "Model", symbolSize: 9, data: shown.map((r) => r.value) },
+              ...(shown.some((r) => r.baseline !== undefined)
+                ? [
+                    {
+                      type: "line" as const,
+                      name: "Naive answer",
+                      symbolSize: 9,
+                      lineStyle: { type: "dashed" as const },
+                      data: shown.map((r) => r.baseline ?? null),
+                    },
+                  ]
+                : []),
+            ],
+          })}
+        />
+      </Card>
+    </div>
+  );
+}

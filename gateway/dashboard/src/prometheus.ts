@@ -1,0 +1,45 @@
+// Prometheus' text format, as much of it as the System page reads.
+
+export interface Sample {
+  name: string;
+  labels: Record<string, string>;
+  value: number;
+}
+
+export function parse(text: string): Sample[] {
+  const samples: Sample[] = [];
+  for (const line of text.split("\n")) {
+    const [, name, inner, value] = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/.exec(line) ?? [];
+    if (!name || !value) continue;
+    const labels: Record<string, string> = {};
+    for (const [, label, quoted] of (inner ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g))
+      labels[label!] = quoted!.replaceAll(/\\(.)/g, (_, c: string) => (c === "n" ? "\n" : c));
+    samples.push({ name, labels, value: value === "+Inf" ? Infinity : Number(value) });
+  }
+  return samples;
+}
+
+/** Sums by the value of a label. */
+export function sumBy(samples: Sample[], name: string, label: string): Map<string, number> {
+  const sums = new Map<string, number>();
+  for (const s of samples)
+    if (s.name === name) sums.set(s.labels[label] ?? "", (sums.get(s.labels[label] ?? "") ?? 0) + s.value);
+  return sums;
+}
+
+/** A quantile of a histogram, between the bounds of its bucket; undefined where nothing was counted. */
+export function quantile(samples: Sample[], name: string, level: number, matches: (labels: Sample["labels"]) => boolean) {
+  const bounds = new Map<number, number>();
+  for (const s of samples)
+    if (s.name === `${name}_bucket` && matches(s.labels)) {
+      const bound = s.labels.le === "+Inf" ? Infinity : Number(s.labels.le);
+      bounds.set(bound, (bounds.get(bound) ?? 0) + s.value);
+    }
+  const buckets = [...bounds].toSorted(([a], [b]) => a - b);
+  const wanted = (buckets.at(-1)?.[1] ?? 0) * level;
+  if (wanted === 0) return undefined;
+  const at = buckets.findIndex(([, count]) => count >= wanted);
+  const [above, upTo] = buckets[at]!;
+  const [below, before] = buckets[at - 1] ?? [0, 0];
+  return above === Infinity ? below : below + ((above - below) * (wanted - before)) / (upTo - before);
+}

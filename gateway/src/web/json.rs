@@ -1,0 +1,290 @@
+//! Messages as JSON, in proto3's own mapping: camelCase out, camelCase or the .proto's names in, 64-bit integers as strings,
+//! enums by name, times as RFC 3339. Promise: what cannot be read is refused with the name of its field.
+
+use http::uri::PathAndQuery;
+use prost::Message;
+use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
+use runtime::Refusal;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use super::rule::{RequestBody, Rule};
+
+/// Messages of well-known types whose JSON is a string, so that a query can hold them.
+const TEXTS: [&str; 11] = [
+    "google.protobuf.Timestamp",
+    "google.protobuf.Duration",
+    "google.protobuf.FieldMask",
+    "google.protobuf.StringValue",
+    "google.protobuf.BytesValue",
+    "google.protobuf.Int32Value",
+    "google.protobuf.Int64Value",
+    "google.protobuf.UInt32Value",
+    "google.protobuf.UInt64Value",
+    "google.protobuf.FloatValue",
+    "google.protobuf.DoubleValue",
+];
+
+/// A request's message, encoded.
+///
+/// # Errors
+/// [`Refusal::InvalidField`] names what cannot be read.
+pub(super) fn request(
+    rule: &Rule,
+    values: &[(&str, String)],
+    target: &PathAndQuery,
+    body: &[u8],
+) -> Result<Vec<u8>, Refusal> {
+    let input = rule.method.input();
+    let mut fields = match &rule.body {
+        RequestBody::Whole => match parsed(body)? {
+            Value::Object(fields) => fields,
+            Value::Null => Map::new(),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                return Err(Refusal::field("body", "is not a JSON object"));
+            }
+        },
+        RequestBody::Field(field) => {
+            let value = Some(parsed(body)?).filter(|value| !value.is_null());
+            value.map(|value| (field.json_name().to_owned(), value)).into_iter().collect()
+        }
+        RequestBody::None if body.iter().all(u8::is_ascii_whitespace) => Map::new(),
+        RequestBody::None => {
+            return Err(Refusal::field("body", "is not taken here: fields are in the path and the query"));
+        }
+    };
+    for (name, value) in form_urlencoded::parse(target.query().unwrap_or_default().as_bytes()) {
+        if rule.body == RequestBody::Whole {
+            return Err(Refusal::field(name, "is in the query, and all fields are in the body"));
+        }
+        insert(&mut fields, &input, &name, &value, Place::Query)?;
+    }
+    for (name, value) in values {
+        insert(&mut fields, &input, name, value, Place::Path)?;
+    }
+    read(&input, Value::Object(fields)).map(|message| message.encode_to_vec())
+}
+
+/// One message of a stream, encoded.
+///
+/// # Errors
+/// [`Refusal::InvalidField`] names what cannot be read.
+pub(super) fn line(input: &MessageDescriptor, line: &[u8]) -> Result<Vec<u8>, Refusal> {
+    read(input, parsed(line)?).map(|message| message.encode_to_vec())
+}
+
+/// A message that is written as JSON: fields that are zero are there, messages that are not set are not.
+#[derive(Debug)]
+pub(super) struct Written(DynamicMessage);
+
+impl Written {
+    /// An answer's message.
+    ///
+    /// # Errors
+    /// [`Refusal::Internal`] where the bytes are no such message.
+    pub(super) fn answer(output: MessageDescriptor, message: &[u8]) -> Result<Self, Refusal> {
+        DynamicMessage::decode(output, message).map(Self).map_err(|_| Refusal::Internal)
+    }
+
+    /// A message that holds any other, where that one's type is known.
+    pub(super) fn any(any: MessageDescriptor, message: &impl Message) -> Option<Self> {
+        let mut written = DynamicMessage::new(any);
+        written.transcode_from(message).ok()?;
+        let written = Self(written);
+        serde_json::to_value(&written).is_ok().then_some(written)
+    }
+}
+
+impl Serialize for Written {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize_with_options(serializer, &SerializeOptions::new().skip_default_fields(false))
+    }
+}
+
+fn parsed(text: &[u8]) -> Result<Value, Refusal> {
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(text).map_err(|error| Refusal::field("body", format!("is not JSON: {error}")))
+}
+
+fn read(input: &MessageDescriptor, value: Value) -> Result<DynamicMessage, Refusal> {
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    DynamicMessage::deserialize_with_options(input.clone(), deserializer, &options).map_err(|error| {
+        let (path, problem) = (track.path().to_string(), error.to_string());
+        let path = Some(path).filter(|path| path != ".");
+        // prost-reflect names a field that there is not in its message alone.
+        match problem.strip_prefix("unrecognized field name '").and_then(|rest| rest.split('\'').next()) {
+            Some(name) => {
+                let field = path.map_or_else(|| name.to_owned(), |path| format!("{path}.{name}"));
+                Refusal::field(field, "is not a field of the request")
+            }
+            None => Refusal::field(path.as_deref().unwrap_or("body"), format!("cannot be read: {problem}")),
+        }
+    })
+}
+
+/// Where a field is, beside the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Query,
+    Path,
+}
+
+/// Puts the value of a field, `a.b` of a message in a message, where it belongs.
+fn insert(
+    fields: &mut Map<String, Value>,
+    message: &MessageDescriptor,
+    name: &str,
+    text: &str,
+    place: Place,
+) -> Result<(), Refusal> {
+    let mut fields = fields;
+    let mut message = message.clone();
+    let mut parts = name.split('.').peekable();
+    while let Some(part) = parts.next() {
+        let field = message.get_field_by_name(part).or_else(|| message.get_field_by_json_name(part));
+        let field = field.ok_or_else(|| Refusal::field(name, "is not a field of the request"))?;
+        let key = [field.name(), field.json_name()].into_iter().find(|key| fields.contains_key(*key));
+        let key = key.unwrap_or(field.json_name()).to_owned();
+        if parts.peek().is_none() {
+            let value = value(&field, text).ok_or_else(|| Refusal::field(name, "can only be in a body"))?;
+            match fields.get_mut(&key) {
+                Some(Value::Array(values)) => values.push(value),
+                Some(_) if place == Place::Query => return Err(Refusal::field(name, "is given twice")),
+                Some(_) | None if field.is_list() => drop(fields.insert(key, Value::Array(vec![value]))),
+                Some(_) | None => drop(fields.insert(key, value)),
+            }
+            return Ok(());
+        }
+        let Kind::Message(inner) = field.kind() else {
+            return Err(Refusal::field(name, "is not a field of the request"));
+        };
+        if field.is_list() || field.is_map() {
+            return Err(Refusal::field(name, "can only be in a body"));
+        }
+        let Value::Object(inside) = fields.entry(key).or_insert_with(|| Value::Object(Map::new())) else {
+            return Err(Refusal::field(name, "is given twice"));
+        };
+        (fields, message) = (inside, inner);
+    }
+    Ok(())
+}
+
+/// The value of a field in a query, as JSON; none where a query cannot hold it. Numbers may be strings in proto3's JSON.
+fn value(field: &FieldDescriptor, text: &str) -> Option<Value> {
+    if field.is_map() {
+        return None;
+    }
+    Some(match field.kind() {
+        Kind::Bool if text == "true" => Value::Bool(true),
+        Kind::Bool if text == "false" => Value::Bool(false),
+        Kind::Enum(_) => text.parse::<i32>().map_or_else(|_| text.into(), Into::into),
+        Kind::Message(message) if message.full_name() == "google.protobuf.BoolValue" => match text {
+            "true" => Value::Bool(true),
+            "false" => Value::Bool(false),
+            other => other.into(),
+        },
+        Kind::Message(message) if !TEXTS.contains(&message.full_name()) => return None,
+        Kind::Double
+        | Kind::Float
+        | Kind::Int32
+        | Kind::Int64
+        | Kind::Uint32
+        | Kind::Uint64
+        | Kind::Sint32
+        | Kind::Sint64
+        | Kind::Fixed32
+        | Kind::Fixed64
+        | Kind::Sfixed32
+        | Kind::Sfixed64
+        | Kind::Bool
+        | Kind::String
+        | Kind::Bytes
+        | Kind::Message(_) => text.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule::{Found, Rules};
+    use super::*;
+    use http::Method as Verb;
+    use proptest::prelude::*;
+    use prost_reflect::DescriptorPool;
+
+    /// The request's message, as JSON again, with what is set alone; or the field that is refused.
+    fn asked(verb: Verb, target: &str, body: &str) -> Result<String, String> {
+        let rules = Rules::read(&DescriptorPool::decode(proto::DESCRIPTORS).unwrap()).unwrap();
+        let target: PathAndQuery = target.parse().unwrap();
+        let Found::Rule(rule, values) = rules.find(&verb, target.path()) else { panic!("no rule for {target}") };
+        let message = request(rule, &values, &target, body.as_bytes()).map_err(|refusal| refusal.to_string())?;
+        let message = DynamicMessage::decode(rule.method.input(), &*message).unwrap();
+        Ok(serde_json::to_string(&message).unwrap())
+    }
+
+    #[test]
+    fn fields_come_from_path_query_and_body() {
+        for (verb, target, body, expected) in [
+            (Verb::GET, "/v1/customers/12%2F3/churnRisk", "", r#"{"customerId":"12/3"}"#),
+            (Verb::GET, "/v1/atRiskCustomers?page_size=7&pageToken=x", " ", r#"{"pageSize":7,"pageToken":"x"}"#),
+            (
+                Verb::GET,
+                "/v1/atRiskCustomers?minRiskLevel=RISK_LEVEL_HIGH",
+                "",
+                r#"{"minRiskLevel":"RISK_LEVEL_HIGH"}"#,
+            ),
+            (Verb::GET, "/v1/atRiskCustomers?min_risk_level=3", "", r#"{"minRiskLevel":"RISK_LEVEL_HIGH"}"#),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet",
+                r#"{"customerIds":["1","2"]}"#,
+                r#"{"customerIds":["1","2"]}"#,
+            ),
+            (Verb::POST, "/v1/customers/churnRisks:batchGet", r#"{"customer_ids":["1"]}"#, r#"{"customerIds":["1"]}"#),
+            (Verb::POST, "/v1/customers/churnRisks:batchGet", "", "{}"),
+        ] {
+            assert_eq!(asked(verb, target, body).as_deref(), Ok(expected), "{target} {body}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_by_name() {
+        for (verb, target, body, expected) in [
+            (Verb::GET, "/v1/atRiskCustomers?pagesize=7", "", "pagesize is not a field of the request"),
+            (Verb::GET, "/v1/atRiskCustomers?page_size=7&pageSize=8", "", "pageSize is given twice"),
+            (Verb::GET, "/v1/atRiskCustomers?page_size=many", "", "pageSize cannot be read"),
+            (Verb::GET, "/v1/atRiskCustomers?page_size.x=1", "", "page_size.x is not a field of the request"),
+            (Verb::GET, "/v1/atRiskCustomers", "{}", "body is not taken here"),
+            (Verb::POST, "/v1/customers/churnRisks:batchGet?x=1", "", "x is in the query"),
+            (Verb::POST, "/v1/customers/churnRisks:batchGet", "{", "body is not JSON: EOF"),
+            (Verb::POST, "/v1/customers/churnRisks:batchGet", "[]", "body is not a JSON object"),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet",
+                r#"{"customerIds":[1]}"#,
+                "customerIds[0] cannot be read",
+            ),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet",
+                r#"{"nobody":1}"#,
+                "nobody is not a field of the request",
+            ),
+        ] {
+            let refused = asked(verb, target, body).unwrap_err();
+            assert!(refused.starts_with(expected), "{target} {body}: {refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_it(query in "[a-z_.=&%0-9]{0,30}", body in "[\\[\\]{}\":,a-z0-9]{0,30}") {
+            let _ = asked(Verb::GET, &format!("/v1/atRiskCustomers?{query}"), "");
+            let _ = asked(Verb::POST, "/v1/transactions:score", &body);
+        }
+    }
+}

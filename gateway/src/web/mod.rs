@@ -1,0 +1,149 @@
+//! Ways in for those who do not speak gRPC: JSON over HTTP with its OpenAPI document, gRPC-Web, and the dashboard's pages.
+//! Each makes the same call of the same stack, so that the answer is the same.
+
+mod dashboard;
+mod json;
+mod openapi;
+mod rule;
+mod template;
+mod transcode;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, LazyLock},
+};
+
+use axum::{Router, response::IntoResponse, routing::get};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
+};
+use prost_reflect::DescriptorPool;
+use runtime::{Call, CallLayer};
+use tonic::{Status, body::Body};
+use tonic_web::{GrpcWebLayer, GrpcWebService};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use self::{
+    rule::Rules,
+    transcode::{Errors, Transcoder},
+};
+use crate::{auth::Auth, rescue, stack::Stack};
+
+/// Why there is no way in over the web.
+#[derive(Debug, thiserror::Error)]
+pub enum WebError {
+    /// The bytes are no descriptor set.
+    #[error("the descriptors cannot be read")]
+    Descriptors(#[from] prost_reflect::DescriptorError),
+    /// A path beside a method cannot be used.
+    #[error("{0}")]
+    Rule(String),
+}
+
+/// Who may call from a web page of another site.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Web")]
+pub struct WebArgs {
+    /// Sites whose pages may call this gateway, such as https://admin.shop.example; its own pages always may. Repeatable
+    #[arg(long = "cors-origin", env = "SHOPKEEPER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    cors_origins: Vec<HeaderValue>,
+}
+
+/// The ways in.
+#[derive(Debug, Clone)]
+pub(crate) struct Web {
+    json: Transcoder<Call<Stack>>,
+    grpc_web: GrpcWebService<Call<Stack>>,
+    errors: Errors,
+    openapi: Arc<LazyLock<String, Box<dyn FnOnce() -> String + Send>>>,
+    auth: Auth,
+    cors: CorsLayer,
+}
+
+impl Web {
+    /// Ways in to the methods of these descriptors, which `calls` answers.
+    ///
+    /// # Errors
+    /// [`WebError`] where the options beside a method cannot be used.
+    pub(crate) fn new(args: &WebArgs, descriptors: &[u8], auth: Auth, calls: Stack) -> Result<Self, WebError> {
+        let pool = DescriptorPool::decode(descriptors)?;
+        let rules = Arc::new(Rules::read(&pool).map_err(|error| WebError::Rule(error.to_string()))?);
+        let calls = CallLayer.layer(calls);
+        let document = rules.clone();
+        Ok(Self {
+            json: Transcoder::new(rules, &pool, calls.clone()),
+            grpc_web: GrpcWebLayer::new().layer(calls),
+            errors: Errors::new(&pool),
+            openapi: Arc::new(LazyLock::new(Box::new(move || openapi::document(&document).to_string()))),
+            auth,
+            cors: cors(&args.cors_origins),
+        })
+    }
+
+    /// Adds the paths of JSON and of the dashboard to those of gRPC.
+    pub(crate) fn routes(&self, router: Router) -> Router {
+        let json = self.json.clone();
+        let json = service_fn(move |request: Request<axum::body::Body>| {
+            let json = json.clone();
+            async move { Ok::<_, Infallible>(json.answer(request.map(Body::new)).await) }
+        });
+        let document = self.openapi.clone();
+        let document = get(async move || ([(CONTENT_TYPE, "application/json")], LazyLock::force(&document).clone()));
+        let (auth, errors) = (self.auth.clone(), self.errors.clone());
+        // Here as well as at the address for Prometheus: the dashboard shows them.
+        let metrics = get(async move |headers: HeaderMap| match auth.known(&headers) {
+            Ok(()) => runtime::telemetry::metrics().into_response(),
+            Err(error) => errors.answer(&rescue::not_let_in(error)).map(axum::body::Body::new),
+        });
+        let paths = Router::new()
+            .route("/openapi.json", document)
+            .route("/metrics", metrics)
+            .route_service("/v1/{*path}", json);
+        dashboard::routes(router.merge(paths.layer(self.cors.clone())))
+    }
+
+    /// Answers what comes to a path of gRPC and is not gRPC: gRPC-Web, or somebody who is lost.
+    pub(crate) async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        let web =
+            request.headers().get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc-web"));
+        let preflight = request.method() == Method::OPTIONS;
+        if web || preflight {
+            return self.cors.layer(self.grpc_web).oneshot(request).await;
+        }
+        let path = request.uri().path();
+        Ok(self.errors.answer(&Status::not_found(format!(
+            "{path} is a method of gRPC, for application/grpc and application/grpc-web; /openapi.json lists what JSON has"
+        ))))
+    }
+}
+
+/// Pages of these sites may call, with what callers show, and see what callers are told.
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    const ASKED: [HeaderName; 9] = [
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONTENT_TYPE,
+        HeaderName::from_static("x-api-key"),
+        HeaderName::from_static("x-request-id"),
+        HeaderName::from_static("x-grpc-web"),
+        HeaderName::from_static("x-user-agent"),
+        HeaderName::from_static("grpc-timeout"),
+        HeaderName::from_static("traceparent"),
+    ];
+    const TOLD: [HeaderName; 6] = [
+        HeaderName::from_static("grpc-status"),
+        HeaderName::from_static("grpc-message"),
+        HeaderName::from_static("grpc-status-details-bin"),
+        HeaderName::from_static("x-cache"),
+        HeaderName::from_static("x-model-version"),
+        HeaderName::from_static("retry-after"),
+    ];
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(ASKED)
+        .expose_headers(TOLD)
+        .max_age(std::time::Duration::from_secs(600))
+}

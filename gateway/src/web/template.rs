@@ -1,0 +1,222 @@
+//! Path templates of `google.api.http`: `/v1/customers/{customer_id}/segment`, `/v1/{name=shelves/*}:move`. The grammar is in
+//! google/api/http.proto, "Path template syntax".
+
+use std::{fmt, ops::Range, str::FromStr};
+
+use percent_encoding::percent_decode_str;
+
+/// A path with places for fields of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Template {
+    segments: Vec<Segment>,
+    variables: Vec<Variable>,
+    verb: Option<String>,
+}
+
+/// What stands between two slashes. Literals sort before what matches more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    /// These characters.
+    Literal(String),
+    /// Any one segment.
+    One,
+    /// All that is left.
+    Rest,
+}
+
+/// A field of the request and the segments that are its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Variable {
+    field: String,
+    segments: Range<usize>,
+}
+
+/// A template that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a path template")]
+pub(super) struct TemplateError(String);
+
+impl Template {
+    /// Fields that the path names, in its order.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().map(|variable| variable.field.as_str())
+    }
+
+    /// Values of the fields that the path names, where it is one of these paths. `path` is as it was sent.
+    pub(super) fn values<'a>(&'a self, path: &str) -> Option<Vec<(&'a str, String)>> {
+        let mut segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        if let Some(verb) = &self.verb {
+            let last = segments.last_mut()?;
+            *last = last.strip_suffix(verb.as_str())?.strip_suffix(':')?;
+        }
+        let whole = !matches!(self.segments.last(), Some(Segment::Rest));
+        if segments.len() < self.segments.len() || (whole && segments.len() > self.segments.len()) {
+            return None;
+        }
+        let matched = self.segments.iter().zip(&segments).all(|(segment, sent)| match segment {
+            Segment::Literal(literal) => decoded(sent).as_deref() == Some(literal),
+            Segment::One | Segment::Rest => true,
+        });
+        if !matched {
+            return None;
+        }
+        let value = |variable: &'a Variable| {
+            let end = if variable.segments.end == self.segments.len() { segments.len() } else { variable.segments.end };
+            let parts: Option<Vec<_>> =
+                segments.get(variable.segments.start..end)?.iter().map(|s| decoded(s)).collect();
+            Some((variable.field.as_str(), parts?.join("/")))
+        };
+        self.variables.iter().map(value).collect()
+    }
+
+    /// What is tried first: literals before wildcards, from left to right, and a verb before none.
+    pub(super) fn precedence(&self) -> impl Ord + use<> {
+        (self.segments.clone(), self.verb.is_none())
+    }
+}
+
+/// A segment as the caller means it; none where it is no UTF-8.
+fn decoded(segment: &str) -> Option<String> {
+    percent_decode_str(segment).decode_utf8().ok().map(Into::into)
+}
+
+impl FromStr for Template {
+    type Err = TemplateError;
+
+    fn from_str(text: &str) -> Result<Self, TemplateError> {
+        let error = || TemplateError(text.to_owned());
+        let path = text.strip_prefix('/').ok_or_else(error)?;
+        let (path, verb) = match path.rsplit_once(':') {
+            Some((path, verb)) if !verb.contains(['/', '}']) => (path, Some(verb.to_owned())),
+            Some(_) | None => (path, None),
+        };
+        let mut template = Self { segments: Vec::new(), variables: Vec::new(), verb };
+        let mut rest = path;
+        loop {
+            let (taken, after) = match rest.strip_prefix('{') {
+                Some(variable) => {
+                    let (variable, after) = variable.split_once('}').ok_or_else(error)?;
+                    let (field, pattern) = variable.split_once('=').unwrap_or((variable, "*"));
+                    let start = template.segments.len();
+                    template.segments.extend(pattern.split('/').map(segment));
+                    let segments = start..template.segments.len();
+                    template.variables.push(Variable { field: field.to_owned(), segments });
+                    (field, after)
+                }
+                None => {
+                    let end = rest.find('/').unwrap_or(rest.len());
+                    template.segments.push(segment(&rest[..end]));
+                    rest.split_at(end)
+                }
+            };
+            if taken.is_empty() || taken.contains(['{', '}']) {
+                return Err(error());
+            }
+            if after.is_empty() {
+                break;
+            }
+            rest = after.strip_prefix('/').ok_or_else(error)?;
+        }
+        let rests = template.segments.iter().rev().skip(1).any(|segment| *segment == Segment::Rest);
+        if rests { Err(error()) } else { Ok(template) }
+    }
+}
+
+fn segment(text: &str) -> Segment {
+    match text {
+        "*" => Segment::One,
+        "**" => Segment::Rest,
+        literal => Segment::Literal(literal.to_owned()),
+    }
+}
+
+/// As OpenAPI writes it: every variable by its name alone.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut index = 0;
+        while let Some(segment) = self.segments.get(index) {
+            f.write_str("/")?;
+            let variable = self.variables.iter().find(|variable| variable.segments.start == index);
+            match (variable, segment) {
+                (Some(variable), _) => write!(f, "{{{}}}", variable.field)?,
+                (None, Segment::Literal(literal)) => f.write_str(literal)?,
+                (None, Segment::One) => f.write_str("*")?,
+                (None, Segment::Rest) => f.write_str("**")?,
+            }
+            index = variable.map_or(index + 1, |variable| variable.segments.end);
+        }
+        self.verb.as_ref().map_or(Ok(()), |verb| write!(f, ":{verb}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(template: &str, path: &str) -> Option<Vec<(String, String)>> {
+        let template: Template = template.parse().unwrap();
+        Some(template.values(path)?.into_iter().map(|(field, value)| (field.to_owned(), value)).collect())
+    }
+
+    #[test]
+    fn a_path_gives_the_values_of_its_fields() {
+        let segment = "/v1/customers/{customer_id}/segment";
+        for (template, path, expected) in [
+            (segment, "/v1/customers/17850/segment", Some(vec![("customer_id", "17850")])),
+            (segment, "/v1/customers/a%2Fb%20%C3%A9/segment", Some(vec![("customer_id", "a/b é")])),
+            (segment, "/v1/customers/a:b/segment", Some(vec![("customer_id", "a:b")])),
+            (segment, "/v1/customers//segment", Some(vec![("customer_id", "")])),
+            (segment, "/v1/customers/%ff/segment", None),
+            (segment, "/v1/customers/1/2/segment", None),
+            (segment, "/v1/customers/1/segments", None),
+            (segment, "/v1/customers/1/segment/", None),
+            ("/v1/churn:score", "/v1/churn:score", Some(vec![])),
+            ("/v1/churn:score", "/v1/churn", None),
+            ("/v1/churn:score", "/v1/churnscore", None),
+            ("/v1/{name=shelves/*}:move", "/v1/shelves/7:move", Some(vec![("name", "shelves/7")])),
+            ("/v1/{path=**}", "/v1/a/b/c", Some(vec![("path", "a/b/c")])),
+            ("/v1/{a}/x/{b.c}", "/v1/1/x/2", Some(vec![("a", "1"), ("b.c", "2")])),
+        ] {
+            let expected =
+                expected.map(|e| e.into_iter().map(|(f, v)| (f.to_owned(), v.to_owned())).collect::<Vec<_>>());
+            assert_eq!(values(template, path), expected, "{template} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused() {
+        for text in ["", "v1", "/", "/v1//x", "/{a", "/a}", "/{a}b", "/**/x", "/{}", "/{=x}"] {
+            assert!(text.parse::<Template>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn it_prints_as_openapi_writes_it() {
+        for (text, printed) in [
+            ("/v1/customers/{customer_id}/segment", "/v1/customers/{customer_id}/segment"),
+            ("/v1/{name=shelves/*}/books:list", "/v1/{name}/books:list"),
+        ] {
+            assert_eq!(text.parse::<Template>().unwrap().to_string(), printed);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_found_again(value in "\\PC*") {
+            let sent = percent_encoding::utf8_percent_encode(&value, percent_encoding::NON_ALPHANUMERIC);
+            let path = format!("/v1/customers/{sent}/segment");
+            prop_assert_eq!(
+                values("/v1/customers/{customer_id}/segment", &path),
+                Some(vec![("customer_id".to_owned(), value)])
+            );
+        }
+
+        #[test]
+        fn no_text_breaks_it(template in "[/{}=*:a.]{0,20}", path in "[/:%a0-9]{0,20}") {
+            if let Ok(template) = template.parse::<Template>() {
+                let _ = template.values(&path);
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The same questions over JSON and gRPC-Web, from a client of HTTP/1.1.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use prost::Message;
+use proto::churn::v1::{GetChurnRiskRequest, GetChurnRiskResponse};
+use serde_json::{Value, json};
+use sha2::Digest;
+
+use crate::shop::{Front, Model, Running, ask, until};
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("an answer in JSON")
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+async fn http(front: &Front, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    let request = Request::builder().method(method).uri(format!("{}{path}", front.running.url()));
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let response = client.request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    Answer { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
+}
+
+async fn shop(area: &'static str) -> (Model, Running, Front) {
+    let model = Model::new(area, "v1");
+    let service = Running::start(model.service()).await;
+    let front = Front::start(&[(area, service.url())]).await;
+    (model, service, front)
+}
+
+#[tokio::test]
+async fn json_asks_the_same_question_and_gets_the_same_answer() {
+    let (model, _service, front) = shop("churn").await;
+    front.knows("v1").await;
+    let answer = http(&front, Method::GET, "/v1/customers/a%2Fb%20c/churnRisk", &[], b"").await;
+    assert_eq!((answer.status, answer.header("x-model-version")), (StatusCode::OK, "v1"));
+    assert_eq!(answer.header("content-type"), "application/json");
+
+    let calls = model.calls();
+    let same = ask(&mut front.churn().await, "a/b c").await.unwrap();
+    // One cache for all ways in.
+    assert_eq!((same.cache.as_str(), model.calls()), ("hit-memory", calls));
+    let risk = same.response.churn_risk.unwrap();
+    let json = answer.json();
+    assert_eq!(json["churnRisk"]["customerId"], risk.customer_id);
+    assert_eq!(json["churnRisk"]["probability"].as_f64(), Some(risk.probability));
+    assert_eq!(json["model"], json!({ "name": "churn", "version": "v1" }));
+}
+
+#[tokio::test]
+async fn errors_of_json_say_what_errors_of_grpc_say() {
+    let (_model, _service, front) = shop("churn").await;
+    for (method, path, body, status, code, field) in [
+        (Method::GET, "/v1/customers//churnRisk", "", 400, "INVALID_ARGUMENT", Some("customer_id")),
+        (Method::GET, "/v1/atRiskCustomers?pagesize=1", "", 400, "INVALID_ARGUMENT", Some("pagesize")),
+        (Method::POST, "/v1/customers/churnRisks:batchGet", "{", 400, "INVALID_ARGUMENT", Some("body")),
+        (Method::GET, "/v1/anomalies", "", 501, "UNIMPLEMENTED", None),
+        (Method::POST, "/v1/anomalies", "", 405, "UNIMPLEMENTED", None),
+        (Method::GET, "/v1/nothing", "", 404, "NOT_FOUND", None),
+    ] {
+        let answer = http(&front, method, path, &[], body.as_bytes()).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status.as_u16(), &error["status"]), (status, &json!(code)), "{path}: {error}");
+        assert_eq!(error["code"], status);
+        if let Some(field) = field {
+            let details = error["details"].as_array().unwrap();
+            let bad = details.iter().find(|detail| detail["@type"] == "type.googleapis.com/google.rpc.BadRequest");
+            assert_eq!(bad.unwrap()["fieldViolations"][0]["field"], field, "{error}");
+        }
+    }
+    let large = vec![b' '; proto::MAX_MESSAGE + 1];
+    let answer = http(&front, Method::POST, "/v1/customers/churnRisks:batchGet", &[], &large).await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["status"]),
+        (StatusCode::TOO_MANY_REQUESTS, &json!("RESOURCE_EXHAUSTED"))
+    );
+}
+
+#[tokio::test]
+async fn streams_are_lines_and_a_line_that_cannot_be_read_ends_them_by_number() {
+    let (_model, _service, front) = shop("anomaly").await;
+    let lines = "{\"sequence\":\"1\"}\n\n{\"sequence\":2}\n{\"sequence\":\"three\"}\n{\"sequence\":4}\n";
+    let answer = http(&front, Method::POST, "/v1/transactions:scoreStream", &[], lines.as_bytes()).await;
+    assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/x-ndjson"));
+    let lines: Vec<Value> = answer
+        .body
+        .split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(|l| serde_json::from_slice(l).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert_eq!((&lines[0]["result"]["sequence"], &lines[1]["result"]["sequence"]), (&json!("1"), &json!("2")));
+    let error = &lines[2]["error"];
+    assert_eq!(error["status"], "INVALID_ARGUMENT");
+    assert!(error["message"].as_str().unwrap().starts_with("line 4: sequence cannot be read"), "{error}");
+}
+
+#[tokio::test]
+async fn a_browser_asks_over_grpc_web_from_the_sites_that_may() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let site = "https://admin.shop.example";
+    let front = Front::start(&[("churn", service.url()), ("cors-origin", site.to_owned())]).await;
+    let path = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
+
+    let asked =
+        [("access-control-request-method", "POST"), ("access-control-request-headers", "content-type,x-grpc-web")];
+    for (origin, allowed) in [(site, site), ("https://elsewhere.example", "")] {
+        let headers = [&[("origin", origin)], &asked[..]].concat();
+        let answer = http(&front, Method::OPTIONS, path, &headers, b"").await;
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+    }
+
+    let message = GetChurnRiskRequest { customer_id: "17850".into() }.encode_to_vec();
+    let framed = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
+    let headers = [("content-type", "application/grpc-web+proto"), ("x-grpc-web", "1"), ("origin", site)];
+    let answer = http(&front, Method::POST, path, &headers, &framed).await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (StatusCode::OK, site));
+    let length = u32::from_be_bytes(answer.body[1..5].try_into().unwrap()) as usize;
+    let response = GetChurnRiskResponse::decode(&answer.body[5..5 + length]).unwrap();
+    assert_eq!(response, ask(&mut front.churn().await, "17850").await.unwrap().response);
+    // The trailers are a frame of their own.
+    let trailers = &answer.body[5 + length..];
+    assert_eq!(trailers[0], 0x80);
+    assert!(String::from_utf8_lossy(&trailers[5..]).contains("grpc-status:0"));
+}
+
+#[tokio::test]
+async fn there_is_a_page_a_document_and_nothing_else() {
+    let (_model, _service, front) = shop("churn").await;
+    let page = http(&front, Method::GET, "/", &[], b"").await;
+    assert_eq!((page.status, page.header("content-type")), (StatusCode::OK, "text/html; charset=utf-8"));
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+    let document = http(&front, Method::GET, "/openapi.json", &[], b"").await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    for path in ["/nothing", "/assets/nothing.js", "/shopkeeper.churn.v1.ChurnService/GetChurnRisk"] {
+        assert_eq!(http(&front, Method::GET, path, &[], b"").await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    let entry = |key: &str| {
+        let hash = sha2::Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!(
+            "[[keys]]\nname = \"checkout\"\nsha256 = \"{hash}\"\nmethods = [\"shopkeeper.churn.v1.ChurnService/GetChurnRisk\"]\n"
+        )
+    };
+    std::fs::write(&file, entry("old")).unwrap();
+    let flags = [("churn", service.url()), ("api-keys", file.display().to_string())];
+    let front = Front::start(&flags).await;
+    let ask = async |path: &str, headers: &[(&str, &str)]| http(&front, Method::GET, path, headers, b"").await;
+
+    let risk = "/v1/customers/17850/churnRisk";
+    for (path, headers, status, reason) in [
+        (risk, [("x-api-key", "old")], 200, None),
+        (risk, [("authorization", "Bearer old")], 200, None),
+        (risk, [("x-api-key", "new")], 401, Some("API_KEY_UNKNOWN")),
+        (risk, [("x-other", "old")], 401, Some("API_KEY_MISSING")),
+        ("/v1/atRiskCustomers", [("x-api-key", "old")], 403, Some("METHOD_NOT_ALLOWED")),
+        ("/metrics", [("x-other", "old")], 401, Some("API_KEY_MISSING")),
+    ] {
+        let answer = ask(path, &headers).await;
+        let error = &answer.json()["error"]["details"][0]["reason"];
+        assert_eq!((answer.status.as_u16(), error.as_str()), (status, reason), "{path} {headers:?}");
+    }
+    assert_eq!(ask("/metrics", &[("x-api-key", "old")]).await.status, StatusCode::OK);
+    // Both for a while, so that callers can change over.
+    std::fs::write(&file, format!("{}{}", entry("old"), entry("new"))).unwrap();
+    until("the new key counts", async || ask(risk, &[("x-api-key", "new")]).await.status == StatusCode::OK).await;
+    assert_eq!(ask(risk, &[("x-api-key", "old")]).await.status, StatusCode::OK);
+    std::fs::write(&file, "keys = nonsense").unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(ask(risk, &[("x-api-key", "new")]).await.status, StatusCode::OK, "a broken file changes nothing");
+    std::fs::write(&file, entry("new")).unwrap();
+    until("the old key counts no more", async || {
+        ask(risk, &[("x-api-key", "old")]).await.status == StatusCode::UNAUTHORIZED
+    })
+    .await;
+}

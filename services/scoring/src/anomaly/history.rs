@@ -1,0 +1,671 @@
+//! What is usual, by the recent lines of each product and customer, kept up to date line by line.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::Transaction;
+use crate::{Artifact, CustomerId, ModelError, StockCode};
+
+/// Lines of a product that are remembered, the latest.
+pub const OF_PRODUCT: usize = 128;
+/// Lines of a customer that are remembered, the latest.
+pub const OF_CUSTOMER: usize = 64;
+/// A product of fewer lines than this is looked at anew with each invoice, others once a day.
+const YOUNG: usize = 16;
+/// Lines of the shop's that stand beside a product's, a customer's, a price's own.
+const SHRINK_PRODUCT: f64 = 2.0;
+const SHRINK_CUSTOMER: f64 = 5.0;
+const SHRINK_PRICE: f64 = 1.0;
+/// From the MAD to the standard deviation of a normal distribution.
+const MAD: f64 = 1.4826;
+/// Least spreads of a logarithm: what never moved may yet move a little.
+const LEAST_QUANTITY: f64 = 0.3;
+const LEAST_PRICE: f64 = 0.05;
+/// Prices within this of each other, as logarithms, are the same.
+pub(super) const SAME_PRICE: f64 = 0.03;
+
+/// Length of a line's vector where nothing of its invoice is known; what the invoice says comes after.
+pub const ALONE: usize = 15;
+/// Length of a line's vector.
+pub const WIDTH: usize = ALONE + 5;
+
+/// A line as logarithms, with its product and customer by number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observation {
+    /// The product; none: never sold before.
+    pub product: Option<u32>,
+    /// The customer; none: not known.
+    pub customer: Option<u32>,
+    /// Whether a customer is named at all.
+    pub named: bool,
+    /// Logarithm of the pieces.
+    pub quantity: f64,
+    /// Logarithm of the price.
+    pub price: f64,
+}
+
+/// Median and spread of a logarithm.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Level {
+    /// The median.
+    pub median: f64,
+    /// Robust standard deviation.
+    pub spread: f64,
+}
+
+impl Level {
+    /// How many spreads above the median.
+    pub fn z(self, log: f64) -> f64 {
+        (log - self.median) / self.spread
+    }
+}
+
+/// What is usual in the shop as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Shop {
+    /// Pieces: the spread is that within a product.
+    pub quantity: Level,
+    /// Prices: the spread is that between products.
+    pub price: Level,
+    /// Spread of a product's prices.
+    pub price_within: f64,
+}
+
+impl Shop {
+    /// From lines, of which each has a product.
+    pub fn of(lines: &[Observation]) -> Self {
+        let mut products: HashMap<Option<u32>, Vec<usize>> = HashMap::new();
+        for (at, line) in lines.iter().enumerate() {
+            products.entry(line.product).or_default().push(at);
+        }
+        let off = |of: fn(&Observation) -> f64, least: f64| {
+            let mut off = Vec::with_capacity(lines.len());
+            for group in products.values() {
+                let centre = median(group.iter().map(|at| of(&lines[*at])).collect());
+                off.extend(group.iter().map(|at| (of(&lines[*at]) - centre).abs()));
+            }
+            (MAD * median(off)).max(least)
+        };
+        let price = median(lines.iter().map(|line| line.price).collect());
+        let between = MAD * median(lines.iter().map(|line| (line.price - price).abs()).collect());
+        Self {
+            quantity: Level {
+                median: median(lines.iter().map(|line| line.quantity).collect()),
+                spread: off(|line| line.quantity, LEAST_QUANTITY),
+            },
+            price: Level { median: price, spread: between.max(LEAST_PRICE) },
+            price_within: off(|line| line.price, LEAST_PRICE),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), ModelError> {
+        let Self { quantity, price, price_within } = self;
+        let medians = [quantity.median, price.median];
+        let spreads = [quantity.spread, price.spread, *price_within];
+        if medians.iter().chain(&spreads).all(|x| x.is_finite()) && spreads.iter().all(|spread| *spread > 0.0) {
+            return Ok(());
+        }
+        Err(ModelError::inconsistent("shop", "has a level that is not finite, or a spread that is not above 0"))
+    }
+}
+
+/// What is usual of a product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct ProductLevels {
+    pub(super) quantity: Level,
+    pub(super) price: Level,
+    /// Its price for customers that are named, and for those that are not.
+    channel: [f64; 2],
+}
+
+/// What is usual of a customer: pieces over the product's usual ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct CustomerLevels {
+    pub(super) quantity: Level,
+    most: f64,
+}
+
+/// A line that is remembered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Line {
+    /// How many lines had come before.
+    order: u32,
+    product: u32,
+    customer: Option<u32>,
+    quantity: f32,
+    price: f32,
+}
+
+/// How often lines had exactly a value, the greatest ones together.
+#[derive(Debug, Clone)]
+struct Counts {
+    of: Vec<u32>,
+    all: u32,
+}
+
+impl Counts {
+    fn new(most: usize) -> Self {
+        Self { of: vec![0; most + 1], all: 0 }
+    }
+
+    fn at(&self, value: f64) -> usize {
+        (value.round().max(0.0) as usize).min(self.of.len() - 1)
+    }
+
+    fn count(&mut self, value: f64, by: i32) {
+        let at = self.at(value);
+        self.of[at] = self.of[at].saturating_add_signed(by);
+        self.all = self.all.saturating_add_signed(by);
+    }
+
+    /// Logarithm of the share of lines with a value.
+    fn share(&self, value: f64) -> f64 {
+        (f64::from(self.of[self.at(value)]) + 0.5).ln() - (f64::from(self.all) + 1.0).ln()
+    }
+}
+
+fn pieces(log: f64) -> f64 {
+    log.exp()
+}
+
+fn cents(log: f64) -> f64 {
+    log.exp() * 100.0
+}
+
+/// Ids and their numbers.
+#[derive(Debug, Clone)]
+struct Numbers<K>(HashMap<K, u32>);
+
+impl<K> Default for Numbers<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: std::hash::Hash + Eq + std::borrow::Borrow<str> + std::str::FromStr> Numbers<K> {
+    fn number(&mut self, id: &str) -> Option<u32> {
+        if let Some(number) = self.0.get(id) {
+            return Some(*number);
+        }
+        let number = u32::try_from(self.0.len()).ok()?;
+        self.0.insert(id.parse().ok()?, number);
+        Some(number)
+    }
+
+    /// By row. Rows are what lines point at, and so no id stands in two.
+    fn load(table: &'static str, ids: &[Box<str>]) -> Result<Self, ModelError> {
+        let mut numbers = Self::default();
+        for (row, id) in ids.iter().enumerate() {
+            let canonical = id.parse::<K>().is_ok_and(|known| known.borrow() == &**id);
+            if !canonical || numbers.number(id) != u32::try_from(row).ok() {
+                return Err(ModelError::inconsistent(table, format!("has no new id in row {row}: `{id}`")));
+            }
+        }
+        Ok(numbers)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let mut names: Vec<(u32, &str)> = self.0.iter().map(|(id, number)| (*number, id.borrow())).collect();
+        names.sort_unstable();
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+}
+
+/// What stands beside a line: what is usual of its customer, and what the other lines of its invoice say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Context<'a> {
+    pub(super) customer: Option<CustomerLevels>,
+    /// Medians of the others: quantity and price over the product's usual ones, and the total.
+    others: Option<[f64; 3]>,
+    /// Quantities of all.
+    quantities: &'a [f64],
+    /// The one's place among them.
+    place: usize,
+}
+
+/// The recent lines of a shop and what is usual by them.
+#[derive(Debug, Clone)]
+pub struct History {
+    shop: Shop,
+    products: Numbers<StockCode>,
+    customers: Numbers<CustomerId>,
+    of_product: Vec<VecDeque<Line>>,
+    of_customer: Vec<VecDeque<Line>>,
+    levels: Vec<Option<ProductLevels>>,
+    /// The day of the first line that the levels have not seen.
+    stale: Vec<Option<i64>>,
+    pieces: Counts,
+    cents: Counts,
+    next: u32,
+}
+
+impl History {
+    /// Without a line.
+    pub fn new(shop: Shop) -> Self {
+        Self {
+            shop,
+            products: Numbers::default(),
+            customers: Numbers::default(),
+            of_product: Vec::new(),
+            of_customer: Vec::new(),
+            levels: Vec::new(),
+            stale: Vec::new(),
+            pieces: Counts::new(2_000),
+            cents: Counts::new(20_000),
+            next: 0,
+        }
+    }
+
+    /// What is usual in the shop.
+    pub fn shop(&self) -> &Shop {
+        &self.shop
+    }
+
+    /// A line by number; its product and customer get one where they have none.
+    pub fn number(&mut self, line: &Transaction<'_>) -> Observation {
+        self.products.number(StockCode::canonical(line.stock_code));
+        match CustomerId::canonical(line.customer_id) {
+            "" => {}
+            id => drop(self.customers.number(id)),
+        }
+        self.of_product.resize_with(self.products.0.len(), VecDeque::new);
+        self.of_customer.resize_with(self.customers.0.len(), VecDeque::new);
+        self.levels.resize(self.products.0.len(), None);
+        self.stale.resize(self.products.0.len(), None);
+        self.observe(line)
+    }
+
+    /// A line by number.
+    pub fn observe(&self, line: &Transaction<'_>) -> Observation {
+        let customer = CustomerId::canonical(line.customer_id);
+        Observation {
+            product: self.products.0.get(StockCode::canonical(line.stock_code)).copied(),
+            customer: self.customers.0.get(customer).copied(),
+            named: !customer.is_empty(),
+            quantity: line.quantity.ln(),
+            price: line.unit_price.ln(),
+        }
+    }
+
+    /// Adds a line that has a number, later than those before it; `day` counts days from anywhere.
+    pub fn push(&mut self, line: &Observation, day: i64) {
+        let Some(product) = line.product else { return };
+        let (quantity, price) = (line.quantity as f32, line.price as f32);
+        let kept = Line { order: self.next, product, customer: line.customer, quantity, price };
+        self.next += 1;
+        let ring = &mut self.of_product[product as usize];
+        ring.push_back(kept);
+        self.pieces.count(pieces(quantity.into()), 1);
+        self.cents.count(cents(price.into()), 1);
+        if let Some(old) = (ring.len() > OF_PRODUCT).then(|| ring.pop_front()).flatten() {
+            self.pieces.count(pieces(old.quantity.into()), -1);
+            self.cents.count(cents(old.price.into()), -1);
+        }
+        if let Some(customer) = line.customer {
+            let ring = &mut self.of_customer[customer as usize];
+            ring.push_back(kept);
+            if ring.len() > OF_CUSTOMER {
+                ring.pop_front();
+            }
+        }
+        self.stale[product as usize].get_or_insert(day);
+    }
+
+    /// Brings a product's levels up to date on a day: by the lines of earlier days, or by all where it has few.
+    pub fn refresh(&mut self, product: Option<u32>, day: i64) {
+        let Some(product) = product.map(|product| product as usize) else { return };
+        let young = self.of_product[product].len() < YOUNG;
+        if self.stale[product].is_some_and(|since| young || since < day) {
+            self.stale[product] = None;
+            self.levels[product] = product_levels(&self.of_product[product], &self.shop);
+        }
+    }
+
+    /// Brings all levels up to date.
+    pub fn refresh_all(&mut self) {
+        for product in 0..self.of_product.len() {
+            self.refresh(Some(product as u32), i64::MAX);
+        }
+    }
+
+    pub(super) fn product(&self, line: &Observation) -> Option<&ProductLevels> {
+        self.levels.get(line.product? as usize)?.as_ref()
+    }
+
+    /// None where nothing is remembered.
+    pub(super) fn customer(&self, line: &Observation) -> Option<CustomerLevels> {
+        let ring = self.of_customer.get(line.customer? as usize)?;
+        let over: Vec<f64> =
+            ring.iter().map(|line| f64::from(line.quantity) - self.usual_quantity(line.product)).collect();
+        let most = over.iter().copied().reduce(f64::max)?;
+        let n = over.len() as f64;
+        let own = median(over.clone());
+        let spread = MAD * median(over.iter().map(|over| (over - own).abs()).collect());
+        let weight = n / (n + SHRINK_CUSTOMER);
+        let spread = (weight * spread.powi(2) + (1.0 - weight) * self.shop.quantity.spread.powi(2)).sqrt();
+        Some(CustomerLevels { quantity: Level { median: own * weight, spread: spread.max(LEAST_QUANTITY) }, most })
+    }
+
+    fn usual_quantity(&self, product: u32) -> f64 {
+        let levels = self.levels.get(product as usize).and_then(Option::as_ref);
+        levels.map_or(self.shop.quantity.median, |levels| levels.quantity.median)
+    }
+
+    /// Quantity and price over the product's usual ones; the shop's for a product never sold.
+    pub(super) fn over(&self, line: &Observation) -> (f64, f64) {
+        let product = self.product(line);
+        let quantity = product.map_or(self.shop.quantity.median, |product| product.quantity.median);
+        (line.quantity - quantity, product.map_or(0.0, |product| line.price - product.price.median))
+    }
+
+    /// What stands beside a line of which the invoice is not known.
+    pub fn alone(&self, line: &Observation) -> Context<'static> {
+        Context { customer: self.customer(line), others: None, quantities: &[], place: 0 }
+    }
+
+    /// What stands beside each line of an invoice, whose quantities are given once more.
+    pub fn contexts<'a>(&self, invoice: &[Observation], quantities: &'a [f64]) -> Vec<Context<'a>> {
+        let n = invoice.len() as f64;
+        let over: Vec<(f64, f64)> = invoice.iter().map(|line| self.over(line)).collect();
+        let of = |value: &dyn Fn(usize) -> f64| others(&(0..invoice.len()).map(value).collect::<Vec<_>>());
+        let (quantity, price) = (of(&|at| over[at].0), of(&|at| over[at].1));
+        let total = of(&|at| invoice[at].quantity + invoice[at].price);
+        // As a rule an invoice has one customer.
+        let mut of_customer: Vec<(Option<u32>, Option<CustomerLevels>)> = Vec::new();
+        let mut customer = |line: &Observation| match of_customer.iter().find(|(known, _)| *known == line.customer) {
+            Some((_, levels)) => *levels,
+            None => {
+                let levels = self.customer(line);
+                of_customer.push((line.customer, levels));
+                levels
+            }
+        };
+        let context = |place: usize| Context {
+            customer: customer(&invoice[place]),
+            // The fewer they are, the less their quantities say.
+            others: quantity[place]
+                .map(|q| [q * (n - 1.0) / n, price[place].unwrap_or_default(), total[place].unwrap_or_default()]),
+            quantities,
+            place,
+        };
+        (0..invoice.len()).map(context).collect()
+    }
+
+    /// What the trees see of a line; [`ALONE`] of it say nothing of the invoice, and the rest is 0 without one.
+    pub fn features(&self, line: &Observation, context: &Context<'_>) -> [f32; WIDTH] {
+        let customer = context.customer;
+        let product = self.product(line);
+        let (quantity, price) = self.over(line);
+        let ring = line.product.and_then(|product| self.of_product.get(product as usize));
+        let n = ring.map_or(0.0, |ring| ring.len() as f64);
+        // One pass over the product's lines: how near its prices come, which quantities went at this one.
+        let (mut nearest, mut second) = (f64::INFINITY, f64::INFINITY);
+        let (mut near, mut near_quantity) = (0.0, 0.0);
+        let (mut same, mut alike, mut larger) = (0.0, 0.0, 0.0_f64);
+        for other in ring.into_iter().flatten() {
+            let apart = (f64::from(other.price) - line.price).abs();
+            if apart < nearest {
+                (nearest, second) = (apart, nearest);
+            } else if apart < second {
+                second = apart;
+            }
+            if apart < SAME_PRICE {
+                near += 1.0;
+                near_quantity += f64::from(other.quantity);
+            }
+            let more = f64::from(other.quantity) - line.quantity;
+            if more.abs() < 1e-5 {
+                same += 1.0;
+            }
+            if other.customer.is_some() == line.named {
+                alike += 1.0;
+                if more > -1e-5 {
+                    larger += 1.0;
+                }
+            }
+        }
+        let second = match n {
+            0.0 => -1.0,
+            1.0 => nearest,
+            _ => second,
+        };
+        let usual = line.quantity - quantity;
+        let mut x = [0.0; WIDTH];
+        x[..ALONE].copy_from_slice(&[
+            line.price,
+            line.quantity + line.price,
+            n.ln_1p(),
+            quantity / product.map_or(1.5 * self.shop.quantity.spread, |product| product.quantity.spread),
+            product.map_or(self.shop.price.z(line.price), |product| product.price.z(line.price)),
+            second,
+            ((near + 0.5) / (n + 1.0)).ln(),
+            line.quantity - (near_quantity + SHRINK_PRICE * usual) / (near + SHRINK_PRICE),
+            ((larger + 0.5) / (alike + 1.0)).ln(),
+            self.pieces.share(pieces(line.quantity)),
+            ((same + 0.5) / (n + 1.0)).ln(),
+            customer.map_or(quantity, |customer| quantity - customer.quantity.median),
+            customer.map_or(0.0, |customer| quantity - customer.most),
+            product.map_or(0.0, |product| line.price - product.channel[usize::from(!line.named)]),
+            self.cents.share(cents(line.price)),
+        ]);
+        if let Some([of_quantity, of_price, of_total]) = context.others {
+            let n = context.quantities.len() as f64;
+            let others = context.quantities.iter().enumerate().filter(|(place, _)| *place != context.place);
+            let larger = others.filter(|(_, other)| **other > line.quantity - 1e-6).count() as f64;
+            x[ALONE..].copy_from_slice(&[
+                quantity - of_quantity,
+                price - of_price,
+                line.quantity + line.price - of_total,
+                n.ln(),
+                ((larger + 0.5) / n).ln(),
+            ]);
+        }
+        x.map(|feature| feature as f32)
+    }
+
+    /// Products and customers by number, and the lines that are remembered, the oldest first.
+    pub fn parts(&self) -> (Vec<&str>, Vec<&str>, Vec<Observation>) {
+        let mut lines: Vec<&Line> = self.of_product.iter().chain(&self.of_customer).flatten().collect();
+        lines.sort_unstable_by_key(|line| line.order);
+        lines.dedup_by_key(|line| line.order);
+        let lines = lines.into_iter().map(|line| Observation {
+            product: Some(line.product),
+            customer: line.customer,
+            named: line.customer.is_some(),
+            quantity: line.quantity.into(),
+            price: line.price.into(),
+        });
+        (self.products.names(), self.customers.names(), lines.collect())
+    }
+
+    /// From an artifact: the same lines in the same order make the same history.
+    pub(super) fn load(artifact: &Artifact, shop: Shop) -> Result<Self, ModelError> {
+        let mut history = Self::new(shop);
+        history.products = Numbers::load("products", &artifact.table("products.parquet")?.text("stock_code")?)?;
+        history.customers = Numbers::load("customers", &artifact.table("customers.parquet")?.text("customer_id")?)?;
+        let (products, customers) = (history.products.0.len(), history.customers.0.len());
+        history.of_product.resize_with(products, VecDeque::new);
+        history.of_customer.resize_with(customers, VecDeque::new);
+        history.levels.resize(products, None);
+        history.stale.resize(products, None);
+        let table = artifact.table("lines.parquet")?;
+        let (product, customer) = (table.int("product")?, table.int("customer")?);
+        let (quantity, price) = (table.float("log_quantity")?, table.float("log_price")?);
+        for row in 0..product.len() {
+            let below = |number: i64, count: usize| u32::try_from(number).ok().filter(|n| (*n as usize) < count);
+            let (product, customer) = (below(product[row], products), below(customer[row], customers));
+            let (quantity, price) = (quantity[row], price[row]);
+            // A comparison that a NaN fails as well.
+            if product.is_none() || !(quantity.abs() < 50.0 && price.abs() < 50.0) {
+                return Err(ModelError::inconsistent("lines", format!("has no usable line in row {row}")));
+            }
+            history.push(&Observation { product, customer, named: customer.is_some(), quantity, price }, 0);
+        }
+        history.refresh_all();
+        Ok(history)
+    }
+}
+
+/// None of no line.
+fn product_levels(ring: &VecDeque<Line>, shop: &Shop) -> Option<ProductLevels> {
+    let n = ring.len() as f64;
+    let weight = n / (n + SHRINK_PRODUCT);
+    let level = |of: fn(&Line) -> f32| {
+        let values: Vec<f64> = ring.iter().map(|line| f64::from(of(line))).collect();
+        let centre = median(values.clone());
+        (centre, MAD * median(values.iter().map(|value| (value - centre).abs()).collect()))
+    };
+    let shrunk = |own: f64, typical: f64| (weight * own.powi(2) + (1.0 - weight) * typical.powi(2)).sqrt();
+    let ((quantity, quantity_spread), (price, price_spread)) = (level(|line| line.quantity), level(|line| line.price));
+    let channel = [true, false].map(|named| {
+        let of: Vec<f64> =
+            ring.iter().filter(|line| line.customer.is_some() == named).map(|line| f64::from(line.price)).collect();
+        let k = of.len() as f64;
+        (k * median(of) + SHRINK_PRICE * price) / (k + SHRINK_PRICE)
+    });
+    (!ring.is_empty()).then(|| ProductLevels {
+        quantity: Level {
+            median: weight * quantity + (1.0 - weight) * shop.quantity.median,
+            spread: shrunk(quantity_spread, shop.quantity.spread).max(LEAST_QUANTITY),
+        },
+        price: Level { median: price, spread: shrunk(price_spread, shop.price_within).max(LEAST_PRICE) },
+        channel,
+    })
+}
+
+/// Median of the others for each value; none for a single one.
+fn others(values: &[f64]) -> Vec<Option<f64>> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
+    let mut medians = vec![None; values.len()];
+    if values.len() < 2 {
+        return medians;
+    }
+    let others = values.len() - 1;
+    for (rank, at) in order.iter().enumerate() {
+        let without = |place: usize| values[order[if rank <= place { place + 1 } else { place }]];
+        medians[*at] = Some(f64::midpoint(without((others - 1) / 2), without(others / 2)));
+    }
+    medians
+}
+
+/// 0 of nothing.
+fn median(mut values: Vec<f64>) -> f64 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    let middle = values.len() / 2;
+    let (below, upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    let upper = *upper;
+    if below.len() < middle || values.len() % 2 == 1 {
+        return upper;
+    }
+    let lower = values[..middle].iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    f64::midpoint(lower, upper)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(stock_code: &str, quantity: f64, unit_price: f64) -> Transaction<'_> {
+        Transaction { stock_code, quantity, unit_price, customer_id: "14911" }
+    }
+
+    fn shop() -> Shop {
+        Shop {
+            quantity: Level { median: 1.0, spread: 0.8 },
+            price: Level { median: 1.0, spread: 1.0 },
+            price_within: 0.1,
+        }
+    }
+
+    #[test]
+    fn the_others_of_an_invoice_are_those_beside_a_line() {
+        assert_eq!(others(&[1.0]), [None]);
+        assert_eq!(others(&[1.0, 5.0]), [Some(5.0), Some(1.0)]);
+        assert_eq!(others(&[3.0, 1.0, 9.0, 4.0]), [Some(4.0), Some(4.0), Some(3.0), Some(3.0)]);
+    }
+
+    #[test]
+    fn an_id_stands_in_one_row_in_one_spelling() {
+        let load = |ids: &[&str]| {
+            let ids: Vec<Box<str>> = ids.iter().map(|id| (*id).into()).collect();
+            Numbers::<CustomerId>::load("customers", &ids).map(|numbers| numbers.0.len())
+        };
+        assert_eq!(load(&["17850", "14911"]), Ok(2));
+        for (ids, row) in [(["17850", "17850"], 1), (["17850", "17850.0"], 1), (["17850.0", "1"], 0), (["1", ""], 1)] {
+            let message = format!("customers has no new id in row {row}: `{}`", ids[row]);
+            assert_eq!(load(&ids).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn levels_wait_for_the_next_day_once_a_product_is_known_well() {
+        let mut history = History::new(shop());
+        for day in 0..20 {
+            let line = history.number(&line("A", 4.0, 2.5));
+            history.push(&line, day);
+            history.refresh(line.product, day + 1);
+        }
+        let usual = history.observe(&line("A", 4.0, 2.5));
+        let before = *history.product(&usual).unwrap();
+        for _ in 0..40 {
+            let line = history.number(&line("A", 40.0, 2.5));
+            history.push(&line, 21);
+        }
+        history.refresh(usual.product, 21);
+        assert_eq!(*history.product(&usual).unwrap(), before);
+        history.refresh(usual.product, 22);
+        assert!(history.product(&usual).unwrap().quantity.median > 3.0);
+    }
+
+    proptest! {
+        #[test]
+        fn medians_of_others_are_their_medians(values in prop::collection::vec(-9.0..9.0_f64, 2..12)) {
+            for (at, found) in others(&values).into_iter().enumerate() {
+                let rest = values.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, value)| *value);
+                prop_assert_eq!(found, Some(median(rest.collect())));
+            }
+        }
+
+        #[test]
+        fn what_is_remembered_makes_the_same_history(
+            lines in prop::collection::vec((0..3_usize, 0..40_usize, 1..50_u16, 1..9_u16), 1..900)
+        ) {
+            let mut history = History::new(shop());
+            let codes = ["A", "B", "C"];
+            let customers: Vec<String> = (0..40).map(|customer| format!("{customer}")).collect();
+            for (code, customer, quantity, price) in lines {
+                let line = history.number(&Transaction {
+                    stock_code: codes[code],
+                    quantity: quantity.into(),
+                    unit_price: f64::from(price) / 4.0,
+                    customer_id: if customer < 5 { "" } else { &customers[customer] },
+                });
+                history.push(&line, 0);
+            }
+            history.refresh_all();
+            let (products, customers, lines) = history.parts();
+            let mut again = History::new(shop());
+            for id in products {
+                again.number(&line(id, 1.0, 1.0));
+            }
+            for id in customers {
+                again.number(&Transaction { customer_id: id, ..line("A", 1.0, 1.0) });
+            }
+            for line in &lines {
+                again.push(line, 0);
+            }
+            again.refresh_all();
+            prop_assert_eq!(&again.levels[..history.levels.len()], &history.levels[..]);
+            prop_assert_eq!((again.pieces.of, again.cents.of), (history.pieces.of.clone(), history.cents.of.clone()));
+            for line in &lines {
+                prop_assert!(history.features(line, &history.alone(line)).iter().all(|x| x.is_finite()));
+            }
+        }
+    }
+}

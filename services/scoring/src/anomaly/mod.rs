@@ -1,0 +1,602 @@
+//! Anomaly: how likely a line carries a typing error in its quantity or price, and what about it is off.
+//!
+//! What a product's and a customer's recent lines say is usual ([`History`]), and what the other lines of the invoice say
+//! where these are known, makes the features of a line; boosted trees turn the features into log-odds. The trees have
+//! learnt from errors planted among real lines: a factor of 3 to 300 in quantity or price. A second ensemble judges a line
+//! of which the invoice is not known.
+//!
+//! The artifact holds the recent lines: [`Anomaly::score_all`] goes on from them invoice by invoice, as the trees were
+//! taught, and learns what it has scored. What looks wrong it leaves out, until another invoice says the same price.
+//!
+//! `model.safetensors`: the [`Forest`]s, that of lines alone with the prefix `alone.`. `products.parquet`: `stock_code`;
+//! `customers.parquet`: `customer_id`; `lines.parquet`: `product`, `customer` (row, -1 for none), `log_quantity`,
+//! `log_price`, the oldest first; `anomalies.parquet`: unusual lines before the as-of time.
+
+use std::collections::HashMap;
+
+use chrono::NaiveDateTime;
+use serde::{Deserialize, Serialize};
+
+use crate::{Artifact, Forest, Model, ModelError, ModelKind, Table};
+
+mod history;
+
+use history::SAME_PRICE;
+pub use history::{ALONE, Context, History, Level, OF_CUSTOMER, OF_PRODUCT, Observation, Shop, WIDTH};
+
+/// Prefix of the tensors of the trees that judge lines alone.
+pub const OF_ALONE: &str = "alone.";
+
+/// What is measured, in this order everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Pieces.
+    Quantity,
+    /// Price of a piece, shop currency.
+    UnitPrice,
+    /// Quantity times unit price.
+    LineTotal,
+}
+
+impl Measure {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Quantity, Self::UnitPrice, Self::LineTotal];
+
+    /// The name in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quantity => "quantity",
+            Self::UnitPrice => "unit_price",
+            Self::LineTotal => "line_total",
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Quantity => "quantity",
+            Self::UnitPrice => "unit price",
+            Self::LineTotal => "line total",
+        }
+    }
+}
+
+/// With whom a line is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Baseline {
+    /// The same product's lines.
+    Product,
+    /// The same customer's lines.
+    Customer,
+    /// All lines.
+    Shop,
+}
+
+impl Baseline {
+    /// The name in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Product => "product",
+            Self::Customer => "customer",
+            Self::Shop => "shop",
+        }
+    }
+}
+
+/// How serious a score is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Ordinary.
+    None,
+    /// Rare but plausible.
+    Low,
+    /// Worth a look.
+    Medium,
+    /// Almost certainly wrong or exceptional.
+    High,
+}
+
+impl Severity {
+    /// The name in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+}
+
+/// What the manifest holds for scoring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// What is usual in the shop as a whole.
+    pub shop: Shop,
+    /// Of lines among the others of their invoice.
+    pub whole: Judge,
+    /// Of lines alone.
+    pub alone: Judge,
+}
+
+/// What turns the sum of trees into a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Judge {
+    /// Log-odds beside the trees'.
+    pub base: f64,
+    /// Lines that score more are not learnt from.
+    pub learnt_below: f64,
+    /// Scores from which on a line is low, medium, high.
+    pub severity: [f64; 3],
+}
+
+impl Judge {
+    fn severity(&self, score: f64) -> Severity {
+        match self.severity {
+            [_, _, high] if score >= high => Severity::High,
+            [_, medium, _] if score >= medium => Severity::Medium,
+            [low, _, _] if score >= low => Severity::Low,
+            _ => Severity::None,
+        }
+    }
+
+    fn check(&self, name: &'static str) -> Result<(), ModelError> {
+        let Self { base, learnt_below, severity } = self;
+        if ![base, learnt_below].into_iter().chain(severity).all(|x| x.is_finite()) {
+            return Err(ModelError::inconsistent(name, "has a score that is not finite"));
+        }
+        if !severity.is_sorted() {
+            return Err(ModelError::inconsistent(name, format!("has severities out of order: {severity:?}")));
+        }
+        Ok(())
+    }
+}
+
+/// A line to be scored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Transaction<'a> {
+    /// The product.
+    pub stock_code: &'a str,
+    /// Pieces, 1 or more.
+    pub quantity: f64,
+    /// Price of a piece, above 0.
+    pub unit_price: f64,
+    /// The customer; empty: unknown.
+    pub customer_id: &'a str,
+}
+
+/// A line of an invoice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sold<'a> {
+    /// The invoice; empty: unknown.
+    pub invoice: &'a str,
+    /// When.
+    pub time: NaiveDateTime,
+    /// What.
+    pub line: Transaction<'a>,
+}
+
+impl Sold<'_> {
+    fn sells(&self) -> bool {
+        self.line.quantity > 0.0 && self.line.unit_price > 0.0
+    }
+}
+
+/// A comparison.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Deviation {
+    /// What is compared.
+    pub measure: Measure,
+    /// With whom.
+    pub baseline: Baseline,
+    /// The line's value.
+    pub value: f64,
+    /// The usual value.
+    pub expected: f64,
+    /// Robust standard deviations of the logarithm; below 0: too small.
+    pub z: f64,
+}
+
+/// How unusual a line is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// Log-odds of a typing error as if every second line carried one. So many do not: what a score is worth, its severity
+    /// says.
+    pub score: f64,
+    /// How serious that is.
+    pub severity: Severity,
+    /// How large the line is: robust standard deviations of its pieces' logarithm above the shop's median. A large order is
+    /// no error.
+    pub size: f64,
+    /// One for each measure, the largest |z| first.
+    pub deviations: [Deviation; 3],
+}
+
+/// The lines that sell something, invoice by invoice: by its first time, then by name. A line without an invoice stands by
+/// itself.
+pub fn invoices(lines: &[Sold<'_>]) -> Vec<Vec<usize>> {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut invoices: Vec<(NaiveDateTime, &str, Vec<usize>)> = Vec::new();
+    for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.sells()) {
+        let place = match line.invoice {
+            "" => invoices.len(),
+            name => *places.entry(name).or_insert(invoices.len()),
+        };
+        match invoices.get_mut(place) {
+            Some((first, _, members)) => {
+                *first = line.time.min(*first);
+                members.push(at);
+            }
+            None => invoices.push((line.time, line.invoice, vec![at])),
+        }
+    }
+    // Stable: lines without an invoice stay in their order.
+    invoices.sort_by_key(|(first, name, _)| (*first, *name));
+    invoices.into_iter().map(|(.., members)| members).collect()
+}
+
+/// The day of a time, counted from anywhere.
+pub fn day(time: NaiveDateTime) -> i64 {
+    time.and_utc().timestamp().div_euclid(86_400)
+}
+
+/// An unusual line on record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// Its number among the shop's lines.
+    pub line_id: i64,
+    /// Its invoice.
+    pub invoice: Box<str>,
+    /// Its product.
+    pub stock_code: Box<str>,
+    /// Pieces.
+    pub quantity: i64,
+    /// Price of a piece.
+    pub unit_price: f64,
+    /// Who bought; empty: unknown.
+    pub customer_id: Box<str>,
+    /// Where to.
+    pub country: Box<str>,
+    /// When.
+    pub time: NaiveDateTime,
+    /// How unusual, among the other lines of its invoice.
+    pub score: Score,
+}
+
+/// The model.
+#[derive(Debug)]
+pub struct Anomaly {
+    scorer: Scorer,
+    as_of: NaiveDateTime,
+    recorded: Vec<Recorded>,
+}
+
+/// What is usual, and trees that judge by it.
+#[derive(Debug, Clone)]
+pub struct Scorer {
+    /// Thresholds and bases.
+    pub parameters: Parameters,
+    /// The trees for a line among the others of its invoice, on [`WIDTH`] features.
+    pub whole: Forest,
+    /// The trees for a line alone, on the first [`ALONE`] features.
+    pub alone: Forest,
+    /// The recent lines.
+    pub history: History,
+}
+
+impl Scorer {
+    /// How unusual a line is of which the invoice is not known. Its values are finite and above 0.
+    pub fn score(&self, line: &Transaction<'_>) -> Score {
+        let observed = self.history.observe(line);
+        let context = self.history.alone(&observed);
+        let features = self.history.features(&observed, &context);
+        let score = self.parameters.alone.base + self.alone.sum(&features[..ALONE]);
+        self.scored(line, &observed, &context, &self.parameters.alone, score)
+    }
+
+    fn scored(
+        &self,
+        raw: &Transaction<'_>,
+        line: &Observation,
+        context: &Context<'_>,
+        judge: &Judge,
+        score: f64,
+    ) -> Score {
+        Score {
+            score,
+            severity: judge.severity(score),
+            size: self.history.shop().quantity.z(line.quantity),
+            deviations: self.deviations(line, context, raw),
+        }
+    }
+
+    /// How unusual each of many lines is, among the others of its invoice; none for those that sell nothing. Lines from
+    /// `as_of` on become part of what is usual for the invoices after theirs.
+    pub fn score_all(&self, lines: &[Sold<'_>], as_of: NaiveDateTime) -> Vec<Option<Score>> {
+        let mut scores = vec![None; lines.len()];
+        let mut now = self.clone();
+        let mut held = Held::default();
+        let (mut observed, mut quantities) = (Vec::new(), Vec::new());
+        for (number, members) in invoices(lines).into_iter().enumerate() {
+            let today = members.iter().map(|at| day(lines[*at].time)).min().unwrap_or_default();
+            observed.clear();
+            observed.extend(members.iter().map(|at| now.history.number(&lines[*at].line)));
+            observed.iter().for_each(|line| now.history.refresh(line.product, today));
+            quantities.clear();
+            quantities.extend(observed.iter().map(|line| line.quantity));
+            let known = members.iter().all(|at| !lines[*at].invoice.is_empty());
+            let (judge, forest, width) = match known {
+                true => (&now.parameters.whole, &now.whole, WIDTH),
+                false => (&now.parameters.alone, &now.alone, ALONE),
+            };
+            let mut learnt = vec![true; members.len()];
+            for (place, context) in now.history.contexts(&observed, &quantities).iter().enumerate() {
+                let (at, line) = (members[place], &observed[place]);
+                let score = judge.base + forest.sum(&now.history.features(line, context)[..width]);
+                learnt[place] = score <= judge.learnt_below;
+                scores[at] = Some(now.scored(&lines[at].line, line, context, judge, score));
+            }
+            for ((at, line), learnt) in members.iter().zip(&observed).zip(learnt) {
+                if lines[*at].time >= as_of && (learnt || held.confirms(line, number)) {
+                    now.history.push(line, today);
+                }
+            }
+        }
+        scores
+    }
+
+    /// The comparisons that explain a score, the largest first.
+    fn deviations(&self, line: &Observation, context: &Context<'_>, raw: &Transaction<'_>) -> [Deviation; 3] {
+        let (product, customer) = (self.history.product(line), context.customer);
+        let (over, _) = self.history.over(line);
+        let shop = self.history.shop();
+        let usual = product.map_or(shop.quantity, |product| product.quantity);
+        let whose = if product.is_some() { Baseline::Product } else { Baseline::Shop };
+        let deviation = |measure, baseline, log: f64, level: Level| Deviation {
+            measure,
+            baseline,
+            value: match measure {
+                Measure::Quantity => raw.quantity,
+                Measure::UnitPrice => raw.unit_price,
+                Measure::LineTotal => raw.quantity * raw.unit_price,
+            },
+            // Through the logarithm and back, 2.95 comes a little short.
+            expected: (level.median.exp() * 1e6).round() / 1e6,
+            z: level.z(log),
+        };
+        let mut quantity = deviation(Measure::Quantity, whose, line.quantity, usual);
+        // A quantity is odd where it is so for the product and for the customer.
+        if let Some(customer) = customer.filter(|customer| customer.quantity.z(over).abs() < quantity.z.abs()) {
+            let median = usual.median + customer.quantity.median;
+            let own = Level { median, spread: customer.quantity.spread };
+            quantity = deviation(Measure::Quantity, Baseline::Customer, line.quantity, own);
+        }
+        let of_price = product.map_or(shop.price, |product| product.price);
+        let price = deviation(Measure::UnitPrice, whose, line.price, of_price);
+        let both = Level { median: usual.median + of_price.median, spread: usual.spread.hypot(of_price.spread) };
+        let mut all = [quantity, price, deviation(Measure::LineTotal, whose, line.quantity + line.price, both)];
+        all.sort_by(|a, b| b.z.abs().total_cmp(&a.z.abs()));
+        all
+    }
+}
+
+/// Lines that looked wrong, the last of each product.
+#[derive(Debug, Default)]
+struct Held(HashMap<Option<u32>, (f64, usize)>);
+
+impl Held {
+    /// Whether a line that looks wrong has the price of one before it, on another invoice: an error seldom comes twice, a
+    /// new price does. If not, it is held itself.
+    fn confirms(&mut self, line: &Observation, invoice: usize) -> bool {
+        let before = self.0.get(&line.product);
+        let again = before.is_some_and(|(price, of)| *of != invoice && (price - line.price).abs() < SAME_PRICE);
+        if !again {
+            self.0.insert(line.product, (line.price, invoice));
+        }
+        again
+    }
+}
+
+impl Score {
+    /// What is off, in words; empty for an ordinary line.
+    pub fn reason(&self, stock_code: &str, customer_id: &str) -> String {
+        // A total is off because something else is, where something else is about as far off.
+        let most = self.deviations[0].z.abs();
+        let far = self.deviations.iter().filter(|deviation| deviation.z.abs() >= 0.6 * most);
+        let culprit = far.min_by_key(|deviation| deviation.measure == Measure::LineTotal);
+        let (Some(culprit), true) = (culprit, self.severity != Severity::None) else { return String::new() };
+        let Deviation { measure, baseline, value, expected, z } = culprit;
+        let ratio = if *z > 0.0 { value / expected } else { expected / value };
+        let direction = if *z > 0.0 { "above" } else { "below" };
+        let whose = match baseline {
+            Baseline::Product => format!("of product {stock_code}"),
+            Baseline::Customer => format!("of customer {customer_id}"),
+            Baseline::Shop => "of the shop".to_owned(),
+        };
+        format!("{} {value:.2} is {ratio:.1} times {direction} the usual {expected:.2} {whose}", measure.words())
+    }
+}
+
+impl Model for Anomaly {
+    const KIND: ModelKind = ModelKind::Anomaly;
+
+    fn load(artifact: &Artifact) -> Result<Self, ModelError> {
+        artifact.expect(Self::KIND)?;
+        let parameters: Parameters = artifact.parameters()?;
+        parameters.shop.check()?;
+        parameters.whole.check("whole")?;
+        parameters.alone.check("alone")?;
+        let tensors = artifact.tensors("model.safetensors")?;
+        let whole = Forest::read(&tensors, "", WIDTH)?;
+        let alone = Forest::read(&tensors, OF_ALONE, ALONE)?;
+        let history = History::load(artifact, parameters.shop)?;
+        let scorer = Scorer { parameters, whole, alone, history };
+        let recorded = recorded(&artifact.table("anomalies.parquet")?, &scorer)?;
+        Ok(Self { scorer, as_of: artifact.manifest().as_of, recorded })
+    }
+}
+
+impl Anomaly {
+    /// How unusual a line is of which the invoice is not known. Its values are finite and above 0.
+    pub fn score(&self, line: &Transaction<'_>) -> Score {
+        self.scorer.score(line)
+    }
+
+    /// [`Scorer::score_all`].
+    pub fn score_all(&self, lines: &[Sold<'_>]) -> Vec<Option<Score>> {
+        self.scorer.score_all(lines, self.as_of)
+    }
+
+    /// Unusual lines before the as-of time, the most severe first, then the latest first.
+    pub fn recorded(&self) -> &[Recorded] {
+        &self.recorded
+    }
+}
+
+fn recorded(table: &Table, scorer: &Scorer) -> Result<Vec<Recorded>, ModelError> {
+    let (line_id, quantity, unit_price) = (table.int("line_id")?, table.int("quantity")?, table.float("unit_price")?);
+    let (invoice, stock_code, country) = (table.text("invoice")?, table.text("stock_code")?, table.text("country")?);
+    let (customer_id, time) = (table.optional_text("customer_id")?, table.time("invoice_time")?);
+    let score = table.float("score")?;
+    let mut lines = Vec::with_capacity(line_id.len());
+    for row in 0..line_id.len() {
+        let customer_id = customer_id[row].clone().unwrap_or_default();
+        let line = Transaction {
+            stock_code: &stock_code[row],
+            quantity: quantity[row] as f64,
+            unit_price: unit_price[row],
+            customer_id: &customer_id,
+        };
+        if line.quantity <= 0.0 || line.unit_price <= 0.0 {
+            return Err(ModelError::inconsistent("anomalies", format!("has no sale in row {row}")));
+        }
+        let observed = scorer.history.observe(&line);
+        let context = scorer.history.alone(&observed);
+        let score = scorer.scored(&line, &observed, &context, &scorer.parameters.whole, score[row]);
+        lines.push(Recorded {
+            line_id: line_id[row],
+            invoice: invoice[row].clone(),
+            stock_code: stock_code[row].clone(),
+            quantity: quantity[row],
+            unit_price: unit_price[row],
+            country: country[row].clone(),
+            time: time[row],
+            score,
+            customer_id,
+        });
+    }
+    lines.sort_by_key(|line| std::cmp::Reverse((line.score.severity, line.time, line.line_id)));
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line<'a>(stock_code: &'a str, quantity: f64, unit_price: f64, customer_id: &'a str) -> Transaction<'a> {
+        Transaction { stock_code, quantity, unit_price, customer_id }
+    }
+
+    fn day_of(n: i64) -> NaiveDateTime {
+        chrono::DateTime::from_timestamp(n * 86_400, 0).unwrap().naive_utc()
+    }
+
+    /// Trees that call odd what is far over the product's and customer's usual quantity, or off the product's prices.
+    fn scorer() -> Scorer {
+        let level = |median, spread| Level { median, spread };
+        let shop = Shop { quantity: level(1.6, 0.8), price: level(1.1, 1.0), price_within: 0.1 };
+        let mut history = History::new(shop);
+        let mut push = |line: Transaction<'_>| {
+            let line = history.number(&line);
+            history.push(&line, 0);
+        };
+        for n in 0..40 {
+            push(line("85123A", [4.0, 6.0, 8.0][n % 3], [2.55, 2.55, 2.95][n % 3], ""));
+            push(line("85123A", 600.0, 2.1, "14911"));
+        }
+        for n in 0..400 {
+            push(line(&format!("P{}", n % 9), 5.0, 3.0, ""));
+        }
+        history.refresh_all();
+        // Features 5 and 11: distance to the second nearest price, quantity over the customer's usual one.
+        let forest =
+            |width| Forest::new(width, 1, &[11, 5], vec![2.0, 1.0], vec![0.0, 0.0, 5.0, 0.0, 0.0, 5.0]).unwrap();
+        let judge = Judge { base: -2.0, learnt_below: 1.5, severity: [0.0, 1.0, 2.0] };
+        let parameters = Parameters { shop, whole: judge, alone: judge };
+        Scorer { parameters, whole: forest(WIDTH), alone: forest(ALONE), history }
+    }
+
+    #[test]
+    fn what_is_off_is_named_with_what_is_usual() {
+        let score = scorer().score(&line("P1", 5.0, 300.0, ""));
+        assert_eq!(score.severity, Severity::High);
+        assert_eq!(score.reason("P1", ""), "unit price 300.00 is 100.0 times above the usual 3.00 of product P1");
+        let usual = scorer().score(&line("P1", 5.0, 3.0, ""));
+        assert_eq!((usual.severity, usual.reason("P1", "").as_str()), (Severity::None, ""));
+    }
+
+    #[test]
+    fn a_large_quantity_is_usual_for_who_buys_so() {
+        let of = |customer: &str| scorer().score(&line("85123A", 600.0, 2.55, customer)).severity;
+        assert_eq!((of(""), of("14911.0")), (Severity::High, Severity::None));
+    }
+
+    #[test]
+    fn invoices_come_by_their_first_line_and_a_line_without_one_is_alone() {
+        let sold = |invoice, at| Sold { invoice, time: day_of(at), line: line("P1", 1.0, 1.0, "") };
+        let nothing = Sold { line: line("P1", 0.0, 1.0, ""), ..sold("C", 0) };
+        let lines = [sold("B", 3), sold("", 2), sold("A", 2), nothing, sold("", 1), sold("B", 1)];
+        assert_eq!(invoices(&lines), [vec![4], vec![0, 5], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn lines_that_were_scored_become_usual() {
+        let new: Vec<Sold<'_>> = (0..60)
+            .map(|n| Sold { invoice: "", time: day_of(n), line: line("NEW", 5.0, 3.0, "") })
+            .chain([Sold { invoice: "", time: day_of(61), line: line("NEW", 5.0, 30.0, "") }])
+            .collect();
+        let scores = scorer().score_all(&new, day_of(0));
+        let last = scores.last().unwrap().as_ref().unwrap();
+        assert_eq!(last.severity, Severity::High, "a price never seen of a product that was new");
+        assert!(scorer().score(&new[60].line).severity < Severity::High);
+    }
+
+    #[test]
+    fn a_new_price_is_learnt_once_a_second_invoice_has_it() {
+        let sold = |invoice, at| Sold { invoice, time: day_of(at), line: line("P1", 5.0, 30.0, "") };
+        let severities = |lines: &[Sold<'_>]| -> Vec<Severity> {
+            scorer().score_all(lines, day_of(0)).into_iter().flatten().map(|score| score.severity).collect()
+        };
+        // Twice on one invoice is one error; the second invoice with the price is still odd, and the first to be learnt.
+        let new = [sold("A", 1), sold("A", 1), sold("B", 2), sold("C", 3), sold("D", 4), sold("E", 5)];
+        assert_eq!(severities(&new)[..4], [Severity::High; 4]);
+        assert_eq!(severities(&new)[5], Severity::None);
+        let old: Vec<Severity> =
+            scorer().score_all(&new, day_of(6)).into_iter().flatten().map(|s| s.severity).collect();
+        assert_eq!(old, [Severity::High; 6], "what is from before the as-of time is known already");
+    }
+
+    #[test]
+    fn thresholds_that_do_not_hold_together_are_refused() {
+        let judge = scorer().parameters.alone;
+        assert_eq!(judge.check("alone"), Ok(()));
+        for (judge, problem) in [
+            (Judge { severity: [0.0, 2.0, 1.0], ..judge }, "alone has severities out of order: [0.0, 2.0, 1.0]"),
+            (Judge { severity: [0.0, 1.0, f64::NAN], ..judge }, "alone has a score that is not finite"),
+            (Judge { learnt_below: f64::INFINITY, ..judge }, "alone has a score that is not finite"),
+        ] {
+            assert_eq!(judge.check("alone").unwrap_err().to_string(), problem);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_has_a_finite_score(quantity in 1.0..1e9_f64, price in 1e-4..1e9_f64, known: bool, named: bool) {
+            let line = line(if known { "85123A" } else { "new" }, quantity, price, if named { "14911" } else { "" });
+            let score = scorer().score(&line);
+            prop_assert!(score.score.is_finite() && score.size.is_finite());
+            prop_assert!(score.deviations.iter().all(|d| d.z.is_finite() && d.z.abs() <= score.deviations[0].z.abs()));
+        }
+    }
+}

@@ -1,0 +1,31 @@
+// Takes a picture of every page: node pictures.mjs URL FOLDER [PAGE...]
+// THEMES=light,dark WIDTHS=1280,390 choose which; the pictures of docs/ are the light ones at 1280.
+import { mkdir } from "node:fs/promises";
+import { launch, PAGES, settled } from "./browser.mjs";
+
+const [url, folder, ...only] = process.argv.slice(2);
+const themes = (process.env.THEMES ?? "light").split(",");
+const widths = (process.env.WIDTHS ?? "1280").split(",").map(Number);
+await mkdir(folder, { recursive: true });
+const browser = await launch();
+for (const colorScheme of themes)
+  for (const width of widths) {
+    const context = await browser.newContext({
+      viewport: { width, height: width > 800 ? 800 : 844 },
+      colorScheme,
+      locale: "en-GB",
+      reducedMotion: "reduce",
+    });
+    const page = await context.newPage();
+    page.on("console", (message) => message.type() === "error" && console.error(colorScheme, width, message.text()));
+    page.on("pageerror", (error) => console.error(colorScheme, width, error));
+    for (const [name, address] of Object.entries(PAGES)) {
+      if (only.length && !only.includes(name)) continue;
+      await page.goto(`${url}/#/${address}`);
+      await settled(page);
+      const suffix = themes.length * widths.length > 1 ? `-${colorScheme}-${width}` : "";
+      await page.screenshot({ path: `${folder}/${name}${suffix}.png`, fullPage: true });
+    }
+    await context.close();
+  }
+await browser.close();
