@@ -17,5 +17,6 @@ export default defineConfig({
     assetsInlineLimit: 0, // a data: URL would need a looser policy
     modulePreload: { polyfill: false },
     chunkSizeWarningLimit: 700, // ECharts, which is loaded after the page
+    rolldownOptions: { checks: { moduleLevelDirective: false } }, // "use client" in TanStack's files
   },
 });

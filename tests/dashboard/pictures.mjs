@@ -1,5 +1,5 @@
 // Takes a picture of every page: node pictures.mjs URL FOLDER [PAGE...]
-// THEMES=light,dark WIDTHS=1280,390 choose which; the pictures of docs/ are the light ones at 1280.
+// THEMES=light,dark WIDTHS=1280,390 choose which, HEIGHT=1400 cuts long ones: so are the pictures of docs/, light and 1280.
 import { mkdir } from "node:fs/promises";
 import { launch, PAGES, settled } from "./browser.mjs";
 
@@ -24,7 +24,9 @@ for (const colorScheme of themes)
       await page.goto(`${url}/#/${address}`);
       await settled(page);
       const suffix = themes.length * widths.length > 1 ? `-${colorScheme}-${width}` : "";
-      await page.screenshot({ path: `${folder}/${name}${suffix}.png`, fullPage: true });
+      const { scrollHeight } = await page.evaluate(() => ({ scrollHeight: document.documentElement.scrollHeight }));
+      const height = Math.min(scrollHeight, Number(process.env.HEIGHT ?? 6000));
+      await page.screenshot({ path: `${folder}/${name}${suffix}.png`, fullPage: true, clip: { x: 0, y: 0, width, height } });
     }
     await context.close();
   }

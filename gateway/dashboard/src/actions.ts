@@ -38,10 +38,9 @@ export interface Rates {
 }
 
 /** Customers, products and lines looked at, of each kind: a day's work. */
-const CUSTOMERS = 20;
+const LINES = 20;
 const PRODUCTS = 12;
 const STOCKED = 40;
-const WEEKS = 4;
 
 type Collect = (country: string, rates: Rates) => Promise<Action[]>;
 
@@ -63,7 +62,7 @@ async function offer(customerId: string, newOnly: boolean): Promise<string> {
 
 const winBack: Collect = async (country, rates) => {
   const { churnRisks, model } = await ask(ChurnService.method.listAtRiskCustomers, {
-    pageSize: CUSTOMERS,
+    pageSize: LINES,
     country,
     minRiskLevel: RiskLevel.MEDIUM,
   });
@@ -90,7 +89,7 @@ const crossSell: Collect = async (country, rates) => {
   const loyal = items
     .filter((r) => r.riskLevel === RiskLevel.LOW)
     .toSorted((a, b) => (b.annualValue ?? 0) - (a.annualValue ?? 0))
-    .slice(0, CUSTOMERS);
+    .slice(0, LINES);
   const segments = await segmentsOf(loyal);
   const actions = await Promise.all(
     loyal.map(async (risk): Promise<Action[]> => {
@@ -118,32 +117,38 @@ const topProducts = async (pageSize: number) =>
 const stock: Collect = async () => {
   const actions = await Promise.all(
     (await topProducts(STOCKED)).map(async ({ key, name, recentTotal }): Promise<Action[]> => {
+      // As many days as `recentTotal` is of.
       const { points, model } = await ask(ForecastService.method.forecastSales, {
         level: Level.PRODUCT,
         key,
-        frequency: Frequency.WEEKLY,
-        horizon: WEEKS,
-        quantiles: [0.9],
+        frequency: Frequency.DAILY,
+        horizon: 28,
       });
       const expected = points.reduce((all, p) => all + p.mean, 0);
       const more = expected - recentTotal;
-      if (more < 0.1 * recentTotal) return [];
+      if (Math.abs(more) < 0.25 * recentTotal) return [];
       const price = await usualPrice(key);
-      const most = points.reduce((all, p) => all + (p.quantiles[0]?.value ?? 0), 0);
+      const pieces = `${count(Math.abs(more))} pieces ${more > 0 ? "more" : "fewer"}`;
       return [
         {
           kind: "stock",
           key: `stock/${key}/${model?.version}`,
           product: key,
-          what: `Have ${count(expected)} pieces of ${name} for the next ${WEEKS} weeks; up to ${count(most)} in good weeks`,
-          why: `Forecast is ${change(more / Math.max(1, recentTotal))} on the ${count(recentTotal)} of the last 28 days`,
-          value: price && more * price,
-          formula: price ? `${count(more)} pieces more × ${money(price)} each` : `${count(more)} pieces more; no usual price known`,
+          what:
+            more > 0
+              ? `Have ${count(expected)} pieces of ${name} for the next 28 days`
+              : `Order ${name} with care: ${count(expected)} pieces will do for the next 28 days`,
+          why: `Forecast is ${change(more / recentTotal)} on the ${count(recentTotal)} pieces of the last 28 days`,
+          value: price && Math.abs(more) * price,
+          formula: price ? `${pieces} × ${money(price)} each` : `${pieces}; no usual price known`,
         },
       ];
     }),
   );
-  return actions.flat();
+  return actions
+    .flat()
+    .toSorted((a, b) => (b.value ?? 0) - (a.value ?? 0))
+    .slice(0, LINES);
 };
 
 const bundle: Collect = async (_country, rates) => {
@@ -195,7 +200,7 @@ const check: Collect = async (country) => {
         },
       ];
     })
-    .slice(0, CUSTOMERS);
+    .slice(0, LINES);
 };
 
 export const collect: Record<Kind, Collect> = { winBack, crossSell, stock, bundle, check };

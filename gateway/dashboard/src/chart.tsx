@@ -12,6 +12,7 @@ export interface Palette {
   line: string;
   surface: string;
   accent: string;
+  tint: string;
   good: string;
   bad: string;
   weak: string;
@@ -26,6 +27,7 @@ function palette(): Palette {
     line: color("line"),
     surface: color("surface"),
     accent: color("accent"),
+    tint: color("tint"),
     good: color("good"),
     bad: color("bad"),
     weak: color("weak"),

@@ -1,14 +1,11 @@
 // The parts of ECharts that the pages use, and the world's countries. A file of its own, loaded after the page.
-import { BarChart, HeatmapChart, LineChart, MapChart, SankeyChart, ScatterChart } from "echarts/charts";
+import { BarChart, HeatmapChart, LineChart, MapChart, ScatterChart } from "echarts/charts";
 import {
   DataZoomInsideComponent,
-  GeoComponent,
   GridComponent,
   LegendScrollComponent,
-  MarkLineComponent,
   TooltipComponent,
   VisualMapContinuousComponent,
-  VisualMapPiecewiseComponent,
 } from "echarts/components";
 import { use } from "echarts/core";
 import { CanvasRenderer } from "echarts/renderers";
@@ -18,16 +15,12 @@ use([
   HeatmapChart,
   LineChart,
   MapChart,
-  SankeyChart,
   ScatterChart,
   DataZoomInsideComponent,
-  GeoComponent,
   GridComponent,
   LegendScrollComponent,
-  MarkLineComponent,
   TooltipComponent,
   VisualMapContinuousComponent,
-  VisualMapPiecewiseComponent,
   CanvasRenderer,
 ]);
 

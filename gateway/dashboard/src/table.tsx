@@ -129,7 +129,9 @@ export function Table<T extends object>({ label, columns, rows, pageSize = 10, d
                   const column = columns[Number(cell.column.id)];
                   return (
                     <td key={cell.id} role="cell" data-label={column?.header} class={column?.format ? "number" : column?.wide ? "wide" : undefined}>
-                      <table.FlexRender cell={cell} />
+                      <div>
+                        <table.FlexRender cell={cell} />
+                      </div>
                     </td>
                   );
                 })}

@@ -479,7 +479,7 @@ function Cohorts() {
                   show: false,
                   min: 0,
                   max: Math.max(0.01, ...cells.map((c) => c.retention)),
-                  inRange: { color: colors.accent, opacity: [0.05, 0.5] },
+                  inRange: { color: [colors.surface, colors.tint] },
                 },
                 series: [
                   {

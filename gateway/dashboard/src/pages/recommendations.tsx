@@ -189,12 +189,12 @@ function ForProduct() {
     );
   return (
     <>
-      <Card title={`In the same order as ${stockCode}`} note="Lift 1: no connection. Higher: they belong together." span={7}>
+      <Card title={`In the same order as ${stockCode}`} note="Lift 1: no connection. Higher: they belong together.">
         <Answer of={rules} empty={(a) => a.rules.length === 0}>
           {(a) => <Table label="Bundles with the product" rows={a.rules} columns={RULES} download={`bundles-${stockCode}`} />}
         </Answer>
       </Card>
-      <Card title="Confidence against lift" note="One point a product; larger: more orders with both" span={5}>
+      <Card title="Confidence against lift" note="One point a product; larger: more orders with both" span={6}>
         <Answer of={rules} empty={(a) => a.rules.length === 0}>
           {(a) => (
             <Chart
@@ -232,9 +232,9 @@ function ForProduct() {
           )}
         </Answer>
       </Card>
-      <Card title={`Like ${stockCode}`} note="Bought by the same customers, not only in the same order" span={7}>
+      <Card title={`Like ${stockCode}`} note="Bought by the same customers, not only in the same order" span={6}>
         <Answer of={similar} empty={(a) => a.products.length === 0}>
-          {(a) => <Table label="Similar products" rows={a.products} columns={SIMILAR} download={`similar-${stockCode}`} />}
+          {(a) => <Table label="Similar products" rows={a.products} columns={SIMILAR} pageSize={8} download={`similar-${stockCode}`} />}
         </Answer>
       </Card>
     </>

@@ -3,9 +3,9 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { useQuery } from "@tanstack/preact-query";
 import { axis, Chart, tooltip } from "../chart";
 import { count, enumWord, milliseconds, moment, percent } from "../format";
-import { Answer, Badge, Card, Empty, Figure, Loading, Page } from "../parts";
+import { Answer, Badge, Card, Empty, Figure, Loading, Page, Problem } from "../parts";
 import { parse, quantile, sumBy, type Sample } from "../prometheus";
-import { apiKey } from "../session";
+import { apiKey, keyWanted } from "../session";
 import { Table, type Column } from "../table";
 import { StateBadge, useStatuses } from "./models";
 
@@ -68,6 +68,10 @@ function useMetrics() {
     queryKey: ["metrics", apiKey.value],
     queryFn: async ({ signal }) => {
       const answer = await fetch("/metrics", { signal, headers: apiKey.value ? { "x-api-key": apiKey.value } : {} });
+      if (answer.status === 401) {
+        keyWanted.value = true;
+        throw new ConnectError("", Code.Unauthenticated);
+      }
       if (!answer.ok || !answer.headers.get("content-type")?.startsWith("text/plain")) return null;
       return parse(await answer.text());
     },
@@ -130,7 +134,13 @@ function Gateway() {
         <Loading />
       </Card>
     );
-  if (metrics.error || metrics.data === null)
+  if (metrics.error)
+    return (
+      <Card title="Gateway">
+        <Problem error={metrics.error} retry={metrics.refetch} />
+      </Card>
+    );
+  if (metrics.data === null)
     return (
       <Card title="Gateway">
         <Empty>This gateway does not show its calls, latency and cache here.</Empty>
