@@ -59,6 +59,7 @@ question "Is $customer about to leave?" \
 question "Is a line of 9,999 pieces of $product at 0.01 plausible?" \
     anomaly.v1.AnomalyService/ScoreTransaction \
     "{\"transaction\": {\"stockCode\": \"$product\", \"quantity\": 9999, \"unitPrice\": 0.01, \"customerId\": \"$customer\"}}"
+question "What does the shop come to?" insights.v1.InsightsService/GetSummary '{}'
 
 if [ -n "${ONCE:-}" ]; then exit 0; fi
 say "Serving on $listen until you press Ctrl-C"

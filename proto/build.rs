@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     // What errors carry: JSON answers name what is in them.
     "google/rpc/error_details.proto",
     "shopkeeper/policy/v1/policy.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 8] = [
     "shopkeeper/recommendation/v1/recommendation.proto",
     "shopkeeper/churn/v1/churn.proto",
     "shopkeeper/anomaly/v1/anomaly.proto",
+    "shopkeeper/insights/v1/insights.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -16,6 +15,7 @@ use clap::Args;
 use futures_util::future::{Either, Ready, ready};
 use http::{HeaderMap, HeaderName, Response, header::AUTHORIZATION};
 use proto::policy::v1::Scope;
+use runtime::Files;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tonic::body::Body;
@@ -30,8 +30,6 @@ use crate::{
 };
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// Who is let in.
 #[derive(Debug, Clone, Default, Args)]
@@ -87,16 +85,9 @@ impl Auth {
     /// Reads the file again when it changes, for ever.
     pub(crate) async fn watch(self, methods: Methods) {
         let Some(Guarded { file, keys }) = self.0 else { return };
-        let stamp =
-            || async { tokio::fs::metadata(&file).await.ok().and_then(|m| Some((m.modified().ok()?, m.len()))) };
-        let mut seen = stamp().await;
+        let mut files = Files::new([file.clone()]);
         loop {
-            tokio::time::sleep(LOOK).await;
-            let now = stamp().await;
-            if now == seen {
-                continue;
-            }
-            seen = now;
+            files.changed().await;
             match read(&file, &methods) {
                 Ok(read) => {
                     tracing::info!(keys = read.0.len(), "API keys were read again");

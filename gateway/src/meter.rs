@@ -80,7 +80,7 @@ pub(crate) fn shed() {
 
 /// One of several replicas lost a call.
 pub(crate) fn replica_lost(service: &str) {
-    REPLICA_LOSSES.add(1, &[KeyValue::new("service", service.to_owned())]);
+    REPLICA_LOSSES.add(1, &[KeyValue::new("backend", service.to_owned())]);
 }
 
 /// A caller was not let in.

@@ -36,4 +36,6 @@ area! {
     churn,
     /// Which transaction line looks wrong.
     anomaly,
+    /// What the shop's figures are.
+    insights,
 }

@@ -39,3 +39,8 @@ fn churn_answers_alone() {
 fn anomaly_answers_alone() {
     answers_alone("anomaly");
 }
+
+#[test]
+fn insights_answers_alone() {
+    answers_alone("insights");
+}

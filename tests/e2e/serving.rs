@@ -1,4 +1,4 @@
-//! Six processes and a real Redis, asked by a client that knows the API by reflection alone.
+//! Seven processes and a real Redis, asked by a client that knows the API by reflection alone.
 
 use e2e::{AREAS, Shop, Standalone, Steady, checks, stdout, trained, trained_well, wait_for};
 
@@ -36,7 +36,7 @@ fn a_cached_answer_is_the_same_answer_and_redis_may_die() {
 }
 
 #[test]
-fn standalone_gives_the_same_answers_as_six_processes() {
+fn standalone_gives_the_same_answers_as_the_processes() {
     let shop = Shop::start(&trained().models());
     let standalone = Standalone::start(trained());
     checks(["same".to_owned(), shop.gateway.to_string(), standalone.address.to_string()]);

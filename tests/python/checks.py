@@ -13,6 +13,9 @@ Exits 0 when all is as it should be; says what is not and exits 1 otherwise.
 
 from __future__ import annotations
 
+import csv
+import decimal
+import io
 import json
 import math
 import sys
@@ -35,8 +38,9 @@ FORECAST = "shopkeeper.forecast.v1.ForecastService/"
 RECOMMENDATION = "shopkeeper.recommendation.v1.RecommendationService/"
 CHURN = "shopkeeper.churn.v1.ChurnService/"
 ANOMALY = "shopkeeper.anomaly.v1.AnomalyService/"
+INSIGHTS = "shopkeeper.insights.v1.InsightsService/"
 MODEL = "shopkeeper.model.v1.ModelService/"
-MODELS = ["segmentation", "forecast", "recommendation", "churn", "anomaly"]
+MODELS = ["segmentation", "forecast", "recommendation", "churn", "anomaly", "insights"]
 
 LINE = {"lineId": "1", "stockCode": PRODUCT, "quantity": 6, "unitPrice": 2.55, "customerId": CUSTOMER, "country": "EIRE"}
 TYPO = {**LINE, "lineId": "2", "unitPrice": 255.0}
@@ -149,6 +153,44 @@ def all_questions(api: Api, features: dict):
         a["score"]["severity"] == "SEVERITY_HIGH" and "price" in a["score"]["reason"]
     )
     yield ANOMALY + "ListAnomalies", {"pageSize": 10, "minSeverity": "SEVERITY_LOW"}, lambda a: len(a["anomalies"]) == 10
+    whole = {"startTime": "2010-12-01T00:00:00Z", "endTime": "2011-09-01T00:00:00Z"}
+    yield INSIGHTS + "GetSummary", {}, lambda a: a["sales"]["orders"] and a["sales"]["revenue"] > 5e6
+    yield INSIGHTS + "GetSummary", {"countries": [COUNTRY, "EIRE"], "stockCodes": [PRODUCT], **whole}, lambda a: (
+        0 < a["sales"]["grossRevenue"] < 1e5
+    )
+    yield INSIGHTS + "GetSummary", {"startTime": "2030-01-01T00:00:00Z"}, lambda a: a.get("sales", {}) == {}
+    yield INSIGHTS + "ListSalesByCountry", whole, lambda a: (
+        a["countries"][0]["country"] == "United Kingdom"
+        and descending([c["sales"].get("revenue", 0) for c in a["countries"]])
+        and abs(sum(c.get("revenueShare", 0) for c in a["countries"]) - 1) < 1e-9
+    )
+    for frequency, periods in (("DAILY", 274), ("WEEKLY", 40), ("MONTHLY", 9), ("YEARLY", 2)):
+        fields = {"frequency": f"FREQUENCY_{frequency}", "pageSize": 300, **whole}
+        yield INSIGHTS + "ListSalesTrend", fields, lambda a, n=periods: len(a["periods"]) == a["totalSize"] == n
+        yield INSIGHTS + "ListCustomerGrowth", fields, lambda a, n=periods: len(a["periods"]) == a["totalSize"] == n
+    for order, figure in (("REVENUE", "revenue"), ("QUANTITY", "items")):
+        fields = {"order": f"PRODUCT_ORDER_{order}", "pageSize": 20, "countries": [COUNTRY]}
+        yield INSIGHTS + "ListTopProducts", fields, lambda a, figure=figure: (
+            [p["rank"] for p in a["products"]] == list(range(1, 21))
+            and descending([float(p[figure]) for p in a["products"]])
+        )
+    yield INSIGHTS + "ListCohortRetention", {"maxPeriods": 4}, lambda a: (
+        [len(c["periods"]) for c in a["cohorts"]] == [4] * 6 + [3, 2, 1]
+        and all(c["periods"][0]["retention"] == 1 for c in a["cohorts"])
+    )
+    yield INSIGHTS + "ListRevenueBySegment", {}, lambda a: (
+        a["segmentationModel"]["name"] == "segmentation"
+        and a["segments"][-1]["segmentName"] == "No segment"
+        and abs(sum(s.get("revenueShare", 0) for s in a["segments"]) - 1) < 1e-9
+    )
+    yield INSIGHTS + "ListCountries", {}, lambda a: COUNTRY in [c["country"] for c in a["countries"]]
+    yield INSIGHTS + "SearchProducts", {"query": "heart hanging white"}, lambda a: a["products"][0]["stockCode"] == PRODUCT
+    yield INSIGHTS + "GetCustomerProfile", {"customerId": CUSTOMER}, lambda a: (
+        a["profile"]["sales"]["customers"] == "1" and len(a["profile"]["topProducts"]) == 10
+    )
+    yield INSIGHTS + "ListCustomerOrders", {"customerId": CUSTOMER, "pageSize": 5}, lambda a: (
+        len(a["orders"]) == 5 and descending([o["orderTime"] for o in a["orders"]])
+    )
     for model in MODELS:
         yield MODEL + "GetModelStatus", {"model": model}, lambda a: a["status"]["state"] == "MODEL_STATE_SERVING"
         yield MODEL + "ListModelVersions", {"model": model}, lambda a: any(v.get("current") for v in a["versions"])
@@ -183,6 +225,9 @@ def every_method(address: str, *areas: str):
     if "anomaly" in areas:
         stream(api)
         asked.add(ANOMALY + "ScoreTransactions")
+    if "insights" in areas:
+        export(api)
+        asked.add(INSIGHTS + "ExportTransactions")
 
     for model in areas:
         watch = api.watch(MODEL + "WatchModel", {"model": model}, timeout=10)
@@ -217,6 +262,21 @@ def stream(api: Api):
     check([a.sequence for a in answers] == [0, 1, 2], "the stream keeps its order", answers)
     check([a.WhichOneof("result") for a in answers] == ["score", "error", "score"], "a bad line has an error", answers)
     check(answers[0].score == api.ask(ANOMALY + "ScoreTransaction", {"transaction": LINE}).score, "one line, one score")
+
+
+def export(api: Api):
+    """The pieces are one file, whose lines add up to the summary."""
+    fields = {"countries": [COUNTRY], "format": "EXPORT_FORMAT_CSV"}
+    pieces, _ = api.call(INSIGHTS + "ExportTransactions", fields)
+    lines = list(csv.DictReader(io.StringIO(b"".join(p.data for p in pieces).decode(), newline="")))
+    check(len(lines) == pieces[-1].rows == pieces[-1].total_rows > 1000, "the export has the lines it says", len(lines))
+    check([l["invoice_time"] for l in lines] == sorted(l["invoice_time"] for l in lines), "lines are in order of time")
+    total = sum(decimal.Decimal(line["line_total"]) for line in lines)
+    summary = api.ask(INSIGHTS + "GetSummary", {"countries": [COUNTRY]})
+    check(float(total) == summary.sales.revenue, "lines add up to the summary", (total, summary))
+    pieces, _ = api.call(INSIGHTS + "ExportTransactions", {**fields, "format": "EXPORT_FORMAT_PARQUET"})
+    data = b"".join(p.data for p in pieces)
+    check(data[:4] == data[-4:] == b"PAR1" and pieces[-1].rows == len(lines), "a Parquet file of as many lines")
 
 
 # As JSON writes them.
@@ -275,8 +335,23 @@ REFUSALS = {
         ("ListAnomalies", {"startTime": "2011-01-02T00:00:00Z", "endTime": "2011-01-01T00:00:00Z"}, "INVALID_ARGUMENT", "end_time"),
         ("ScoreTransaction", {"transaction": {**LINE, "invoice": HUGE}}, "RESOURCE_EXHAUSTED", None),
     ],
+    "insights": [
+        ("GetSummary", {"countries": ["Atlantis"]}, "NOT_FOUND", "Atlantis"),
+        ("GetSummary", {"stockCodes": ["no-such"]}, "NOT_FOUND", "no-such"),
+        ("GetSummary", {"countries": [""]}, "INVALID_ARGUMENT", "countries[0]"),
+        ("GetSummary", {"startTime": "2011-02-01T00:00:00Z", "endTime": "2011-01-01T00:00:00Z"}, "INVALID_ARGUMENT", "end_time"),
+        ("ListSalesTrend", {"frequency": 9}, "INVALID_ARGUMENT", "frequency"),
+        ("ListSalesByCountry", {"pageSize": -1}, "INVALID_ARGUMENT", "page_size"),
+        ("ListTopProducts", {"pageToken": "nonsense"}, "INVALID_ARGUMENT", "page_token"),
+        ("ListCohortRetention", {"frequency": "FREQUENCY_DAILY"}, "INVALID_ARGUMENT", "frequency"),
+        ("SearchProducts", {"query": "x" * 201}, "INVALID_ARGUMENT", "query"),
+        ("GetCustomerProfile", {"customerId": STRANGER}, "NOT_FOUND", STRANGER),
+        ("GetCustomerProfile", {}, "INVALID_ARGUMENT", "customer_id"),
+        ("ListCustomerOrders", {"customerId": STRANGER}, "NOT_FOUND", STRANGER),
+        ("GetCustomerProfile", {"customerId": HUGE}, "RESOURCE_EXHAUSTED", None),
+    ],
 }
-SERVICE = {"segmentation": SEGMENTATION, "forecast": FORECAST, "recommendation": RECOMMENDATION, "churn": CHURN, "anomaly": ANOMALY}
+SERVICE = {"segmentation": SEGMENTATION, "forecast": FORECAST, "recommendation": RECOMMENDATION, "churn": CHURN, "anomaly": ANOMALY, "insights": INSIGHTS}
 
 
 def refusals(address: str, *areas: str):
@@ -386,6 +461,7 @@ def steady(address: str):
         (ANOMALY + "ScoreTransaction", {"transaction": LINE}),
         (RECOMMENDATION + "RecommendProducts", {"customerId": CUSTOMER}),
         (FORECAST + "ForecastSales", {"horizon": 7}),
+        (INSIGHTS + "GetSummary", {"countries": [COUNTRY]}),
     ]
     requests = [(method, api.request(method, fields)) for method, fields in asked]
     stop = threading.Event()

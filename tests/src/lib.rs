@@ -17,7 +17,7 @@ use std::{
 use tempfile::TempDir;
 
 /// The areas that have a service of their own.
-pub const AREAS: [&str; 5] = ["segmentation", "forecast", "recommendation", "churn", "anomaly"];
+pub const AREAS: [&str; 6] = ["segmentation", "forecast", "recommendation", "churn", "anomaly", "insights"];
 
 /// Longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -233,7 +233,7 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Starts six processes over a model store, and waits until all of them serve.
+    /// Starts seven processes over a model store, and waits until all of them serve.
     pub fn start(models: &Path) -> Self {
         let services: Vec<_> = AREAS
             .iter()

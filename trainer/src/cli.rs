@@ -8,7 +8,7 @@ use scoring::{ModelKind, UnknownModel};
 
 use crate::device::DeviceChoice;
 
-/// Learn five models from a shop's transactions, and publish them.
+/// Learn five models from a shop's transactions, and publish them with the shop's figures.
 ///
 /// Exit codes: 0 done, 1 internal error, 2 wrong command line, 3 bad input, 4 bad environment (disk, store, device), 5 a
 /// model did not pass its gates. Whatever fails, the last good tables and models stay in use.

@@ -58,6 +58,9 @@ pub enum Failure {
         /// Why.
         source: scoring::ModelError,
     },
+    /// A model that scores nobody.
+    #[error("{0} has no scores\nits service exports lines, and `trainer sql` answers queries")]
+    NoScores(ModelKind),
     /// What is to be scored cannot be used.
     #[error("{path} cannot be scored: {problem}")]
     Input {
@@ -97,7 +100,7 @@ impl Failure {
             Self::Lake(error) if error.is_bad_input() => 3,
             Self::Learn { source: LearnError::TooLittle { .. }, .. } => 3,
             Self::Learn { source: LearnError::UnknownRecipe { .. }, .. } | Self::Unknown(_) => 2,
-            Self::Ending(_) => 2,
+            Self::Ending(_) | Self::NoScores(_) => 2,
             Self::NoCandidate(_) | Self::NotEvaluated(_) | Self::NotPublished(_) | Self::Input { .. } => 3,
             Self::Unusable { .. } => 4,
             Self::Lake(_) | Self::Store(_) | Self::NoCuda(_) | Self::Output { .. } | Self::Process(_) => 4,

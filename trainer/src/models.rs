@@ -13,7 +13,7 @@ use crate::{
     Console, Failure,
     learn::{
         Evaluation, LearnError, Learner, Training, anomaly::Anomaly, churn::Churn, forecast::Forecast,
-        recommendation::Recommendation, segmentation::Segmentation,
+        insights::Insights, recommendation::Recommendation, segmentation::Segmentation,
     },
 };
 
@@ -145,6 +145,10 @@ macro_rules! with_learner {
             }
             ModelKind::Anomaly => {
                 type $L = Anomaly;
+                $body
+            }
+            ModelKind::Insights => {
+                type $L = Insights;
                 $body
             }
         }

@@ -84,6 +84,7 @@ pub(crate) fn score(args: &ScoreArgs, runtime: &tokio::runtime::Runtime) -> Resu
         ModelKind::Recommendation => recommendation(&load(&artifact)?, args)?,
         ModelKind::Forecast => forecast(&load(&artifact)?, args)?,
         ModelKind::Anomaly => anomaly(&load(&artifact)?, args)?,
+        ModelKind::Insights => return Err(Failure::NoScores(kind)),
     };
     let mut table = DataFrame::new_infer_height(columns)?;
     format.write(&mut table, &args.output)?;

@@ -4,14 +4,18 @@
 mod call;
 mod check;
 mod exit;
+mod files;
 mod page;
 mod refusal;
 mod server;
 pub mod telemetry;
+mod tls;
 
 pub use call::{Call, CallLayer, Deadline, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc};
 pub use check::{at_least_one, finite, item_status, non_negative, positive, required, within};
 pub use exit::{exit, shutdown};
+pub use files::Files;
 pub use page::Page;
 pub use refusal::{DOMAIN, Refusal, error_info};
 pub use server::{Server, ServerArgs, Service, health_and_reflection};
+pub use tls::{Tls, TlsArgs};

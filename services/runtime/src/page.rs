@@ -1,6 +1,9 @@
 //! Pages of a list, by an opaque token that is good for one request and one version of the model.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Range,
+};
 
 use crate::Refusal;
 
@@ -52,11 +55,17 @@ impl Page {
 
     /// The items of this page, and the token of the next one; empty after the last.
     pub fn cut<'a, T>(&self, all: &'a [T]) -> (&'a [T], String) {
-        let start = self.start.min(all.len());
-        let end = start.saturating_add(self.size).min(all.len());
-        let next =
-            if end < all.len() { format!("{end:x}-{:x}-{:x}", self.filter, self.version) } else { String::new() };
-        (all.get(start..end).unwrap_or_default(), next)
+        let (places, next) = self.places(all.len());
+        (all.get(places).unwrap_or_default(), next)
+    }
+
+    /// The places of this page's items among `count`, and the token of the next page: for items that are made when they
+    /// are shown.
+    pub fn places(&self, count: usize) -> (Range<usize>, String) {
+        let start = self.start.min(count);
+        let end = start.saturating_add(self.size).min(count);
+        let next = if end < count { format!("{end:x}-{:x}-{:x}", self.filter, self.version) } else { String::new() };
+        (start..end, next)
     }
 }
 

@@ -4,11 +4,16 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use futures_util::FutureExt;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{service::Routes, transport::server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{call::CallLayer, telemetry};
+use crate::{
+    call::CallLayer,
+    telemetry,
+    tls::{Tls, TlsArgs},
+};
 
 /// Where a process listens and how it ends.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,6 +31,9 @@ pub struct ServerArgs {
     /// How long calls in flight may take after that
     #[arg(long, env = "SHOPKEEPER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
+    /// Encryption.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 impl ServerArgs {
@@ -36,6 +44,7 @@ impl ServerArgs {
             metrics_listen: None,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
+            tls: TlsArgs::default(),
         }
     }
 }
@@ -59,14 +68,15 @@ pub struct Server {
     args: ServerArgs,
     listener: TcpListener,
     metrics: Option<TcpListener>,
+    tls: Option<Tls>,
     service: Option<Service>,
 }
 
 impl Server {
-    /// Takes the addresses.
+    /// Takes the addresses, and reads the certificates.
     ///
     /// # Errors
-    /// Where one of them is taken or not this machine's.
+    /// Where an address is taken or not this machine's, or a certificate cannot be used.
     pub async fn bind(args: &ServerArgs) -> anyhow::Result<Self> {
         let bind = async |address: SocketAddr| {
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
@@ -75,7 +85,8 @@ impl Server {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        Ok(Self { args: args.clone(), listener: bind(args.listen).await?, metrics, service: None })
+        let tls = args.tls.build()?;
+        Ok(Self { args: args.clone(), listener: bind(args.listen).await?, metrics, tls, service: None })
     }
 
     /// What it will answer with.
@@ -99,7 +110,7 @@ impl Server {
     /// # Errors
     /// Where the listener fails.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
-        let Self { args, listener, metrics, service } = self;
+        let Self { args, listener, metrics, tls, service } = self;
         let service = service.context("no service is added")?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
@@ -122,13 +133,23 @@ impl Server {
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .max_concurrent_streams(Some(1024))
             .layer(CallLayer)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
-                // An error means that the sender is gone, which is as good as being told.
-                let _ = stopped.wait_for(|stopped| *stopped).await;
-            });
+            .add_routes(routes);
+        let stopped = async move {
+            // An error means that the sender is gone, which is as good as being told.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        let (incoming, encrypted) = (TcpIncoming::from(listener).with_nodelay(Some(true)), tls.is_some());
+        // Tasks of the listener end with it and not with readiness.
+        let mut listening = JoinSet::new();
+        let server = match tls {
+            None => server.serve_with_incoming_shutdown(incoming, stopped).boxed(),
+            Some(tls) => {
+                listening.spawn(tls.clone().watch());
+                server.serve_with_incoming_shutdown(tls.accept(incoming, &mut listening), stopped).boxed()
+            }
+        };
         tokio::pin!(server);
-        tracing::info!(service = service.name, %address, "listening");
+        tracing::info!(service = service.name, %address, encrypted, "listening");
         tokio::select! {
             ended = &mut server => return ended.with_context(|| format!("listening on {address}")),
             () = shutdown => {}

@@ -167,7 +167,7 @@ impl Artifact {
         Table::parse(file, self.file(file)?.clone())
     }
 
-    fn file(&self, file: &str) -> Result<&Bytes, ModelError> {
+    pub(crate) fn file(&self, file: &str) -> Result<&Bytes, ModelError> {
         self.files.get(file).ok_or_else(|| ModelError::MissingFile { file: file.to_owned() })
     }
 }

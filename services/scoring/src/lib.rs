@@ -6,11 +6,13 @@
 pub mod anomaly;
 pub mod artifact;
 pub mod churn;
+mod columns;
 pub mod customer;
 mod error;
 pub mod forecast;
 mod forest;
 mod ids;
+pub mod insights;
 mod manifest;
 pub mod recommendation;
 pub mod segmentation;
@@ -18,6 +20,7 @@ mod table;
 mod tensors;
 
 pub use artifact::{Artifact, ArtifactBuilder};
+pub use columns::Names;
 pub use error::ModelError;
 pub use forest::Forest;
 pub use ids::{CustomerId, EmptyId, StockCode};

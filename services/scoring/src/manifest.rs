@@ -22,11 +22,14 @@ pub enum ModelKind {
     Churn,
     /// Which transaction line looks wrong.
     Anomaly,
+    /// What the shop's figures are.
+    Insights,
 }
 
 impl ModelKind {
     /// All of them, in the order in which they are trained and listed.
-    pub const ALL: [Self; 5] = [Self::Segmentation, Self::Forecast, Self::Recommendation, Self::Churn, Self::Anomaly];
+    pub const ALL: [Self; 6] =
+        [Self::Segmentation, Self::Forecast, Self::Recommendation, Self::Churn, Self::Anomaly, Self::Insights];
 
     /// The name in commands, folders and answers.
     pub const fn as_str(self) -> &'static str {
@@ -36,6 +39,7 @@ impl ModelKind {
             Self::Recommendation => "recommendation",
             Self::Churn => "churn",
             Self::Anomaly => "anomaly",
+            Self::Insights => "insights",
         }
     }
 }
@@ -48,7 +52,7 @@ impl fmt::Display for ModelKind {
 
 /// A name that is none of the models'.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a model: segmentation, forecast, recommendation, churn or anomaly")]
+#[error("`{0}` is not a model: segmentation, forecast, recommendation, churn, anomaly or insights")]
 pub struct UnknownModel(pub String);
 
 impl FromStr for ModelKind {

@@ -83,10 +83,22 @@ pub async fn serve<M: Model>(
     args: ProcessArgs,
     service: impl FnOnce(Live<M>) -> Service,
 ) -> anyhow::Result<()> {
+    serve_from(name, args, async |store| Ok(service(watch(store).await?))).await
+}
+
+/// The same for a service that looks for its models itself.
+///
+/// # Errors
+/// As [`serve`], and where the service cannot be made.
+pub async fn serve_from(
+    name: &'static str,
+    args: ProcessArgs,
+    service: impl AsyncFnOnce(&StoreArgs) -> anyhow::Result<Service>,
+) -> anyhow::Result<()> {
     let _sends_the_rest = runtime::telemetry::init(name, &args.telemetry)?;
     let server = Server::bind(&args.server).await?;
-    let live = watch(&args.store).await?;
-    server.serving(service(live)).serve_until(runtime::shutdown()).await
+    let service = service(&args.store).await?;
+    server.serving(service).serve_until(runtime::shutdown()).await
 }
 
 /// A generated gRPC server with the limits and encodings that all of them have.

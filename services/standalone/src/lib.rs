@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 pub struct StandaloneArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// The trainer's lake. No service reads it yet
+    /// The trainer's lake. No service reads it: the lines that figures are made of come from the model store as well
     #[arg(long, env = "SHOPKEEPER_LAKE", value_name = "DIR", help_heading = "Model store")]
     lake: Option<PathBuf>,
     #[command(flatten)]
@@ -39,12 +39,15 @@ impl StandaloneArgs {
     pub async fn build(&self, listen: SocketAddr) -> anyhow::Result<Standalone> {
         self.front.check(listen)?;
         let store = &self.store;
-        let services: [Service; 5] = tokio::try_join!(
-            async { anyhow::Ok(segmentation::service(serving::watch(store).await?)) },
+        // Two services ask the segments.
+        let segments = serving::watch(store).await?;
+        let services: [Service; 6] = tokio::try_join!(
+            async { anyhow::Ok(segmentation::service(segments.clone())) },
             async { anyhow::Ok(forecast::service(serving::watch(store).await?)) },
             async { anyhow::Ok(recommendation::service(serving::watch(store).await?)) },
             async { anyhow::Ok(churn::service(serving::watch(store).await?)) },
             async { anyhow::Ok(anomaly::service(serving::watch(store).await?)) },
+            async { anyhow::Ok(insights::service(serving::watch(store).await?, segments.clone())) },
         )?
         .into();
         let mut health = JoinSet::new();

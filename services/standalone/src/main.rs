@@ -8,7 +8,7 @@ use standalone::StandaloneArgs;
 
 /// All of Shopkeeper in one process: every service, and the gateway in front of them
 ///
-/// Answers what six processes and a Redis answer, at one address. The models are read from the store, and read again when
+/// Answers what seven processes and a Redis answer, at one address. The models are read from the store, and read again when
 /// another version is published there.
 #[derive(Debug, Parser)]
 #[command(name = "standalone", version)]

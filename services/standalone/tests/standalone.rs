@@ -45,6 +45,7 @@ async fn it_starts_without_a_model_and_says_so() {
         ("recommendation", "shopkeeper.recommendation.v1.RecommendationService"),
         ("churn", "shopkeeper.churn.v1.ChurnService"),
         ("anomaly", "shopkeeper.anomaly.v1.AnomalyService"),
+        ("insights", "shopkeeper.insights.v1.InsightsService"),
     ] {
         assert_eq!(health(service).await, "NOT_SERVING", "{area}");
         let status = models.get_model_status(GetModelStatusRequest { model: area.into() }).await.unwrap();

@@ -1,8 +1,9 @@
-//! Five learners, all of one form: transactions from before an instant in, an artifact and its evaluation out.
+//! Six learners, all of one form: transactions from before an instant in, an artifact and its evaluation out.
 //!
 //! A learner trains with tch on the device it is given and hands over what the scoring crate reads. It evaluates itself
 //! by training once more as of an earlier instant and scoring, with the scoring crate, what happened between that
-//! instant and the as-of time; nothing it publishes has seen a line from after its own as-of time.
+//! instant and the as-of time; nothing it publishes has seen a line from after its own as-of time. Insights alone learns
+//! nothing: it publishes the lines, and is checked against the curated table.
 
 use chrono::NaiveDateTime;
 use lake::Progress;
@@ -15,6 +16,7 @@ pub mod churn;
 pub(crate) mod customers;
 pub mod forecast;
 pub(crate) mod forest;
+pub mod insights;
 pub(crate) mod linear;
 pub(crate) mod lines;
 pub mod recommendation;

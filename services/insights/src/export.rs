@@ -1,0 +1,293 @@
+//! Lines as a file in pieces: CSV or Parquet. A piece is made when the caller has room for it, and nothing else is kept.
+
+use std::{collections::VecDeque, io::Write, sync::Arc};
+
+use chrono::DateTime;
+use parquet::{
+    basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel},
+    column::writer::{ColumnWriter, ColumnWriterImpl},
+    data_type::{ByteArray, DataType},
+    errors::ParquetError,
+    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    schema::types::Type,
+};
+use scoring::insights::{Cursor, Kinds, Line, SCALE, Selection, Shop};
+
+/// Columns of the file, as in the curated table.
+const COLUMNS: [&str; 12] = [
+    "line_id",
+    "invoice",
+    "stock_code",
+    "description",
+    "quantity",
+    "invoice_time",
+    "unit_price",
+    "customer_id",
+    "country",
+    "kind",
+    "is_duplicate",
+    "line_total",
+];
+
+/// Lines of a piece of CSV: some hundred KiB.
+const CSV_LINES: usize = 2048;
+/// Lines of a row group of Parquet.
+const GROUP_LINES: usize = 1 << 16;
+/// Most bytes of a piece.
+const PIECE: usize = 256 << 10;
+
+/// Why an export ends early: a bug, or memory that cannot be had.
+#[derive(Debug)]
+pub(crate) struct Unwritable(String);
+
+impl std::fmt::Display for Unwritable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<ParquetError> for Unwritable {
+    fn from(error: ParquetError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<csv::Error> for Unwritable {
+    fn from(error: csv::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// How the file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Csv,
+    Parquet,
+}
+
+/// A file in the making.
+pub(crate) struct Export {
+    shop: Arc<Shop>,
+    selection: Selection,
+    kinds: Kinds,
+    cursor: Cursor,
+    file: File,
+    /// Pieces that are made and not yet asked for: at most a row group's.
+    ready: VecDeque<Vec<u8>>,
+    rows: i64,
+    total_rows: i64,
+}
+
+enum File {
+    Csv { has_header: bool },
+    Parquet(Box<SerializedFileWriter<Vec<u8>>>),
+    Done,
+}
+
+/// A piece of the file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) data: Vec<u8>,
+    /// Lines written up to its end.
+    pub(crate) rows: i64,
+    /// Lines of the whole file.
+    pub(crate) total_rows: i64,
+}
+
+impl Export {
+    pub(crate) fn new(shop: Arc<Shop>, selection: Selection, kinds: Kinds, format: Format) -> Result<Self, Unwritable> {
+        let file = match format {
+            Format::Csv => File::Csv { has_header: false },
+            Format::Parquet => {
+                let compression = Compression::ZSTD(ZstdLevel::default());
+                let properties = WriterProperties::builder().set_compression(compression).build();
+                let writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema()?), Arc::new(properties))?;
+                File::Parquet(Box::new(writer))
+            }
+        };
+        let total_rows = i64::try_from(shop.count(&selection, kinds)).unwrap_or(i64::MAX);
+        let (cursor, ready) = (Cursor::default(), VecDeque::new());
+        Ok(Self { shop, selection, kinds, cursor, file, ready, rows: 0, total_rows })
+    }
+
+    /// The next piece; `None` after the last.
+    pub(crate) fn next(&mut self) -> Result<Option<Piece>, Unwritable> {
+        while self.ready.is_empty() {
+            let bytes = match &mut self.file {
+                File::Done => return Ok(None),
+                File::Csv { has_header } => {
+                    let mut writer =
+                        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+                    if !std::mem::replace(has_header, true) {
+                        writer.write_record(COLUMNS)?;
+                    }
+                    let (mut written, mut clock) = (Ok(()), (i64::MIN, String::new()));
+                    let lines = self.shop.lines(&self.selection, self.kinds, &mut self.cursor, CSV_LINES, |line| {
+                        if written.is_ok() {
+                            if clock.0 != line.time {
+                                // Lines of a receipt share their time.
+                                clock = (line.time, time(line.time));
+                            }
+                            written = record(&mut writer, &line, &clock.1);
+                        }
+                    });
+                    written?;
+                    self.rows += lines as i64;
+                    if lines < CSV_LINES {
+                        self.file = File::Done;
+                    }
+                    writer.into_inner().map_err(|error| Unwritable(error.to_string()))?
+                }
+                File::Parquet(writer) => {
+                    let mut lines = Vec::new();
+                    let take = |line| lines.push(line);
+                    let count = self.shop.lines(&self.selection, self.kinds, &mut self.cursor, GROUP_LINES, take);
+                    if count > 0 {
+                        group(writer, &lines)?;
+                    }
+                    self.rows += count as i64;
+                    if count < GROUP_LINES {
+                        writer.finish()?;
+                    }
+                    let bytes = std::mem::take(writer.inner_mut());
+                    if count < GROUP_LINES {
+                        self.file = File::Done;
+                    }
+                    bytes
+                }
+            };
+            self.ready.extend(bytes.chunks(PIECE).map(<[u8]>::to_vec));
+        }
+        let data = self.ready.pop_front().unwrap_or_default();
+        Ok(Some(Piece { data, rows: self.rows, total_rows: self.total_rows }))
+    }
+}
+
+/// Money as decimal digits: two places, or four where they are needed.
+fn money(ten_thousandths: i64) -> String {
+    let (whole, rest) =
+        (ten_thousandths.unsigned_abs() / SCALE.unsigned_abs(), ten_thousandths.unsigned_abs() % SCALE.unsigned_abs());
+    let sign = if ten_thousandths < 0 { "-" } else { "" };
+    match rest % 100 {
+        0 => format!("{sign}{whole}.{:02}", rest / 100),
+        _ => format!("{sign}{whole}.{rest:04}"),
+    }
+}
+
+fn time(micros: i64) -> String {
+    let Some(time) = DateTime::from_timestamp_micros(micros) else { return String::new() };
+    time.format(if micros % 1_000_000 == 0 { "%Y-%m-%d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S%.6f" }).to_string()
+}
+
+fn record<W: Write>(writer: &mut csv::Writer<W>, line: &Line<'_>, time: &str) -> Result<(), csv::Error> {
+    writer.write_record([
+        line.id.to_string().as_str(),
+        line.invoice,
+        line.stock_code,
+        line.description.unwrap_or_default(),
+        &line.quantity.to_string(),
+        time,
+        &money(line.unit_price),
+        line.customer.unwrap_or_default(),
+        line.country,
+        line.kind.as_str(),
+        if line.is_duplicate { "true" } else { "false" },
+        &money(line.quantity * line.unit_price),
+    ])
+}
+
+fn schema() -> Result<Type, ParquetError> {
+    let fields = COLUMNS.into_iter().map(|name| {
+        let money = Some(LogicalType::decimal(4, 18));
+        let (physical, logical) = match name {
+            "line_id" | "quantity" => (Physical::INT64, None),
+            "unit_price" | "line_total" => (Physical::INT64, money),
+            "invoice_time" => (Physical::INT64, Some(LogicalType::timestamp(false, TimeUnit::MICROS))),
+            "is_duplicate" => (Physical::BOOLEAN, None),
+            _ => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+        };
+        let is_optional = matches!(name, "description" | "customer_id");
+        let field = Type::primitive_type_builder(name, physical).with_logical_type(logical);
+        let field =
+            if matches!(name, "unit_price" | "line_total") { field.with_precision(18).with_scale(4) } else { field };
+        let repetition = if is_optional { Repetition::OPTIONAL } else { Repetition::REQUIRED };
+        field.with_repetition(repetition).build().map(Arc::new)
+    });
+    Type::group_type_builder("schema").with_fields(fields.collect::<Result<_, _>>()?).build()
+}
+
+/// Writes a row group.
+fn group(writer: &mut SerializedFileWriter<Vec<u8>>, lines: &[Line<'_>]) -> Result<(), ParquetError> {
+    let mut group = writer.next_row_group()?;
+    for name in COLUMNS {
+        let Some(mut column) = group.next_column()? else { break };
+        match column.untyped() {
+            ColumnWriter::Int64ColumnWriter(column) => {
+                let of = |line: &Line<'_>| match name {
+                    "line_id" => line.id,
+                    "quantity" => line.quantity,
+                    "invoice_time" => line.time,
+                    "unit_price" => line.unit_price,
+                    _ => line.quantity * line.unit_price,
+                };
+                put(column, &lines.iter().map(of).collect::<Vec<_>>(), None)?;
+            }
+            ColumnWriter::BoolColumnWriter(column) => {
+                put(column, &lines.iter().map(|line| line.is_duplicate).collect::<Vec<_>>(), None)?;
+            }
+            ColumnWriter::ByteArrayColumnWriter(column) => {
+                let of = |line: &Line<'_>| match name {
+                    "invoice" => Some(ByteArray::from(line.invoice)),
+                    "stock_code" => Some(ByteArray::from(line.stock_code)),
+                    "description" => line.description.map(ByteArray::from),
+                    "customer_id" => line.customer.map(ByteArray::from),
+                    "country" => Some(ByteArray::from(line.country)),
+                    _ => Some(ByteArray::from(line.kind.as_str())),
+                };
+                let values: Vec<Option<ByteArray>> = lines.iter().map(of).collect();
+                let is_optional = matches!(name, "description" | "customer_id");
+                let levels = is_optional.then(|| values.iter().map(|value| i16::from(value.is_some())).collect());
+                let values: Vec<ByteArray> = values.into_iter().flatten().collect();
+                put(column, &values, levels.as_ref())?;
+            }
+            ColumnWriter::Int32ColumnWriter(_)
+            | ColumnWriter::Int96ColumnWriter(_)
+            | ColumnWriter::FloatColumnWriter(_)
+            | ColumnWriter::DoubleColumnWriter(_)
+            | ColumnWriter::FixedLenByteArrayColumnWriter(_) => {
+                return Err(ParquetError::General(format!("{name} is of a type that is not written")));
+            }
+        }
+        column.close()?;
+    }
+    group.close().map(drop)
+}
+
+fn put<D: DataType>(
+    writer: &mut ColumnWriterImpl<'_, D>,
+    values: &[D::T],
+    levels: Option<&Vec<i16>>,
+) -> Result<(), ParquetError> {
+    writer.write_batch(values, levels.map(Vec::as_slice), None).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_and_time_are_written_exactly() {
+        for (amount, text) in [
+            (25_500, "2.55"),
+            (0, "0.00"),
+            (-1, "-0.0001"),
+            (-152_999_000, "-15299.90"),
+            (625, "0.0625"),
+            (i64::MIN, "-922337203685477.5808"),
+        ] {
+            assert_eq!(money(amount), text);
+        }
+        assert_eq!(time(1_291_191_960_000_000), "2010-12-01 08:26:00");
+        assert_eq!(time(1_291_191_960_000_001), "2010-12-01 08:26:00.000001");
+    }
+}

@@ -1,0 +1,208 @@
+//! InsightsService over the shop's lines: figures, customers, products, and the lines themselves.
+
+mod ask;
+mod export;
+mod figures;
+
+use std::{
+    fmt::Display,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::{Stream, stream};
+use proto::insights::v1::{
+    ExportFormat, ExportTransactionsRequest, ExportTransactionsResponse, GetCustomerProfileRequest,
+    GetCustomerProfileResponse, GetSummaryRequest, GetSummaryResponse, ListCohortRetentionRequest,
+    ListCohortRetentionResponse, ListCountriesRequest, ListCountriesResponse, ListCustomerGrowthRequest,
+    ListCustomerGrowthResponse, ListCustomerOrdersRequest, ListCustomerOrdersResponse, ListRevenueBySegmentRequest,
+    ListRevenueBySegmentResponse, ListSalesByCountryRequest, ListSalesByCountryResponse, ListSalesTrendRequest,
+    ListSalesTrendResponse, ListTopProductsRequest, ListTopProductsResponse, SearchProductsRequest,
+    SearchProductsResponse,
+    insights_service_server::{InsightsService, InsightsServiceServer},
+};
+use runtime::Refusal;
+use scoring::{insights::Insights, segmentation::Segmentation};
+use serving::{Live, Loaded};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    ask::Asked,
+    export::{Export, Format},
+    figures::Groups,
+};
+
+/// The service over the lines, and over the segments that revenue is asked by.
+pub fn service(live: Live<Insights>, segments: Live<Segmentation>) -> runtime::Service {
+    let api = Api { live: live.clone(), segments, groups: Arc::default() };
+    serving::service(&live, serving::limited!(InsightsServiceServer::new(api)))
+}
+
+struct Api {
+    live: Live<Insights>,
+    segments: Live<Segmentation>,
+    /// Who is in which segment, for the two models that were asked last.
+    groups: Arc<Mutex<Option<Arc<Groups>>>>,
+}
+
+impl Api {
+    /// Answers where it may take milliseconds: beside the threads that carry calls.
+    async fn answer<T: Send + 'static>(
+        &self,
+        with: impl FnOnce(&Loaded<Insights>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let live = self.live.clone();
+        match tokio::task::spawn_blocking(move || live.answer(with)).await {
+            Ok(answer) => answer,
+            // As if it had happened here: what surrounds every call makes a refusal of it.
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            Err(_) => Err(Refusal::Internal.into()),
+        }
+    }
+}
+
+macro_rules! answer {
+    ($self:ident, $request:ident, $with:path) => {{
+        let request = $request.into_inner();
+        $self.answer(move |loaded| $with(loaded, &request)).await
+    }};
+}
+
+#[tonic::async_trait]
+impl InsightsService for Api {
+    async fn get_summary(&self, request: Request<GetSummaryRequest>) -> Result<Response<GetSummaryResponse>, Status> {
+        answer!(self, request, figures::summary)
+    }
+
+    async fn list_sales_by_country(
+        &self,
+        request: Request<ListSalesByCountryRequest>,
+    ) -> Result<Response<ListSalesByCountryResponse>, Status> {
+        answer!(self, request, figures::by_country)
+    }
+
+    async fn list_sales_trend(
+        &self,
+        request: Request<ListSalesTrendRequest>,
+    ) -> Result<Response<ListSalesTrendResponse>, Status> {
+        answer!(self, request, figures::trend)
+    }
+
+    async fn list_top_products(
+        &self,
+        request: Request<ListTopProductsRequest>,
+    ) -> Result<Response<ListTopProductsResponse>, Status> {
+        answer!(self, request, figures::top_products)
+    }
+
+    async fn list_customer_growth(
+        &self,
+        request: Request<ListCustomerGrowthRequest>,
+    ) -> Result<Response<ListCustomerGrowthResponse>, Status> {
+        answer!(self, request, figures::growth)
+    }
+
+    async fn list_cohort_retention(
+        &self,
+        request: Request<ListCohortRetentionRequest>,
+    ) -> Result<Response<ListCohortRetentionResponse>, Status> {
+        answer!(self, request, figures::cohorts)
+    }
+
+    async fn list_revenue_by_segment(
+        &self,
+        request: Request<ListRevenueBySegmentRequest>,
+    ) -> Result<Response<ListRevenueBySegmentResponse>, Status> {
+        let (request, segments) = (request.into_inner(), self.segments.current()?);
+        let groups = Arc::clone(&self.groups);
+        self.answer(move |loaded| {
+            let kept = groups.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let kept = kept.filter(|kept| kept.are_of(loaded, &segments));
+            let of_customers = kept.unwrap_or_else(|| {
+                let made = Arc::new(Groups::new(loaded, &segments));
+                *groups.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
+                made
+            });
+            figures::by_segment(loaded, &segments, &of_customers, &request)
+        })
+        .await
+    }
+
+    async fn list_countries(
+        &self,
+        request: Request<ListCountriesRequest>,
+    ) -> Result<Response<ListCountriesResponse>, Status> {
+        answer!(self, request, figures::countries)
+    }
+
+    async fn search_products(
+        &self,
+        request: Request<SearchProductsRequest>,
+    ) -> Result<Response<SearchProductsResponse>, Status> {
+        answer!(self, request, figures::search)
+    }
+
+    async fn get_customer_profile(
+        &self,
+        request: Request<GetCustomerProfileRequest>,
+    ) -> Result<Response<GetCustomerProfileResponse>, Status> {
+        answer!(self, request, figures::profile)
+    }
+
+    async fn list_customer_orders(
+        &self,
+        request: Request<ListCustomerOrdersRequest>,
+    ) -> Result<Response<ListCustomerOrdersResponse>, Status> {
+        answer!(self, request, figures::orders)
+    }
+
+    type ExportTransactionsStream = Pin<Box<dyn Stream<Item = Result<ExportTransactionsResponse, Status>> + Send>>;
+
+    async fn export_transactions(
+        &self,
+        request: Request<ExportTransactionsRequest>,
+    ) -> Result<Response<Self::ExportTransactionsStream>, Status> {
+        let request = request.into_inner();
+        let started = self.answer(move |loaded| Ok((begin(loaded, &request)?, loaded.info.clone()))).await?;
+        // The lines of the version that the call began with, to the end of the file. A piece is made when the one before
+        // it has been taken: the caller's window is the only buffer.
+        Ok(started.map(|(export, info)| {
+            let pieces = stream::try_unfold(export, move |mut export| {
+                let model = Some(info.clone());
+                async move {
+                    let made = tokio::task::spawn_blocking(move || export.next().map(|piece| (piece, export))).await;
+                    let (piece, export) = match made {
+                        Ok(Ok(made)) => made,
+                        Ok(Err(error)) => return Err(broken(&error).into()),
+                        Err(error) => return Err(broken(&error).into()),
+                    };
+                    Ok(piece.map(|export::Piece { data, rows, total_rows }| {
+                        (ExportTransactionsResponse { data, rows, total_rows, model }, export)
+                    }))
+                }
+            });
+            Box::pin(pieces) as Self::ExportTransactionsStream
+        }))
+    }
+}
+
+fn begin(loaded: &Loaded<Insights>, request: &ExportTransactionsRequest) -> Result<Export, Refusal> {
+    let ExportTransactionsRequest { countries, start_time, end_time, stock_codes, customer_ids, kinds, format } =
+        request;
+    let unknown = |_| Refusal::field("format", format!("is {format}, which is none"));
+    let format = match ExportFormat::try_from(*format).map_err(unknown)? {
+        ExportFormat::Unspecified | ExportFormat::Csv => Format::Csv,
+        ExportFormat::Parquet => Format::Parquet,
+    };
+    let kinds = ask::kinds(kinds)?;
+    let (start_time, end_time) = (start_time.as_ref(), end_time.as_ref());
+    let shop = loaded.model.shop();
+    let (selection, _) = Asked { countries, start_time, end_time, stock_codes, customer_ids }.select(shop)?;
+    Export::new(Arc::clone(shop), selection, kinds, format).map_err(|error| broken(&error))
+}
+
+/// What must not happen: the log has what the caller cannot do anything about.
+fn broken(error: &impl Display) -> Refusal {
+    tracing::error!(%error, "an export has failed");
+    Refusal::Internal
+}

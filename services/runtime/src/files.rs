@@ -1,0 +1,42 @@
+//! Files that are read again when they change: keys, certificates.
+
+use std::{path::PathBuf, time::Duration, time::SystemTime};
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Files, as they were when they were looked at last. Polled: network file systems and mounted secrets send no events.
+#[derive(Debug)]
+pub struct Files {
+    paths: Vec<PathBuf>,
+    seen: Vec<Option<(SystemTime, u64)>>,
+}
+
+impl Files {
+    /// These files, as they are now.
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let paths: Vec<_> = paths.into_iter().collect();
+        let seen = paths.iter().map(|path| stamp(std::fs::metadata(path))).collect();
+        Self { paths, seen }
+    }
+
+    /// Resolves when one of them is another than before.
+    pub async fn changed(&mut self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let mut now = Vec::with_capacity(self.paths.len());
+            for path in &self.paths {
+                now.push(stamp(tokio::fs::metadata(path).await));
+            }
+            if now != self.seen {
+                self.seen = now;
+                return;
+            }
+        }
+    }
+}
+
+fn stamp(metadata: std::io::Result<std::fs::Metadata>) -> Option<(SystemTime, u64)> {
+    let metadata = metadata.ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}

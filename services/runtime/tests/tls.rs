@@ -1,0 +1,105 @@
+//! Encrypted listeners over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use clap::Parser;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use runtime::{Server, ServerArgs, Service};
+use tempfile::TempDir;
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch};
+use tonic::{
+    service::Routes,
+    transport::{Certificate, Channel, ClientTlsConfig, Identity},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+/// An authority that signs certificates for localhost.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn sign(&self) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn sign_into(&self, folder: &Path) {
+        let (cert, key) = self.sign();
+        std::fs::write(folder.join("cert.pem"), cert).unwrap();
+        std::fs::write(folder.join("key.pem"), key).unwrap();
+    }
+}
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// A process that has health alone.
+async fn start(folder: &TempDir, more: &[String]) -> SocketAddr {
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let flags = ["test".to_owned(), "--listen=127.0.0.1:0".to_owned()].into_iter();
+    let flags = flags.chain([format!("--tls-cert={}", file("cert.pem")), format!("--tls-key={}", file("key.pem"))]);
+    let args = Args::try_parse_from(flags.chain(more.iter().cloned())).unwrap();
+    let server = Server::bind(&args.server).await.unwrap();
+    let address = server.local_addr().unwrap();
+    let ready = watch::Sender::new(true);
+    let service = Service { name: "test", services: vec![], routes: Routes::default(), ready: ready.subscribe() };
+    tokio::spawn(async move {
+        server.serving(service).serve_until(std::future::pending()).await.unwrap();
+        drop(ready);
+    });
+    address
+}
+
+async fn asks(address: SocketAddr, trusts: &Authority, shows: Option<(String, String)>) -> bool {
+    let mut tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(Certificate::from_pem(trusts.0.pem()));
+    if let Some((cert, key)) = shows {
+        tls = tls.identity(Identity::from_pem(cert, key));
+    }
+    let endpoint = Channel::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
+    let Ok(channel) = endpoint.connect().await else { return false };
+    HealthClient::new(channel).check(HealthCheckRequest::default()).await.is_ok()
+}
+
+#[tokio::test]
+async fn calls_are_encrypted_and_certificates_are_replaced_at_work() {
+    let (folder, first, second) = (TempDir::new().unwrap(), Authority::new(), Authority::new());
+    first.sign_into(folder.path());
+    let address = start(&folder, &[]).await;
+    // Somebody who never says a word, and one who does not encrypt.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let plain = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    assert!(HealthClient::new(plain).check(HealthCheckRequest::default()).await.is_err());
+    assert!(asks(address, &first, None).await);
+    assert!(!asks(address, &second, None).await);
+
+    std::fs::write(folder.path().join("cert.pem"), "nonsense").unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(asks(address, &first, None).await, "what cannot be used changes nothing");
+    second.sign_into(folder.path());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(asks(address, &second, None).await && !asks(address, &first, None).await);
+    assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or_default(), 0, "silence ends");
+}
+
+#[tokio::test]
+async fn callers_show_a_certificate_where_they_must() {
+    let (folder, ours, theirs) = (TempDir::new().unwrap(), Authority::new(), Authority::new());
+    ours.sign_into(folder.path());
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, theirs.0.pem()).unwrap();
+    let address = start(&folder, &[format!("--tls-client-ca={}", ca.display())]).await;
+    assert!(asks(address, &ours, Some(theirs.sign())).await);
+    assert!(!asks(address, &ours, Some(ours.sign())).await, "another authority's");
+    assert!(!asks(address, &ours, None).await);
+}

@@ -1,0 +1,400 @@
+//! The lines in columns, checked, and what is added up beforehand.
+
+use std::ops::Range;
+
+use super::{CANCELLATION, DUPLICATE, Frequency, KIND, NONE, SALE, Sums, files};
+use crate::{
+    Artifact, ModelError,
+    columns::{ColumnFile, Names},
+};
+
+/// Instants that a protobuf Timestamp can hold, microseconds: the years 1 to 9999.
+pub(super) const TIMES: Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
+
+/// A shop's lines before an instant, and what is added up of them.
+#[derive(Debug)]
+pub struct Shop {
+    pub(super) countries: Names,
+    pub(super) customers: Names,
+    pub(super) products: Names,
+    pub(super) descriptions: Names,
+    pub(super) invoices: Names,
+    /// What each product is called.
+    pub(super) product_description: Vec<u32>,
+    pub(super) receipts: Receipts,
+    pub(super) lines: Lines,
+    /// Receipts of each customer, in order.
+    pub(super) by_customer: Groups,
+    /// Receipts of each country, in order.
+    pub(super) by_country: Groups,
+    /// Receipts that have a line of each product, in order.
+    pub(super) by_product: Groups,
+    /// Each customer's first receipt that sold something.
+    pub(super) first_receipt: Vec<u32>,
+    pub(super) cube: Cube,
+    /// All that was ever sold of each product.
+    pub(super) product_sums: Vec<Sums>,
+    /// All that was ever sold to each country.
+    pub(super) country_sums: Vec<Sums>,
+    /// What is searched for products: code and description, lower case.
+    pub(super) product_text: Vec<Box<str>>,
+}
+
+/// Lines of one invoice, instant, customer and country; in order of time.
+#[derive(Debug, Default)]
+pub(super) struct Receipts {
+    /// Microseconds since 1970.
+    pub(super) time: Vec<i64>,
+    pub(super) invoice: Vec<u32>,
+    /// [`NONE`] where nobody is named.
+    pub(super) customer: Vec<u32>,
+    pub(super) country: Vec<u16>,
+    /// Where its lines begin; one more than there are receipts.
+    pub(super) first: Vec<u32>,
+    pub(super) sums: Vec<Sums>,
+}
+
+/// Lines, in order of their receipts.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    pub(super) id: Vec<u32>,
+    pub(super) product: Vec<u32>,
+    pub(super) description: Vec<u32>,
+    pub(super) quantity: Vec<i32>,
+    /// Ten-thousandths.
+    pub(super) unit_price: Vec<i64>,
+    pub(super) kind: Vec<u8>,
+}
+
+/// Receipts by something that each has one of.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    starts: Vec<u32>,
+    receipts: Vec<u32>,
+}
+
+impl Groups {
+    fn new(groups: usize, of: impl Iterator<Item = u32> + Clone) -> Self {
+        let mut starts = vec![0_u32; groups + 1];
+        let mut total = 0;
+        for group in of.clone().filter(|group| *group != NONE) {
+            starts[group as usize + 1] += 1;
+            total += 1;
+        }
+        for group in 0..groups {
+            starts[group + 1] += starts[group];
+        }
+        let (mut next, mut receipts) = (starts.clone(), vec![0; total]);
+        for (receipt, group) in of.enumerate().filter(|(_, group)| *group != NONE) {
+            let place = &mut next[group as usize];
+            receipts[*place as usize] = receipt as u32;
+            *place += 1;
+        }
+        Self { starts, receipts }
+    }
+
+    /// The receipts of a group, in order.
+    pub(super) fn of(&self, group: u32) -> &[u32] {
+        let at = group as usize;
+        match (self.starts.get(at), self.starts.get(at + 1)) {
+            (Some(start), Some(end)) => &self.receipts[*start as usize..*end as usize],
+            _ => &[],
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        4 * (self.starts.capacity() + self.receipts.capacity())
+    }
+}
+
+/// What a product came to in a country and a month.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CubeCell {
+    pub(super) product: u32,
+    pub(super) sums: Sums,
+}
+
+/// Products by month and country.
+#[derive(Debug, Default)]
+pub(super) struct Cube {
+    /// Receipts of each month that has any, in order of time.
+    pub(super) months: Vec<Range<usize>>,
+    /// Where the cells of a month and a country begin: by month, then country.
+    starts: Vec<u32>,
+    cells: Vec<CubeCell>,
+    countries: usize,
+}
+
+impl Cube {
+    pub(super) fn cells(&self, month: usize, country: usize) -> &[CubeCell] {
+        let at = month * self.countries + country;
+        &self.cells[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+}
+
+impl Shop {
+    pub(super) fn load(artifact: &Artifact) -> Result<Self, ModelError> {
+        let open = |name: &str| ColumnFile::parse(name, artifact.file(name)?.clone());
+        let names = |file: &str, column: &str| open(file)?.names(column);
+        let countries = names(files::COUNTRIES, "country")?;
+        let customers = names(files::CUSTOMERS, "customer_id")?;
+        let descriptions = names(files::DESCRIPTIONS, "description")?;
+        let invoices = names(files::INVOICES, "invoice")?;
+        let file = open(files::PRODUCTS)?;
+        let products = file.names("stock_code")?;
+        let product_description = codes(&file, "description", &descriptions, true)?;
+
+        let file = open(files::LINES)?;
+        let lines = Lines {
+            id: file.numbers("line_id")?,
+            product: codes(&file, "product", &products, false)?,
+            description: codes(&file, "description", &descriptions, true)?,
+            quantity: file.numbers("quantity")?,
+            unit_price: file.numbers("unit_price")?,
+            kind: file.numbers("kind")?,
+        };
+        lines.check()?;
+
+        let file = open(files::RECEIPTS)?;
+        let counts: Vec<u32> = file.numbers("lines")?;
+        let mut first = Vec::with_capacity(counts.len() + 1);
+        let mut next = 0_u32;
+        first.push(next);
+        for count in &counts {
+            next = next.checked_add(*count).ok_or_else(|| ModelError::inconsistent("lines", "are too many"))?;
+            first.push(next);
+        }
+        if next as usize != lines.id.len() {
+            let problem = format!("are {} lines, and {next} by their receipts", lines.id.len());
+            return Err(ModelError::inconsistent("lines", problem));
+        }
+        codes(&file, "country", &countries, false)?;
+        let mut receipts = Receipts {
+            time: file.numbers("time")?,
+            invoice: codes(&file, "invoice", &invoices, false)?,
+            customer: codes(&file, "customer", &customers, true)?,
+            country: file.numbers("country")?,
+            first,
+            sums: Vec::new(),
+        };
+        if !receipts.time.is_sorted() || receipts.time.iter().any(|time| !TIMES.contains(time)) {
+            return Err(ModelError::inconsistent("time", "is not in order, or not in the years 1 to 9999"));
+        }
+        receipts.sums = (0..receipts.time.len()).map(|at| lines.sums(receipts.lines(at), |_| true)).collect();
+
+        let by_customer = Groups::new(customers.len(), receipts.customer.iter().copied());
+        let by_country = Groups::new(countries.len(), receipts.country.iter().map(|country| (*country).into()));
+        let by_product = by_product(&receipts, &lines, products.len());
+        let mut country_sums = vec![Sums::default(); countries.len()];
+        for (country, sums) in receipts.country.iter().zip(&receipts.sums) {
+            country_sums[usize::from(*country)].add(sums);
+        }
+        let first_sale = |customer| by_customer.of(customer).iter().find(|at| receipts.sums[**at as usize].sold());
+        let first_receipt = (0..customers.len() as u32).map(|c| first_sale(c).copied().unwrap_or(NONE)).collect();
+        let cube = cube(&receipts, &lines, &by_country, countries.len(), products.len());
+        let mut product_sums = vec![Sums::default(); products.len()];
+        cube.cells.iter().for_each(|cell| product_sums[cell.product as usize].add(&cell.sums));
+        let text = |(product, description): (usize, &u32)| {
+            let text = format!("{} {}", products.get(product as u32), descriptions.get(*description));
+            text.to_lowercase().into_boxed_str()
+        };
+        let product_text = product_description.iter().enumerate().map(text).collect();
+        Ok(Self {
+            countries,
+            customers,
+            products,
+            descriptions,
+            invoices,
+            product_description,
+            receipts,
+            lines,
+            by_customer,
+            by_country,
+            by_product,
+            first_receipt,
+            cube,
+            product_sums,
+            country_sums,
+            product_text,
+        })
+    }
+
+    /// The names of countries, in order.
+    pub fn countries(&self) -> &Names {
+        &self.countries
+    }
+
+    /// The names of customers, in order.
+    pub fn customers(&self) -> &Names {
+        &self.customers
+    }
+
+    /// The names of products, in order.
+    pub fn products_by_name(&self) -> &Names {
+        &self.products
+    }
+
+    /// The names of invoices, in order.
+    pub fn invoices(&self) -> &Names {
+        &self.invoices
+    }
+
+    /// What a product is called; empty where it never was.
+    pub fn description(&self, product: u32) -> &str {
+        match self.product_description.get(product as usize) {
+            Some(description) if *description != NONE => self.descriptions.get(*description),
+            Some(_) | None => "",
+        }
+    }
+
+    /// All that was ever sold of a product.
+    pub fn product(&self, product: u32) -> Sums {
+        self.product_sums.get(product as usize).copied().unwrap_or_default()
+    }
+
+    /// Time of the first and the last line, microseconds since 1970.
+    pub fn span(&self) -> Option<(i64, i64)> {
+        self.receipts.time.first().copied().zip(self.receipts.time.last().copied())
+    }
+
+    /// Number of lines, receipts, and cells of the cube.
+    pub fn size(&self) -> [usize; 3] {
+        [self.lines.id.len(), self.receipts.time.len(), self.cube.cells.len()]
+    }
+
+    /// Memory in use, bytes.
+    pub fn bytes(&self) -> usize {
+        fn of<T>(column: &Vec<T>) -> usize {
+            column.capacity() * size_of::<T>()
+        }
+        let Lines { id, product, description, quantity, unit_price, kind } = &self.lines;
+        let lines = of(id) + of(product) + of(description) + of(quantity) + of(unit_price) + of(kind);
+        let Receipts { time, invoice, customer, country, first, sums } = &self.receipts;
+        let receipts = of(time) + of(invoice) + of(customer) + of(country) + of(first) + of(sums);
+        let names = [&self.countries, &self.customers, &self.products, &self.descriptions, &self.invoices];
+        let names: usize = names.iter().map(|names| names.bytes()).sum();
+        let cube = of(&self.cube.months) + of(&self.cube.starts) + of(&self.cube.cells);
+        let products = of(&self.product_description)
+            + of(&self.product_sums)
+            + of(&self.country_sums)
+            + self.product_text.iter().map(|text| text.len() + size_of::<Box<str>>()).sum::<usize>();
+        let groups = [&self.by_customer, &self.by_country, &self.by_product];
+        let groups = groups.iter().map(|groups| groups.bytes()).sum::<usize>() + of(&self.first_receipt);
+        lines + receipts + names + cube + products + groups
+    }
+}
+
+/// Numbers of names; where none is allowed, -1 is [`NONE`].
+fn codes(file: &ColumnFile, column: &'static str, names: &Names, or_none: bool) -> Result<Vec<u32>, ModelError> {
+    let found: Vec<i32> = file.numbers(column)?;
+    let number = |code: i32| match u32::try_from(code) {
+        Ok(number) if (number as usize) < names.len() => Ok(number),
+        Err(_) if code == -1 && or_none => Ok(NONE),
+        Ok(_) | Err(_) => Err(ModelError::inconsistent(column, format!("is {code}, of {} names", names.len()))),
+    };
+    found.into_iter().map(number).collect()
+}
+
+impl Receipts {
+    /// The lines of a receipt.
+    pub(super) fn lines(&self, receipt: usize) -> Range<usize> {
+        self.first[receipt] as usize..self.first[receipt + 1] as usize
+    }
+}
+
+impl Lines {
+    /// What adding up relies on: no sum of lines, whichever, is beyond an i64; what was sold is at least a piece.
+    fn check(&self) -> Result<(), ModelError> {
+        let mut total = 0_u64;
+        for ((kind, quantity), unit_price) in self.kind.iter().zip(&self.quantity).zip(&self.unit_price) {
+            let money = i64::from(*quantity).checked_mul(*unit_price).map(i64::unsigned_abs);
+            total = money
+                .and_then(|money| total.checked_add(money))
+                .filter(|total| *total < 1 << 62)
+                .ok_or_else(|| ModelError::inconsistent("unit_price", "makes sums that are too large"))?;
+            if *kind & !(KIND | DUPLICATE) != 0 {
+                return Err(ModelError::inconsistent("kind", format!("is {kind}, which is none")));
+            }
+            if kind & KIND == SALE && *quantity < 1 {
+                return Err(ModelError::inconsistent("quantity", format!("is {quantity} in a sale")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What some lines add up to.
+    pub(super) fn sums(&self, lines: Range<usize>, takes: impl Fn(u32) -> bool) -> Sums {
+        let mut sums = Sums::default();
+        for at in lines {
+            if takes(self.product[at]) {
+                sums.add_line(self.kind[at], self.quantity[at], self.unit_price[at]);
+            }
+        }
+        sums
+    }
+}
+
+/// The receipts of each product, each once.
+fn by_product(receipts: &Receipts, lines: &Lines, products: usize) -> Groups {
+    let mut starts = vec![0_u32; products + 1];
+    each_product(receipts, lines, products, |product, _| starts[product as usize + 1] += 1);
+    for product in 0..products {
+        starts[product + 1] += starts[product];
+    }
+    let (mut next, mut found) = (starts.clone(), vec![0; starts.last().copied().unwrap_or_default() as usize]);
+    each_product(receipts, lines, products, |product, receipt| {
+        let place = &mut next[product as usize];
+        found[*place as usize] = receipt;
+        *place += 1;
+    });
+    Groups { starts, receipts: found }
+}
+
+/// Each product of each receipt, once.
+fn each_product(receipts: &Receipts, lines: &Lines, products: usize, mut take: impl FnMut(u32, u32)) {
+    let mut last = vec![NONE; products];
+    for (at, receipt) in (0..receipts.time.len()).zip(0_u32..) {
+        for product in &lines.product[receipts.lines(at)] {
+            if std::mem::replace(&mut last[*product as usize], receipt) != receipt {
+                take(*product, receipt);
+            }
+        }
+    }
+}
+
+/// Adds up products by month and country.
+fn cube(receipts: &Receipts, lines: &Lines, by_country: &Groups, countries: usize, products: usize) -> Cube {
+    let mut cube = Cube { countries, starts: vec![0], ..Cube::default() };
+    let mut cursors = vec![0_usize; countries];
+    // One place for each product, and the list of those in use: sums without hashing.
+    let (mut sums, mut used) = (vec![Sums::default(); products], Vec::<u32>::new());
+    let mut start = 0;
+    while let Some(time) = receipts.time.get(start) {
+        let next = Frequency::Monthly.next(Frequency::Monthly.floor(*time));
+        let end = start + receipts.time[start..].partition_point(|time| *time < next);
+        for (country, cursor) in cursors.iter_mut().enumerate() {
+            for &receipt in by_country.of(country as u32)[*cursor..].iter().take_while(|at| (**at as usize) < end) {
+                *cursor += 1;
+                for at in receipts.lines(receipt as usize) {
+                    if matches!(lines.kind[at] & KIND, SALE | CANCELLATION) {
+                        let product = lines.product[at];
+                        let sums = &mut sums[product as usize];
+                        if sums.lines == 0 {
+                            used.push(product);
+                        }
+                        sums.add_line(lines.kind[at], lines.quantity[at], lines.unit_price[at]);
+                    }
+                }
+            }
+            used.sort_unstable();
+            let taken =
+                used.drain(..).map(|product| CubeCell { product, sums: std::mem::take(&mut sums[product as usize]) });
+            cube.cells.extend(taken);
+            cube.starts.push(cube.cells.len() as u32);
+        }
+        cube.months.push(start..end);
+        start = end;
+    }
+    cube.cells.shrink_to_fit();
+    cube
+}

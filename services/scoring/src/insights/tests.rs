@@ -1,0 +1,410 @@
+//! Every figure equals the one that a naive count over the lines gives, whatever is selected.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const DAY: i64 = 86_400_000_000;
+/// 2010-12-20.
+const START: i64 = 1_292_803_200_000_000;
+
+/// A line with names of its own.
+#[derive(Debug, Clone)]
+struct Owned {
+    invoice: String,
+    product: String,
+    description: Option<String>,
+    quantity: i64,
+    time: i64,
+    price: i64,
+    customer: Option<String>,
+    country: String,
+    kind: Kind,
+}
+
+fn arbitrary() -> impl Strategy<Value = Vec<Owned>> {
+    // Few names, so that invoices cross customers, countries and months.
+    let line = (0..12_u8, 0..6_u8, 0..3_u8, 1..50_i64, 0..100 * 24_i64, 1..100_000_i64, 0..6_u8, 0..4_u8, 0..8_u8);
+    let line = line.prop_map(|(invoice, product, words, quantity, hour, price, customer, country, kind)| {
+        let kind = match kind {
+            0..5 => Kind::Sale,
+            5 => Kind::Cancellation,
+            6 => Kind::Service,
+            _ => Kind::Adjustment,
+        };
+        let is_sale = kind == Kind::Sale;
+        Owned {
+            invoice: format!("{}{invoice}", if kind == Kind::Cancellation { "C" } else { "" }),
+            product: format!("P{product}"),
+            description: (words > 0).then(|| format!("words {words}")),
+            quantity: if is_sale { quantity } else { -quantity },
+            time: START + hour * DAY / 24,
+            price,
+            customer: (customer > 0).then(|| customer.to_string()),
+            country: ["Germany", "EIRE", "United Kingdom", "Unspecified"][usize::from(country)].to_owned(),
+            kind,
+        }
+    });
+    prop::collection::vec(line, 0..120)
+}
+
+fn load(lines: &[Owned]) -> Insights {
+    let mut builder = Builder::new();
+    for (id, line) in (0..).zip(lines) {
+        builder
+            .push(&Line {
+                id,
+                invoice: &line.invoice,
+                stock_code: &line.product,
+                description: line.description.as_deref(),
+                quantity: line.quantity,
+                time: line.time,
+                unit_price: line.price,
+                customer: line.customer.as_deref(),
+                country: &line.country,
+                kind: line.kind,
+                is_duplicate: id % 7 == 0,
+            })
+            .unwrap();
+    }
+    let as_of = chrono::DateTime::from_timestamp_micros(START + 200 * DAY).unwrap().naive_utc();
+    Insights::load(&builder.finish("lines", as_of, 42).unwrap()).unwrap()
+}
+
+/// What is asked for: hours from the start, and which names.
+#[derive(Debug, Clone)]
+struct Asked {
+    from: Option<i64>,
+    to: Option<i64>,
+    countries: Vec<String>,
+    products: Vec<String>,
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let bound = || prop::option::of((-10..110 * 24_i64).prop_map(|hour| START + hour * DAY / 24));
+    (bound(), bound(), 0..16_u8, 0..64_u8).prop_map(|(from, to, countries, products)| {
+        let pick = |names: &[&str], bits: u8| {
+            let picked = names.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
+            picked.map(|(_, name)| (*name).to_owned()).collect::<Vec<_>>()
+        };
+        Asked {
+            from,
+            to: to.map(|to| from.map_or(to, |from| from.max(to))),
+            countries: pick(&["Germany", "EIRE", "United Kingdom", "Unspecified"], countries),
+            products: pick(&["P0", "P1", "P2", "P3", "P4", "P5"], products),
+        }
+    })
+}
+
+impl Asked {
+    /// Without names that no line has.
+    fn known(mut self, shop: &Shop) -> Self {
+        self.countries.retain(|name| shop.countries().find(name).is_some());
+        self.products.retain(|name| shop.product_number(name).is_some());
+        self
+    }
+
+    fn filter(&self) -> Filter<'_> {
+        let Self { from, to, countries, products } = self;
+        Filter { countries, stock_codes: products, customers: &[], from: *from, to: *to }
+    }
+
+    fn takes(&self, line: &Owned) -> bool {
+        (self.countries.is_empty() || self.countries.contains(&line.country))
+            && (self.products.is_empty() || self.products.contains(&line.product))
+            && self.from.is_none_or(|from| line.time >= from)
+            && self.to.is_none_or(|to| line.time < to)
+    }
+}
+
+/// Counted line by line, with sets.
+fn naive<'a>(lines: impl Iterator<Item = &'a Owned>) -> Sales {
+    let (mut sums, mut orders, mut customers) = (Sums::default(), BTreeSet::new(), BTreeSet::new());
+    for line in lines {
+        match line.kind {
+            Kind::Sale => {
+                sums.units += line.quantity;
+                sums.gross += line.quantity * line.price;
+                orders.insert(&line.invoice);
+                customers.extend(&line.customer);
+            }
+            Kind::Cancellation => {
+                sums.returned -= line.quantity;
+                sums.returns -= line.quantity * line.price;
+            }
+            Kind::Service | Kind::Adjustment => continue,
+        }
+        sums.lines += 1;
+    }
+    Sales { sums, orders: orders.len() as i64, customers: customers.len() as i64 }
+}
+
+fn first_purchase<'a>(lines: &'a [Owned], customer: &str) -> Option<&'a Owned> {
+    let bought = |line: &&Owned| line.kind == Kind::Sale && line.customer.as_deref() == Some(customer);
+    // Of several at one instant the first by invoice, then country, as receipts lie.
+    lines.iter().filter(bought).min_by_key(|line| (line.time, &line.invoice, &line.country))
+}
+
+fn by_key<'a, K: Ord>(lines: &[&'a Owned], key: impl Fn(&'a Owned) -> K) -> BTreeMap<K, Vec<&'a Owned>> {
+    let mut groups: BTreeMap<K, Vec<&Owned>> = BTreeMap::new();
+    lines.iter().for_each(|line| groups.entry(key(line)).or_default().push(line));
+    groups
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn figures_equal_a_naive_count(lines in arbitrary(), asked in asked(), frequency in 0..4_u8) {
+        let insights = load(&lines);
+        let shop = insights.shop();
+        let asked = asked.known(shop);
+        let selection = shop.select(&asked.filter()).unwrap();
+        let taken: Vec<&Owned> = lines.iter().filter(|line| asked.takes(line)).collect();
+        prop_assert_eq!(shop.sales(&selection), naive(taken.iter().copied()));
+
+        let countries = shop.by_country(&selection);
+        let wanted = by_key(&taken, |line| &line.country);
+        let wanted = wanted.iter().map(|(name, lines)| (name.as_str(), naive(lines.iter().copied())));
+        let wanted: BTreeMap<_, _> = wanted.filter(|(_, sales)| sales.sums.lines > 0).collect();
+        prop_assert!(countries.is_sorted_by_key(|(_, sales)| std::cmp::Reverse(sales.sums.revenue())));
+        prop_assert_eq!(countries.iter().map(|(c, s)| (shop.countries().get(*c), *s)).collect::<BTreeMap<_, _>>(), wanted);
+
+        let products = shop.products(&selection);
+        let wanted = by_key(&taken, |line| &line.product);
+        let wanted = wanted.iter().map(|(name, lines)| (name.as_str(), naive(lines.iter().copied()).sums));
+        let wanted: BTreeMap<_, _> = wanted.filter(|(_, sums)| sums.lines > 0).collect();
+        let products: BTreeMap<_, _> = products.iter().map(|(p, s)| (shop.products_by_name().get(*p), *s)).collect();
+        prop_assert_eq!(products, wanted);
+
+        let frequency = [Frequency::Daily, Frequency::Weekly, Frequency::Monthly, Frequency::Yearly][usize::from(frequency)];
+        let periods = shop.periods(&selection, frequency);
+        let count = periods.starts.len();
+        // In two parts, as pages are.
+        let parts = [0..count / 2, count / 2..count];
+        let trend: Vec<Sales> = parts.iter().flat_map(|part| shop.trend(&selection, &periods, part.clone())).collect();
+        let growth: Vec<Growth> = parts.iter().flat_map(|part| shop.growth(&selection, &periods, part.clone())).collect();
+        let in_period = |at: usize| {
+            let (start, end) = (periods.starts[at], frequency.next(periods.starts[at]));
+            taken.iter().copied().filter(move |line| (start..end).contains(&line.time))
+        };
+        for at in 0..count {
+            let sales = naive(in_period(at));
+            prop_assert_eq!(trend[at], sales);
+            let begins = periods.starts[at].max(asked.from.unwrap_or(i64::MIN));
+            let bought = |line: &&&Owned| line.kind == Kind::Sale;
+            let customers: BTreeSet<&str> =
+                in_period(at).collect::<Vec<_>>().iter().filter(bought).filter_map(|l| l.customer.as_deref()).collect();
+            let new = customers.iter().filter(|c| first_purchase(&lines, c).unwrap().time >= begins).count() as i64;
+            prop_assert_eq!((growth[at].new_customers, growth[at].returning_customers), (new, sales.customers - new));
+            let Growth { new_revenue, returning_revenue, other_revenue, .. } = growth[at];
+            prop_assert_eq!(new_revenue + returning_revenue + other_revenue, sales.sums.revenue());
+        }
+
+        let cohorts: Vec<Cohort> =
+            parts.iter().flat_map(|part| shop.cohorts(&selection, &periods, part.clone(), 4)).collect();
+        for (at, cohort) in cohorts.iter().enumerate() {
+            let (start, end) = (periods.starts[at], frequency.next(periods.starts[at]));
+            let members: BTreeSet<String> = (1..6).map(|customer: u8| customer.to_string()).filter(|customer| {
+                first_purchase(&lines, customer).is_some_and(|line| {
+                    // Which of its lines is the first does not matter: products are asked for by receipt.
+                    let has_product = lines.iter().any(|other| {
+                        let same = (other.time, &other.invoice, &other.customer, &other.country)
+                            == (line.time, &line.invoice, &line.customer, &line.country);
+                        same && asked.takes(other)
+                    });
+                    has_product && (start..end).contains(&line.time)
+                })
+            }).collect();
+            prop_assert_eq!(cohort.customers, members.len() as i64);
+            prop_assert_eq!(cohort.cells.len(), 4.min(count - at));
+            for (offset, cell) in cohort.cells.iter().enumerate() {
+                let theirs = in_period(at + offset).filter(|l| l.customer.as_ref().is_some_and(|c| members.contains(c)));
+                let sales = naive(theirs);
+                prop_assert_eq!((cell.customers, cell.revenue), (sales.customers, sales.sums.revenue()));
+            }
+        }
+
+        let group_of: Vec<u16> = (0..shop.customers().len() as u16).map(|customer| customer % 3).collect();
+        for (group, sales) in shop.by_group(&selection, &group_of, 2).into_iter().enumerate() {
+            let of = |line: &&Owned| {
+                let number = line.customer.as_ref().and_then(|name| shop.customer_number(name));
+                number.map_or(2, |number| usize::from(group_of[number as usize]).min(2)) == group
+            };
+            prop_assert_eq!(sales, naive(taken.iter().copied().filter(of)));
+        }
+    }
+
+    #[test]
+    fn an_export_holds_every_line_once_and_in_order(lines in arbitrary(), asked in asked(), most in 1..9_usize) {
+        let insights = load(&lines);
+        let shop = insights.shop();
+        let asked = asked.known(shop);
+        let selection = shop.select(&asked.filter()).unwrap();
+        for kinds in [Kinds::REVENUE, Kinds::of(Kind::ALL)] {
+            let (mut cursor, mut seen) = (Cursor::default(), Vec::new());
+            while shop.lines(&selection, kinds, &mut cursor, most, |line| seen.push(line)) == most {}
+            prop_assert!(seen.is_sorted_by_key(|line| (line.time, line.invoice)));
+            let wanted = (0..).zip(&lines).filter(|(_, line)| {
+                asked.takes(line) && (kinds != Kinds::REVENUE || matches!(line.kind, Kind::Sale | Kind::Cancellation))
+            });
+            let wanted: BTreeMap<i64, &Owned> = wanted.collect();
+            prop_assert_eq!(shop.count(&selection, kinds), wanted.len() as u64);
+            prop_assert_eq!(seen.iter().map(|line| line.id).collect::<BTreeSet<_>>(), wanted.keys().copied().collect());
+            prop_assert_eq!(seen.len(), wanted.len());
+            for line in seen {
+                let owned = wanted[&line.id];
+                prop_assert_eq!((line.invoice, line.stock_code, line.country), (&*owned.invoice, &*owned.product, &*owned.country));
+                prop_assert_eq!((line.description, line.customer), (owned.description.as_deref(), owned.customer.as_deref()));
+                prop_assert_eq!((line.quantity, line.time, line.unit_price), (owned.quantity, owned.time, owned.price));
+                prop_assert_eq!((line.kind, line.is_duplicate), (owned.kind, line.id % 7 == 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_customer_is_what_their_lines_are(lines in arbitrary(), asked in asked()) {
+        let insights = load(&lines);
+        let shop = insights.shop();
+        let asked = Asked { products: vec![], ..asked.known(shop) };
+        let selection = shop.select(&asked.filter()).unwrap();
+        for (number, customer) in (0..).zip(shop.customers().iter()) {
+            let theirs: Vec<&Owned> =
+                lines.iter().filter(|line| line.customer.as_deref() == Some(customer) && asked.takes(line)).collect();
+            let profile = shop.profile(number, &selection);
+            let sales = naive(theirs.iter().copied());
+            prop_assert_eq!(profile.sales, sales);
+            prop_assert_eq!(profile.products.iter().map(|(_, sums)| sums.lines).sum::<i64>(), sales.sums.lines);
+            let orders = shop.orders(number, &selection);
+            prop_assert_eq!(orders.iter().filter(|order| order.sums.sold()).count() as i64, sales.orders);
+            prop_assert_eq!(orders.iter().map(|order| order.sums.revenue()).sum::<i64>(), sales.sums.revenue());
+            prop_assert!(orders.is_sorted_by_key(|order| std::cmp::Reverse(order.time)));
+        }
+    }
+}
+
+fn one(change: impl FnOnce(&mut Owned)) -> Vec<Owned> {
+    let mut line = Owned {
+        invoice: "536365".to_owned(),
+        product: "85123A".to_owned(),
+        description: Some("WHITE HANGING HEART".to_owned()),
+        quantity: 6,
+        time: START,
+        price: 25_500,
+        customer: Some("17850".to_owned()),
+        country: "United Kingdom".to_owned(),
+        kind: Kind::Sale,
+    };
+    change(&mut line);
+    vec![line]
+}
+
+#[test]
+fn the_same_lines_in_another_order_are_the_same_artifact() {
+    let build = |ids: [i64; 2]| {
+        let mut builder = Builder::new();
+        for id in ids {
+            let (line, sale) = (&one(|_| {})[0], Kind::Sale);
+            let line = Line {
+                id,
+                invoice: &line.invoice,
+                stock_code: ["A", "B"][id as usize],
+                description: None,
+                quantity: 1,
+                time: START - id,
+                unit_price: 1,
+                customer: None,
+                country: "EIRE",
+                kind: sale,
+                is_duplicate: false,
+            };
+            builder.push(&line).unwrap();
+        }
+        builder.finish("lines", chrono::NaiveDateTime::default(), 42).unwrap()
+    };
+    assert_eq!(build([0, 1]).manifest(), build([1, 0]).manifest());
+}
+
+#[test]
+fn lines_that_cannot_be_added_up_are_refused() {
+    for (lines, message) in [
+        (one(|line| line.price = i64::MAX / 2), "unit_price makes sums that are too large"),
+        (one(|line| line.quantity = -1), "quantity is -1 in a sale"),
+        (one(|line| line.time = i64::MAX), "time is not in order, or not in the years 1 to 9999"),
+    ] {
+        let mut builder = Builder::new();
+        let Owned { invoice, product, quantity, time, price, country, kind, .. } = &lines[0];
+        builder
+            .push(&Line {
+                id: 0,
+                invoice,
+                stock_code: product,
+                description: None,
+                quantity: *quantity,
+                time: *time,
+                unit_price: *price,
+                customer: None,
+                country,
+                kind: *kind,
+                is_duplicate: false,
+            })
+            .unwrap();
+        let artifact = builder.finish("lines", chrono::NaiveDateTime::default(), 42).unwrap();
+        assert_eq!(Insights::load(&artifact).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn names_are_found_in_every_spelling_or_refused() {
+    let insights = load(&one(|_| {}));
+    let shop = insights.shop();
+    assert_eq!(shop.customer_number(" 17850.0 "), Some(0));
+    let asked = |countries: &[&str]| {
+        let countries: Vec<String> = countries.iter().map(|name| (*name).to_owned()).collect();
+        shop.select(&Filter { countries: &countries, ..Filter::default() })
+            .map(|selection| shop.sales(&selection).orders)
+    };
+    assert_eq!(asked(&["United Kingdom"]), Ok(1));
+    assert_eq!(asked(&["Atlantis"]).unwrap_err(), Unknown { kind: "country", name: "Atlantis".to_owned() });
+}
+
+#[test]
+fn a_search_takes_words_in_any_order_and_codes_first() {
+    let line = |product: &str, description: &str, price: i64| {
+        one(|line| (line.product, line.description, line.price) = (product.into(), Some(description.into()), price))
+    };
+    let lines = [
+        line("22423", "REGENCY CAKESTAND 3 TIER", 100),
+        line("22", "HEART", 1),
+        line("9", "box of 22 hearts", 900),
+        line("85123A", "WHITE HANGING HEART", 500),
+    ];
+    let insights = load(&lines.concat());
+    let shop = insights.shop();
+    let search = |query: &str| -> Vec<&str> {
+        shop.search(query).into_iter().map(|product| shop.products_by_name().get(product)).collect()
+    };
+    for (query, found) in [
+        ("22", &["22", "22423", "9"][..]),
+        (" heart HANG ", &["85123A"]),
+        ("85123a", &["85123A"]),
+        ("heart", &["9", "85123A", "22"]),
+        ("", &["9", "85123A", "22423", "22"]),
+        ("no such", &[]),
+    ] {
+        assert_eq!(search(query), found, "{query}");
+    }
+}
+
+#[test]
+fn a_shop_without_lines_answers_with_zeros() {
+    let insights = load(&[]);
+    let shop = insights.shop();
+    let all = shop.all();
+    assert_eq!((shop.sales(&all), shop.span()), (Sales::default(), None));
+    assert!(shop.by_country(&all).is_empty() && shop.products(&all).is_empty());
+    assert!(shop.periods(&all, Frequency::Daily).starts.is_empty());
+    assert_eq!(shop.by_group(&all, &[], 3).len(), 4);
+}
