@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: redis-server, the Python client of the end-to-end tests, buf,
-# cargo-deny. Everything but Debian's packages and cargo-deny goes into .tools/.
+# Installs what the tests need and this machine lacks: redis-server, the Python client of the end-to-end tests, a
+# browser, buf, cargo-deny. Everything but Debian's packages and cargo-deny goes into .tools/.
 #
 #   deploy/test-tools.sh          all of them
 #   deploy/test-tools.sh python   the Python client alone, which is all that the demo needs
@@ -38,9 +38,14 @@ packages python tests/python/requirements.txt
 if [ "${1:-}" = python ]; then exit 0; fi
 
 need_debian redis-server redis-server
+need_debian chromium chromium fonts-dejavu-core
 need_debian g++ g++
-need_debian npm nodejs npm
 need_debian column bsdextrautils
+
+root=$PWD
+# shellcheck source=deploy/node.sh
+. deploy/node.sh
+npm install --no-save --no-audit --no-fund --silent --prefix tests/dashboard
 
 buf=1.75.0
 if [ "$("$tools/bin/buf" --version 2>/dev/null || true)" != "$buf" ]; then
