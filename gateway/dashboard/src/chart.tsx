@@ -81,6 +81,17 @@ export const axis = (colors: Palette, more: object = {}) => ({
   ...more,
 });
 
+/** An axis of days: every label can be read alone. */
+export const timeAxis = (colors: Palette) => ({
+  type: "time" as const,
+  ...axis(colors, { splitLine: { show: false } }),
+  axisLabel: {
+    color: colors.muted,
+    hideOverlap: true,
+    formatter: { year: "{yyyy}", month: "{MMM}", day: "{d} {MMM}" },
+  },
+});
+
 interface Props<T extends object> {
   /** What the chart says, for those who do not see it. */
   label: string;

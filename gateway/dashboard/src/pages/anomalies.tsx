@@ -2,7 +2,7 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { useQuery } from "@tanstack/preact-query";
 import { ask, askAll } from "../api";
-import { axis, Chart, tooltip } from "../chart";
+import { axis, Chart, timeAxis, tooltip } from "../chart";
 import { ClearFilters, CountryFilter, RangeFilter } from "../filters";
 import { count, dayOf, decimal, enumWord, isoDay, moment, money } from "../format";
 import { AnomalyService, Severity, type Anomaly } from "../gen/shopkeeper/anomaly/v1/anomaly_pb";
@@ -149,7 +149,7 @@ function Timeline({ anomalies }: { anomalies: Anomaly[] }) {
       option={(colors) => ({
         color: [colors.bad, colors.series[1]!, colors.series[7]!],
         tooltip: tooltip(colors, { trigger: "axis", axisPointer: { type: "shadow" } }),
-        xAxis: { type: "time", ...axis(colors, { splitLine: { show: false } }) },
+        xAxis: timeAxis(colors),
         yAxis: { type: "value", minInterval: 1, ...axis(colors) },
         series: SEVERITIES.map((s, at) => ({
           name: enumWord(Severity[s]),

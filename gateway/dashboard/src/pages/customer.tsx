@@ -1,6 +1,6 @@
 // One customer whole: who they are, what they bought, what they will do, what to offer.
 import { skipToken, useCall } from "../api";
-import { axis, Chart, tooltip } from "../chart";
+import { axis, Chart, timeAxis, tooltip } from "../chart";
 import { count, day, dayOf, days, decimal, enumWord, isoDay, money, percent } from "../format";
 import { ChurnService, type Reason } from "../gen/shopkeeper/churn/v1/churn_pb";
 import { InsightsService, type CustomerOrder, type ProductSales } from "../gen/shopkeeper/insights/v1/insights_pb";
@@ -232,7 +232,7 @@ function History({ id }: { id: string }) {
                   tooltip: tooltip(colors, {
                     formatter: ({ value }: { value: [string, number] }) => `${isoDay(value[0])}\n${money(value[1])}`,
                   }),
-                  xAxis: { type: "time", ...axis(colors, { splitLine: { show: false } }) },
+                  xAxis: timeAxis(colors),
                   yAxis: { type: "value", ...axis(colors) },
                   series: [false, true].map((back) => ({
                     name: back ? "Taken back" : "Bought",

@@ -1,6 +1,6 @@
 // What will sell, with the range it will probably fall in, after what was sold.
 import { skipToken, useCall } from "../api";
-import { axis, Chart, legend, tooltip, type Palette } from "../chart";
+import { axis, Chart, timeAxis, legend, tooltip, type Palette } from "../chart";
 import { CountryFilter, ProductFilter } from "../filters";
 import { change, count, day, dayOf, decimal, isoDay, money, percent, shortCount, shortMoney } from "../format";
 import { ForecastService, Frequency, Level, type ForecastPoint, type Series } from "../gen/shopkeeper/forecast/v1/forecast_pb";
@@ -203,7 +203,7 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
       },
     }),
     legend: legend(colors, { data: ["Actual", "Expected", `${percent(interval, 0)} range`] }),
-    xAxis: { type: "time" as const, ...axis(colors, { splitLine: { show: false } }) },
+    xAxis: timeAxis(colors),
     yAxis: { type: "value" as const, ...axis(colors), axisLabel: { color: colors.muted, formatter: short } },
     dataZoom: [{ type: "inside" as const, zoomOnMouseWheel: "ctrl" as const, moveOnMouseMove: false }],
     series: [

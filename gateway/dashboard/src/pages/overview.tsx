@@ -4,7 +4,7 @@ import { createClient, ConnectError } from "@connectrpc/connect";
 import { Download } from "lucide-preact";
 import { useRef, useState } from "preact/hooks";
 import { skipToken, transport, useCall } from "../api";
-import { axis, Chart, tooltip } from "../chart";
+import { axis, Chart, timeAxis, tooltip } from "../chart";
 import { save } from "../download";
 import { ClearFilters, CountryFilter, RangeFilter } from "../filters";
 import { change, count, day, dayOf, isoDay, money, percent, shortCount, shortMoney } from "../format";
@@ -136,7 +136,7 @@ function Trend() {
             download="trend"
             option={(colors) => ({
               tooltip: tooltip(colors, { trigger: "axis" }),
-              xAxis: { type: "time", ...axis(colors, { splitLine: { show: false } }) },
+              xAxis: timeAxis(colors),
               yAxis: [
                 { type: "value", ...axis(colors), axisLabel: { color: colors.muted, formatter: shortMoney } },
                 {
@@ -407,7 +407,7 @@ function Growth() {
             download="growth"
             option={(colors) => ({
               tooltip: tooltip(colors, { trigger: "axis", valueFormatter: (v: unknown) => count(Number(v)) }),
-              xAxis: { type: "time", ...axis(colors, { splitLine: { show: false } }) },
+              xAxis: timeAxis(colors),
               yAxis: { type: "value", ...axis(colors) },
               series: (["newCustomers", "returningCustomers"] as const).map((which) => ({
                 name: which === "newCustomers" ? "New" : "Returning",
