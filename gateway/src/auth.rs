@@ -4,15 +4,21 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use arc_swap::ArcSwap;
 use clap::Args;
 use futures_util::future::{Either, Ready, ready};
+use governor::{
+    DefaultDirectRateLimiter, NotUntil, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
 use http::{HeaderMap, HeaderName, Response, header::AUTHORIZATION};
 use proto::policy::v1::Scope;
 use runtime::Files;
@@ -118,6 +124,8 @@ struct Keys(HashMap<[u8; 32], Key>);
 struct Key {
     caller: Caller,
     methods: Vec<Pattern>,
+    /// Calls of this caller, where they are limited.
+    quota: Option<DefaultDirectRateLimiter>,
 }
 
 /// The file.
@@ -136,6 +144,10 @@ struct Entry {
     /// Methods by full name; `*` at the end stands for the rest.
     #[serde(default = "everything")]
     methods: Vec<String>,
+    /// Calls a second in the long run.
+    calls_per_second: Option<NonZeroU32>,
+    /// Calls at once; without it as many as a second.
+    burst: Option<NonZeroU32>,
 }
 
 fn everything() -> Vec<String> {
@@ -172,7 +184,7 @@ fn parse(text: &str, methods: &Methods) -> anyhow::Result<Keys> {
     // The message of an error shows lines of the file: those hold hashes alone, unless somebody put a key there.
     let file: File = toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.message()))?;
     let mut keys = HashMap::new();
-    for Entry { name, sha256, methods: patterns } in file.keys {
+    for Entry { name, sha256, methods: patterns, calls_per_second, burst } in file.keys {
         let hash = blake3::Hash::from_hex(&sha256);
         let hash = hash.ok().with_context(|| format!("keys: `{name}`: sha256 is not 64 hexadecimal digits"))?;
         for pattern in &patterns {
@@ -180,7 +192,13 @@ fn parse(text: &str, methods: &Methods) -> anyhow::Result<Keys> {
             ensure!(known, "keys: `{name}`: methods: `{pattern}` is no method of the API");
         }
         let methods = patterns.iter().map(|pattern| Pattern::of(pattern)).collect();
-        let before = keys.insert(*hash.as_bytes(), Key { caller: Caller::named(&name), methods });
+        ensure!(
+            burst.is_none() || calls_per_second.is_some(),
+            "keys: `{name}`: burst is nothing without calls_per_second"
+        );
+        let quota = calls_per_second.map(|rate| Quota::per_second(rate).allow_burst(burst.unwrap_or(rate)));
+        let key = Key { caller: Caller::named(&name), methods, quota: quota.map(RateLimiter::direct) };
+        let before = keys.insert(*hash.as_bytes(), key);
         ensure!(before.is_none(), "keys: `{name}`: its key is another caller's as well");
     }
     Ok(Keys(keys))
@@ -202,6 +220,12 @@ pub(crate) enum AuthError {
     /// The key is for other methods.
     #[error("the API key is not for this method")]
     NotAllowed,
+    /// The caller has made more calls than they may.
+    #[error("more calls than this API key may make")]
+    TooMany {
+        /// When there may be another.
+        retry_in: Duration,
+    },
 }
 
 impl Auth {
@@ -217,8 +241,12 @@ impl Auth {
         match &self.0 {
             Some(guarded) => {
                 call.caller = guarded.with_key(&call.headers, |key| {
-                    let may = key.methods.iter().any(|pattern| pattern.takes(&call.method));
-                    may.then_some(key.caller).ok_or(AuthError::NotAllowed)
+                    if !key.methods.iter().any(|pattern| pattern.takes(&call.method)) {
+                        return Err(AuthError::NotAllowed);
+                    }
+                    let over = key.quota.as_ref().and_then(|quota| quota.check().err());
+                    let wait = |over: NotUntil<_>| over.wait_time_from(DefaultClock::default().now());
+                    over.map_or(Ok(key.caller), |over| Err(AuthError::TooMany { retry_in: wait(over) }))
                 })?;
                 call.headers.remove(API_KEY);
                 call.headers.remove(AUTHORIZATION);
@@ -317,6 +345,20 @@ mod tests {
     }
 
     #[test]
+    fn who_calls_too_often_is_told_when_to_call_again() {
+        let hash = blake3::Hash::from_bytes(digest(b"key")).to_hex();
+        let auth = guarded(&format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\ncalls_per_second = 1\nburst = 3"));
+        let ask = || {
+            let mut call = call(RISK, b"");
+            call.headers.insert("x-api-key", "key".parse().unwrap());
+            auth.caller(&mut call)
+        };
+        let answers = [ask(), ask(), ask(), ask()];
+        assert_eq!(answers[..3], [Ok(()), Ok(()), Ok(())]);
+        assert!(matches!(answers[3], Err(AuthError::TooMany { retry_in }) if retry_in <= Duration::from_secs(1)));
+    }
+
+    #[test]
     fn a_file_that_cannot_be_used_says_why_and_shows_no_key() {
         let hash = "a".repeat(64);
         for (text, problem) in [
@@ -327,6 +369,8 @@ mod tests {
                 "`nothing` is no method",
             ),
             (&format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\n").repeat(2), "another caller's as well"),
+            (&format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\nburst = 1"), "burst is nothing without"),
+            (&format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\ncalls_per_second = 0"), "expected a nonzero"),
             ("[[keys]]\nname = \"a\"\nkey = \"shk_secret\"", "unknown field"),
         ] {
             let error = format!("{:#}", parse(text, &methods()).unwrap_err());

@@ -89,6 +89,7 @@ pub(crate) fn refused(error: AuthError) {
         AuthError::NoKey => "no key",
         AuthError::UnknownKey => "unknown key",
         AuthError::NotAllowed => "not allowed",
+        AuthError::TooMany { .. } => "too many calls",
     };
     REFUSED.add(1, &[KeyValue::new("reason", reason)]);
 }

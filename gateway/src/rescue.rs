@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use runtime::Refusal;
 use tonic::{Code, Status, body::Body};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, QuotaViolation, StatusExt};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -101,6 +101,13 @@ pub(crate) fn not_let_in(error: AuthError) -> Status {
         AuthError::NoKey => (Code::Unauthenticated, "API_KEY_MISSING"),
         AuthError::UnknownKey => (Code::Unauthenticated, "API_KEY_UNKNOWN"),
         AuthError::NotAllowed => (Code::PermissionDenied, "METHOD_NOT_ALLOWED"),
+        AuthError::TooMany { retry_in } => {
+            let mut details = ErrorDetails::new();
+            runtime::error_info(&mut details, "QUOTA_EXCEEDED", None);
+            details.set_retry_info(Some(retry_in));
+            details.set_quota_failure(vec![QuotaViolation::new("api-key", error.to_string())]);
+            return Status::with_error_details(Code::ResourceExhausted, error.to_string(), details);
+        }
     };
     status_of(code, error.to_string(), reason, None)
 }
@@ -119,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn every_error_has_its_status_and_details() {
         type Case = (fn() -> BoxError, Code, &'static str, &'static str);
-        let errors: [Case; 11] = [
+        let errors: [Case; 12] = [
             (
                 || NoMethod { path: "/a/B".into() }.into(),
                 Code::Unimplemented,
@@ -127,6 +134,12 @@ mod tests {
                 "there is no method /a/B",
             ),
             (|| AuthError::UnknownKey.into(), Code::Unauthenticated, "API_KEY_UNKNOWN", "the API key is not known"),
+            (
+                || AuthError::TooMany { retry_in: std::time::Duration::from_secs(1) }.into(),
+                Code::ResourceExhausted,
+                "QUOTA_EXCEEDED",
+                "more calls than this API key may make",
+            ),
             (
                 || AuthError::NotAllowed.into(),
                 Code::PermissionDenied,
