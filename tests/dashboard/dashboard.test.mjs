@@ -215,14 +215,3 @@ test("what was seen and done stays so", async () => {
   assert.equal(number(await figure(page, "Not seen").innerText()), unseen - 1);
   await close();
 });
-
-test("the first page is there within a second", async () => {
-  const took = [];
-  for (let run = 0; run < 3; run++) {
-    const { page, close } = await open("overview");
-    // Until the last answer that the page asked for.
-    took.push(await page.evaluate(() => Math.max(...performance.getEntriesByType("resource").map((entry) => entry.responseEnd))));
-    await close();
-  }
-  assert.ok(Math.min(...took) < 1000, `${took.map(Math.round).join(", ")} ms`);
-});

@@ -412,7 +412,12 @@ impl Score {
             Baseline::Customer => format!("of customer {customer_id}"),
             Baseline::Shop => "of the shop".to_owned(),
         };
-        format!("{} {value:.2} is {ratio:.1} times {direction} the usual {expected:.2} {whose}", measure.words())
+        // Nobody orders hundredths of a piece.
+        let (value, expected) = match measure {
+            Measure::Quantity => (format!("{value:.0}"), format!("{expected:.1}")),
+            Measure::UnitPrice | Measure::LineTotal => (format!("{value:.2}"), format!("{expected:.2}")),
+        };
+        format!("{} {value} is {ratio:.1} times {direction} the usual {expected} {whose}", measure.words())
     }
 }
 
