@@ -67,6 +67,13 @@ id! {
     StockCode, str::trim
 }
 
+impl StockCode {
+    /// What two spellings of a code have in common: `84030e` is `84030E`.
+    pub fn folded(written: &str) -> String {
+        Self::canonical(written).to_uppercase()
+    }
+}
+
 fn customer(written: &str) -> &str {
     let id = written.trim();
     match id.strip_suffix(".0") {

@@ -1,33 +1,49 @@
-//! Recommendation: what to put beside the till. Implicit-feedback ALS (Hu, Koren and Volinsky 2008) blended with what a
-//! customer buys again and again and with what sells at the moment; association rules from baskets.
+//! Recommendation: what to put beside the till. Candidates come from what a customer has bought, from products that go
+//! with it (a linear autoencoder, Steck 2019; bought in one order; described alike) and from what sells at the moment; a
+//! boosted ranker (LambdaMART, Burges 2010) orders them. One ranker orders all products, one those new to the customer.
 //!
-//! In: a customer's id, a basket of stock codes, or both. Out: products, the best first; scores are comparable within an
-//! answer alone.
+//! In: a customer's id, a basket of stock codes, or both. A basket counts as bought this instant: a stranger's basket, a
+//! new customer's few purchases and a long history take the same path. Out: products, the best first; scores are
+//! comparable within an answer alone.
 //!
-//! `model.safetensors`: `product` `[m, f]` and `customer` `[n, f]` f32 factors. `products.parquet`: `stock_code`,
-//! `description`, `price`, `recent_orders`; `customers.parquet`: `customer_id`; `interactions.parquet`: `customer`,
-//! `product` (rows of the two), `purchases`, `days`; `rules.parquet`: `product`, `other`, `orders`, `support`,
-//! `confidence`, `lift`.
+//! `model.safetensors`: `product` `[m, f]` and `customer` `[n, f]` f32 factors of implicit-feedback ALS (Hu, Koren and
+//! Volinsky 2008); `taste.`, `together.` and `words.` item-item weights, each `start` `[m + 1]` u32, `other` and `weight`
+//! `[e]` u32 and f32: those from product p are at `start[p]..start[p + 1]`; `next.` and `new.` the rankers' trees, see
+//! [`Forest`], where there are any. `products.parquet`, `customers.parquet` and `interactions.parquet`: [`Product`],
+//! [`Shopper`] and [`Held`] by row, with `customer` and `product` the rows of the other two; `rules.parquet`: `product`,
+//! `other`, `orders`, `support`, `confidence`, `lift`.
 
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, CustomerId, Model, ModelError, ModelKind, StockCode};
+use crate::{Artifact, CustomerId, Forest, Model, ModelError, ModelKind, StockCode, Table, Tensors};
+
+mod features;
+
+pub use features::{HALF_LIVES, Held, NEVER, Shopper, Standing, WIDTH, WINDOWS};
+use features::{Pair, SIGNALS, Signals, features};
+
+/// Products that a ranker orders, unless more are asked for.
+pub const CANDIDATES: usize = 120;
+/// Candidates from what sells at the moment, whatever the customer.
+const POPULAR: usize = 60;
+/// Products of a customer that item-item scores are read from, the freshest.
+const MOST_HELD: usize = 200;
+/// Products whose sales stand for a best seller's: the n-th, so that a single hit does not set the scale.
+const AMONG_BEST: usize = 20;
+/// Window of [`WINDOWS`] that says what sells at the moment.
+const LATELY: usize = 2;
 
 /// What the manifest holds for scoring.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parameters {
-    /// Weight of an interaction over none: confidence is 1 + alpha for a single purchase.
-    pub alpha: f64,
-    /// Regularisation of a fold-in.
+    /// Weight of a product that a customer has not bought, in a fold-in.
+    pub unobserved: f64,
+    /// Regularisation of a fold-in, for each unit of weight (Rendle et al. 2022).
     pub lambda: f64,
-    /// Days after which a purchase counts for 1/e in repeat purchase.
-    pub repeat_days: f64,
-    /// Weight of repeat purchase beside taste.
-    pub repeat_weight: f64,
-    /// Weight of recent popularity beside taste.
-    pub popular_weight: f64,
+    /// Whether there are rankers; without them candidates keep the order in which they were found.
+    pub ranked: bool,
 }
 
 /// A product that can be recommended.
@@ -37,21 +53,8 @@ pub struct Product {
     pub stock_code: StockCode,
     /// What it is.
     pub description: Box<str>,
-    /// Its usual price, shop currency.
-    pub price: f64,
-    /// Orders with it lately.
-    pub recent_orders: f64,
-}
-
-/// How a customer has bought a product.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interaction {
-    /// Row of the product.
-    pub product: usize,
-    /// Orders with it.
-    pub purchases: f64,
-    /// Days from the last one to the as-of time.
-    pub days: f64,
+    /// How it sells.
+    pub standing: Standing,
 }
 
 /// An association rule.
@@ -112,6 +115,57 @@ pub struct Query {
     pub max_price: Option<f64>,
 }
 
+/// Products that a ranker orders, and what it sees of them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Candidates {
+    /// Rows of the products, the likeliest first.
+    pub products: Vec<usize>,
+    /// `[products, WIDTH]`
+    pub features: Vec<f32>,
+    /// How likely each was before it was ranked.
+    pub found: Vec<f32>,
+    /// Whether anything that the customer holds speaks for it.
+    pub spoken_for: Vec<bool>,
+}
+
+impl Candidates {
+    /// The features of each product.
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.features.chunks_exact(WIDTH)
+    }
+}
+
+/// Weights from products to products.
+#[derive(Debug)]
+struct Links {
+    start: Vec<u32>,
+    other: Vec<u32>,
+    weight: Vec<f32>,
+}
+
+impl Links {
+    fn read(tensors: &Tensors<'_>, name: &'static str, products: usize) -> Result<Self, ModelError> {
+        let start: Vec<u32> = tensors.get(&format!("{name}.start"), &[products + 1])?;
+        let [count] = tensors.shape(&format!("{name}.other"))?;
+        let other: Vec<u32> = tensors.get(&format!("{name}.other"), &[count])?;
+        let weight: Vec<f32> = tensors.get(&format!("{name}.weight"), &[count])?;
+        let rising = start.first() == Some(&0) && start.windows(2).all(|pair| pair[0] <= pair[1]);
+        let all = start.last().is_some_and(|last| *last as usize == count);
+        if !rising || !all || other.iter().any(|row| *row as usize >= products) {
+            return Err(ModelError::inconsistent(name, "does not lead from products to products"));
+        }
+        if weight.iter().any(|weight| !weight.is_finite()) {
+            return Err(ModelError::inconsistent(name, "has a weight that is not finite"));
+        }
+        Ok(Self { start, other, weight })
+    }
+
+    fn from(&self, product: usize) -> impl Iterator<Item = (usize, f32)> {
+        let range = self.start[product] as usize..self.start[product + 1] as usize;
+        self.other[range.clone()].iter().map(|other| *other as usize).zip(self.weight[range].iter().copied())
+    }
+}
+
 /// The model.
 #[derive(Debug)]
 pub struct Recommendations {
@@ -125,11 +179,21 @@ pub struct Recommendations {
     customer_factors: Vec<f32>,
     /// Sum of the products' outer products, `[f, f]`.
     gram: Vec<f64>,
-    popularity: Vec<f64>,
     products: Vec<Product>,
-    product_rows: HashMap<StockCode, usize>,
+    /// By the code in capitals.
+    product_rows: HashMap<String, usize>,
+    /// Rows of the products, those that sell best lately first.
+    popular: Vec<usize>,
+    best: [f64; WINDOWS.len()],
     customer_rows: HashMap<CustomerId, usize>,
-    interactions: Vec<Vec<Interaction>>,
+    shoppers: Vec<Shopper>,
+    /// What each customer holds, in order of product.
+    held: Vec<Vec<Held>>,
+    taste: Links,
+    together: Links,
+    words: Links,
+    /// Of all products, and of those new to the customer.
+    rankers: Option<[Forest; 2]>,
     rules: Vec<Vec<Rule>>,
 }
 
@@ -146,66 +210,28 @@ impl Model for Recommendations {
             return Err(ModelError::inconsistent("product", format!("has {m} rows; the table has {}", table.rows())));
         }
         let product_factors: Vec<f32> = tensors.get("product", &[m, factors])?;
-        let customers = artifact.table("customers.parquet")?;
-        let n = customers.rows();
+        let products = products(&table)?;
+        let table = artifact.table("customers.parquet")?;
+        let n = table.rows();
         let customer_factors: Vec<f32> = tensors.get("customer", &[n, factors])?;
         if product_factors.iter().chain(&customer_factors).any(|x| !x.is_finite()) {
             return Err(ModelError::inconsistent("product", "or customer has a factor that is not finite"));
         }
-
-        let (codes, descriptions) = (table.text("stock_code")?, table.optional_text("description")?);
-        let (prices, recent) = (table.float("price")?, table.float("recent_orders")?);
-        let mut products = Vec::with_capacity(m);
-        for (row, (code, description)) in codes.iter().zip(descriptions).enumerate() {
-            products.push(Product {
-                stock_code: code
-                    .parse()
-                    .map_err(|_| ModelError::inconsistent("stock_code", format!("is empty in row {row}")))?,
-                description: description.unwrap_or_default(),
-                price: prices[row],
-                recent_orders: recent[row],
-            });
-        }
         let mut customer_rows = HashMap::with_capacity(n);
-        for (row, id) in customers.text("customer_id")?.iter().enumerate() {
+        for (row, id) in table.text("customer_id")?.iter().enumerate() {
             let id =
                 id.parse().map_err(|_| ModelError::inconsistent("customer_id", format!("is empty in row {row}")))?;
             customer_rows.insert(id, row);
         }
-        let within = |row: i64, of: usize, name: &'static str| {
-            usize::try_from(row)
-                .ok()
-                .filter(|row| *row < of)
-                .ok_or_else(|| ModelError::inconsistent(name, format!("has no row {row}")))
-        };
-        let table = artifact.table("interactions.parquet")?;
-        let (of, product, purchases, days) =
-            (table.int("customer")?, table.int("product")?, table.float("purchases")?, table.float("days")?);
-        let mut interactions = vec![Vec::new(); n];
-        for row in 0..table.rows() {
-            let (customer, product) = (within(of[row], n, "customer")?, within(product[row], m, "product")?);
-            interactions[customer].push(Interaction { product, purchases: purchases[row], days: days[row] });
-        }
-        let table = artifact.table("rules.parquet")?;
-        let (of, other, orders) = (table.int("product")?, table.int("other")?, table.int("orders")?);
-        let (support, confidence, lift) = (table.float("support")?, table.float("confidence")?, table.float("lift")?);
-        let mut rules = vec![Vec::new(); m];
-        for row in 0..table.rows() {
-            let (product, other) = (within(of[row], m, "rule")?, within(other[row], m, "rule")?);
-            rules[product].push(Rule {
-                other,
-                orders: orders[row],
-                support: support[row],
-                confidence: confidence[row],
-                lift: lift[row],
-            });
-        }
+        let shoppers = shoppers(&table)?;
+        let held = held(&artifact.table("interactions.parquet")?, n, m)?;
+        let rules = rules(&artifact.table("rules.parquet")?, m)?;
+        let ranker = |name| Forest::read(&tensors, name, WIDTH);
+        let rankers = parameters.ranked.then(|| Ok([ranker("next.")?, ranker("new.")?])).transpose()?;
 
-        let product_rows =
-            products.iter().enumerate().map(|(row, product)| (product.stock_code.clone(), row)).collect();
-        let most = products.iter().map(|product| product.recent_orders).fold(1.0, f64::max);
-        let popularity =
-            products.iter().map(|product| (1.0 + product.recent_orders.max(0.0)).ln() / (1.0 + most).ln()).collect();
+        let folded = |product: &Product| StockCode::folded(product.stock_code.as_str());
+        let product_rows = products.iter().enumerate().map(|(row, product)| (folded(product), row)).collect();
+        let (popular, best) = (popular(&products), best(&products));
         let norms = product_factors.chunks(factors).map(|row| dot(row, row).sqrt().max(f32::MIN_POSITIVE)).collect();
         let gram = gram(&product_factors, factors);
         Ok(Self {
@@ -215,14 +241,141 @@ impl Model for Recommendations {
             norms,
             customer_factors,
             gram,
-            popularity,
             products,
             product_rows,
+            popular,
+            best,
             customer_rows,
-            interactions,
+            shoppers,
+            held,
+            taste: Links::read(&tensors, "taste", m)?,
+            together: Links::read(&tensors, "together", m)?,
+            words: Links::read(&tensors, "words", m)?,
+            rankers,
             rules,
         })
     }
+}
+
+/// Rows of the products, those that sell best lately first.
+fn popular(products: &[Product]) -> Vec<usize> {
+    let sold = |row: usize| {
+        let buyers = &products[row].standing.buyers;
+        (buyers[LATELY], buyers[WINDOWS.len() - 1])
+    };
+    let mut popular: Vec<usize> = (0..products.len()).collect();
+    popular.sort_by(|a, b| {
+        let (one, other) = (sold(*a), sold(*b));
+        other.0.total_cmp(&one.0).then(other.1.total_cmp(&one.1)).then(a.cmp(b))
+    });
+    popular
+}
+
+/// Buyers within each window that a product among the best has.
+fn best(products: &[Product]) -> [f64; WINDOWS.len()] {
+    std::array::from_fn(|window| {
+        let mut all: Vec<f64> = products.iter().map(|product| product.standing.buyers[window]).collect();
+        let at = AMONG_BEST.min(all.len()) - 1;
+        *all.select_nth_unstable_by(at, |a, b| b.total_cmp(a)).1
+    })
+}
+
+fn products(table: &Table) -> Result<Vec<Product>, ModelError> {
+    let (codes, descriptions) = (table.text("stock_code")?, table.optional_text("description")?);
+    let [price, quantity, days, first_days, repeats, repeat_share] =
+        ["price", "quantity", "days", "first_days", "repeats", "repeat_share"].map(|name| table.float(name));
+    let (price, quantity, days, first_days) = (price?, quantity?, days?, first_days?);
+    let (repeats, repeat_share) = (repeats?, repeat_share?);
+    let buyers: Vec<Vec<f64>> =
+        (0..WINDOWS.len()).map(|at| table.float(&column("buyers", at))).collect::<Result<_, _>>()?;
+    let mut products = Vec::with_capacity(codes.len());
+    for (row, (code, description)) in codes.iter().zip(descriptions).enumerate() {
+        products.push(Product {
+            stock_code: code
+                .parse()
+                .map_err(|_| ModelError::inconsistent("stock_code", format!("is empty in row {row}")))?,
+            description: description.unwrap_or_default(),
+            standing: Standing {
+                price: price[row],
+                quantity: quantity[row],
+                buyers: std::array::from_fn(|window| buyers[window][row].max(0.0)),
+                days: days[row],
+                first_days: first_days[row],
+                repeats: repeats[row],
+                repeat_share: repeat_share[row],
+            },
+        });
+    }
+    Ok(products)
+}
+
+/// Name of a column of which there are several.
+pub fn column(name: &str, at: usize) -> String {
+    format!("{name}_{at}")
+}
+
+fn shoppers(table: &Table) -> Result<Vec<Shopper>, ModelError> {
+    let (orders, recency, tenure) = (table.float("orders")?, table.float("recency_days")?, table.float("tenure_days")?);
+    let (price, quantity) = (table.float("price")?, table.float("quantity")?);
+    let shopper = |row: usize| Shopper {
+        orders: orders[row],
+        recency_days: recency[row],
+        tenure_days: tenure[row],
+        price: price[row],
+        quantity: quantity[row],
+    };
+    Ok((0..table.rows()).map(shopper).collect())
+}
+
+fn within(row: i64, of: usize, name: &'static str) -> Result<usize, ModelError> {
+    let row_number = usize::try_from(row).ok().filter(|row| *row < of);
+    row_number.ok_or_else(|| ModelError::inconsistent(name, format!("has no row {row}")))
+}
+
+fn held(table: &Table, n: usize, m: usize) -> Result<Vec<Vec<Held>>, ModelError> {
+    let (of, product, purchases) = (table.int("customer")?, table.int("product")?, table.float("purchases")?);
+    let (days, first, quantity) = (table.float("days")?, table.float("first_days")?, table.float("quantity")?);
+    let fresh: Vec<Vec<f64>> =
+        (0..HALF_LIVES.len()).map(|at| table.float(&column("fresh", at))).collect::<Result<_, _>>()?;
+    let mut held = vec![Vec::new(); n];
+    for row in 0..table.rows() {
+        let (customer, product) = (within(of[row], n, "customer")?, within(product[row], m, "product")?);
+        held[customer].push(Held {
+            product,
+            purchases: purchases[row].max(0.0),
+            days: days[row].max(0.0),
+            first_days: first[row].max(0.0),
+            quantity: quantity[row],
+            fresh: std::array::from_fn(|at| fresh[at][row].max(0.0)),
+        });
+    }
+    held.iter_mut().for_each(|of| of.sort_unstable_by_key(|held| held.product));
+    Ok(held)
+}
+
+fn rules(table: &Table, m: usize) -> Result<Vec<Vec<Rule>>, ModelError> {
+    let (of, other, orders) = (table.int("product")?, table.int("other")?, table.int("orders")?);
+    let (support, confidence, lift) = (table.float("support")?, table.float("confidence")?, table.float("lift")?);
+    let mut rules = vec![Vec::new(); m];
+    for row in 0..table.rows() {
+        let (product, other) = (within(of[row], m, "rule")?, within(other[row], m, "rule")?);
+        rules[product].push(Rule {
+            other,
+            orders: orders[row],
+            support: support[row],
+            confidence: confidence[row],
+            lift: lift[row],
+        });
+    }
+    Ok(rules)
+}
+
+/// What is known of who asks.
+struct Asking {
+    shopper: Shopper,
+    /// In order of product, the basket included.
+    held: Vec<Held>,
+    held_orders: f64,
 }
 
 impl Recommendations {
@@ -236,9 +389,14 @@ impl Recommendations {
         &self.products
     }
 
-    /// Row of a product.
+    /// Rows of the products, those that sell best lately first.
+    pub fn popular(&self) -> &[usize] {
+        &self.popular
+    }
+
+    /// Row of a product; letters may be large or small.
     pub fn product(&self, stock_code: &str) -> Option<usize> {
-        self.product_rows.get(StockCode::canonical(stock_code)).copied()
+        self.product_rows.get(&StockCode::folded(stock_code)).copied()
     }
 
     /// Row of a customer.
@@ -251,109 +409,255 @@ impl Recommendations {
         self.customer_rows.iter().map(|(id, row)| (id, *row))
     }
 
-    /// The same model with other weights, to choose them by.
-    #[must_use]
-    pub fn weighted(mut self, parameters: Parameters) -> Self {
-        self.parameters = parameters;
-        self
+    /// What a customer has bought, in order of product.
+    pub fn held(&self, customer: usize) -> &[Held] {
+        &self.held[customer]
     }
 
     /// What to recommend.
     pub fn recommend(&self, query: &Query) -> Vec<Recommendation> {
-        let taste = self.taste(query);
-        let mut repeat = vec![0.0; self.products.len()];
-        let mut purchases = vec![0_u64; self.products.len()];
-        for interaction in query.customer.map(|row| self.interactions[row].as_slice()).unwrap_or_default() {
-            let recent = (-interaction.days.max(0.0) / self.parameters.repeat_days).exp();
-            repeat[interaction.product] = interaction.purchases.max(0.0).ln_1p() * recent;
-            purchases[interaction.product] = interaction.purchases as u64;
-        }
-        let in_basket: HashSet<usize> = query.basket.iter().copied().collect();
-        let mut found = Vec::with_capacity(self.products.len());
-        for (row, product) in self.products.iter().enumerate() {
-            let left_out = in_basket.contains(&row)
-                || query.exclude.contains(&row)
-                || (query.new_only && purchases[row] > 0)
-                || query.min_price.is_some_and(|least| product.price < least)
-                || query.max_price.is_some_and(|most| product.price > most);
-            if left_out {
-                continue;
-            }
-            let Parameters { repeat_weight, popular_weight, .. } = self.parameters;
-            let parts = [f64::from(taste[row]), repeat_weight * repeat[row], popular_weight * self.popularity[row]];
-            found.push((parts.iter().sum::<f64>(), row, parts));
-        }
-        let better = |a: &(f64, usize, [f64; 3]), b: &(f64, usize, [f64; 3])| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        let limit = query.limit.min(found.len());
-        if limit > 0 && limit < found.len() {
-            found.select_nth_unstable_by(limit - 1, better);
-            found.truncate(limit);
-        }
-        found.sort_unstable_by(better);
-        found.truncate(limit);
-        let explained = found.into_iter().map(|(score, product, parts)| {
-            let reason = self.reason(query, product, parts, purchases[product]);
+        let candidates = self.candidates(query);
+        // Without a past, no product can be bought again.
+        let new = query.new_only || query.customer.is_none();
+        let ranker = self.rankers.as_ref().map(|[next, of_new]| if new { of_new } else { next });
+        let score = |(row, found): (&[f32], &f32)| ranker.map_or(f64::from(*found), |ranker| ranker.sum(row));
+        let scores = candidates.rows().zip(&candidates.found).map(score);
+        let mut found: Vec<(f64, usize, bool)> = scores
+            .zip(&candidates.products)
+            .zip(&candidates.spoken_for)
+            .map(|((score, product), spoken_for)| (score, *product, *spoken_for))
+            .collect();
+        found.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        found.truncate(query.limit);
+        let explained = found.into_iter().map(|(score, product, spoken_for)| {
+            let reason = self.reason(query, product, spoken_for);
             Recommendation { product, score, reason }
         });
         explained.collect()
     }
 
-    fn reason(&self, query: &Query, product: usize, [taste, repeat, popular]: [f64; 3], purchases: u64) -> Reason {
-        if repeat > taste.max(popular) {
-            return Reason::BoughtBefore(purchases);
+    fn reason(&self, query: &Query, product: usize, spoken_for: bool) -> Reason {
+        if let Some(held) = query.customer.and_then(|customer| find(&self.held[customer], product)) {
+            return Reason::BoughtBefore(held.purchases as u64);
         }
-        if popular > taste {
-            return Reason::Popular;
-        }
-        let of_basket = query.basket.iter().map(|basket| (*basket, self.similarity(*basket, product)));
-        match of_basket.max_by(|a, b| a.1.total_cmp(&b.1)) {
-            Some((basket, similarity)) if query.customer.is_none() || similarity > 0.5 => Reason::Basket(basket),
-            Some(_) | None => Reason::Taste,
-        }
-    }
-
-    /// Preference for every product, about 0 to 1.
-    fn taste(&self, query: &Query) -> Vec<f32> {
-        let folded;
-        let of = match (query.customer, query.basket.is_empty()) {
-            (Some(row), true) => &self.customer_factors[row * self.factors..][..self.factors],
-            (None, true) => return vec![0.0; self.products.len()],
-            (customer, false) => {
-                let mut bought: Vec<usize> = query.basket.clone();
-                bought.extend(
-                    customer.iter().flat_map(|row| &self.interactions[*row]).map(|interaction| interaction.product),
-                );
-                folded = self.fold_in(&bought);
-                &folded
-            }
+        let weight = |basket: usize| {
+            let of =
+                |links: &Links| links.from(basket).find(|(other, _)| *other == product).map_or(0.0, |found| found.1);
+            of(&self.taste).max(0.0) + of(&self.together)
         };
-        self.product_factors.chunks(self.factors).map(|row| dot(of, row)).collect()
+        let of_basket =
+            query.basket.iter().map(|basket| (*basket, weight(*basket))).filter(|(_, weight)| *weight > 0.0);
+        match of_basket.max_by(|a, b| a.1.total_cmp(&b.1)) {
+            Some((basket, _)) => Reason::Basket(basket),
+            None if spoken_for => Reason::Taste,
+            None => Reason::Popular,
+        }
     }
 
-    /// Factors of somebody who has bought some products: one regularised least-squares solve (Hu et al. 2008, eq. 4).
-    pub fn fold_in(&self, products: &[usize]) -> Vec<f32> {
-        let (f, Parameters { alpha, lambda, .. }) = (self.factors, &self.parameters);
-        let mut a = self.gram.clone();
+    /// Who asks: a customer's past, with the basket as bought this instant.
+    fn asking(&self, query: &Query) -> Asking {
+        let mut held = query.customer.map(|row| self.held[row].clone()).unwrap_or_default();
+        for product in &query.basket {
+            match held.binary_search_by_key(product, |held| held.product) {
+                Ok(at) => held[at] = held[at].again(),
+                Err(at) => held.insert(at, Held::now(*product, self.products[*product].standing.quantity)),
+            }
+        }
+        let mut shopper = query.customer.map(|row| self.shoppers[row]);
+        if !query.basket.is_empty() {
+            let median = |of: fn(&Standing) -> f64| {
+                let mut all: Vec<f64> = query.basket.iter().map(|row| of(&self.products[*row].standing)).collect();
+                all.sort_unstable_by(f64::total_cmp);
+                all[all.len() / 2]
+            };
+            shopper = Some(match shopper {
+                Some(known) => Shopper { orders: known.orders + 1.0, recency_days: 0.0, ..known },
+                None => Shopper {
+                    orders: 1.0,
+                    price: median(|product| product.price),
+                    quantity: median(|product| product.quantity),
+                    ..Shopper::default()
+                },
+            });
+        }
+        let held_orders = held.iter().map(|held| held.purchases).sum();
+        Asking { shopper: shopper.unwrap_or_default(), held, held_orders }
+    }
+
+    /// What a ranker would order for a query.
+    pub fn candidates(&self, query: &Query) -> Candidates {
+        let asking = self.asking(query);
+        let (mut signals, mut touched) = self.signals(&asking);
+        let past = query.customer.map(|row| self.held[row].as_slice()).unwrap_or_default();
+        for held in past {
+            touch(&mut signals, &mut touched, held.product)[MARK] = HELD;
+        }
+        for row in query.basket.iter().chain(&query.exclude) {
+            signals[*row].0[MARK] = LEFT_OUT;
+        }
+        let mark = |row: usize| signals[row].0[MARK];
+        let allowed = |row: usize| {
+            let price = self.products[row].standing.price;
+            !(mark(row) == LEFT_OUT
+                || (query.new_only && mark(row) == HELD)
+                || query.min_price.is_some_and(|least| price < least)
+                || query.max_price.is_some_and(|most| price > most))
+        };
+        let wanted = CANDIDATES.max(query.limit);
+        touched.retain(|row| allowed(*row));
+        // What sells at the moment fills up, however little may be recommended.
+        for (place, row) in self.popular.iter().copied().enumerate() {
+            if place >= POPULAR && touched.len() >= wanted {
+                break;
+            }
+            if mark(row) == 0.0 && allowed(row) {
+                touched.push(row);
+            }
+        }
+        let mut highest = [1e-9_f32; 3];
+        for row in &touched {
+            for (highest, at) in highest.iter_mut().zip(LIKED) {
+                *highest = highest.max(signals[*row].0[at]);
+            }
+        }
+        let [taste, together, words] = highest;
+        let best = (1.0 + self.best[LATELY]).ln().max(1.0);
+        let mut found = Vec::with_capacity(touched.len());
+        for row in touched {
+            let of = &signals[row].0;
+            let liked = of[LIKED[0]] / taste + 0.4 * of[LIKED[1]] / together + 0.1 * of[LIKED[2]] / words;
+            let sells = 0.15 * (1.0 + self.products[row].standing.buyers[LATELY]).ln() / best;
+            // What was bought before comes before what was not; the rankers see both.
+            let again = if of[MARK] == HELD { find(past, row) } else { None };
+            let again = again.map_or(0.0, |held| 5.0 + 2.0 * held.purchases.ln_1p() + held.fresh[3]);
+            found.push((liked + (sells + again) as f32, row));
+        }
+        let better = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if wanted < found.len() {
+            found.select_nth_unstable_by(wanted, better);
+            found.truncate(wanted);
+        }
+        found.sort_unstable_by(better);
+        self.described(query, &asking, &found, &signals)
+    }
+
+    /// Item-item scores of every product, and the rows of those that have any.
+    fn signals(&self, asking: &Asking) -> (Vec<Signals>, Vec<usize>) {
+        let mut signals = vec![Signals::default(); self.products.len()];
+        let mut touched = Vec::new();
+        let mut freshest: Vec<&Held> = asking.held.iter().collect();
+        if freshest.len() > MOST_HELD {
+            freshest
+                .select_nth_unstable_by(MOST_HELD, |a, b| a.days.total_cmp(&b.days).then(a.product.cmp(&b.product)));
+            freshest.truncate(MOST_HELD);
+            freshest.sort_unstable_by_key(|held| held.product);
+        }
+        for held in freshest {
+            let [usual, all, fresh] = held.weights();
+            for (other, weight) in self.taste.from(held.product) {
+                let of = touch(&mut signals, &mut touched, other);
+                of[0] += usual * weight;
+                of[1] += all * weight;
+                of[2] += fresh * weight;
+            }
+            for (other, weight) in self.together.from(held.product) {
+                let of = touch(&mut signals, &mut touched, other);
+                of[3] += usual * weight;
+                of[4] += fresh * weight;
+            }
+            for (other, weight) in self.words.from(held.product) {
+                touch(&mut signals, &mut touched, other)[5] += usual * weight;
+            }
+        }
+        (signals, touched)
+    }
+
+    /// The features of what was found.
+    fn described(&self, query: &Query, asking: &Asking, found: &[(f32, usize)], signals: &[Signals]) -> Candidates {
+        let factors = self.taste_factors(query, &asking.held);
+        let seen: Vec<Signals> = found
+            .iter()
+            .map(|(_, row)| {
+                let mut of = signals[*row];
+                of.0[FACTORS] = dot(&factors, self.factors_of(*row));
+                of
+            })
+            .collect();
+        // Each candidate's place by each signal.
+        let places = |at: usize| {
+            let mut order: Vec<usize> = (0..seen.len()).collect();
+            order.sort_unstable_by(|a, b| seen[*b].0[at].total_cmp(&seen[*a].0[at]).then(a.cmp(b)));
+            let mut places = vec![0_u16; seen.len()];
+            (0..).zip(order).for_each(|(place, candidate)| places[candidate] = place);
+            places
+        };
+        let ranks: [Vec<u16>; SIGNALS] = std::array::from_fn(places);
+        let highest =
+            Signals(std::array::from_fn(|at| seen.iter().map(|of| of.0[at]).fold(f32::MIN_POSITIVE, f32::max)));
+        let mut candidates = Candidates {
+            products: found.iter().map(|(_, row)| *row).collect(),
+            features: Vec::with_capacity(found.len() * WIDTH),
+            found: found.iter().map(|(score, _)| *score).collect(),
+            spoken_for: seen.iter().map(|of| of.0[..FACTORS].iter().any(|signal| *signal > 0.0)).collect(),
+        };
+        for (at, (_, row)) in found.iter().enumerate() {
+            let pair = Pair {
+                shopper: &asking.shopper,
+                held_products: asking.held.len() as f64,
+                held_orders: asking.held_orders,
+                held: find(&asking.held, *row),
+                standing: &self.products[*row].standing,
+                best: &self.best,
+                signals: seen[at],
+                highest: &highest,
+                rank: std::array::from_fn(|signal| ranks[signal][at]),
+            };
+            features(&pair, &mut candidates.features);
+        }
+        candidates
+    }
+
+    fn factors_of(&self, product: usize) -> &[f32] {
+        &self.product_factors[product * self.factors..][..self.factors]
+    }
+
+    fn taste_factors(&self, query: &Query, held: &[Held]) -> Vec<f32> {
+        match query.customer {
+            Some(row) if query.basket.is_empty() => {
+                self.customer_factors[row * self.factors..][..self.factors].to_vec()
+            }
+            Some(_) | None => self.fold_in(held),
+        }
+    }
+
+    /// Factors of somebody who holds some products: one regularised least-squares solve (Hu et al. 2008, eq. 4), with the
+    /// regularisation in proportion to all weights (Rendle et al. 2022).
+    pub fn fold_in(&self, held: &[Held]) -> Vec<f32> {
+        let (f, Parameters { unobserved, lambda, .. }) = (self.factors, &self.parameters);
+        let mut a: Vec<f64> = self.gram.iter().map(|of| of * unobserved).collect();
         let mut b = vec![0.0; f];
-        for product in products {
-            let row = &self.product_factors[product * f..][..f];
+        let mut weights = unobserved * self.products.len() as f64;
+        for held in held {
+            let (row, weight) = (self.factors_of(held.product), held.confidence());
+            weights += weight;
             for i in 0..f {
-                b[i] += (1.0 + alpha) * f64::from(row[i]);
-                for j in 0..f {
-                    a[i * f + j] += alpha * f64::from(row[i]) * f64::from(row[j]);
+                let weighted = weight * f64::from(row[i]);
+                b[i] += weighted;
+                // The solver reads the lower triangle alone.
+                for (to, other) in a[i * f..=i * f + i].iter_mut().zip(row) {
+                    *to += weighted * f64::from(*other);
                 }
             }
         }
         for i in 0..f {
-            a[i * f + i] += lambda;
+            a[i * f + i] += lambda * weights;
         }
         solve(&mut a, &mut b);
         b.into_iter().map(|x| x as f32).collect()
     }
 
     fn similarity(&self, one: usize, other: usize) -> f32 {
-        let row = |at: usize| &self.product_factors[at * self.factors..][..self.factors];
-        dot(row(one), row(other)) / (self.norms[one] * self.norms[other])
+        dot(self.factors_of(one), self.factors_of(other)) / (self.norms[one] * self.norms[other])
     }
 
     /// Products whose factors point the same way, with the cosine.
@@ -371,8 +675,37 @@ impl Recommendations {
     }
 }
 
+/// Signals that candidates are found by: taste, together, words.
+const LIKED: [usize; 3] = [0, 3, 5];
+/// Place of the factors' score among the signals; before that is known, what is to be done with the product.
+const FACTORS: usize = SIGNALS - 1;
+const MARK: usize = FACTORS;
+const TOUCHED: f32 = 1.0;
+const HELD: f32 = 2.0;
+const LEFT_OUT: f32 = 3.0;
+
+fn touch<'a>(signals: &'a mut [Signals], touched: &mut Vec<usize>, row: usize) -> &'a mut [f32; SIGNALS] {
+    let of = &mut signals[row].0;
+    if of[MARK] == 0.0 {
+        of[MARK] = TOUCHED;
+        touched.push(row);
+    }
+    of
+}
+
+fn find(held: &[Held], product: usize) -> Option<&Held> {
+    held.binary_search_by_key(&product, |held| held.product).ok().map(|at| &held[at])
+}
+
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    // Several sums at once, which the compiler turns into vector instructions.
+    let (mut sums, split) = ([0.0_f32; 8], a.len() / 8 * 8);
+    for (a, b) in a[..split].chunks_exact(8).zip(b.chunks_exact(8)) {
+        for at in 0..8 {
+            sums[at] += a[at] * b[at];
+        }
+    }
+    sums.iter().sum::<f32>() + a[split..].iter().zip(&b[split..]).map(|(a, b)| a * b).sum::<f32>()
 }
 
 fn gram(factors: &[f32], f: usize) -> Vec<f64> {
@@ -409,6 +742,119 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const FACTORS: usize = 64;
+
+    /// Products of which each goes with the next, at a price of their row; customer 0 has bought `held`.
+    fn shop(products: usize, held: &[usize], rankers: Option<[Forest; 2]>) -> Recommendations {
+        let mut random = 1_u64;
+        let mut unit = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 40) as f32 / (1 << 24) as f32
+        };
+        let factors =
+            |count: usize, unit: &mut dyn FnMut() -> f32| (0..count).map(|_| unit() - 0.5).collect::<Vec<_>>();
+        let product_factors = factors(products * FACTORS, &mut unit);
+        let customer_factors = factors(FACTORS, &mut unit);
+        let links = |from: usize| Links {
+            start: (0..=products).map(|row| (row * from) as u32).collect(),
+            other: (0..products).flat_map(|row| (1..=from).map(move |next| ((row + next) % products) as u32)).collect(),
+            weight: (0..products).flat_map(|_| (1..=from).map(|next| 1.0 / next as f32)).collect(),
+        };
+        let product = |row: usize| Product {
+            stock_code: row.to_string().parse().unwrap(),
+            description: format!("product {row}").into(),
+            standing: Standing {
+                price: row as f64,
+                quantity: 1.0,
+                buyers: [row as f64; WINDOWS.len()],
+                days: 1.0,
+                first_days: 90.0,
+                repeats: 1.0,
+                repeat_share: 0.1,
+            },
+        };
+        let all: Vec<Product> = (0..products).map(product).collect();
+        let (few, many) = (links(1.min(products - 1)), links(100.min(products - 1)));
+        Recommendations {
+            parameters: Parameters { unobserved: 1.0, lambda: 0.003, ranked: rankers.is_some() },
+            factors: FACTORS,
+            norms: vec![1.0; products],
+            gram: gram(&product_factors, FACTORS),
+            product_factors,
+            customer_factors,
+            product_rows: all.iter().enumerate().map(|(row, of)| (of.stock_code.to_string(), row)).collect(),
+            popular: popular(&all),
+            best: best(&all),
+            products: all,
+            customer_rows: HashMap::from([("c".parse().unwrap(), 0)]),
+            shoppers: vec![Shopper { orders: 2.0, ..Shopper::default() }],
+            held: vec![held.iter().map(|row| Held::now(*row, 1.0)).collect()],
+            taste: if rankers.is_some() { many } else { links(1.min(products - 1)) },
+            together: few,
+            words: Links { start: vec![0; products + 1], other: Vec::new(), weight: Vec::new() },
+            rankers,
+            rules: vec![Vec::new(); products],
+        }
+    }
+
+    #[test]
+    fn recommendations_say_why_and_keep_to_what_is_asked() {
+        let model = shop(200, &[7], None);
+        let ask = |query: Query| model.recommend(&Query { limit: 3, ..query });
+        let of = |found: &[Recommendation]| found.iter().map(|found| found.product).collect::<Vec<_>>();
+
+        let known = ask(Query { customer: Some(0), ..Query::default() });
+        assert_eq!((known[0].product, &known[0].reason), (7, &Reason::BoughtBefore(1)));
+        assert_eq!((known[1].product, &known[1].reason), (8, &Reason::Taste));
+        assert_eq!((known[2].product, &known[2].reason), (199, &Reason::Popular));
+        assert_eq!(of(&ask(Query { customer: Some(0), new_only: true, ..Query::default() })), [8, 199, 198]);
+
+        let basket = ask(Query { basket: vec![20, 30], ..Query::default() });
+        assert_eq!(of(&basket), [31, 21, 199], "equally near; 31 sells better");
+        assert_eq!(basket[0].reason, Reason::Basket(30));
+        let query =
+            Query { basket: vec![20, 30], exclude: HashSet::from([21]), max_price: Some(50.0), ..Query::default() };
+        assert_eq!(of(&ask(query)), [31, 50, 49]);
+        let query = Query { basket: vec![20], min_price: Some(198.5), ..Query::default() };
+        assert_eq!(of(&ask(query)), [199], "there is no more to recommend");
+    }
+
+    #[test]
+    fn a_basket_is_what_a_customer_has_bought_this_instant() {
+        let model = shop(200, &[7, 9], None);
+        let found = |query: Query| model.candidates(&Query { new_only: true, ..query }).products;
+        let as_basket = found(Query { basket: vec![7, 9], ..Query::default() });
+        assert_eq!(found(Query { customer: Some(0), ..Query::default() }), as_basket);
+        let both = model.asking(&Query { customer: Some(0), basket: vec![9, 3], ..Query::default() });
+        let held: Vec<_> = both.held.iter().map(|held| (held.product, held.purchases)).collect();
+        assert_eq!((held, both.shopper.orders), (vec![(3, 1.0), (7, 1.0), (9, 2.0)], 3.0));
+    }
+
+    #[test]
+    fn ten_of_a_hundred_thousand_products_take_less_than_a_millisecond() {
+        let (trees, depth) = (150, 4);
+        let inner = (1 << depth) - 1;
+        let feature: Vec<i32> = (0..trees * inner).map(|at| (at * 7 % WIDTH) as i32).collect();
+        let threshold = (0..trees * inner).map(|at| (at % 13) as f32 / 13.0).collect();
+        let value = (0..trees * (2 * inner + 1)).map(|at| (at % 17) as f32).collect();
+        let ranker = Forest::new(WIDTH, depth, &feature, threshold, value).unwrap();
+        let model = shop(100_000, &(0..100).map(|at| at * 997).collect::<Vec<_>>(), Some([ranker.clone(), ranker]));
+        let fastest = |query: &Query| {
+            let times = (0..100).map(|_| {
+                let start = std::time::Instant::now();
+                assert_eq!(std::hint::black_box(model.recommend(query)).len(), 10);
+                start.elapsed()
+            });
+            times.min().unwrap()
+        };
+        let known = fastest(&Query { customer: Some(0), limit: 10, ..Query::default() });
+        let basket = fastest(&Query { basket: (0..10).map(|at| at * 991).collect(), limit: 10, ..Query::default() });
+        println!("customer {known:?}, basket {basket:?}");
+        if !cfg!(debug_assertions) {
+            assert!(known.max(basket) < std::time::Duration::from_millis(1), "{known:?} {basket:?}");
+        }
+    }
 
     proptest! {
         #[test]

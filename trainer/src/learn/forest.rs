@@ -39,6 +39,11 @@ impl Binned {
         Self { edges, bins, most }
     }
 
+    /// Some of the rows.
+    pub(crate) fn of_rows(&self, rows: &Tensor) -> Self {
+        Self { edges: self.edges.clone(), bins: self.bins.index_select(1, rows), most: self.most }
+    }
+
     /// The same bins, for another thread.
     fn shared(&self) -> Self {
         Self { edges: self.edges.clone(), bins: self.bins.shallow_clone(), most: self.most }

@@ -1,42 +1,51 @@
-//! Recommendation: implicit-feedback ALS (Hu, Koren and Volinsky 2008) with regularisation scaled by frequency (Zhou et
-//! al. 2008; Rendle et al. 2021), all solves of a step batched on the device; the sparse interactions are never made
-//! dense. Weights of repeat purchase and popularity beside it are chosen on an earlier split. Association rules are
-//! counted exactly.
+//! Recommendation: candidates from implicit-feedback ALS, item-item weights and what sells, ordered by boosted rankers.
+//!
+//! The rankers learn from the past: models as of several earlier cut-offs, of the same make, say what they know of their
+//! customers' candidates; the label is what was bought between the cut-off and the as-of time, 90 days at most. Late
+//! cut-offs have a past nearly as long as the model's own, early ones a whole window. Nothing is fitted to what comes
+//! after the as-of time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use polars::prelude::{DataFrame, IntoColumn, NamedFrom, Series};
+use chrono::Duration;
+use polars::prelude::{Column, DataFrame, IntoColumn, NamedFrom, Series};
+use rayon::prelude::*;
 use scoring::{
-    Artifact, Gate, Metric, Model, ModelKind, TensorFile,
-    recommendation::{Parameters, Query, Recommendations},
+    Artifact, Forest, Gate, Metric, Model, ModelKind, StockCode, TensorFile,
+    recommendation::{HALF_LIVES, Held, NEVER, Parameters, Query, Recommendations, Shopper, Standing, WINDOWS, column},
 };
-use tch::{Device, Kind as Dtype, Tensor};
+use tch::{Device, Tensor};
 
+use self::{als::Settings, ranker::Lists};
 use super::{
     Evaluation, LearnError, Learner, Training, known_recipe,
-    lines::{DAY, Kind, Lines, seconds},
+    lines::{DAY, Kind, Lines, SCALE, seconds},
     parquet,
 };
 
-const FACTORS: i64 = 32;
-const ITERATIONS: u64 = 8;
-const ALPHA: f64 = 8.0;
-const LAMBDA: f64 = 0.05;
-/// Days after which an interaction counts for 1/e in taste.
-const TASTE_DAYS: f64 = 240.0;
-/// Interactions whose outer products are in memory at once.
-const CHUNK: usize = 1 << 12;
-/// Days of orders that make a product popular, and without one that take it off the list.
-const RECENT_DAYS: i64 = 60;
-const OFF_THE_LIST_DAYS: i64 = 180;
+mod als;
+mod fpgrowth;
+mod links;
+mod ranker;
+
+const SETTINGS: Settings = Settings { factors: 64, iterations: 8, unobserved: 1.0, lambda: 0.003 };
+/// Half-life, days, of what the autoencoder learns from.
+const TASTE_DAYS: f64 = 120.0;
+/// Place among [`HALF_LIVES`] of the counts that factors are learnt from.
+const CONFIDENCE: usize = 3;
+/// Days without an order that take a product off the list.
+const OFF_THE_LIST_DAYS: i64 = 365;
+/// Days that recommendations are for.
 const OUTCOME_DAYS: i64 = 90;
+/// Cut-offs that the rankers learn from, days before the as-of time.
+const CUT_OFFS: [i64; 5] = [30, 45, 60, 75, 90];
+/// Customers of a cut-off that they learn from, at most.
+const MOST_LISTS: usize = 2_500;
 const LEAST: u64 = 50;
 /// Least orders with both products of a rule.
 const LEAST_ORDERS: u32 = 10;
 /// Rules kept of a product.
 const MOST_RULES: usize = 100;
-/// Customers that weights are chosen by, at most.
-const TUNING_CUSTOMERS: usize = 1_500;
 
 /// The learner.
 #[derive(Debug, Clone, Copy)]
@@ -47,98 +56,187 @@ struct Matrix {
     /// Numbers of the customers and products that have a row.
     customers: Vec<u32>,
     products: Vec<u32>,
-    /// (customer row, product row, orders, days since the last)
-    cells: Vec<(i64, i64, f64, f64)>,
-    /// Of each product.
-    recent_orders: Vec<f64>,
-    price: Vec<f64>,
+    /// (customer row, what is held), in order of customer and product.
+    cells: Vec<(usize, Held)>,
+    shoppers: Vec<Shopper>,
+    standings: Vec<Standing>,
+    /// Rows of the products of each order, whoever the customer.
+    orders: Vec<Vec<u32>>,
+}
+
+/// The middle of some numbers, 0 of none.
+fn median(mut values: Vec<i64>) -> i64 {
+    let middle = values.len() / 2;
+    if values.is_empty() { 0 } else { *values.select_nth_unstable(middle).1 }
+}
+
+/// The product that each stands for: clerks write the letters of one code large and small.
+fn spelling(lines: &Lines) -> Vec<u32> {
+    let mut first: HashMap<String, u32> = HashMap::new();
+    let number = |number: u32| *first.entry(StockCode::folded(lines.products.name(number))).or_insert(number);
+    (0..lines.products.len() as u32).map(number).collect()
+}
+
+/// Rows of numbers, in order.
+fn rows(numbers: &[u32]) -> HashMap<u32, usize> {
+    numbers.iter().enumerate().map(|(row, number)| (*number, row)).collect()
 }
 
 impl Matrix {
     fn of(lines: &Lines, as_of: i64) -> Self {
-        let mut by_pair: HashMap<(u32, u32), (Vec<u32>, i64)> = HashMap::new();
-        let mut last_sold: HashMap<u32, i64> = HashMap::new();
-        let mut recent: HashMap<u32, Vec<u32>> = HashMap::new();
-        let mut prices: HashMap<u32, Vec<i64>> = HashMap::new();
-        for line in lines.before(as_of).filter(|line| line.kind == Kind::Sale && !line.duplicate) {
-            let last = last_sold.entry(line.product).or_insert(line.time);
+        let sales: Vec<_> = lines.before(as_of).filter(|line| line.kind == Kind::Sale && !line.duplicate).collect();
+        let spelling = spelling(lines);
+        let mut last_sold: BTreeMap<u32, i64> = BTreeMap::new();
+        for line in &sales {
+            let last = last_sold.entry(spelling[line.product as usize]).or_insert(line.time);
             *last = line.time.max(*last);
-            prices.entry(line.product).or_default().push(line.price);
-            if line.time >= as_of - RECENT_DAYS * DAY {
-                recent.entry(line.product).or_default().push(line.invoice);
-            }
+        }
+        // What is sold no more is not recommended.
+        last_sold.retain(|_, last| *last >= as_of - OFF_THE_LIST_DAYS * DAY);
+        let products: Vec<u32> = last_sold.into_keys().collect();
+        let product_rows = rows(&products);
+        let days = |time: i64| (as_of - time) as f64 / DAY as f64;
+
+        let mut in_order: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        let (mut prices, mut quantities) = (vec![Vec::new(); products.len()], vec![Vec::new(); products.len()]);
+        // (customer, product row, invoice, time, quantity)
+        let mut events: Vec<(u32, usize, u32, i64, i64)> = Vec::new();
+        for line in &sales {
+            let Some(product) = product_rows.get(&spelling[line.product as usize]).copied() else { continue };
+            in_order.entry(line.invoice).or_default().insert(product as u32);
+            prices[product].push(line.price);
+            quantities[product].push(line.quantity);
             if let Some(customer) = line.customer {
-                let pair = by_pair.entry((customer, line.product)).or_insert((Vec::new(), line.time));
-                pair.0.push(line.invoice);
-                pair.1 = line.time.max(pair.1);
+                events.push((customer, product, line.invoice, line.time, line.quantity));
             }
         }
-        let distinct = |mut invoices: Vec<u32>| {
+        events.sort_unstable();
+        let mut customers: Vec<u32> = events.iter().map(|event| event.0).collect();
+        customers.dedup();
+        let customer_rows = rows(&customers);
+        let cells = events.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).map(|of| {
+            let times: Vec<i64> = of.chunk_by(|a, b| a.2 == b.2).map(|order| order[0].3).collect();
+            let purchases = times.len() as f64;
+            let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
+            let held = Held {
+                product: of[0].1,
+                purchases,
+                days: last.map_or(NEVER, days),
+                first_days: first.map_or(NEVER, days),
+                quantity: of.iter().map(|event| event.4).sum::<i64>() as f64 / purchases,
+                fresh: HALF_LIVES.map(|half| times.iter().map(|time| (-days(*time) / half).exp2()).sum()),
+            };
+            (customer_rows[&of[0].0], held)
+        });
+        let cells: Vec<(usize, Held)> = cells.collect();
+
+        let mut own: Vec<(Vec<u32>, Vec<i64>, i64, i64)> =
+            vec![(Vec::new(), Vec::new(), i64::MAX, i64::MIN); customers.len()];
+        for (customer, _, invoice, time, quantity) in &events {
+            let of = &mut own[customer_rows[customer]];
+            of.0.push(*invoice);
+            of.1.push(*quantity);
+            of.2 = of.2.min(*time);
+            of.3 = of.3.max(*time);
+        }
+        let mut own_prices = vec![Vec::new(); customers.len()];
+        for line in &sales {
+            if let Some(row) = line.customer.and_then(|customer| customer_rows.get(&customer)) {
+                own_prices[*row].push(line.price);
+            }
+        }
+        let shoppers = own.into_iter().zip(own_prices).map(|((mut invoices, quantities, first, last), prices)| {
             invoices.sort_unstable();
             invoices.dedup();
-            invoices.len() as f64
-        };
-        // What is sold no more is not recommended.
-        let mut products: Vec<u32> = last_sold
+            Shopper {
+                orders: invoices.len() as f64,
+                recency_days: days(last),
+                tenure_days: days(first),
+                price: median(prices) as f64 / SCALE,
+                quantity: median(quantities) as f64,
+            }
+        });
+        let shoppers = shoppers.collect();
+
+        let mut standings: Vec<Standing> = prices
             .into_iter()
-            .filter(|(_, last)| *last >= as_of - OFF_THE_LIST_DAYS * DAY)
-            .map(|(p, _)| p)
+            .zip(quantities)
+            .map(|(prices, quantities)| Standing {
+                price: median(prices) as f64 / SCALE,
+                quantity: median(quantities) as f64,
+                buyers: [0.0; WINDOWS.len()],
+                days: NEVER,
+                first_days: 0.0,
+                repeats: 0.0,
+                repeat_share: 0.0,
+            })
             .collect();
-        products.sort_unstable();
-        let product_rows: HashMap<u32, usize> =
-            products.iter().enumerate().map(|(row, product)| (*product, row)).collect();
-        let mut pairs: Vec<_> =
-            by_pair.into_iter().filter(|((_, product), _)| product_rows.contains_key(product)).collect();
-        pairs.sort_unstable_by_key(|(pair, _)| *pair);
-        let mut customers: Vec<u32> = pairs.iter().map(|((customer, _), _)| *customer).collect();
-        customers.dedup();
-        let customer_rows: HashMap<u32, usize> =
-            customers.iter().enumerate().map(|(row, customer)| (*customer, row)).collect();
-        let cells = pairs.into_iter().map(|((customer, product), (invoices, last))| {
-            let days = (as_of - last) as f64 / DAY as f64;
-            (customer_rows[&customer] as i64, product_rows[&product] as i64, distinct(invoices), days)
-        });
-        let cells = cells.collect();
-        let recent_orders =
-            products.iter().map(|product| distinct(recent.remove(product).unwrap_or_default())).collect();
-        let price = products.iter().map(|product| {
-            let mut prices = prices.remove(product).unwrap_or_default();
-            prices.sort_unstable();
-            prices.get(prices.len() / 2).copied().unwrap_or_default() as f64 / super::lines::SCALE
-        });
-        let price = price.collect();
-        Self { customers, products, cells, recent_orders, price }
+        for (_, held) in &cells {
+            let of = &mut standings[held.product];
+            for (buyers, window) in of.buyers.iter_mut().zip(WINDOWS) {
+                *buyers += f64::from(u8::from(held.days <= window as f64));
+            }
+            of.days = of.days.min(held.days);
+            of.first_days = of.first_days.max(held.first_days);
+            of.repeats += held.purchases;
+            of.repeat_share += f64::from(u8::from(held.purchases > 1.0));
+        }
+        for of in &mut standings {
+            let buyers = of.buyers[WINDOWS.len() - 1].max(1.0);
+            of.repeats /= buyers;
+            of.repeat_share /= buyers;
+        }
+        let orders = in_order.into_values().map(|of| of.into_iter().collect()).collect();
+        Self { customers, products, cells, shoppers, standings, orders }
+    }
+
+    /// Products of each customer, weighted.
+    fn held(&self, weight: impl Fn(&Held) -> f64) -> Vec<Vec<(usize, f32)>> {
+        let mut held = vec![Vec::new(); self.customers.len()];
+        self.cells.iter().for_each(|(customer, of)| held[*customer].push((of.product, weight(of) as f32)));
+        held
+    }
+
+    fn weighted(&self, weight: impl Fn(&Held) -> f64) -> Vec<(usize, usize, f64)> {
+        self.cells.iter().map(|(customer, held)| (*customer, held.product, weight(held))).collect()
     }
 }
 
 impl Learner for Recommendation {
     const KIND: ModelKind = ModelKind::Recommendation;
-    const RECIPES: &'static [&'static str] = &["als"];
+    const RECIPES: &'static [&'static str] = &["ranked"];
 
     fn train(training: &Training<'_>) -> Result<Artifact, LearnError> {
         known_recipe::<Self>(training.recipe)?;
         let lines = Lines::of(training)?;
-        // Weights are chosen on the 90 days before the as-of time, with a model that has not seen them.
-        let earlier = training.as_of - chrono::Duration::days(OUTCOME_DAYS);
-        let weights = match build(&training.as_of(earlier), &lines, plain()) {
-            Ok(rehearsal) => {
-                choose(Recommendations::load(&rehearsal)?, &lines, seconds(earlier), seconds(training.as_of))
-            }
-            // A young shop has nothing to choose by.
-            Err(LearnError::TooLittle { .. }) => plain(),
-            Err(error) => return Err(error),
-        };
-        build(training, &lines, weights)
+        let rankers = rankers(training, &lines)?;
+        build(training, &lines, rankers.as_ref())
     }
 
     fn evaluate(training: &Training<'_>) -> Result<Evaluation, LearnError> {
-        let earlier = training.as_of - chrono::Duration::days(OUTCOME_DAYS);
+        let earlier = training.as_of - Duration::days(OUTCOME_DAYS);
         let model = Recommendations::load(&Self::train(&training.as_of(earlier))?)?;
         let lines = Lines::of(training)?;
         let outcome = Outcome::of(&model, &lines, seconds(earlier), seconds(training.as_of));
-        let popular = Parameters { repeat_weight: 0.0, popular_weight: 1e6, ..model.parameters().clone() };
-        let (next, new, coverage) = outcome.measure(&model);
-        let (naive_next, naive_new, naive_coverage) = outcome.measure(&model.weighted(popular));
+        let recommended = |customer: usize, new_only: bool| {
+            let query = Query { customer: Some(customer), limit: 10, new_only, ..Query::default() };
+            model.recommend(&query).into_iter().map(|found| found.product).collect()
+        };
+        let popular = |customer: usize, new_only: bool| {
+            let held: HashSet<usize> = model.held(customer).iter().map(|held| held.product).collect();
+            model.popular().iter().copied().filter(|row| !new_only || !held.contains(row)).take(10).collect()
+        };
+        // The strongest simple answer: what the customer has bought most often, then what sells.
+        let again = |customer: usize, new_only: bool| {
+            let mut held: Vec<&Held> = if new_only { Vec::new() } else { model.held(customer).iter().collect() };
+            held.sort_by(|a, b| b.purchases.total_cmp(&a.purchases).then(a.days.total_cmp(&b.days)));
+            let own: Vec<usize> = held.iter().map(|held| held.product).collect();
+            let rest = popular(customer, true);
+            own.into_iter().chain(rest).take(10).collect()
+        };
+        let (next, new, coverage) = outcome.measure(recommended);
+        let (naive_next, naive_new, naive_coverage) = outcome.measure(popular);
+        let (repeat_next, ..) = outcome.measure(again);
         let gate = |name: &str, ours: f64, naive: f64| Gate {
             name: name.to_owned(),
             passed: ours > naive,
@@ -148,6 +246,7 @@ impl Learner for Recommendation {
             metrics: vec![
                 Metric::against("ndcg_at_10", next, naive_next),
                 Metric::against("ndcg_at_10_new", new, naive_new),
+                Metric::against("ndcg_at_10_over_repeat_counts", next, repeat_next),
                 Metric::against("coverage_at_10", coverage, naive_coverage),
             ],
             gates: vec![
@@ -159,11 +258,45 @@ impl Learner for Recommendation {
     }
 }
 
-fn plain() -> Parameters {
-    Parameters { alpha: ALPHA, lambda: LAMBDA * 100.0, repeat_days: 180.0, repeat_weight: 1.0, popular_weight: 0.05 }
+/// The rankers of all products and of new ones, or none where the past has too little to learn from.
+fn rankers(training: &Training<'_>, lines: &Lines) -> Result<Option<[Forest; 2]>, LearnError> {
+    let mut lists = [Lists::default(), Lists::default()];
+    for days in CUT_OFFS {
+        let cut_off = training.as_of - Duration::days(days);
+        let model = match build(&training.as_of(cut_off), lines, None) {
+            Ok(artifact) => Recommendations::load(&artifact)?,
+            // A young shop has less of a past.
+            Err(LearnError::TooLittle { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        let mut outcome = Outcome::of(&model, lines, seconds(cut_off), seconds(training.as_of));
+        let step = outcome.customers.len().div_ceil(MOST_LISTS).max(1);
+        outcome.customers = outcome.customers.into_iter().step_by(step).collect();
+        for (to, new_only) in lists.iter_mut().zip([false, true]) {
+            let found: Vec<_> = outcome
+                .customers
+                .par_iter()
+                .map(|(customer, bought)| {
+                    let query = Query { customer: Some(*customer), new_only, ..Query::default() };
+                    let relevant: Vec<usize> =
+                        bought.iter().filter(|(_, new)| *new || !new_only).map(|(product, _)| *product).collect();
+                    (model.candidates(&query), relevant)
+                })
+                .collect();
+            found.iter().for_each(|(candidates, relevant)| to.push(candidates, relevant));
+        }
+    }
+    if lists.iter().any(|lists| lists.len() < ranker::LEAST_LISTS) {
+        return Ok(None);
+    }
+    training.progress.begin("train recommendation: trees", Some(2 * ranker::rounds()));
+    let grow = |lists: &Lists| ranker::rank(lists, training.seed, training.device, || training.progress.advance(1));
+    let rankers = [grow(&lists[0])?, grow(&lists[1])?];
+    training.progress.end();
+    Ok(Some(rankers))
 }
 
-fn build(training: &Training<'_>, lines: &Lines, parameters: Parameters) -> Result<Artifact, LearnError> {
+fn build(training: &Training<'_>, lines: &Lines, rankers: Option<&[Forest; 2]>) -> Result<Artifact, LearnError> {
     let matrix = Matrix::of(lines, seconds(training.as_of));
     let (n, m) = (matrix.customers.len(), matrix.products.len());
     if (n as u64) < LEAST || (m as u64) < LEAST {
@@ -177,46 +310,38 @@ fn build(training: &Training<'_>, lines: &Lines, parameters: Parameters) -> Resu
             as_of: training.as_of,
         });
     }
-    training.progress.begin("train recommendation: iterations", Some(ITERATIONS));
-    let (customers, products) = als(&matrix, training)?;
+    let device = training.device;
+    training.progress.begin("train recommendation: iterations", Some(SETTINGS.iterations));
+    let cells = matrix.weighted(|held| (1.0 + held.fresh[CONFIDENCE]).log2().max(1e-3));
+    let advance = || training.progress.advance(1);
+    let products = als::factorise(&cells, [n, m], SETTINGS, training.seed, device, advance)?;
+    // Customers are solved once more as the services fold in, so that both give the same.
+    let customers = als::Side::of(&matrix.weighted(Held::confidence), n, m, SETTINGS, device).solve(&products)?;
     training.progress.end();
-    let factors = FACTORS as usize;
-    let model = TensorFile::new().with("product", &[m, factors], &products).with("customer", &[n, factors], &customers);
+    let flat = |of: Tensor| Vec::<f32>::try_from(of.to_device(Device::Cpu).contiguous().view(-1));
+    let factors = SETTINGS.factors as usize;
+    let file = TensorFile::new().with("product", &[m, factors], &flat(products)?).with(
+        "customer",
+        &[n, factors],
+        &flat(customers)?,
+    );
+    let taste = links::taste(&matrix.held(|held| (-held.days / TASTE_DAYS).exp2()), m, device)?;
+    let descriptions: Vec<Option<&str>> =
+        matrix.products.iter().map(|product| lines.descriptions[*product as usize].as_deref()).collect();
+    let file = links::write(&taste, file, "taste");
+    let file = links::write(&links::together(&matrix.orders, m), file, "together");
+    let mut file = links::write(&links::words(&descriptions), file, "words");
+    for (ranker, name) in rankers.into_iter().flatten().zip(["next.", "new."]) {
+        file = ranker.write(file, name);
+    }
 
-    let text = |name: &str, of: Vec<Option<&str>>| Series::new(name.into(), of).into_column();
-    let floats = |name: &str, of: Vec<f64>| Series::new(name.into(), of).into_column();
-    let ints = |name: &str, of: Vec<i64>| Series::new(name.into(), of).into_column();
-    let codes = matrix.products.iter().map(|product| Some(lines.products.name(*product))).collect();
-    let descriptions = matrix.products.iter().map(|product| lines.descriptions[*product as usize].as_deref()).collect();
-    let mut product_table = DataFrame::new_infer_height(vec![
-        text("stock_code", codes),
-        text("description", descriptions),
-        floats("price", matrix.price.clone()),
-        floats("recent_orders", matrix.recent_orders.clone()),
-    ])?;
-    let ids = matrix.customers.iter().map(|customer| Some(lines.customers.name(*customer))).collect();
-    let mut customer_table = DataFrame::new_infer_height(vec![text("customer_id", ids)])?;
-    let mut interactions = DataFrame::new_infer_height(vec![
-        ints("customer", matrix.cells.iter().map(|cell| cell.0).collect()),
-        ints("product", matrix.cells.iter().map(|cell| cell.1).collect()),
-        floats("purchases", matrix.cells.iter().map(|cell| cell.2).collect()),
-        floats("days", matrix.cells.iter().map(|cell| cell.3).collect()),
-    ])?;
-    let rules = rules(lines, &matrix, seconds(training.as_of));
-    let mut rule_table = DataFrame::new_infer_height(vec![
-        ints("product", rules.iter().map(|rule| rule.product).collect()),
-        ints("other", rules.iter().map(|rule| rule.other).collect()),
-        ints("orders", rules.iter().map(|rule| rule.orders).collect()),
-        floats("support", rules.iter().map(|rule| rule.support).collect()),
-        floats("confidence", rules.iter().map(|rule| rule.confidence).collect()),
-        floats("lift", rules.iter().map(|rule| rule.lift).collect()),
-    ])?;
-    Ok(Artifact::builder(ModelKind::Recommendation, "als", training.as_of, training.seed)
-        .file("model.safetensors", model.into_bytes()?)
-        .file("products.parquet", parquet(&mut product_table)?)
-        .file("customers.parquet", parquet(&mut customer_table)?)
-        .file("interactions.parquet", parquet(&mut interactions)?)
-        .file("rules.parquet", parquet(&mut rule_table)?)
+    let parameters = Parameters { unobserved: SETTINGS.unobserved, lambda: SETTINGS.lambda, ranked: rankers.is_some() };
+    Ok(Artifact::builder(ModelKind::Recommendation, "ranked", training.as_of, training.seed)
+        .file("model.safetensors", file.into_bytes()?)
+        .file("products.parquet", parquet(&mut product_table(lines, &matrix)?)?)
+        .file("customers.parquet", parquet(&mut customer_table(lines, &matrix)?)?)
+        .file("interactions.parquet", parquet(&mut interaction_table(&matrix)?)?)
+        .file("rules.parquet", parquet(&mut rule_table(&matrix)?)?)
         .parameters(&parameters)?
         .trained_on("customers", n as u64)
         .trained_on("products", m as u64)
@@ -224,150 +349,113 @@ fn build(training: &Training<'_>, lines: &Lines, parameters: Parameters) -> Resu
         .finish())
 }
 
-/// Factors of customers and products, row by row.
-fn als(matrix: &Matrix, training: &Training<'_>) -> Result<(Vec<f32>, Vec<f32>), LearnError> {
-    tch::manual_seed(training.seed.cast_signed());
-    let device = training.device;
-    let (n, m) = (matrix.customers.len() as i64, matrix.products.len() as i64);
-    let confidence: Vec<f32> = matrix
-        .cells
-        .iter()
-        .map(|(_, _, orders, days)| (ALPHA * orders.ln_1p() * (-days / TASTE_DAYS).exp()).max(0.1) as f32)
-        .collect();
-    let by_customer =
-        Side::of(matrix.cells.iter().map(|cell| (cell.0, cell.1)).zip(confidence.iter().copied()), n, device);
-    let by_product =
-        Side::of(matrix.cells.iter().map(|cell| (cell.1, cell.0)).zip(confidence.iter().copied()), m, device);
-    let mut products = (Tensor::randn([m, FACTORS], (Dtype::Float, Device::Cpu)) * 0.05).to_device(device);
-    let mut customers = Tensor::zeros([n, FACTORS], (Dtype::Float, device));
-    for _ in 0..ITERATIONS {
-        customers = by_customer.solve(&products)?;
-        products = by_product.solve(&customers)?;
-        training.progress.advance(1);
-    }
-    let flat = |t: Tensor| Vec::<f32>::try_from(t.to_device(Device::Cpu).contiguous().view(-1));
-    Ok((flat(customers)?, flat(products)?))
+fn text<'a>(name: &str, of: impl Iterator<Item = Option<&'a str>>) -> Column {
+    Series::new(name.into(), of.collect::<Vec<_>>()).into_column()
 }
 
-/// The interactions from one side, in order of its rows.
-struct Side {
-    rows: i64,
-    /// Row, the other side's row, confidence above 1; `[nnz]`
-    own: Tensor,
-    other: Tensor,
-    confidence: Tensor,
-    /// Interactions of each row.
-    counts: Tensor,
-    /// Where chunks of whole rows begin: (first row, first interaction).
-    chunks: Vec<(i64, i64)>,
+fn floats<T>(name: &str, of: &[T], value: impl Fn(&T) -> f64) -> Column {
+    Series::new(name.into(), of.iter().map(value).collect::<Vec<_>>()).into_column()
 }
 
-impl Side {
-    fn of(cells: impl Iterator<Item = ((i64, i64), f32)>, rows: i64, device: Device) -> Self {
-        let mut cells: Vec<_> = cells.collect();
-        cells.sort_by_key(|cell| cell.0);
-        let mut chunks = vec![(0, 0)];
-        let mut start = 0;
-        for at in 1..cells.len() {
-            if cells[at].0.0 != cells[at - 1].0.0 && at - start >= CHUNK {
-                chunks.push((cells[at].0.0, at as i64));
-                start = at;
-            }
-        }
-        chunks.push((rows, cells.len() as i64));
-        let own = Tensor::from_slice(&cells.iter().map(|cell| cell.0.0).collect::<Vec<_>>()).to_device(device);
-        let other = Tensor::from_slice(&cells.iter().map(|cell| cell.0.1).collect::<Vec<_>>()).to_device(device);
-        let confidence = Tensor::from_slice(&cells.iter().map(|cell| cell.1).collect::<Vec<_>>()).to_device(device);
-        let counts = own.bincount(None::<Tensor>, rows).to_kind(Dtype::Float);
-        Self { rows, own, other, confidence, counts, chunks }
-    }
-
-    /// Factors of this side given the other's: `(YᵀY + Yᵀ(C - I)Y + λ n I) x = Yᵀ C p` for every row at once (Hu et al.
-    /// 2008, eq. 4), `n` the row's interactions.
-    fn solve(&self, other: &Tensor) -> Result<Tensor, LearnError> {
-        let options = (Dtype::Float, other.device());
-        let gram = other.transpose(0, 1).matmul(other);
-        let eye = Tensor::eye(FACTORS, options);
-        let mut parts = Vec::new();
-        for pair in self.chunks.windows(2) {
-            let ((first, from), (last, to)) = (pair[0], pair[1]);
-            let (rows, length) = (last - first, to - from);
-            let own = self.own.narrow(0, from, length) - first;
-            let y = other.index_select(0, &self.other.narrow(0, from, length));
-            let c = self.confidence.narrow(0, from, length).unsqueeze(1);
-            let outer = (&y * &c).unsqueeze(2) * y.unsqueeze(1);
-            let size = [rows, FACTORS, FACTORS];
-            let a = Tensor::zeros(size, options).index_add(0, &own, &outer) + &gram;
-            // Zhou et al.'s scaling, softened: rows with many interactions are held back less than in proportion.
-            let ridge =
-                (self.counts.narrow(0, first, rows).sqrt() * (LAMBDA * 10.0) + LAMBDA).view([rows, 1, 1]) * &eye;
-            let b = Tensor::zeros([rows, FACTORS], options).index_add(0, &own, &(&y * (&c + 1.0))).unsqueeze(2);
-            let (factor, _) = (a + ridge).f_linalg_cholesky_ex(false, false)?;
-            parts.push(b.f_cholesky_solve(&factor, false)?.squeeze_dim(2));
-        }
-        let solved = Tensor::cat(&parts, 0);
-        debug_assert_eq!(solved.size()[0], self.rows);
-        Ok(solved)
-    }
+fn ints<T>(name: &str, of: &[T], value: impl Fn(&T) -> i64) -> Column {
+    Series::new(name.into(), of.iter().map(value).collect::<Vec<_>>()).into_column()
 }
 
+fn product_table(lines: &Lines, matrix: &Matrix) -> Result<DataFrame, LearnError> {
+    let of = &matrix.standings;
+    let mut columns = vec![
+        text("stock_code", matrix.products.iter().map(|product| Some(lines.products.name(*product)))),
+        text("description", matrix.products.iter().map(|product| lines.descriptions[*product as usize].as_deref())),
+        floats("price", of, |of| of.price),
+        floats("quantity", of, |of| of.quantity),
+        floats("days", of, |of| of.days),
+        floats("first_days", of, |of| of.first_days),
+        floats("repeats", of, |of| of.repeats),
+        floats("repeat_share", of, |of| of.repeat_share),
+    ];
+    columns.extend((0..WINDOWS.len()).map(|at| floats(&column("buyers", at), of, |of| of.buyers[at])));
+    Ok(DataFrame::new_infer_height(columns)?)
+}
+
+fn customer_table(lines: &Lines, matrix: &Matrix) -> Result<DataFrame, LearnError> {
+    let of = &matrix.shoppers;
+    Ok(DataFrame::new_infer_height(vec![
+        text("customer_id", matrix.customers.iter().map(|customer| Some(lines.customers.name(*customer)))),
+        floats("orders", of, |of| of.orders),
+        floats("recency_days", of, |of| of.recency_days),
+        floats("tenure_days", of, |of| of.tenure_days),
+        floats("price", of, |of| of.price),
+        floats("quantity", of, |of| of.quantity),
+    ])?)
+}
+
+fn interaction_table(matrix: &Matrix) -> Result<DataFrame, LearnError> {
+    let of = &matrix.cells;
+    let mut columns = vec![
+        ints("customer", of, |cell| cell.0 as i64),
+        ints("product", of, |cell| cell.1.product as i64),
+        floats("purchases", of, |cell| cell.1.purchases),
+        floats("days", of, |cell| cell.1.days),
+        floats("first_days", of, |cell| cell.1.first_days),
+        floats("quantity", of, |cell| cell.1.quantity),
+    ];
+    columns.extend((0..HALF_LIVES.len()).map(|at| floats(&column("fresh", at), of, |cell| cell.1.fresh[at])));
+    Ok(DataFrame::new_infer_height(columns)?)
+}
+
+/// A rule from one product to another.
 struct Pair {
-    product: i64,
-    other: i64,
-    orders: i64,
+    product: u32,
+    other: u32,
+    orders: u32,
     support: f64,
     confidence: f64,
     lift: f64,
 }
 
-/// Rules between pairs of products, counted over all orders, by product and then by confidence.
-fn rules(lines: &Lines, matrix: &Matrix, as_of: i64) -> Vec<Pair> {
-    let rows: HashMap<u32, u32> =
-        matrix.products.iter().enumerate().map(|(row, product)| (*product, row as u32)).collect();
-    let mut items: Vec<(u32, u32)> = lines
-        .before(as_of)
-        .filter(|line| line.kind == Kind::Sale)
-        .filter_map(|line| Some((line.invoice, *rows.get(&line.product)?)))
-        .collect();
-    items.sort_unstable();
-    items.dedup();
-    let mut single = vec![0_u32; matrix.products.len()];
-    items.iter().for_each(|(_, product)| single[*product as usize] += 1);
-    let mut orders = 0_u64;
-    let mut counts: HashMap<(u32, u32), u32> = HashMap::new();
-    for basket in items.chunk_by(|a, b| a.0 == b.0) {
-        orders += 1;
-        let frequent: Vec<u32> =
-            basket.iter().map(|item| item.1).filter(|p| single[*p as usize] >= LEAST_ORDERS).collect();
-        for (at, one) in frequent.iter().enumerate() {
-            for other in &frequent[at + 1..] {
-                *counts.entry((*one, *other)).or_default() += 1;
-            }
-        }
-    }
-    let all = orders.max(1) as f64;
+/// Rules between pairs of products, of all orders, by product and then by confidence.
+fn rules(orders: &[Vec<u32>]) -> Vec<Pair> {
+    let sets = fpgrowth::frequent(orders, LEAST_ORDERS, 2);
+    let single: HashMap<u32, u32> =
+        sets.iter().filter_map(|(set, count)| Some((*set.first().filter(|_| set.len() == 1)?, *count))).collect();
+    let all = orders.len().max(1) as f64;
     let mut found = Vec::new();
-    for ((one, other), both) in counts.into_iter().filter(|(_, both)| *both >= LEAST_ORDERS) {
+    for (set, both) in &sets {
+        let [one, other] = set[..] else { continue };
         for (product, other) in [(one, other), (other, one)] {
-            let confidence = f64::from(both) / f64::from(single[product as usize]);
+            let confidence = f64::from(*both) / f64::from(single[&product]);
             found.push(Pair {
-                product: product.into(),
-                other: other.into(),
-                orders: both.into(),
-                support: f64::from(both) / all,
+                product,
+                other,
+                orders: *both,
+                support: f64::from(*both) / all,
                 confidence,
-                lift: confidence * all / f64::from(single[other as usize]),
+                lift: confidence * all / f64::from(single[&other]),
             });
         }
     }
     found.sort_by(|a, b| {
         a.product.cmp(&b.product).then(b.confidence.total_cmp(&a.confidence)).then(a.other.cmp(&b.other))
     });
+    let mut rank = 0;
+    let mut last = None;
+    found.retain(|rule| {
+        rank = if last.replace(rule.product) == Some(rule.product) { rank + 1 } else { 0 };
+        rank < MOST_RULES
+    });
     found
-        .chunk_by_mut(|a, b| a.product == b.product)
-        .flat_map(|of| &of[..of.len().min(MOST_RULES)])
-        .map(|p| Pair { ..*p })
-        .collect()
+}
+
+fn rule_table(matrix: &Matrix) -> Result<DataFrame, LearnError> {
+    let of = rules(&matrix.orders);
+    Ok(DataFrame::new_infer_height(vec![
+        ints("product", &of, |rule| rule.product.into()),
+        ints("other", &of, |rule| rule.other.into()),
+        ints("orders", &of, |rule| rule.orders.into()),
+        floats("support", &of, |rule| rule.support),
+        floats("confidence", &of, |rule| rule.confidence),
+        floats("lift", &of, |rule| rule.lift),
+    ])?)
 }
 
 /// What the model's customers bought in a window after it.
@@ -379,10 +467,11 @@ struct Outcome {
 
 impl Outcome {
     fn of(model: &Recommendations, lines: &Lines, from: i64, to: i64) -> Self {
-        let mut before: HashMap<(u32, u32), ()> = HashMap::new();
-        let mut bought: std::collections::BTreeMap<usize, HashMap<usize, bool>> = std::collections::BTreeMap::new();
+        let spelling = spelling(lines);
+        let mut before: HashSet<(u32, u32)> = HashSet::new();
+        let mut bought: BTreeMap<usize, BTreeMap<usize, bool>> = BTreeMap::new();
         for line in lines.before(from).filter(|line| line.is_purchase()) {
-            before.insert((line.customer.unwrap_or_default(), line.product), ());
+            before.insert((line.customer.unwrap_or_default(), spelling[line.product as usize]));
         }
         for line in lines.before(to).filter(|line| line.time >= from && line.is_purchase()) {
             let Some(number) = line.customer else { continue };
@@ -391,16 +480,19 @@ impl Outcome {
             else {
                 continue;
             };
-            bought.entry(customer).or_default().insert(product, !before.contains_key(&(number, line.product)));
+            bought
+                .entry(customer)
+                .or_default()
+                .insert(product, !before.contains(&(number, spelling[line.product as usize])));
         }
         let customers =
             bought.into_iter().map(|(customer, products)| (customer, products.into_iter().collect())).collect();
         Self { customers, products: model.products().len() }
     }
 
-    /// NDCG@10 of next purchases and of new products, and the share of products in any list.
-    fn measure(&self, model: &Recommendations) -> (f64, f64, f64) {
-        use rayon::prelude::*;
+    /// NDCG@10 of next purchases and of new products, and the share of products in any list, for lists by customer and
+    /// whether they are of new products alone.
+    fn measure(&self, list: impl Fn(usize, bool) -> Vec<usize> + Sync) -> (f64, f64, f64) {
         let ndcg = |found: &[usize], relevant: &[usize]| {
             let gain = |rank: usize| 1.0 / (rank as f64 + 2.0).log2();
             let got: f64 = found
@@ -412,14 +504,10 @@ impl Outcome {
             got / (0..relevant.len().min(10)).map(gain).sum::<f64>()
         };
         let one = |(customer, bought): &(usize, Vec<(usize, bool)>)| {
-            let list = |new_only: bool| {
-                let query = Query { customer: Some(*customer), limit: 10, new_only, ..Query::default() };
-                model.recommend(&query).into_iter().map(|found| found.product).collect::<Vec<_>>()
-            };
             let all: Vec<usize> = bought.iter().map(|(product, _)| *product).collect();
             let new: Vec<usize> = bought.iter().filter(|(_, new)| *new).map(|(product, _)| *product).collect();
-            let next = list(false);
-            let of_new = (!new.is_empty()).then(|| ndcg(&list(true), &new));
+            let next = list(*customer, false);
+            let of_new = (!new.is_empty()).then(|| ndcg(&list(*customer, true), &new));
             (ndcg(&next, &all), of_new, next)
         };
         let measured: Vec<_> = self.customers.par_iter().map(one).collect();
@@ -430,25 +518,4 @@ impl Outcome {
         let coverage = listed.iter().filter(|listed| **listed).count() as f64 / self.products.max(1) as f64;
         (measured.iter().map(|m| m.0).sum::<f64>() / n, new.iter().sum::<f64>() / new.len().max(1) as f64, coverage)
     }
-}
-
-/// The weights under which the rehearsal's lists fit best what was bought next.
-fn choose(mut model: Recommendations, lines: &Lines, from: i64, to: i64) -> Parameters {
-    let mut outcome = Outcome::of(&model, lines, from, to);
-    let step = outcome.customers.len().div_ceil(TUNING_CUSTOMERS).max(1);
-    outcome.customers = outcome.customers.into_iter().step_by(step).collect();
-    let mut best = (plain(), f64::NEG_INFINITY);
-    for repeat_days in [90.0, 180.0, 360.0] {
-        for repeat_weight in [0.25, 0.5, 1.0, 2.0] {
-            for popular_weight in [0.0, 0.05, 0.15, 0.4] {
-                let parameters = Parameters { repeat_days, repeat_weight, popular_weight, ..plain() };
-                model = model.weighted(parameters.clone());
-                let (next, new, _) = outcome.measure(&model);
-                if next + new > best.1 {
-                    best = (parameters, next + new);
-                }
-            }
-        }
-    }
-    best.0
 }

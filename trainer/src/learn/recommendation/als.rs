@@ -1,0 +1,170 @@
+//! Implicit-feedback ALS (Hu, Koren and Volinsky 2008) with the regularisation in proportion to a row's weights (Rendle,
+//! Krichene, Zhang and Koren 2022): `Σ_observed w (1 - x·y)² + u Σ_all (x·y)² + λ Σ_rows (Σw + u n) |row|²`, `n` the rows
+//! of the other side. Every step solves all rows of a side exactly, batch by batch, by Cholesky on the device; the
+//! interactions are never made dense.
+
+use tch::{Device, Kind as Dtype, Tensor};
+
+use super::super::LearnError;
+
+/// What ALS is given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) factors: i64,
+    pub(super) iterations: u64,
+    /// Weight of what was not observed.
+    pub(super) unobserved: f64,
+    pub(super) lambda: f64,
+}
+
+/// Numbers of a batch's largest tensor, at most: about a processor's cache, and what a GPU needs to be kept busy.
+const CELLS_CPU: usize = 1 << 20;
+const CELLS_CUDA: usize = 1 << 26;
+
+/// Rows of like length, padded to the longest.
+struct Batch {
+    /// `[b]`
+    rows: Tensor,
+    /// Rows of the other side, `[b k]`; weights, 0 for padding, `[b, k, 1]`.
+    others: Tensor,
+    weights: Tensor,
+    /// `λ (Σw + u n)`, `[b, 1, 1]`
+    ridge: Tensor,
+    longest: i64,
+}
+
+/// One side of the interactions.
+pub(super) struct Side {
+    rows: i64,
+    batches: Vec<Batch>,
+    settings: Settings,
+}
+
+impl Side {
+    /// From (row, other side's row, weight) in order of row; `n` rows, and `others` on the other side.
+    pub(super) fn of(
+        cells: &[(usize, usize, f64)],
+        n: usize,
+        others: usize,
+        settings: Settings,
+        device: Device,
+    ) -> Self {
+        let mut rows: Vec<&[(usize, usize, f64)]> = cells.chunk_by(|a, b| a.0 == b.0).collect();
+        rows.sort_by_key(|row| (row.len(), row[0].0));
+        let (factors, most) = (settings.factors as usize, if device.is_cuda() { CELLS_CUDA } else { CELLS_CPU });
+        let mut batches = Vec::new();
+        let mut rest = rows.as_slice();
+        while !rest.is_empty() {
+            let fits = |count: usize| count * factors * rest[count - 1].len().max(factors) <= most;
+            let count = (2..=rest.len()).take_while(|count| fits(*count)).last().unwrap_or(1);
+            let (batch, later) = rest.split_at(count);
+            batches.push(Batch::of(batch, others, settings, device));
+            rest = later;
+        }
+        Self { rows: n as i64, batches, settings }
+    }
+
+    /// This side's factors given the other's.
+    pub(super) fn solve(&self, other: &Tensor) -> Result<Tensor, LearnError> {
+        let f = self.settings.factors;
+        let options = (Dtype::Float, other.device());
+        let gram = other.transpose(0, 1).matmul(other) * self.settings.unobserved;
+        let eye = Tensor::eye(f, options);
+        let mut solved = Tensor::zeros([self.rows, f], options);
+        for batch in &self.batches {
+            let y = other.index_select(0, &batch.others).view([-1, batch.longest, f]);
+            let weighted = (&y * &batch.weights).transpose(1, 2);
+            let a = weighted.bmm(&y) + &gram + &batch.ridge * &eye;
+            let b = weighted.sum_dim_intlist([2_i64].as_slice(), true, None::<Dtype>);
+            let (factor, _) = a.f_linalg_cholesky_ex(false, false)?;
+            solved = solved.index_copy(0, &batch.rows, &b.f_cholesky_solve(&factor, false)?.squeeze_dim(2));
+        }
+        Ok(solved)
+    }
+}
+
+impl Batch {
+    fn of(rows: &[&[(usize, usize, f64)]], others: usize, settings: Settings, device: Device) -> Self {
+        let longest = rows.iter().map(|row| row.len()).max().unwrap_or(1);
+        let (mut other, mut weights) = (vec![0_i64; rows.len() * longest], vec![0_f32; rows.len() * longest]);
+        for (at, row) in rows.iter().enumerate() {
+            for (place, cell) in row.iter().enumerate() {
+                other[at * longest + place] = cell.1 as i64;
+                weights[at * longest + place] = cell.2 as f32;
+            }
+        }
+        let all = settings.unobserved * others as f64;
+        let ridge = rows.iter().map(|row| settings.lambda * (row.iter().map(|cell| cell.2).sum::<f64>() + all));
+        let ridge: Vec<f32> = ridge.map(|ridge| ridge as f32).collect();
+        let own: Vec<i64> = rows.iter().map(|row| row[0].0 as i64).collect();
+        Self {
+            rows: Tensor::from_slice(&own).to_device(device),
+            others: Tensor::from_slice(&other).to_device(device),
+            weights: Tensor::from_slice(&weights).view([rows.len() as i64, longest as i64, 1]).to_device(device),
+            ridge: Tensor::from_slice(&ridge).view([-1, 1, 1]).to_device(device),
+            longest: longest as i64,
+        }
+    }
+}
+
+/// Factors of products, learnt from (customer, product, weight) in that order; `each` is told of every iteration.
+pub(super) fn factorise(
+    cells: &[(usize, usize, f64)],
+    [customers, products]: [usize; 2],
+    settings: Settings,
+    seed: u64,
+    device: Device,
+    mut each: impl FnMut(),
+) -> Result<Tensor, LearnError> {
+    tch::manual_seed(seed.cast_signed());
+    let by_customer = Side::of(cells, customers, products, settings, device);
+    let mut turned: Vec<_> = cells.iter().map(|(customer, product, weight)| (*product, *customer, *weight)).collect();
+    turned.sort_by_key(|cell| (cell.0, cell.1));
+    let by_product = Side::of(&turned, products, customers, settings, device);
+    let scale = 0.1 / (settings.factors as f64).sqrt();
+    let options = (Dtype::Float, Device::Cpu);
+    let mut of_products = (Tensor::randn([products as i64, settings.factors], options) * scale).to_device(device);
+    for _ in 0..settings.iterations {
+        of_products = by_product.solve(&by_customer.solve(&of_products)?)?;
+        each();
+    }
+    Ok(of_products)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn customers_who_buy_alike_are_given_what_the_others_have() {
+        // Two kinds of customers with eight products each; every customer misses one of them.
+        let cells: Vec<_> = (0..40_usize)
+            .flat_map(|c| (0..8).filter(move |p| *p != c / 2 % 8).map(move |p| (c, c % 2 * 8 + p, 1.0)))
+            .collect();
+        let settings = Settings { factors: 4, iterations: 10, unobserved: 0.1, lambda: 0.01 };
+        let products = factorise(&cells, [40, 16], settings, 1, Device::Cpu, || {}).unwrap();
+        let customers = Side::of(&cells, 40, 16, settings, Device::Cpu).solve(&products).unwrap();
+        let scores = customers.matmul(&products.transpose(0, 1));
+        for c in 0..40_i64 {
+            let (missing, foreign) = (c % 2 * 8 + c / 2 % 8, (c + 1) % 2 * 8);
+            assert!(scores.double_value(&[c, missing]) > scores.double_value(&[c, foreign]) + 0.3, "{c}");
+        }
+    }
+
+    #[test]
+    fn zz_timing() {
+        let Ok(path) = std::env::var("CELLS") else { return };
+        let cells: Vec<(usize, usize, f64)> = std::fs::read_to_string(path).unwrap().lines().map(|l| {
+            let v: Vec<f64> = l.split(' ').map(|x| x.parse().unwrap()).collect();
+            (v[0] as usize, v[1] as usize, v[2])
+        }).collect();
+        let settings = Settings { factors: 64, iterations: 15, unobserved: 1.0, lambda: 0.003 };
+        for threads in [1, 2] {
+            tch::set_num_threads(threads);
+            let cpu = || std::fs::read_to_string("/proc/self/stat").unwrap().split(' ').skip(13).take(2).map(|x| x.parse::<f64>().unwrap() / 100.0).sum::<f64>();
+            let (mut marks, mut last, before) = (Vec::new(), std::time::Instant::now(), cpu());
+            factorise(&cells, [3314, 3388], settings, 1, Device::Cpu, || { marks.push(last.elapsed().as_secs_f64()); last = std::time::Instant::now(); }).unwrap();
+            println!("threads {threads} cpu per iteration {:.3} wall {marks:.3?}", (cpu() - before) / 15.0);
+        }
+    }
+}
