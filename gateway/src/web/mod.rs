@@ -46,7 +46,7 @@ pub enum WebError {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Web")]
 pub struct WebArgs {
-    /// Sites whose pages may call this gateway, such as https://admin.shop.example; its own pages always may. Repeatable
+    /// Sites whose pages may call this gateway, such as `https://admin.shop.example`; its own pages always may. Repeatable
     #[arg(long = "cors-origin", env = "SHOPKEEPER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<HeaderValue>,
 }

@@ -5,7 +5,11 @@
 //! cut-offs have a past nearly as long as the model's own, early ones a whole window. Nothing is fitted to what comes
 //! after the as-of time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::mpsc,
+    thread,
+};
 
 use chrono::Duration;
 use polars::prelude::{Column, DataFrame, IntoColumn, NamedFrom, Series};
@@ -290,8 +294,26 @@ fn rankers(training: &Training<'_>, lines: &Lines) -> Result<Option<[Forest; 2]>
         return Ok(None);
     }
     training.progress.begin("train recommendation: trees", Some(2 * ranker::rounds()));
-    let grow = |lists: &Lists| ranker::rank(lists, training.seed, training.device, || training.progress.advance(1));
-    let rankers = [grow(&lists[0])?, grow(&lists[1])?];
+    // Both at once; what shows progress stays on this thread.
+    let (tick, ticks) = mpsc::channel();
+    let (seed, device) = (training.seed, training.device);
+    let grow = |lists, tick: mpsc::Sender<()>| {
+        ranker::rank(lists, seed, device, || {
+            // Nobody listens any more only where this is given up.
+            let _ = tick.send(());
+        })
+    };
+    let rankers = thread::scope(|scope| {
+        let threads = [&lists[0], &lists[1]].map(|lists| {
+            let tick = tick.clone();
+            scope.spawn(move || grow(lists, tick))
+        });
+        drop(tick);
+        ticks.iter().for_each(|()| training.progress.advance(1));
+        threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let [next, new] = rankers;
+    let rankers = [next?, new?];
     training.progress.end();
     Ok(Some(rankers))
 }
