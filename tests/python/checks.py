@@ -146,7 +146,7 @@ def all_questions(api: Api, features: dict):
         [r["valueAtRisk"] for r in a["churnRisks"]]
     )
     yield CHURN + "GetChurnCalibration", {}, lambda a: (
-        sum(int(b["customers"]) for b in a["bins"]) > 1000 and all(b["lower"] < b["upper"] for b in map(whole, a["bins"]))
+        sum(int(b["customers"]) for b in a["bins"]) > 1000 and all(b["lower"] < b["upper"] for b in map(with_lower, a["bins"]))
     )
     yield ANOMALY + "ScoreTransaction", {"transaction": LINE}, lambda a: a["score"]["severity"] == "SEVERITY_NONE"
     yield ANOMALY + "ScoreTransaction", {"transaction": TYPO}, lambda a: (
@@ -196,7 +196,7 @@ def all_questions(api: Api, features: dict):
         yield MODEL + "ListModelVersions", {"model": model}, lambda a: any(v.get("current") for v in a["versions"])
 
 
-def whole(bin: dict) -> dict:
+def with_lower(bin: dict) -> dict:
     return {"lower": 0.0, **bin}
 
 
