@@ -35,7 +35,7 @@ dashboard: ## Build the dashboard's pages, where there is Node
 libtorch: ## Put libtorch into .libtorch
 	@deploy/libtorch.sh
 
-test: tools libtorch fmt lint doc proto-lint deny unit ## Install what tests need and run all that CI runs
+test: tools libtorch dashboard fmt lint doc proto-lint deny unit ## Install what tests need and run all that CI runs
 
 tools: ## Install what tests need: Redis, a Python gRPC client, buf, cargo-deny
 	@deploy/test-tools.sh
@@ -55,7 +55,7 @@ proto-lint: ## Lint the .proto files
 deny: ## Check licences, sources and bans of dependencies; advisories too where their database can be had
 	deploy/deny.sh
 
-unit: libtorch ## Run all Rust tests: unit, property, integration, end to end
+unit: libtorch dashboard ## Run all Rust tests: unit, property, integration, end to end
 	# All targets at once, so that binaries and tests share every dependency; the end-to-end tests start the binaries.
 	$(CARGO) build --release --locked --workspace --all-targets
 	$(CARGO) test --release --locked --workspace
