@@ -1,6 +1,11 @@
 //! What can be wrong with files and folders: one clear message, the right exit code, and the last good state in place.
 
-use std::{ffi::OsString, io::Write, path::Path};
+use std::{
+    ffi::OsString,
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use e2e::{Trained, stderr, stdout, trained, trainer};
 
@@ -8,12 +13,12 @@ const HEADER: &str = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitP
 const BAD_INPUT: i32 = 3;
 const BAD_ENVIRONMENT: i32 = 4;
 
-fn ingest(input: &Path, lake: &Path) -> std::process::Output {
+fn ingest(input: &Path, lake: &Path) -> Output {
     let [ingest, input_flag, lake_flag] = ["ingest", "--input", "--lake"].map(OsString::from);
     trainer([ingest, input_flag, input.into(), lake_flag, lake.into()])
 }
 
-fn assert_refused(output: &std::process::Output, code: i32, parts: &[&str]) {
+fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     let message = stderr(output);
     assert_eq!(output.status.code(), Some(code), "{message}");
     let error = message.split_once("error: ").unwrap_or_else(|| panic!("no error in {message}")).1;
@@ -42,12 +47,8 @@ fn files_that_cannot_be_read_are_refused_by_name_and_leave_the_lake_as_it_was() 
 
     let whole = fs_err::read(e2e::online_retail()).unwrap();
     let gzip = {
-        let mut child = std::process::Command::new("gzip")
-            .args(["-1", "-c"])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            Command::new("gzip").args(["-1", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let head = whole[..2_000_000].to_vec();
         let writer = std::thread::spawn(move || stdin.write_all(&head));
@@ -124,16 +125,9 @@ fn a_full_model_store_is_named_and_the_current_version_stays() {
         assert!(output.status.success(), "{}", stderr(&output));
         stdout(&output)
     };
-    // /dev/full answers every write with "no space left"; a file system of its own is as full as it is small.
+    // A file system of its own is as full as it is small.
     let mount = tempfile::tempdir().unwrap();
-    let size = "size=2m,mode=700";
-    let mounted =
-        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(mount.path()).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        println!("a small file system cannot be mounted here: not tested");
-        return;
-    }
-    let unmount = Unmount(mount.path());
+    let Some(_mounted) = Mounted::at(mount.path()) else { return };
     let store = mount.path().join("models");
     let publish = |kind: &str, store: &Path| {
         let publish = ["publish", kind, "--lake"].map(OsString::from).into_iter();
@@ -146,13 +140,48 @@ fn a_full_model_store_is_named_and_the_current_version_stays() {
     let listed = trainer(["models".into(), "--json".into(), "--models".into(), store.as_os_str().to_owned()]);
     assert!(stdout(&listed).contains("\"current\":true"), "{}", stdout(&listed));
     assert!(!current(&good.models()).is_empty());
-    drop(unmount);
 }
 
-struct Unmount<'a>(&'a Path);
+#[test]
+fn a_lake_that_may_be_read_alone_is_named_and_still_answers() {
+    let mount = tempfile::tempdir().unwrap();
+    let Some(mounted) = Mounted::at(mount.path()) else { return };
+    let (lake, input) = (mount.path().join("lake"), mount.path().join("some.csv"));
+    fs_err::write(&input, format!("{HEADER}1,85123A,HEART,6,12/1/2010 8:26,2.55,17850,United Kingdom\n")).unwrap();
+    let curate = || trainer(["curate".into(), "--lake".into(), lake.as_os_str().to_owned()]);
+    for output in [ingest(&input, &lake), curate()] {
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    mounted.again("remount,ro");
+    for output in [ingest(&input, &lake), curate()] {
+        assert_refused(&output, BAD_ENVIRONMENT, &[&lake.display().to_string(), "Read-only"]);
+    }
+    assert_usable(&lake);
+}
 
-impl Drop for Unmount<'_> {
+/// A small file system, for as long as this lives.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    /// None, and a word about it, where this machine does not let tests mount one.
+    fn at(folder: &'a Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs"]).arg(folder);
+        if mount.status().is_ok_and(|status| status.success()) {
+            return Some(Self(folder));
+        }
+        println!("a small file system cannot be mounted here: not tested");
+        None
+    }
+
+    fn again(&self, options: &str) {
+        let status = Command::new("mount").args(["-o", options]).arg(self.0).status().unwrap();
+        assert!(status.success(), "mount -o {options}");
+    }
+}
+
+impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(self.0).status();
+        let _ = Command::new("umount").arg(self.0).status();
     }
 }
