@@ -9,7 +9,7 @@ use std::{
 
 use http::uri::PathAndQuery;
 use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MethodDescriptor};
-use proto::policy::v1::{MethodPolicy, Scope};
+use proto::policy::v1::{MethodPolicy, Priority, Scope};
 
 /// The option beside an rpc.
 const OPTION: &str = "shopkeeper.policy.v1.method";
@@ -37,6 +37,10 @@ pub struct Method {
     pub timeout: Duration,
     /// Whose answer a cached answer is.
     pub scope: Scope,
+    /// Which calls go first when there are too many; the lesser one does.
+    pub priority: Priority,
+    /// How many places a call takes among those that its service may have in flight.
+    pub cost: u32,
     /// Whether a call may be cached and sent again.
     pub side_effect_free: bool,
     /// Whether the caller sends a stream.
@@ -170,6 +174,8 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
         negative_ttl: duration(policy.negative_ttl)?,
         timeout: duration(policy.timeout)?.unwrap_or(TIMEOUT),
         scope: policy.scope(),
+        priority: Some(policy.priority()).filter(|p| *p != Priority::Unspecified).unwrap_or(Priority::Normal),
+        cost: policy.cost.max(1),
         side_effect_free,
         client_streaming: method.is_client_streaming(),
         server_streaming: method.is_server_streaming(),
@@ -201,6 +207,9 @@ mod tests {
             (Some(Duration::from_secs(300)), Some(Duration::from_secs(10)), Duration::from_millis(250))
         );
         assert!(risk.is_cacheable() && risk.is_repeatable() && risk.route_field.is_none());
+        assert_eq!((risk.priority, risk.cost), (Priority::High, 1));
+        let batch = method("/shopkeeper.churn.v1.ChurnService/BatchGetChurnRisks");
+        assert_eq!((batch.priority, batch.cost), (Priority::Low, 10));
 
         let lines = method("/shopkeeper.anomaly.v1.AnomalyService/ScoreTransactions");
         assert!(lines.client_streaming && lines.server_streaming && !lines.is_cacheable() && !lines.is_repeatable());
