@@ -14,6 +14,7 @@ mod compression;
 mod deadline;
 mod frame;
 mod health;
+mod limit;
 mod meter;
 pub mod method;
 mod policy;

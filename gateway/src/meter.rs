@@ -7,6 +7,8 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Meter},
 };
 
+use proto::policy::v1::Priority;
+
 use crate::auth::AuthError;
 
 static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
@@ -45,9 +47,22 @@ static REPLICA_LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
     counter.with_description("calls that one of several replicas lost").build()
 });
 
-static RETRIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER.u64_counter("shopkeeper.gateway.retries").with_description("calls sent a second time").build()
+static REPLICA_RESTS: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.replica.rests");
+    counter.with_description("times a replica was left alone for a while: lost calls, failing answers").build()
 });
+
+static REPLICAS: LazyLock<Gauge<u64>> = LazyLock::new(|| {
+    METER.u64_gauge("shopkeeper.gateway.replicas").with_description("replicas of a service that are known").build()
+});
+
+static BACKEND_LIMIT: LazyLock<Gauge<u64>> = LazyLock::new(|| {
+    let gauge = METER.u64_gauge("shopkeeper.gateway.backend.limit");
+    gauge.with_description("calls that a service may have in flight").build()
+});
+
+static RETRIES: LazyLock<Counter<u64>> =
+    LazyLock::new(|| METER.u64_counter("shopkeeper.gateway.retries").with_description("calls sent again").build());
 
 static BACKEND_READY: LazyLock<Gauge<u64>> = LazyLock::new(|| {
     METER.u64_gauge("shopkeeper.gateway.backend.ready").with_description("1 while a service is ready").build()
@@ -73,14 +88,34 @@ pub(crate) fn redis_up(up: bool) {
     REDIS_UP.record(up.into(), &[]);
 }
 
-/// A call was refused because of too many others.
-pub(crate) fn shed() {
-    SHED.add(1, &[]);
+/// A call was refused because of too many others at the `gateway` or at its `backend`.
+pub(crate) fn shed(at: &'static str, priority: Priority) {
+    let priority = match priority {
+        Priority::High => "high",
+        Priority::Normal | Priority::Unspecified => "normal",
+        Priority::Low => "low",
+    };
+    SHED.add(1, &[KeyValue::new("at", at), KeyValue::new("priority", priority)]);
 }
 
 /// One of several replicas lost a call.
 pub(crate) fn replica_lost(service: &str) {
     REPLICA_LOSSES.add(1, &[KeyValue::new("backend", service.to_owned())]);
+}
+
+/// A replica is left alone for a while.
+pub(crate) fn replica_rests(service: &str, reason: &'static str) {
+    REPLICA_RESTS.add(1, &[KeyValue::new("backend", service.to_owned()), KeyValue::new("reason", reason)]);
+}
+
+/// So many replicas of a service are known.
+pub(crate) fn replicas(service: &str, count: usize) {
+    REPLICAS.record(count as u64, &[KeyValue::new("backend", service.to_owned())]);
+}
+
+/// So many calls may a service have in flight.
+pub(crate) fn backend_limit(service: &str, limit: u64) {
+    BACKEND_LIMIT.record(limit, &[KeyValue::new("backend", service.to_owned())]);
 }
 
 /// A caller was not let in.
