@@ -8,10 +8,11 @@ use clap::Args;
 use crate::{
     Gateway,
     auth::AuthArgs,
-    backend::{self, Target},
+    backend,
     backends::Backends,
     balance,
     cache::{CacheArgs, RedisArgs, Tiers},
+    endpoints::{self, Endpoint, Endpoints},
     method::Methods,
     stack::Parts,
     web::WebArgs,
@@ -45,25 +46,26 @@ impl GatewayArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Services")]
 struct BackendArgs {
-    /// Which kind of customer somebody is: http://host:port, or several with commas between. Methods of services that are
-    /// not given are UNIMPLEMENTED
+    /// Which kind of customer somebody is: http://host:port, every address of the host being a replica; file:PATH for a file
+    /// with such an URL a line; or several with commas between. Names are looked up and files read again every few seconds.
+    /// Methods of services that are not given are UNIMPLEMENTED
     #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL", value_delimiter = ',')]
-    segmentation: Vec<Target>,
+    segmentation: Vec<Endpoint>,
     /// What will sell
     #[arg(long, env = "SHOPKEEPER_FORECAST", value_name = "URL", value_delimiter = ',')]
-    forecast: Vec<Target>,
+    forecast: Vec<Endpoint>,
     /// What to put beside the till
     #[arg(long, env = "SHOPKEEPER_RECOMMENDATION", value_name = "URL", value_delimiter = ',')]
-    recommendation: Vec<Target>,
+    recommendation: Vec<Endpoint>,
     /// Who is about to stop buying
     #[arg(long, env = "SHOPKEEPER_CHURN", value_name = "URL", value_delimiter = ',')]
-    churn: Vec<Target>,
+    churn: Vec<Endpoint>,
     /// Which transaction line looks wrong
     #[arg(long, env = "SHOPKEEPER_ANOMALY", value_name = "URL", value_delimiter = ',')]
-    anomaly: Vec<Target>,
+    anomaly: Vec<Endpoint>,
     /// What the shop's figures are
     #[arg(long, env = "SHOPKEEPER_INSIGHTS", value_name = "URL", value_delimiter = ',')]
-    insights: Vec<Target>,
+    insights: Vec<Endpoint>,
     /// Connections to each replica of a service; without it two for each core
     #[arg(long, env = "SHOPKEEPER_CONNECTIONS", value_name = "N")]
     connections: Option<NonZeroUsize>,
@@ -80,19 +82,16 @@ impl BackendArgs {
             ("insights", &self.insights),
         ];
         ensure!(
-            given.iter().any(|(_, targets)| !targets.is_empty()),
+            given.iter().any(|(_, endpoints)| !endpoints.is_empty()),
             "no service is given: name at least one, for example --churn http://localhost:50054"
         );
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let connections = self.connections.map_or_else(|| 2 * cores(), NonZeroUsize::get);
-        let replica = |area: &str, target: &Target| backend::network(area, target.clone(), connections);
-        Ok(given.into_iter().fold(Backends::default(), |backends, (area, targets)| match targets.as_slice() {
-            [] => backends,
-            [target] => backends.with(area, replica(area, target)),
-            targets => {
-                let replicas = targets.iter().map(|target| replica(area, target)).collect();
-                backends.with(area, balance::among(area, replicas))
-            }
+        let given = given.into_iter().filter(|(_, endpoints)| !endpoints.is_empty());
+        Ok(given.fold(Backends::default(), |backends, (area, given)| {
+            let endpoints = Endpoints::new(area.into(), given.clone(), endpoints::system());
+            let connect = move |target, address| backend::network(area, target, address, connections);
+            backends.with(area, balance::among(area, endpoints, connect))
         }))
     }
 }
@@ -112,7 +111,7 @@ pub struct FrontArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Calls in flight, streams among them; more are refused with RESOURCE_EXHAUSTED
+    /// Calls in flight, streams among them; more are refused with RESOURCE_EXHAUSTED, those that can wait at a half
     #[arg(long, env = "SHOPKEEPER_IN_FLIGHT", value_name = "N", default_value = "2048")]
     in_flight: NonZeroUsize,
 }

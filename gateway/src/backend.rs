@@ -30,21 +30,23 @@ use tokio::{net::TcpStream, sync::watch};
 use tonic::{Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-use crate::{frame, stack::BoxError, tasks::Tasks};
+use crate::{frame, stack::BoxError};
 
 /// A service of ours.
 pub type Backend = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 /// Time for a connection.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 /// Pauses between attempts.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 /// A connection that lived this long was a good one, answers or not.
 const GOOD: Duration = Duration::from_secs(1);
 /// When callers are told to try again.
-const RETRY_IN: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_IN: Duration = Duration::from_millis(500);
 /// How often a silent connection is asked whether it is alive, and how long it has to say so.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Time for calls in flight to a service that is asked no more.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// A service cannot be reached, or was lost before it answered.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -76,16 +78,16 @@ pub fn in_process(routes: Routes) -> Backend {
 }
 
 /// Where a service listens: `http://host:port`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Target {
     authority: Authority,
-    host: String,
-    port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 /// Why an address of a service cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TargetError {
+pub(crate) enum TargetError {
     /// It is no URL.
     #[error("is no URL; http://localhost:50051 is one")]
     NotAUrl,
@@ -123,28 +125,26 @@ impl fmt::Display for Target {
     }
 }
 
-/// A service behind a network, over so many connections. They are made at once, kept, and made again when they break. Must
-/// be called within a tokio runtime.
-pub fn network(service: &str, target: Target, connections: usize) -> Backend {
+/// What listens at an address of a network, over so many connections. They are made at once, kept, and made again when they
+/// break; once nobody asks any more they last until the calls in flight have ended. Must be called within a tokio runtime.
+pub(crate) fn network(service: &str, target: Target, address: SocketAddr, connections: usize) -> Backend {
     let service: Arc<str> = service.into();
-    let mut keepers = Tasks::default();
     let states = (0..connections.max(1)).map(|index| {
         let (state, states) = watch::channel(State::Connecting);
-        keepers.spawn(keep(service.clone(), target.clone(), index, state));
+        tokio::spawn(keep(service.clone(), address, index, state));
         states
     });
     let states = states.collect();
-    let connections = Connections { service, target, states, next: AtomicUsize::new(0), _keepers: keepers };
+    let connections = Connections { service, target, states, next: AtomicUsize::new(0) };
     BoxCloneSyncService::new(Network { connections: Arc::new(connections) })
 }
 
-/// Connections to one service.
+/// Connections to one address.
 struct Connections {
     service: Arc<str>,
     target: Target,
     states: Box<[watch::Receiver<State>]>,
     next: AtomicUsize,
-    _keepers: Tasks,
 }
 
 /// How a connection is doing.
@@ -156,6 +156,8 @@ enum State {
     Open(Open),
     /// The last attempt failed; there will be others, but no call waits for them.
     Failed(Unreachable),
+    /// Nobody asks any more.
+    Left,
 }
 
 /// A connection that takes calls.
@@ -178,7 +180,7 @@ impl Connections {
         let (before, from) = self.states.split_at(next);
         let open = from.iter().chain(before).find_map(|state| match &*state.borrow() {
             State::Open(open) if open.is_open() => Some(open.clone()),
-            State::Open(_) | State::Connecting | State::Failed(_) => None,
+            State::Open(_) | State::Connecting | State::Failed(_) | State::Left => None,
         });
         if let Some(open) = open {
             return Ok(open);
@@ -188,26 +190,36 @@ impl Connections {
         let settled = state.wait_for(|state| match state {
             State::Connecting => false,
             State::Open(open) => open.is_open(),
-            State::Failed(_) => true,
+            State::Failed(_) | State::Left => true,
         });
         match settled.await.as_deref() {
             Ok(State::Open(open)) => Ok(open.clone()),
             Ok(State::Failed(unreachable)) => Err(unreachable.clone()),
-            Ok(State::Connecting) | Err(_) => Err(Unreachable::new(self.service.clone(), "it is being shut down")),
+            Ok(State::Connecting | State::Left) | Err(_) => {
+                Err(Unreachable::new(self.service.clone(), "it is being shut down"))
+            }
         }
     }
 }
 
-/// Keeps one connection: makes it, and makes it again.
-async fn keep(service: Arc<str>, target: Target, index: usize, state: watch::Sender<State>) {
+/// Keeps one connection for as long as somebody may ask: makes it, and makes it again.
+async fn keep(service: Arc<str>, address: SocketAddr, index: usize, state: watch::Sender<State>) {
     let [mut pause, longest] = PAUSES;
     let mut told = false;
     loop {
-        let problem = match tokio::time::timeout(CONNECT, connect(&target, index)).await {
+        let problem = match tokio::time::timeout(CONNECT, connect(address)).await {
             Ok(Ok((sender, connection))) => {
                 let (since, answered) = (Instant::now(), Arc::new(AtomicBool::new(false)));
                 state.send_replace(State::Open(Open { sender, answered: answered.clone() }));
-                let ended = connection.await;
+                tokio::pin!(connection);
+                let ended = tokio::select! {
+                    ended = &mut connection => ended,
+                    () = state.closed() => {
+                        state.send_replace(State::Left); // the last sender: a connection without calls ends
+                        let _ = tokio::time::timeout(DRAIN, connection).await;
+                        return;
+                    }
+                };
                 if answered.load(Ordering::Relaxed) || since.elapsed() >= GOOD {
                     (told, pause) = (false, PAUSES[0]);
                     state.send_replace(State::Connecting);
@@ -220,25 +232,21 @@ async fn keep(service: Arc<str>, target: Target, index: usize, state: watch::Sen
             Err(_) => format!("no connection within {CONNECT:?}"),
         };
         if index == 0 && !told {
-            tracing::warn!(service = &*service, %target, problem, "cannot be reached");
+            tracing::warn!(service = &*service, %address, problem, "cannot be reached");
             told = true;
         }
         state.send_replace(State::Failed(Unreachable::new(service.clone(), problem)));
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(longest),
+            () = state.closed() => return,
+        }
     }
 }
 
 type Connection = hyper::client::conn::http2::Connection<TokioIo<TcpStream>, Body, TokioExecutor>;
 
-async fn connect(target: &Target, index: usize) -> Result<(SendRequest<Body>, Connection), BoxError> {
-    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((target.host.as_str(), target.port)).await?.collect();
-    if !addresses.is_empty() {
-        // Several addresses of one name share the connections.
-        let first = index % addresses.len();
-        addresses.rotate_left(first);
-    }
-    let stream = TcpStream::connect(&*addresses).await?;
+async fn connect(address: SocketAddr) -> Result<(SendRequest<Body>, Connection), BoxError> {
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -360,7 +368,7 @@ mod tests {
     async fn nobody_at_home_is_said_at_once() {
         // Bound and dropped: refused from now on.
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let backend = network("churn", format!("http://{free}").parse().unwrap(), 2);
+        let backend = network("churn", format!("http://{free}").parse().unwrap(), free, 2);
         for _ in 0..3 {
             let start = Instant::now();
             let request = Request::post("/shopkeeper.churn.v1.ChurnService/GetChurnRisk").body(Body::empty()).unwrap();

@@ -58,7 +58,10 @@ impl Backends {
         for (area, backend) in &self.by_area {
             let (sender, receiver) = watch::channel(false);
             ready.insert(area.clone(), receiver);
-            tasks.spawn(watch_readiness(area.clone(), backend.clone(), sender));
+            let tell = move |now| {
+                sender.send_replace(now);
+            };
+            tasks.spawn(watch_readiness(area.clone(), backend.clone(), tell));
             tasks.spawn(tell_readiness(area.clone(), ready[area].clone()));
             tasks.spawn(watch_version(area.clone(), backend.clone(), versions.clone()));
         }
@@ -101,6 +104,7 @@ impl Service<Call> for Dispatch {
             *request.version_mut() = Version::HTTP_2;
             *request.uri_mut() = Uri::from(call.method.path.clone());
             *request.headers_mut() = call.headers;
+            request.extensions_mut().insert(call.tried);
             backend.oneshot(request).await.inspect_err(|_| meter::backend_error(&call.area))
         })
     }
@@ -160,12 +164,14 @@ fn asked(backend: Backend) -> BoxCloneSyncService<Request<Body>, Response<Body>,
     BoxCloneSyncService::new(backend.map_err(|error| Status::unavailable(error.to_string())))
 }
 
-/// Keeps `ready` as a service says it is. One that says it is no longer is asked once more before it is believed: another
-/// replica may be.
-pub(crate) async fn watch_readiness(area: Arc<str>, backend: Backend, ready: watch::Sender<bool>) {
-    let set = |now: bool| {
-        if ready.send_if_modified(|ready| std::mem::replace(ready, now) != now) {
-            tracing::info!(service = &*area, ready = now, "health");
+/// Tells whether a service is ready, as soon as that is known and whenever it changes. One that says it is no longer is asked
+/// once more before it is believed: another replica may be.
+pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, tell: impl Fn(bool)) {
+    let mut told = None;
+    let mut set = |now: bool| {
+        if told.replace(now) != Some(now) {
+            tracing::info!(service = &*name, ready = now, "health");
+            tell(now);
         }
     };
     let [mut pause, longest] = PAUSES;
@@ -189,7 +195,7 @@ pub(crate) async fn watch_readiness(area: Arc<str>, backend: Backend, ready: wat
         if served {
             continue;
         }
-        tracing::debug!(service = &*area, error = watched.err().map(tracing::field::display), "health is not known");
+        tracing::debug!(service = &*name, error = watched.err().map(tracing::field::display), "health is not known");
         set(false);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);

@@ -12,6 +12,7 @@ mod call;
 mod caller;
 mod compression;
 mod deadline;
+mod endpoints;
 mod frame;
 mod health;
 mod limit;
@@ -42,7 +43,7 @@ use tower::{ServiceExt, service_fn};
 pub use crate::{
     args::{FrontArgs, GatewayArgs},
     auth::{Auth, AuthArgs},
-    backend::{Backend, Target, TargetError, in_process, network},
+    backend::{Backend, in_process},
     backends::Backends,
     stack::{BoxError, Parts, Stack},
     web::{WebArgs, WebError},
