@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps tests fails as tests do")]
 
+mod load;
+mod replicas;
 mod shop;
 mod web;
 

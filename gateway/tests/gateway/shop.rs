@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -38,7 +38,7 @@ use runtime::{Refusal, Server, ServerArgs};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::{oneshot, watch},
+    sync::{Semaphore, oneshot, watch},
     task::JoinSet,
 };
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
@@ -64,8 +64,22 @@ pub(crate) struct Model(Arc<State>);
 struct State {
     area: &'static str,
     status: watch::Sender<ModelStatus>,
+    arrived: AtomicUsize,
     calls: AtomicUsize,
     timeout: watch::Sender<Option<String>>,
+    manner: watch::Sender<Manner>,
+    worked: AtomicU64,
+}
+
+/// How a model goes about its work.
+#[derive(Debug, Clone)]
+pub(crate) enum Manner {
+    /// As it should.
+    Well,
+    /// It refuses to.
+    Refusing(Status),
+    /// So many calls at once, each in so much time.
+    Busily(Arc<Semaphore>, Duration),
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -74,7 +88,24 @@ impl Model {
     pub(crate) fn new(area: &'static str, version: &str) -> Self {
         let status = ModelStatus { model: area.into(), version: version.into(), ..ModelStatus::default() };
         let (status, timeout) = (watch::Sender::new(status), watch::Sender::new(None));
-        Self(Arc::new(State { area, status, calls: AtomicUsize::new(0), timeout }))
+        let manner = watch::Sender::new(Manner::Well);
+        let (arrived, calls, worked) = Default::default();
+        Self(Arc::new(State { area, status, arrived, calls, timeout, manner, worked }))
+    }
+
+    /// From here on it works so.
+    pub(crate) fn works(&self, manner: Manner) {
+        self.0.manner.send_replace(manner);
+    }
+
+    /// How many questions about a customer have reached it, answered or not.
+    pub(crate) fn arrived(&self) -> usize {
+        self.0.arrived.load(Ordering::Relaxed)
+    }
+
+    /// How long it has worked, every call's time together.
+    pub(crate) fn worked(&self) -> Duration {
+        Duration::from_micros(self.0.worked.load(Ordering::Relaxed))
     }
 
     /// Another version answers from here on, and says so.
@@ -105,6 +136,20 @@ impl Model {
         request: &Request<R>,
         with: impl FnOnce(&str) -> Result<T, Refusal>,
     ) -> Result<Response<T>, Status> {
+        let manner = self.0.manner.borrow().clone();
+        match manner {
+            Manner::Well => {}
+            Manner::Refusing(status) => {
+                self.0.calls.fetch_add(1, Ordering::Relaxed);
+                return Err(status);
+            }
+            Manner::Busily(hands, takes) => {
+                let _hand = hands.acquire().await.unwrap();
+                let begun = Instant::now();
+                tokio::time::sleep(takes).await;
+                self.0.worked.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+            }
+        }
         self.0.calls.fetch_add(1, Ordering::Relaxed);
         let timeout = request.metadata().get("grpc-timeout").map(|value| value.to_str().unwrap().to_owned());
         self.0.timeout.send_replace(timeout);
@@ -162,6 +207,7 @@ impl ChurnService for Model {
         &self,
         request: Request<GetChurnRiskRequest>,
     ) -> Result<Response<GetChurnRiskResponse>, Status> {
+        self.0.arrived.fetch_add(1, Ordering::Relaxed);
         if request.get_ref().customer_id == "slow" {
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
