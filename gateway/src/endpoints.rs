@@ -28,6 +28,18 @@ pub(crate) enum Endpoint {
     File(PathBuf),
 }
 
+impl Endpoint {
+    /// Whether it is at `https://`.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Target(target) if target.is_encrypted())
+    }
+
+    /// Whether a file names them.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = TargetError;
 

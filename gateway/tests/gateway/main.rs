@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps tests fails as tests do")]
 
+mod auth;
+mod hostile;
 mod load;
 mod replicas;
+mod secrets;
 mod shop;
 mod web;
 
