@@ -6,6 +6,7 @@ mod check;
 mod exit;
 mod files;
 mod page;
+mod process;
 mod refusal;
 mod server;
 pub mod telemetry;
