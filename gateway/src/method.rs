@@ -45,6 +45,8 @@ pub struct Method {
     pub server_streaming: bool,
     /// The request's field that names whom to ask.
     pub route_field: Option<RouteField>,
+    /// Number of the request's string field `customer_id`, where it has one.
+    pub customer_field: Option<u32>,
 }
 
 /// A string field of a request that names whom to ask.
@@ -174,6 +176,11 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
         client_streaming: method.is_client_streaming(),
         server_streaming: method.is_server_streaming(),
         route_field,
+        customer_field: method
+            .input()
+            .get_field_by_name("customer_id")
+            .filter(|field| field.kind() == Kind::String && !field.is_list())
+            .map(|field| field.number()),
     })
 }
 
