@@ -217,7 +217,8 @@ impl Current {
 }
 
 /// A caller's place among a hundred, the same every time: by who they are, or where nobody knows that, by the customer
-/// they ask for, or else by all they ask. Streams of nobody in particular have none.
+/// they ask for, or else by all they ask. Streams and lists in pages of nobody in particular have none: what they ask
+/// changes on the way.
 fn place(call: &Call) -> Option<u32> {
     let whole = match &call.payload {
         Payload::Whole { message, .. } => message.as_deref(),
@@ -226,7 +227,7 @@ fn place(call: &Call) -> Option<u32> {
     let customer = || frame::string_field(whole?, call.method.customer_field?).filter(|id| !id.is_empty());
     let who = match call.caller {
         caller if caller != Caller::anonymous() => caller.as_bytes().to_vec(),
-        _ => customer().map(str::as_bytes).or(whole)?.to_vec(),
+        _ => customer().map(str::as_bytes).or(whole.filter(|_| !call.method.paged))?.to_vec(),
     };
     let mut hasher = blake3::Hasher::new_derive_key("shopkeeper gateway canary 1");
     hasher.update(&(call.area.len() as u64).to_le_bytes()).update(call.area.as_bytes()).update(&who);
@@ -355,21 +356,24 @@ mod tests {
     fn the_same_callers_get_the_canary_whatever_they_ask() {
         let versions = Versions::of(["churn"]);
         versions.told("churn", status("v1", Some(("v2", 10))));
-        let of = |name: &str, message| {
-            let mut call = Call { caller: Caller::named(name), ..call(RISK, message) };
-            let version = chosen(&versions, &mut call).unwrap();
+        let mut calls = [call(RISK, b""), call(RISK, b"\x0a\x01a")];
+        let mut of = |name: &str, which: usize| {
+            let call = &mut calls[which];
+            call.caller = Caller::named(name);
+            call.headers.clear();
+            let version = chosen(&versions, call).unwrap();
             assert_eq!(call.headers.contains_key(MODEL_CHANNEL), version == "v2", "the service is told");
             version
         };
         let names: Vec<String> = (0..1000).map(|n| format!("caller {n}")).collect();
-        let lucky: Vec<_> = names.iter().filter(|name| of(name, b"") == "v2").collect();
+        let lucky: Vec<_> = names.iter().filter(|name| of(name, 0) == "v2").collect();
         assert!((70..=130).contains(&lucky.len()), "{} of 1000", lucky.len());
-        assert!(names.iter().all(|name| of(name, b"\x0a\x01a") == of(name, b"")));
+        assert!(names.iter().all(|name| of(name, 1) == of(name, 0)));
 
         versions.told("churn", status("v1", Some(("v2", 20))));
-        assert!(lucky.iter().all(|name| of(name, b"") == "v2"), "more callers are those and others");
+        assert!(lucky.iter().all(|name| of(name, 0) == "v2"), "more callers are those and others");
         versions.told("churn", status("v1", None));
-        assert!(names.iter().all(|name| of(name, b"") == "v1"));
+        assert!(names.iter().all(|name| of(name, 0) == "v1"));
     }
 
     #[test]
@@ -395,7 +399,8 @@ mod tests {
         });
         assert!(all.contains(&"v1".to_owned()) && all.contains(&"v2".to_owned()), "{all:?}");
         let stream = Call { payload: Payload::Stream(Body::empty()), ..call(RISK, b"") };
-        assert_eq!(place(&stream), None);
+        let list = |message| call("/shopkeeper.churn.v1.ChurnService/ListAtRiskCustomers", message);
+        assert_eq!((place(&stream), place(&list(b"")), place(&list(b"\x12\x01a"))), (None, None, None));
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Method {
     pub route_field: Option<RouteField>,
     /// Number of the request's string field `customer_id`, where it has one.
     pub customer_field: Option<u32>,
+    /// Whether the answer is a page of a list, all pages of which are one version's.
+    pub paged: bool,
 }
 
 /// A string field of a request that names whom to ask.
@@ -181,6 +183,7 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
             .get_field_by_name("customer_id")
             .filter(|field| field.kind() == Kind::String && !field.is_list())
             .map(|field| field.number()),
+        paged: method.input().get_field_by_name("page_token").is_some(),
     })
 }
 

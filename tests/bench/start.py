@@ -4,11 +4,12 @@
 
 BINARIES is the folder of the released programs, MODELS a model store. Starts each service alone, with the processor to
 itself as far as the machine lets it, and asks /readyz until it is ready: the time counts from before the program is
-started, and contains fetching, checking and loading its model. Memory is the resident set when it is ready, and the
-largest until then.
+started, and contains fetching, checking and loading its model. The processor's time is what the start takes of it, and
+changes little with what else the machine is doing. Memory is the resident set when it is ready, and the largest until then.
 """
 
 import argparse
+import os
 import pathlib
 import socket
 import statistics
@@ -41,8 +42,15 @@ def memory(process):
     return [int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")]
 
 
+def processor(process):
+    """Time it has had, milliseconds."""
+    # The program's name is in parentheses, and may hold anything.
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 def start(command):
-    """Seconds until it is ready, and its memory then."""
+    """Milliseconds until it is ready, the processor's time in that, and its memory then."""
     port = free_port()
     command = [*command, "--listen", "127.0.0.1:0", "--metrics-listen", f"127.0.0.1:{port}", "--log", "error"]
     begun = time.perf_counter()
@@ -52,7 +60,7 @@ def start(command):
             if process.poll() is not None or time.perf_counter() - begun > 60:
                 raise SystemExit(f"{command[0]} does not get ready")
             time.sleep(0.0005)
-        return time.perf_counter() - begun, *memory(process)
+        return (time.perf_counter() - begun) * 1000, processor(process), *memory(process)
     finally:
         process.terminate()
         process.wait()
@@ -67,10 +75,11 @@ def main():
     models = ["--models", str(arguments.models)]
     commands = {service: [arguments.binaries / service, *models] for service in SERVICES}
     commands["standalone"] = [arguments.binaries / "standalone", *models]
-    print(f"{'':16}{'ready, ms':>12}{'memory, MiB':>14}{'at most, MiB':>14}   (median of {arguments.runs})")
+    columns = ["ready, ms", "processor, ms", "memory, MiB", "at most, MiB"]
+    print(f"{'':16}" + "".join(f"{column:>15}" for column in columns) + f"   (median of {arguments.runs})")
     for service, command in commands.items():
-        took, resident, most = map(statistics.median, zip(*(start(command) for _ in range(arguments.runs))))
-        print(f"{service:16}{took * 1000:12.1f}{resident:14.1f}{most:14.1f}")
+        medians = map(statistics.median, zip(*(start(command) for _ in range(arguments.runs))))
+        print(f"{service:16}" + "".join(f"{median:15.1f}" for median in medians))
 
 
 if __name__ == "__main__":
