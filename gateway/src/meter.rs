@@ -68,6 +68,11 @@ static BACKEND_READY: LazyLock<Gauge<u64>> = LazyLock::new(|| {
     METER.u64_gauge("shopkeeper.gateway.backend.ready").with_description("1 while a service is ready").build()
 });
 
+static CANARY: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.canary.calls");
+    counter.with_description("calls for the version that a share of callers gets").build()
+});
+
 /// A cacheable call was answered so.
 pub(crate) fn lookup(outcome: &'static str, method: &str) {
     CACHE.add(1, &[KeyValue::new("outcome", outcome), KeyValue::new("rpc.method", method.to_owned())]);
@@ -134,6 +139,11 @@ pub(crate) fn refused(error: AuthError) {
 /// A service could not be asked.
 pub(crate) fn backend_error(area: &str) {
     BACKEND_ERRORS.add(1, &[KeyValue::new("backend", area.to_owned())]);
+}
+
+/// A call is for the version that a share of callers gets.
+pub(crate) fn canary(area: &str) {
+    CANARY.add(1, &[KeyValue::new("backend", area.to_owned())]);
 }
 
 /// A call was sent again.

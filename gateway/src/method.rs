@@ -49,6 +49,10 @@ pub struct Method {
     pub server_streaming: bool,
     /// The request's field that names whom to ask.
     pub route_field: Option<RouteField>,
+    /// Number of the request's string field `customer_id`, where it has one.
+    pub customer_field: Option<u32>,
+    /// Whether the answer is a page of a list, all pages of which are one version's.
+    pub paged: bool,
 }
 
 /// A string field of a request that names whom to ask.
@@ -180,6 +184,12 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
         client_streaming: method.is_client_streaming(),
         server_streaming: method.is_server_streaming(),
         route_field,
+        customer_field: method
+            .input()
+            .get_field_by_name("customer_id")
+            .filter(|field| field.kind() == Kind::String && !field.is_list())
+            .map(|field| field.number()),
+        paged: method.input().get_field_by_name("page_token").is_some(),
     })
 }
 

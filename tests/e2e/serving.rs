@@ -68,9 +68,24 @@ fn publishing_and_rolling_back_under_load_fails_no_call() {
     trained_well(["rollback", "segmentation"].map(Into::into).into_iter().chain(flags()[2..].to_vec()));
     wait_for("the old version answers again", || serving(shop.gateway) == before);
 
+    // Once more, with a few callers first, of whom the steady one is none.
+    let trial = ["publish", "segmentation", "--channel", "canary", "--percent", "1"];
+    trained_well(trial.map(Into::into).into_iter().chain(flags()));
+    wait_for("the canary answers whoever asks for it", || canary(shop.gateway) == published);
+    assert_eq!(serving(shop.gateway), before);
+    trained_well(["promote", "segmentation"].map(Into::into).into_iter().chain(flags()[2..].to_vec()));
+    wait_for("it answers everybody", || serving(shop.gateway) == published);
+
     let seen = steady.stop();
     assert_eq!(seen["failures"], serde_json::json!([]), "{seen}");
-    assert_eq!(seen["versions"]["segmentation"], serde_json::json!([before, published, before]), "{seen}");
+    assert_eq!(seen["versions"]["segmentation"], serde_json::json!([before, published, before, published]), "{seen}");
+}
+
+fn canary(gateway: std::net::SocketAddr) -> String {
+    let method = "shopkeeper.segmentation.v1.SegmentationService/ListSegments".to_owned();
+    let output = e2e::python("client.py", [gateway.to_string(), method, "-Hx-model-channel: canary".to_owned()]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    answer["model"]["version"].as_str().unwrap_or_default().to_owned()
 }
 
 fn serving(gateway: std::net::SocketAddr) -> String {

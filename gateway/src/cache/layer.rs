@@ -71,6 +71,7 @@ where
     fn call(&mut self, mut call: Call) -> Self::Future {
         let spare = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, spare);
+        let current = self.versions.choose(&mut call);
         let message = match &call.payload {
             Payload::Whole { message: Some(message), .. } if call.method.is_cacheable() => message.clone(),
             Payload::Whole { .. } | Payload::Stream(_) => {
@@ -91,7 +92,6 @@ where
         Box::pin(async move {
             let wish = Wish::of(&call.headers);
             let asked = Asked { method: call.method.clone(), caller: caller(&call), message };
-            let current = versions.current(&call.area);
             let outcome = match &current {
                 Some(version) if wish == Wish::Any && !tiers.is_empty() => {
                     if let Some((tier, entry)) = tiers.get(&asked.key(version)).await {

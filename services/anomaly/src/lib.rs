@@ -29,8 +29,8 @@ impl AnomalyService for Api {
         &self,
         request: Request<ScoreTransactionRequest>,
     ) -> Result<Response<ScoreTransactionResponse>, Status> {
-        self.0.answer(|loaded| {
-            let score = Some(score(&loaded.model, request.get_ref().transaction.as_ref())?);
+        self.0.answer(request, |loaded, asked| {
+            let score = Some(score(loaded, asked.transaction.as_ref())?);
             Ok(ScoreTransactionResponse { score, model: Some(loaded.info.clone()) })
         })
     }
@@ -41,14 +41,14 @@ impl AnomalyService for Api {
         &self,
         request: Request<Streaming<ScoreTransactionsRequest>>,
     ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
-        let live = self.0.clone();
-        live.current()?;
+        let (live, channel) = (self.0.clone(), serving::channel(&request));
+        live.on(channel)?;
         // A line is asked for when the answer before it has been taken: the caller's window is the only buffer.
         let answers = request.into_inner().map(move |line| {
             let ScoreTransactionsRequest { sequence, transaction } = line?;
             // Every line is scored by the model of its moment; a stream may outlive many.
-            let loaded = live.current()?;
-            let result = match score(&loaded.model, transaction.as_ref()) {
+            let loaded = live.on(channel)?;
+            let result = match score(&loaded, transaction.as_ref()) {
                 Ok(score) => score_transactions_response::Result::Score(score),
                 Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
             };
@@ -61,7 +61,7 @@ impl AnomalyService for Api {
         &self,
         request: Request<ListAnomaliesRequest>,
     ) -> Result<Response<ListAnomaliesResponse>, Status> {
-        self.0.answer(|loaded| list(loaded, request.get_ref()))
+        self.0.answer(request, list)
     }
 }
 
@@ -74,7 +74,7 @@ fn severity(severity: model::Severity) -> Severity {
     }
 }
 
-fn score(model: &Anomaly, transaction: Option<&Transaction>) -> Result<TransactionScore, Refusal> {
+fn score(loaded: &Loaded<Anomaly>, transaction: Option<&Transaction>) -> Result<TransactionScore, Refusal> {
     let transaction = transaction.ok_or_else(|| Refusal::field("transaction", "is missing"))?;
     let Transaction { line_id, stock_code, quantity, unit_price, customer_id, .. } = transaction;
     required("transaction.stock_code", stock_code)?;
@@ -90,7 +90,9 @@ fn score(model: &Anomaly, transaction: Option<&Transaction>) -> Result<Transacti
     if !(line.quantity * line.unit_price).is_finite() {
         return Err(Refusal::field("transaction.unit_price", "is too large"));
     }
-    Ok(message(&model.score(&line), line_id.clone(), stock_code, customer_id))
+    let score = loaded.model.score(&line);
+    loaded.note([("score", score.score)]);
+    Ok(message(&score, line_id.clone(), stock_code, customer_id))
 }
 
 fn message(score: &model::Score, line_id: String, stock_code: &str, customer_id: &str) -> TransactionScore {

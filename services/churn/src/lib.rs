@@ -36,32 +36,32 @@ impl ChurnService for Api {
         &self,
         request: Request<GetChurnRiskRequest>,
     ) -> Result<Response<GetChurnRiskResponse>, Status> {
-        self.0.answer(|loaded| get(loaded, &request.get_ref().customer_id))
+        self.0.answer(request, |loaded, asked| get(loaded, &asked.customer_id))
     }
 
     async fn batch_get_churn_risks(
         &self,
         request: Request<BatchGetChurnRisksRequest>,
     ) -> Result<Response<BatchGetChurnRisksResponse>, Status> {
-        self.0.answer(|loaded| batch(loaded, &request.get_ref().customer_ids))
+        self.0.answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
     }
 
     async fn score_churn(&self, request: Request<ScoreChurnRequest>) -> Result<Response<ScoreChurnResponse>, Status> {
-        self.0.answer(|loaded| score(loaded, &request.get_ref().features))
+        self.0.answer(request, |loaded, asked| score(loaded, &asked.features))
     }
 
     async fn list_at_risk_customers(
         &self,
         request: Request<ListAtRiskCustomersRequest>,
     ) -> Result<Response<ListAtRiskCustomersResponse>, Status> {
-        self.0.answer(|loaded| list(loaded, request.get_ref()))
+        self.0.answer(request, list)
     }
 
     async fn get_churn_calibration(
         &self,
-        _: Request<GetChurnCalibrationRequest>,
+        request: Request<GetChurnCalibrationRequest>,
     ) -> Result<Response<GetChurnCalibrationResponse>, Status> {
-        self.0.answer(|loaded| Ok(calibration(loaded)))
+        self.0.answer(request, |loaded, _| Ok(calibration(loaded)))
     }
 }
 
@@ -111,7 +111,9 @@ fn find(model: &Churn, id: &str) -> Result<ChurnRisk, Refusal> {
 }
 
 fn get(loaded: &Loaded<Churn>, id: &str) -> Result<GetChurnRiskResponse, Refusal> {
-    Ok(GetChurnRiskResponse { churn_risk: Some(find(&loaded.model, id)?), model: Some(loaded.info.clone()) })
+    let risk = find(&loaded.model, id)?;
+    loaded.note([("probability", risk.probability)]);
+    Ok(GetChurnRiskResponse { churn_risk: Some(risk), model: Some(loaded.info.clone()) })
 }
 
 fn batch(loaded: &Loaded<Churn>, ids: &[String]) -> Result<BatchGetChurnRisksResponse, Refusal> {
@@ -150,7 +152,10 @@ fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreCh
     }
     // Of what they buy nothing is given: their taste is nobody's in particular.
     features.resize(model::WIDTH, 0.0);
-    let churn_risk = Some(risk(&loaded.model, &features, loaded.model.probability(&features)));
+    let probability = loaded.model.probability(&features);
+    let named = Feature::ALL.iter().zip(&features).map(|(feature, value)| (feature.name(), f64::from(*value)));
+    loaded.note(named.chain([("probability", probability)]));
+    let churn_risk = Some(risk(&loaded.model, &features, probability));
     Ok(ScoreChurnResponse { churn_risk, model: Some(loaded.info.clone()) })
 }
 

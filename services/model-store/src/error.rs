@@ -58,6 +58,18 @@ pub enum StoreError {
         /// The model.
         model: ModelKind,
     },
+    /// There is nothing to try a version beside.
+    #[error("the {model} model has no current version beside which another could be tried\npublish one first")]
+    NothingCurrent {
+        /// The model.
+        model: ModelKind,
+    },
+    /// No version is on trial with a share of callers.
+    #[error("the {model} model has no canary\npublish one with --channel canary first")]
+    NoCanary {
+        /// The model.
+        model: ModelKind,
+    },
     /// Two moved the pointer at once, and the other one was first.
     #[error("{place} was changed by somebody else meanwhile\ntry again")]
     Race {

@@ -7,6 +7,7 @@ mod connections;
 mod exit;
 mod files;
 mod page;
+mod process;
 mod refusal;
 mod server;
 pub mod telemetry;

@@ -29,32 +29,35 @@ impl SegmentationService for Api {
         &self,
         request: Request<GetCustomerSegmentRequest>,
     ) -> Result<Response<GetCustomerSegmentResponse>, Status> {
-        self.0.answer(|loaded| get(loaded, &request.get_ref().customer_id))
+        self.0.answer(request, |loaded, asked| get(loaded, &asked.customer_id))
     }
 
     async fn batch_get_customer_segments(
         &self,
         request: Request<BatchGetCustomerSegmentsRequest>,
     ) -> Result<Response<BatchGetCustomerSegmentsResponse>, Status> {
-        self.0.answer(|loaded| batch(loaded, &request.get_ref().customer_ids))
+        self.0.answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
     }
 
     async fn classify_customer(
         &self,
         request: Request<ClassifyCustomerRequest>,
     ) -> Result<Response<ClassifyCustomerResponse>, Status> {
-        self.0.answer(|loaded| classify(loaded, request.get_ref().rfm))
+        self.0.answer(request, |loaded, asked| classify(loaded, asked.rfm))
     }
 
-    async fn list_segments(&self, _: Request<ListSegmentsRequest>) -> Result<Response<ListSegmentsResponse>, Status> {
-        self.0.answer(|loaded| Ok(list(loaded)))
+    async fn list_segments(
+        &self,
+        request: Request<ListSegmentsRequest>,
+    ) -> Result<Response<ListSegmentsResponse>, Status> {
+        self.0.answer(request, |loaded, _| Ok(list(loaded)))
     }
 
     async fn list_customer_segments(
         &self,
         request: Request<ListCustomerSegmentsRequest>,
     ) -> Result<Response<ListCustomerSegmentsResponse>, Status> {
-        self.0.answer(|loaded| list_customers(loaded, request.get_ref()))
+        self.0.answer(request, list_customers)
     }
 }
 
@@ -125,6 +128,7 @@ fn classify(loaded: &Loaded<Segmentation>, rfm: Option<Rfm>) -> Result<ClassifyC
     if rfm.frequency < 1.0 {
         return Err(Refusal::field("rfm.frequency", "is below 1; who has never ordered is in no segment"));
     }
+    loaded.note([("recency_days", rfm.recency_days), ("frequency", rfm.frequency), ("monetary", rfm.monetary)]);
     let customer_segment = Some(message(loaded.model.classify(rfm), rfm));
     Ok(ClassifyCustomerResponse { customer_segment, model: Some(loaded.info.clone()) })
 }

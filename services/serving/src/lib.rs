@@ -1,8 +1,10 @@
 //! What every model service needs: a model that follows the store's pointer, ModelService, readiness, and one way to
 //! answer.
 
+mod drift;
 mod live;
 mod model_service;
+mod shadow;
 
 use std::time::Duration;
 
@@ -11,10 +13,13 @@ use runtime::{Server, ServerArgs, Service, telemetry::TelemetryArgs};
 use scoring::Model;
 use tonic::{server::NamedService, service::Routes};
 
-pub use live::{Live, Loaded};
+pub use live::{Live, Loaded, channel};
 
 /// Header of every answer of a model: the version that gave it.
 pub const MODEL_VERSION: &str = "x-model-version";
+
+/// Header of a call that asks for the version on trial, `canary`, or for the current one, `stable`.
+pub const MODEL_CHANNEL: &str = "x-model-channel";
 
 /// Where a service finds its model.
 #[derive(Debug, Clone, clap::Args)]

@@ -169,6 +169,9 @@ impl Learner for Segmentation {
             .file("customers.parquet", parquet(&mut customers)?)
             .parameters(&parameters)?
             .trained_on("customers", rows.len() as u64)
+            .distribution("recency_days", rows.iter().map(|row| row.rfm.recency_days))
+            .distribution("frequency", rows.iter().map(|row| row.rfm.frequency))
+            .distribution("monetary", rows.iter().map(|row| row.rfm.monetary))
             .finish())
     }
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod trials;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -18,14 +20,14 @@ use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 /// A model that is the number it was made with.
-struct Number;
+struct Number(u64);
 
 impl Model for Number {
     const KIND: ModelKind = ModelKind::Churn;
 
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
         artifact.expect(Self::KIND)?;
-        artifact.parameters::<u64>().map(|_| Self)
+        artifact.parameters().map(Self)
     }
 }
 
