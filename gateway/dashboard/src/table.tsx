@@ -25,6 +25,8 @@ export interface Column<T> {
   show?: (row: T) => ComponentChildren;
   /** In downloads alone. */
   hidden?: boolean;
+  /** On the screen alone. */
+  screen?: boolean;
   /** Takes the room that is left, and wraps. */
   wide?: boolean;
 }
@@ -44,7 +46,8 @@ const written = <T,>(column: Column<T>, row: T): ComponentChildren => {
   return typeof value === "number" && column.format ? column.format(value) : value;
 };
 
-export function downloadRows<T>(name: string, columns: Column<T>[], rows: T[]) {
+export function downloadRows<T>(name: string, all: Column<T>[], rows: T[]) {
+  const columns = all.filter((c) => !c.screen);
   save(`${name}.csv`, ["\uFEFF", csv(columns.map((c) => c.header), rows.map((row) => columns.map((c) => c.value(row))))]);
 }
 

@@ -11,7 +11,7 @@
 
 mod error;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, fs::File, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -127,10 +127,40 @@ impl ModelStore {
     /// pointer meanwhile.
     pub async fn point(&self, model: ModelKind, version: &str, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
         self.manifest(model, version).await?;
-        let (before, held) = match self.read_pointer(model).await? {
-            Some((pointer, held)) => (Some(pointer), Some(held)),
-            None => (None, None),
-        };
+        let _held = self.hold(model).await;
+        let before = self.read_pointer(model).await?;
+        self.replace(model, before, version, now).await
+    }
+
+    /// The same where the current version is still the expected one; an empty name expects none.
+    ///
+    /// # Errors
+    /// As [`Self::point`], and [`StoreError::Moved`] where another version is current.
+    pub async fn point_from(
+        &self,
+        model: ModelKind,
+        expected: &str,
+        version: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Pointer, StoreError> {
+        self.manifest(model, version).await?;
+        let _held = self.hold(model).await;
+        let before = self.read_pointer(model).await?;
+        let found = before.as_ref().map_or("", |(pointer, _)| &pointer.version);
+        if found != expected {
+            return Err(StoreError::Moved { model, expected: expected.to_owned(), found: found.to_owned() });
+        }
+        self.replace(model, before, version, now).await
+    }
+
+    async fn replace(
+        &self,
+        model: ModelKind,
+        before: Option<(Pointer, UpdateVersion)>,
+        version: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Pointer, StoreError> {
+        let (before, held) = before.unzip();
         if let Some(pointer) = before.as_ref().filter(|pointer| pointer.version == version) {
             return Ok(pointer.clone());
         }
@@ -138,13 +168,24 @@ impl ModelStore {
             Pointer { version: version.to_owned(), previous: before.map(|pointer| pointer.version), moved_at: now };
         let bytes = serde_json::to_vec_pretty(&pointer).map_err(|e| self.unreadable(model, POINTER, e))?;
         let mode = match (&self.folder, held) {
-            // A rename is atomic; a local folder knows no conditional one.
+            // A rename is atomic, but not conditional: `hold` keeps others off meanwhile.
             (Some(_), _) => PutMode::Overwrite,
             (None, Some(held)) => PutMode::Update(held),
             (None, None) => PutMode::Create,
         };
         self.put(&self.pointer(model), bytes.into(), mode).await?;
         Ok(pointer)
+    }
+
+    /// Keeps others off a local pointer while the answer lives; an object store compares by itself. Where a file system
+    /// knows no locks the last one to move the pointer wins.
+    async fn hold(&self, model: ModelKind) -> Option<File> {
+        let folder = self.folder.as_ref()?.join(model.as_str());
+        let held = tokio::task::spawn_blocking(move || {
+            let folder = File::open(folder).ok()?;
+            folder.lock().ok().map(|()| folder)
+        });
+        held.await.ok().flatten()
     }
 
     /// Makes an earlier version the current one: the given one, or the one before the current one.
@@ -281,8 +322,8 @@ impl ModelStore {
         }
         let file = PathBuf::from(self.show(path));
         let synced = tokio::task::spawn_blocking(move || {
-            std::fs::File::open(&file)?.sync_all()?;
-            file.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+            File::open(&file)?.sync_all()?;
+            file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
         });
         let failed = |source: std::io::Error| {
             self.failed("write", path, object_store::Error::Generic { store: "LocalFileSystem", source: source.into() })

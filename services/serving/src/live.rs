@@ -46,16 +46,31 @@ pub struct Loaded<M> {
     pub manifest: Manifest,
 }
 
+impl<M> Loaded<M> {
+    fn of(artifact: &Artifact, model: M) -> Self {
+        let manifest = artifact.manifest().clone();
+        let as_of = manifest.as_of.and_utc();
+        let info = pb::ModelInfo {
+            name: manifest.model.to_string(),
+            version: manifest.version.clone(),
+            as_of: Some(Timestamp { seconds: as_of.timestamp(), nanos: 0 }),
+        };
+        Self { model, info, manifest }
+    }
+}
+
 /// The model of a service. Clones share it; it is followed until the last one is gone.
 #[derive(Debug)]
 pub struct Live<M> {
     shared: Arc<Shared<M>>,
     follower: Option<Arc<Follower>>,
+    allows_publish: bool,
 }
 
 impl<M> Clone for Live<M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), follower: self.follower.clone() }
+        let Self { shared, follower, allows_publish } = self;
+        Self { shared: Arc::clone(shared), follower: follower.clone(), allows_publish: *allows_publish }
     }
 }
 
@@ -90,7 +105,12 @@ impl<M: Model> Live<M> {
                 following.look(&store, &mut wanted).await;
             }
         });
-        Self { shared, follower: Some(Arc::new(Follower(follower))) }
+        Self { shared, follower: Some(Arc::new(Follower(follower))), allows_publish: false }
+    }
+
+    /// Lets callers move the store's pointer, or not.
+    pub fn publishing(self, allows_publish: bool) -> Self {
+        Self { allows_publish, ..self }
     }
 
     /// One model for ever, without a store.
@@ -100,7 +120,7 @@ impl<M: Model> Live<M> {
     pub fn fixed(artifact: &Artifact) -> Result<Self, ModelError> {
         let shared = Shared::new(None);
         shared.swap(artifact, M::load(artifact)?);
-        Ok(Self { shared, follower: None })
+        Ok(Self { shared, follower: None, allows_publish: false })
     }
 
     /// The model that answers now.
@@ -143,10 +163,45 @@ impl<M: Model> Live<M> {
         self.shared.status.subscribe()
     }
 
+    /// The name of the version that was current before this one; none where there was none.
+    ///
+    /// # Errors
+    /// [`Refusal::Unreachable`].
+    pub async fn previous(&self) -> Result<Option<String>, Refusal> {
+        let Some(store) = &self.shared.store else { return Ok(None) };
+        let pointer = store.current(M::KIND).await.map_err(|error| unreachable(&error))?;
+        Ok(pointer.and_then(|pointer| pointer.previous))
+    }
+
+    /// Another version of the store, to compare with the one that answers.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] where the store has no such version that can be used, [`Refusal::Unreachable`].
+    pub async fn version(&self, name: &str) -> Result<Loaded<M>, Refusal> {
+        let none = || Refusal::not_found("version", name);
+        let artifact = match self.shared.store.as_ref().ok_or_else(none)?.fetch(M::KIND, name).await {
+            Ok(artifact) => artifact,
+            Err(error @ StoreError::Storage { .. }) => return Err(unreachable(&error)),
+            Err(_) => return Err(none()),
+        };
+        let (artifact, model) = read(artifact).await.map_err(|_| none())?;
+        Ok(Loaded::of(&artifact, model))
+    }
+
     /// The store it follows.
     pub(crate) fn store(&self) -> Option<ModelStore> {
         self.shared.store.clone()
     }
+
+    /// Whether callers may move the store's pointer.
+    pub(crate) fn allows_publish(&self) -> bool {
+        self.allows_publish
+    }
+}
+
+/// The store cannot be asked.
+pub(crate) fn unreachable(error: &StoreError) -> Refusal {
+    Refusal::Unreachable { service: "the model store".to_owned(), problem: error.to_string(), retry_in: RETRY_IN }
 }
 
 /// What the store asked for last, and how often it failed.
@@ -230,15 +285,9 @@ impl<M: Model> Shared<M> {
     }
 
     fn swap(&self, artifact: &Artifact, model: M) {
-        let manifest = artifact.manifest().clone();
-        let as_of = manifest.as_of.and_utc();
-        let info = pb::ModelInfo {
-            name: manifest.model.to_string(),
-            version: manifest.version.clone(),
-            as_of: Some(Timestamp { seconds: as_of.timestamp(), nanos: 0 }),
-        };
-        let details = version(&manifest, true);
-        self.current.store(Some(Arc::new(Loaded { model, info, manifest })));
+        let loaded = Loaded::of(artifact, model);
+        let details = version(&loaded.manifest, true);
+        self.current.store(Some(Arc::new(loaded)));
         self.ready.send_replace(true);
         let loaded_at = Timestamp::from(std::time::SystemTime::now());
         self.status.send_modify(|status| {
@@ -269,6 +318,10 @@ async fn load<M: Model>(store: &ModelStore, version: &str) -> Result<(Artifact, 
         Err(StoreError::Refused { source, .. }) => return Err(source.to_string()),
         fetched => fetched.map_err(|error| error.to_string())?,
     };
+    read(artifact).await
+}
+
+async fn read<M: Model>(artifact: Artifact) -> Result<(Artifact, M), String> {
     // Reading a large model takes a while, in which others want to be answered.
     let loaded = tokio::task::spawn_blocking(move || {
         let model = M::load(&artifact)?;

@@ -30,6 +30,7 @@ const FREQUENCIES: Record<string, Frequency> = {
   day: Frequency.DAILY,
   week: Frequency.WEEKLY,
   month: Frequency.MONTHLY,
+  year: Frequency.YEARLY,
 };
 
 export default function Overview() {
@@ -123,6 +124,7 @@ function Trend() {
             ["day", "Day"],
             ["week", "Week"],
             ["month", "Month"],
+            ["year", "Year"],
           ]}
         />
       }
