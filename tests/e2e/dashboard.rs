@@ -77,7 +77,7 @@ fn counted(filters: &str, lines: &str) -> Value {
 #[test]
 fn every_page_works_in_a_browser_and_tells_the_right_figures() {
     let _one = browser();
-    let standalone = Standalone::start_with(with_a_month_before(), &["--allow-publish"]);
+    let standalone = Standalone::start_with(with_a_month_before(), &["--allow-publish", "--currency", "GBP"]);
     let spring = "invoice_time >= '2011-03-14' AND invoice_time < '2011-06-02'";
     let figures = json!([
         counted("", "TRUE"),

@@ -127,9 +127,7 @@ impl ModelStore {
     /// pointer meanwhile.
     pub async fn point(&self, model: ModelKind, version: &str, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
         self.manifest(model, version).await?;
-        let _held = self.hold(model).await;
-        let before = self.read_pointer(model).await?;
-        self.replace(model, before, version, now).await
+        self.change(model, |before| Ok(moved(before, version, now))).await
     }
 
     /// The same where the current version is still the expected one; an empty name expects none.
@@ -144,28 +142,28 @@ impl ModelStore {
         now: DateTime<Utc>,
     ) -> Result<Pointer, StoreError> {
         self.manifest(model, version).await?;
-        let _held = self.hold(model).await;
-        let before = self.read_pointer(model).await?;
-        let found = before.as_ref().map_or("", |(pointer, _)| &pointer.version);
-        if found != expected {
-            return Err(StoreError::Moved { model, expected: expected.to_owned(), found: found.to_owned() });
-        }
-        self.replace(model, before, version, now).await
+        let to = |before: Option<Pointer>| {
+            let found = before.as_ref().map_or("", |pointer| &pointer.version);
+            if found != expected {
+                return Err(StoreError::Moved { model, expected: expected.to_owned(), found: found.to_owned() });
+            }
+            Ok(moved(before, version, now))
+        };
+        self.change(model, to).await
     }
 
-    async fn replace(
+    /// Moves the pointer to where it should be.
+    async fn change(
         &self,
         model: ModelKind,
-        before: Option<(Pointer, UpdateVersion)>,
-        version: &str,
-        now: DateTime<Utc>,
+        to: impl FnOnce(Option<Pointer>) -> Result<Pointer, StoreError>,
     ) -> Result<Pointer, StoreError> {
-        let (before, held) = before.unzip();
-        if let Some(pointer) = before.as_ref().filter(|pointer| pointer.version == version) {
-            return Ok(pointer.clone());
+        let _held = self.hold(model).await;
+        let (before, held) = self.read_pointer(model).await?.unzip();
+        let pointer = to(before.clone())?;
+        if before.as_ref() == Some(&pointer) {
+            return Ok(pointer);
         }
-        let pointer =
-            Pointer { version: version.to_owned(), previous: before.map(|pointer| pointer.version), moved_at: now };
         let bytes = serde_json::to_vec_pretty(&pointer).map_err(|e| self.unreadable(model, POINTER, e))?;
         let mode = match (&self.folder, held) {
             // A rename is atomic, but not conditional: `hold` keeps others off meanwhile.
@@ -354,6 +352,14 @@ impl ModelStore {
 
     fn unreadable(&self, model: ModelKind, file: &str, reason: impl ToString) -> StoreError {
         StoreError::Pointer { place: format!("{}/{model}/{file}", self.place), reason: reason.to_string() }
+    }
+}
+
+/// The pointer to a version that becomes the current one, or is so already.
+fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer {
+    match before {
+        Some(before) if before.version == version => before,
+        before => Pointer { version: version.to_owned(), previous: before.map(|before| before.version), moved_at: now },
     }
 }
 

@@ -82,6 +82,9 @@ export default function Forecast() {
   );
 }
 
+/** A quantile's name: 10 %, 2.5 %. */
+const quantile = (level: number) => percent(level, Math.round(level * 1000) % 10 === 0 ? 0 : 1);
+
 interface Row {
   from: string;
   actual?: number;
@@ -149,8 +152,8 @@ function Ahead() {
             { header: "Period from", value: (r) => r.from, show: (r) => isoDay(r.from) },
             { header: "Actual", value: (r) => r.actual, format: amount },
             { header: "Expected", value: (r) => r.mean, format: amount },
-            { header: `Low (${percent((1 - interval) / 2)})`, value: (r) => r.low, format: amount },
-            { header: `High (${percent((1 + interval) / 2)})`, value: (r) => r.high, format: amount },
+            { header: `Low (${quantile((1 - interval) / 2)})`, value: (r) => r.low, format: amount },
+            { header: `High (${quantile((1 + interval) / 2)})`, value: (r) => r.high, format: amount },
           ];
           return (
             <>

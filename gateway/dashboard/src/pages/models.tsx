@@ -2,13 +2,14 @@
 import { ConnectError } from "@connectrpc/connect";
 import { createQueryOptions } from "@connectrpc/connect-query-core";
 import { keepPreviousData, useQueries, useQuery } from "@tanstack/preact-query";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { change, queries, transport, useCall } from "../api";
 import { axis, Chart, tooltip } from "../chart";
-import { bytes, day, dayOf, decimal, enumWord, isoDay, moment } from "../format";
+import { bytes, day, dayOf, decimal, enumWord, isoDay, moment, words } from "../format";
 import { ModelService, ModelState, type Gate, type ModelStatus, type ModelVersion } from "../gen/shopkeeper/model/v1/model_pb";
 import { metricName, metricValue } from "../metrics";
 import { Answer, Badge, Card, Choice, Empty, explain, Page, SelectFilter } from "../parts";
+import { useMetrics } from "../prometheus";
 import { Table, type Column } from "../table";
 import { filter } from "../url";
 
@@ -40,6 +41,7 @@ export default function Models() {
       <div class="cards">
         <Current model={model} />
         <Versions model={model} />
+        <Drift model={model} />
       </div>
     </Page>
   );
@@ -177,24 +179,22 @@ function Versions({ model }: { model: string }) {
   const [chosen, choose] = useState<ModelVersion>();
   const [told, tell] = useState("");
   useEffect(() => tell(""), [model]);
-  const columns: Column<ModelVersion>[] = !allowed
-    ? VERSIONS
-    : [
-        ...VERSIONS,
-        {
-          header: "Publish",
-          value: (v) => (v.current ? "current" : ""),
-          screen: true,
-          show: (v) =>
-            v.current ? (
-              "–"
-            ) : (
-              <button type="button" aria-label={`Make ${v.version} current`} onClick={() => choose(v)}>
-                Make current
-              </button>
-            ),
-        },
-      ];
+  const columns = useMemo((): Column<ModelVersion>[] => {
+    const publish: Column<ModelVersion> = {
+      header: "Publish",
+      value: (v) => (v.current ? "current" : ""),
+      screen: true,
+      show: (v) =>
+        v.current ? (
+          "–"
+        ) : (
+          <button type="button" aria-label={`Make ${v.version} current`} onClick={() => choose(v)}>
+            Make current
+          </button>
+        ),
+    };
+    return allowed ? [...VERSIONS, publish] : VERSIONS;
+  }, [allowed]);
   const current = answer.data?.versions.find((v) => v.current);
   return (
     <>
@@ -351,5 +351,43 @@ function Metrics({ versions }: { versions: ModelVersion[] }) {
         />
       </Card>
     </div>
+  );
+}
+
+interface Drifted {
+  number: string;
+  index: number;
+}
+/** From which population stability index on a number is worth a look, and from which it is another one. */
+const LOOK = 0.1;
+const OTHER = 0.25;
+const drifted = (index: number) => (index >= OTHER ? "bad" : index >= LOOK ? "weak" : "good");
+const DRIFT: Column<Drifted>[] = [
+  { header: "Number", value: (d) => words(d.number), wide: true },
+  { header: "Stability index", value: (d) => d.index, format: (v) => decimal(v, 3) },
+  {
+    header: "Since training",
+    value: (d) => (d.index >= OTHER ? "another spread" : d.index >= LOOK ? "worth a look" : "the same spread"),
+    show: (d) => (
+      <Badge tone={drifted(d.index)}>{d.index >= OTHER ? "Another spread" : d.index >= LOOK ? "Worth a look" : "The same spread"}</Badge>
+    ),
+  },
+];
+
+function Drift({ model }: { model: string }) {
+  const metrics = useMetrics();
+  const numbers = (metrics.data ?? [])
+    .filter((s) => s.name === "shopkeeper_model_drift" && s.labels.model === model)
+    .map((s): Drifted => ({ number: s.labels.number ?? "", index: s.value }))
+    .toSorted((a, b) => b.index - a.index);
+  return (
+    <Card
+      title="Drift"
+      note="How far the numbers of today's calls are spread otherwise than those of training: population stability index, from 0.1 on worth a look, from 0.25 on another spread"
+    >
+      <Answer of={metrics} empty={() => numbers.length === 0} nothing="This gateway has no drift figures of this model.">
+        {() => <Table label="Drift of the model's numbers" rows={numbers} columns={DRIFT} download={`${model}-drift`} />}
+      </Answer>
+    </Card>
   );
 }

@@ -1,11 +1,9 @@
 // How the gateway and its services are doing.
 import { Code, ConnectError } from "@connectrpc/connect";
-import { useQuery } from "@tanstack/preact-query";
 import { axis, Chart, tooltip } from "../chart";
 import { count, enumWord, milliseconds, moment, percent } from "../format";
 import { Answer, Badge, Card, Empty, Figure, Loading, Page, Problem } from "../parts";
-import { parse, quantile, sumBy, type Sample } from "../prometheus";
-import { apiKey, keyWanted } from "../session";
+import { quantile, sumBy, useMetrics, type Sample } from "../prometheus";
 import { Table, type Column } from "../table";
 import { StateBadge, useStatuses } from "./models";
 
@@ -61,23 +59,6 @@ function Services() {
 
 const CALLS = "rpc_server_call_duration_seconds";
 const LOOKUPS = "shopkeeper_gateway_cache_lookups_total";
-
-/** The gateway's own figures; undefined where it does not offer them here. */
-function useMetrics() {
-  return useQuery({
-    queryKey: ["metrics", apiKey.value],
-    queryFn: async ({ signal }) => {
-      const answer = await fetch("/metrics", { signal, headers: apiKey.value ? { "x-api-key": apiKey.value } : {} });
-      if (answer.status === 401) {
-        keyWanted.value = true;
-        throw new ConnectError("", Code.Unauthenticated);
-      }
-      if (!answer.ok || !answer.headers.get("content-type")?.startsWith("text/plain")) return null;
-      return parse(await answer.text());
-    },
-    refetchInterval: 10_000,
-  });
-}
 
 interface Method {
   method: string;
