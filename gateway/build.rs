@@ -19,7 +19,7 @@ fn main() -> io::Result<()> {
         walk(root, &mut files)?;
     }
     files.sort();
-    let mut table = String::from("&[\n");
+    let mut table = String::from("vec![\n");
     for (index, file) in files.iter().enumerate() {
         let plain = fs::read(file)?;
         let mut packed = GzEncoder::new(Vec::new(), Compression::best());

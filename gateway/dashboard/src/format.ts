@@ -40,7 +40,7 @@ export const bytes = (value: number | bigint) =>
     ? (Number(value) / 1e6).toLocaleString(undefined, { style: "unit", unit: "megabyte", maximumFractionDigits: 1 })
     : (Number(value) / 1e3).toLocaleString(undefined, { style: "unit", unit: "kilobyte", maximumFractionDigits: 0 });
 export const milliseconds = (value: number) =>
-  value.toLocaleString(undefined, { style: "unit", unit: "millisecond", maximumSignificantDigits: 2 });
+  value.toLocaleString(undefined, { style: "unit", unit: "millisecond", minimumSignificantDigits: 2, maximumSignificantDigits: 2 });
 
 // The shop's days are UTC days, whatever the reader's clock says.
 const written = (date: Date, options: Intl.DateTimeFormatOptions) =>

@@ -54,7 +54,7 @@ export function downloadRows<T>(name: string, all: Column<T>[], rows: T[]) {
 export function DownloadButton<T>({ name, columns, rows }: { name: string; columns: Column<T>[]; rows: T[] }) {
   return (
     <button type="button" disabled={rows.length === 0} onClick={() => downloadRows(name, columns, rows)}>
-      <Download aria-hidden="true" /> Download <span class="quiet">{count(rows.length)} rows</span>
+      <Download aria-hidden="true" /> Download <span class="quiet">{count(rows.length)} {rows.length === 1 ? "row" : "rows"}</span>
     </button>
   );
 }

@@ -28,7 +28,9 @@ const INDEX: &str = "index.html";
 /// Where the page is told the shop's currency.
 const UNTOLD: &str = "data-currency=\"\"";
 
-static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/dashboard.rs"));
+fn assets() -> Vec<Asset> {
+    include!(concat!(env!("OUT_DIR"), "/dashboard.rs"))
+}
 
 /// Where there is no dashboard.
 static MISSING: Asset = Asset {
@@ -58,13 +60,13 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
 
 /// Adds the page and its files. The page writes amounts in the currency, where there is one.
 pub(super) fn routes(router: Router, currency: Option<&str>) -> Router {
-    let index = ASSETS.iter().find(|asset| asset.path == INDEX).unwrap_or(&MISSING);
+    let (index, others): (Vec<_>, Vec<_>) = assets().into_iter().partition(|asset| asset.path == INDEX);
+    let index = index.into_iter().next().unwrap_or_else(|| MISSING.clone());
     let index = currency.map_or_else(|| index.clone(), |currency| index.told(currency));
-    let others = ASSETS.iter().filter(|asset| asset.path != INDEX).cloned();
-    let routes = others.map(|asset| (format!("/{}", asset.path), asset));
+    let others = others.into_iter().map(|asset| (format!("/{}", asset.path), asset));
     [("/".to_owned(), index.clone()), (format!("/{INDEX}"), index)]
         .into_iter()
-        .chain(routes)
+        .chain(others)
         .fold(router, |router, (path, asset)| {
             router.route(&path, get(async move |headers: HeaderMap| asset.answer(&headers)))
         })

@@ -31,7 +31,7 @@ const COLUMNS: Column<Action>[] = [
     show: (a) => (
       <>
         {a.value === undefined ? "–" : money(a.value)}
-        <span class="formula">{a.formula}</span>
+        <span class="below-value formula">{a.formula}</span>
       </>
     ),
   },

@@ -2,7 +2,7 @@
 import { skipToken, useCall } from "../api";
 import { axis, Chart, timeAxis, legend, tooltip, type Palette } from "../chart";
 import { CountryFilter, ProductFilter } from "../filters";
-import { change, count, day, dayOf, decimal, isoDay, money, percent, shortCount, shortMoney } from "../format";
+import { change, count, day, dayOf, decimal, isoDay, money, percent, sentence, shortCount, shortMoney } from "../format";
 import { ForecastService, Frequency, Level, type ForecastPoint, type Series } from "../gen/shopkeeper/forecast/v1/forecast_pb";
 import { Frequency as Every, InsightsService } from "../gen/shopkeeper/insights/v1/insights_pb";
 import { ModelService, type Metric } from "../gen/shopkeeper/model/v1/model_pb";
@@ -127,7 +127,7 @@ function Ahead() {
         <Empty>Choose a {level === Level.COUNTRY ? "country" : "product"} above, or one of the list below.</Empty>
       </Card>
     );
-  const name = forecast.data?.series?.name || "the shop";
+  const name = sentence(forecast.data?.series?.name || "the shop");
   return (
     <Card
       title={level === Level.TOTAL ? "The shop" : `${name}${level === Level.PRODUCT ? ` (${key})` : ""}`}
@@ -177,7 +177,7 @@ function Ahead() {
               {a.reasons.length > 0 && (
                 <ul class="reasons below">
                   {a.reasons.map((reason) => (
-                    <li key={reason}>{reason}</li>
+                    <li key={reason}>{sentence(reason)}</li>
                   ))}
                 </ul>
               )}
@@ -220,6 +220,7 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
         color: orange,
         lineStyle: { opacity: 0 },
         areaStyle: { opacity: 0.25 },
+        itemStyle: { opacity: 0.35 }, // the legend's, which the area would not colour
         data: ahead.map((r) => [r.from, r.high! - r.low!]),
       },
       { ...line, name: "Expected", color: orange, data: ahead.map((r) => [r.from, r.mean]) },
@@ -296,7 +297,7 @@ const BACKTEST: Column<Row>[] = [
 const SERIES: Column<Series>[] = [
   {
     header: "Series",
-    value: (s) => s.name || "The shop",
+    value: (s) => sentence(s.name || "the shop"),
     wide: true,
     show: (s) => (
       <button
@@ -310,7 +311,7 @@ const SERIES: Column<Series>[] = [
           })
         }
       >
-        {s.name || "The shop"}
+        {sentence(s.name || "the shop")}
       </button>
     ),
   },

@@ -5,7 +5,7 @@ import { keepPreviousData, useQueries, useQuery } from "@tanstack/preact-query";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { change, queries, transport, useCall } from "../api";
 import { axis, Chart, tooltip } from "../chart";
-import { bytes, day, dayOf, decimal, enumWord, isoDay, moment, words } from "../format";
+import { bytes, day, dayOf, decimal, enumWord, isoDay, moment, sentence, words } from "../format";
 import { ModelService, ModelState, type Gate, type ModelStatus, type ModelVersion } from "../gen/shopkeeper/model/v1/model_pb";
 import { metricName, metricValue } from "../metrics";
 import { Answer, Badge, Card, Choice, Empty, explain, Page, SelectFilter } from "../parts";
@@ -48,13 +48,13 @@ export default function Models() {
 }
 
 const GATES: Column<Gate>[] = [
-  { header: "Gate", value: (g) => g.name, wide: true },
+  { header: "Gate", value: (g) => sentence(g.name), wide: true },
   {
     header: "Passed",
     value: (g) => (g.passed ? "yes" : "no"),
     show: (g) => <Badge tone={g.passed ? "good" : "bad"}>{g.passed ? "Passed" : "Failed"}</Badge>,
   },
-  { header: "Figures", value: (g) => g.detail, wide: true },
+  { header: "Figures", value: (g) => sentence(g.detail), wide: true },
 ];
 
 /** The status of a model, asked again every second while its service is on the way to another version. */

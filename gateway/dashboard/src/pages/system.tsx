@@ -131,10 +131,10 @@ function Gateway() {
   const methods = methodsOf(samples);
   const calls = methods.reduce((all, m) => all + m.calls, 0);
   const errors = methods.reduce((all, m) => all + m.errors, 0);
-  const outcomes = [...sumBy(samples, LOOKUPS, "outcome")].map(([name, value]): Part => ({ name, value }));
+  const outcomes = [...sumBy(samples, LOOKUPS, "outcome")].map(([name, value]): Part => ({ name: enumWord(name.replace("-", ", ")), value }));
   const codes = [...sumBy(samples, `${CALLS}_count`, "rpc_response_status_code")].map(([name, value]): Part => ({ name, value }));
-  const looked = outcomes.filter((o) => o.name !== "bypass").reduce((all, o) => all + o.value, 0);
-  const hits = outcomes.filter((o) => o.name.startsWith("hit")).reduce((all, o) => all + o.value, 0);
+  const looked = outcomes.filter((o) => o.name !== "Bypass").reduce((all, o) => all + o.value, 0);
+  const hits = outcomes.filter((o) => o.name.startsWith("Hit")).reduce((all, o) => all + o.value, 0);
   const p95 = quantile(samples, CALLS, 0.95, () => true);
   return (
     <>
