@@ -218,6 +218,28 @@ test("customers who moved between segments are told, and each pair adds up", asy
   await close();
 });
 
+test("drift shows what the gateway measures, the furthest first", async () => {
+  const gauges = [["recency_days", 0.31], ["probability", 0.02], ["orders", 0.14]].map(
+    ([number, index]) => `shopkeeper_model_drift{model="churn",number="${number}",otel_scope_name="shopkeeper"} ${index}\n`,
+  );
+  const { page, wrong, close } = await open("models?model=churn", {
+    // A thousand calls would have to be made for gauges of its own.
+    prepare: (page) =>
+      page.route("**/metrics", async (route) => {
+        const answer = await route.fetch();
+        await route.fulfill({ response: answer, body: (await answer.text()) + gauges.join("") });
+      }),
+  });
+  const rows = await card(page, "Drift").locator("tbody tr").allInnerTexts();
+  assert.deepEqual(rows.map((row) => row.split(/\s*[\t\n]\s*/).slice(0, 3)), [
+    ["recency days", "0.310", "Another spread"],
+    ["orders", "0.140", "Worth a look"],
+    ["probability", "0.020", "The same spread"],
+  ]);
+  assert.deepEqual(wrong, []);
+  await close();
+});
+
 test("another version is made current, and the one before again", async (t) => {
   const { page, wrong, close } = await open("models?model=segmentation");
   const versions = card(page, "Versions");

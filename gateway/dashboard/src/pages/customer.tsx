@@ -151,7 +151,7 @@ function Risk({ id }: { id: string }) {
                     inverse: true,
                     data: rows.map((reason) => sentence(reason.text)),
                     ...axis(colors),
-                    axisLabel: { color: colors.text, width: 170, overflow: "break" },
+                    axisLabel: { color: colors.text, width: 150, overflow: "break", lineHeight: 14 },
                   },
                   series: [
                     {

@@ -248,6 +248,8 @@ function Movements() {
   );
 }
 
+const narrow = matchMedia("(max-width: 760px)");
+
 function Matrix({ movements }: { movements: SegmentMovement[] }) {
   // In the order of value, which is that of the answer; those who were or are in none come last.
   const then = [...new Map(movements.map((m) => [m.fromSegmentId, m.fromSegmentName || NEW]))];
@@ -282,7 +284,7 @@ function Matrix({ movements }: { movements: SegmentMovement[] }) {
           position: "top",
           data: now.map(([, name]) => name),
           ...axis(colors),
-          axisLabel: { color: colors.text, interval: 0, width: 90, overflow: "break" },
+          axisLabel: { color: colors.text, interval: 0, rotate: narrow.matches ? 60 : 0 },
         },
         yAxis: { type: "category", inverse: true, data: then.map(([, name]) => name), ...axis(colors), axisLabel: { color: colors.text } },
         visualMap: [
