@@ -58,7 +58,7 @@ function base(colors: Palette): EChartsOption {
 }
 export const legend = (colors: Palette, more: object = {}) => ({
   type: "scroll" as const,
-  top: 0,
+  top: 2, // at 0 the tops of letters are cut where the legend has pages
   left: 0,
   icon: "roundRect",
   itemWidth: 14,

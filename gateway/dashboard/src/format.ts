@@ -11,9 +11,9 @@ const amount = (value: number, options: Intl.NumberFormatOptions) =>
   });
 /** What one piece costs. */
 export const price = (value: number) => amount(value, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
-/** An amount of money; whole from 100 on. */
+/** An amount of money; whole from 100 on, and where it is none. */
 export const money = (value: number) =>
-  Math.abs(value) < 99.5 ? price(value) : amount(value, { minimumFractionDigits: 0, maximumFractionDigits: 0 });
+  value !== 0 && Math.abs(value) < 99.5 ? price(value) : amount(value, { minimumFractionDigits: 0, maximumFractionDigits: 0 });
 /** An amount on an axis: 1.2K. */
 export const shortMoney = (value: number) =>
   amount(value, { notation: "compact", minimumFractionDigits: 0, maximumFractionDigits: 1 });

@@ -289,7 +289,7 @@ function Matrix({ movements }: { movements: SegmentMovement[] }) {
         yAxis: { type: "category", inverse: true, data: then.map(([, name]) => name), ...axis(colors), axisLabel: { color: colors.text } },
         visualMap: [
           { show: false, type: "continuous", dimension: 3, min: -1, max: 1, inRange: { color: [colors.down, colors.tint, colors.up] } },
-          { show: false, type: "continuous", dimension: 2, min: 0, max: 1, inRange: { opacity: [0.2, 1] } },
+          { show: false, type: "continuous", dimension: 2, min: 0, max: 1, inRange: { colorAlpha: [0.3, 1] } },
         ],
         series: [
           {
