@@ -6,6 +6,7 @@
     python checks.py ways ADDR                  the same answers over gRPC, gRPC-Web and JSON
     python checks.py cached ADDR                a second answer comes from the cache and equals the first
     python checks.py steady ADDR                asks until its standard input closes; prints what it saw as JSON
+    python checks.py movements ADDR             where callers may publish: who moved between segments, as two versions say
     python checks.py traced ADDR TRACE_ID       a call in that trace, whose trace the caller goes on to look for
 
 Exits 0 when all is as it should be; says what is not and exits 1 otherwise.
@@ -13,6 +14,7 @@ Exits 0 when all is as it should be; says what is not and exits 1 otherwise.
 
 from __future__ import annotations
 
+import collections
 import csv
 import decimal
 import io
@@ -191,6 +193,7 @@ def all_questions(api: Api, features: dict):
     yield INSIGHTS + "ListCustomerOrders", {"customerId": CUSTOMER, "pageSize": 5}, lambda a: (
         len(a["orders"]) == 5 and descending([o["orderTime"] for o in a["orders"]])
     )
+    yield SEGMENTATION + "ListSegmentMovements", {}, lambda a: all(int(m["customers"]) > 0 for m in a.get("movements", []))
     for model in MODELS:
         yield MODEL + "GetModelStatus", {"model": model}, lambda a: a["status"]["state"] == "MODEL_STATE_SERVING"
         yield MODEL + "ListModelVersions", {"model": model}, lambda a: any(v.get("current") for v in a["versions"])
@@ -236,12 +239,71 @@ def every_method(address: str, *areas: str):
         watch.cancel()
         health = api.ask("grpc.health.v1.Health/Check", {"service": SERVICE[model].rstrip("/")})
         check(as_json(health) == {"status": "SERVING"}, "health", health)
-    asked.add(MODEL + "WatchModel")
+        publishing(api, model)
+    asked |= {MODEL + "WatchModel", MODEL + "SetCurrentVersion"}
 
     services = [name for name in api.services() if name.startswith("shopkeeper.")]
     there = {f"{name}/{method}" for name in services for method in api.pool.FindServiceByName(name).methods_by_name}
     check(there == asked, "every method there is was asked", there ^ asked)
     print(f"{len(there)} methods answered")
+
+
+def publishing(api: Api, model: str):
+    """Nobody publishes where nobody has said that callers may."""
+    status = api.ask(MODEL + "GetModelStatus", {"model": model})
+    check(not status.allows_publish, f"{model} is not published over the API", status)
+    version = status.status.version
+    try:
+        api.ask(MODEL + "SetCurrentVersion", {"model": model, "version": version, "expectedVersion": version})
+    except grpc.RpcError as refusal:
+        check(refusal.code().name == "PERMISSION_DENIED", f"publishing {model} is refused", refusal.details())
+    else:
+        raise AssertionError(f"publishing {model} is refused")
+
+
+def movements(address: str):
+    """Where callers may publish: movements between two versions are those of the two lists of customers."""
+    api = Api(address)
+
+    def ask(service: str, method: str, **fields) -> dict:
+        return as_json(api.ask(service + method, fields))
+
+    def segments(version: str) -> dict:
+        """Each customer's segment, once a version answers."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            of, token = {}, ""
+            while True:
+                page = ask(SEGMENTATION, "ListCustomerSegments", pageSize=1000, pageToken=token)
+                of |= {c["customerId"]: c["segmentName"] for c in page["customerSegments"]}
+                token = page.get("nextPageToken", "")
+                if page["model"]["version"] != version or not token:
+                    break
+            if page["model"]["version"] == version:
+                return of
+            time.sleep(0.05)
+        raise AssertionError(f"{version} does not answer")
+
+    versions = ask(MODEL, "ListModelVersions", model="segmentation")["versions"]
+    now = next(v["version"] for v in versions if v.get("current"))
+    then = next(v["version"] for v in versions if not v.get("current"))
+    current = segments(now)
+    ask(MODEL, "SetCurrentVersion", model="segmentation", version=then, expectedVersion=now)
+    earlier = segments(then)
+    ask(MODEL, "SetCurrentVersion", model="segmentation", version=now, expectedVersion=then)
+    check(segments(now) == current, "the version that was current is so again")
+
+    counted = collections.Counter((earlier.get(id, ""), current.get(id, "")) for id in earlier | current)
+    for since in ("", then):
+        answer = ask(SEGMENTATION, "ListSegmentMovements", sinceVersion=since)
+        check(answer["since"]["version"] == then, "the version compared with is named", answer["since"])
+        told = {(m.get("fromSegmentName", ""), m.get("toSegmentName", "")): int(m["customers"]) for m in answer["movements"]}
+        check(told == counted, "movements are those of the lists", (told, counted))
+    try:
+        ask(SEGMENTATION, "ListSegmentMovements", sinceVersion="no-such")
+    except grpc.RpcError as refusal:
+        check(refusal.code().name == "NOT_FOUND", "an unknown version is refused", refusal.details())
+    print(f"{sum(counted.values())} customers in {len(counted)} pairs of segments")
 
 
 def pages(api: Api):
@@ -492,7 +554,7 @@ def traced(address: str, trace_id: str):
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    commands = {"every-method": every_method, "refusals": refusals, "same": same, "ways": ways, "cached": cached, "steady": steady, "traced": traced}
+    commands = {"every-method": every_method, "refusals": refusals, "same": same, "ways": ways, "cached": cached, "steady": steady, "movements": movements, "traced": traced}
     try:
         commands[command](*arguments)
     except (AssertionError, grpc.RpcError, json_format.ParseError) as failure:

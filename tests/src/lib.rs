@@ -273,9 +273,14 @@ pub struct Standalone {
 impl Standalone {
     /// Starts it and waits until it serves.
     pub fn start(trained: &Trained) -> Self {
+        Self::start_with(trained, &[])
+    }
+
+    /// The same with more flags.
+    pub fn start_with(trained: &Trained, more: &[&str]) -> Self {
         let address = free_address();
         let mut command = Command::new(binary("standalone"));
-        command.args(trained.flags()).args(["--listen", &address.to_string()]);
+        command.args(trained.flags()).args(["--listen", &address.to_string()]).args(more);
         let mut process = Process::start("standalone", &mut command);
         wait_for("standalone answers", || {
             process.assert_running();

@@ -30,7 +30,7 @@ use proto::{
     },
     model::v1::{
         GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest, ListModelVersionsResponse, ModelInfo,
-        ModelStatus, WatchModelRequest, WatchModelResponse,
+        ModelStatus, SetCurrentVersionRequest, SetCurrentVersionResponse, WatchModelRequest, WatchModelResponse,
         model_service_server::{ModelService, ModelServiceServer},
     },
 };
@@ -297,7 +297,8 @@ impl ModelService for Model {
         &self,
         _: Request<GetModelStatusRequest>,
     ) -> Result<Response<GetModelStatusResponse>, Status> {
-        Ok(Response::new(GetModelStatusResponse { status: Some(self.0.status.borrow().clone()) }))
+        let status = Some(self.0.status.borrow().clone());
+        Ok(Response::new(GetModelStatusResponse { status, allows_publish: true }))
     }
 
     async fn list_model_versions(
@@ -312,6 +313,14 @@ impl ModelService for Model {
     async fn watch_model(&self, _: Request<WatchModelRequest>) -> Result<Response<Self::WatchModelStream>, Status> {
         let changes = WatchStream::new(self.0.status.subscribe());
         Ok(Response::new(Box::pin(changes.map(|status| Ok(WatchModelResponse { status: Some(status) })))))
+    }
+
+    async fn set_current_version(
+        &self,
+        request: Request<SetCurrentVersionRequest>,
+    ) -> Result<Response<SetCurrentVersionResponse>, Status> {
+        let SetCurrentVersionRequest { version, expected_version, .. } = request.into_inner();
+        Ok(Response::new(SetCurrentVersionResponse { version, previous_version: expected_version }))
     }
 }
 

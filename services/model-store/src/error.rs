@@ -70,6 +70,16 @@ pub enum StoreError {
         /// The model.
         model: ModelKind,
     },
+    /// Another version is current than the caller believes.
+    #[error("the current version of the {model} model is `{found}`, not `{expected}`\nlook again, and decide again")]
+    Moved {
+        /// The model.
+        model: ModelKind,
+        /// What the caller believes; empty: none.
+        expected: String,
+        /// What is current; empty: none.
+        found: String,
+    },
     /// Two moved the pointer at once, and the other one was first.
     #[error("{place} was changed by somebody else meanwhile\ntry again")]
     Race {

@@ -11,7 +11,7 @@
 
 mod error;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, fs::File, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -187,12 +187,27 @@ impl ModelStore {
     /// pointer meanwhile.
     pub async fn point(&self, model: ModelKind, version: &str, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
         self.manifest(model, version).await?;
+        self.change(model, |before| Ok(moved(before, version, now))).await
+    }
+
+    /// The same where the current version is still the expected one; an empty name expects none.
+    ///
+    /// # Errors
+    /// As [`Self::point`], and [`StoreError::Moved`] where another version is current.
+    pub async fn point_from(
+        &self,
+        model: ModelKind,
+        expected: &str,
+        version: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Pointer, StoreError> {
+        self.manifest(model, version).await?;
         let to = |before: Option<Pointer>| {
-            let Some(before) = before else {
-                let version = version.to_owned();
-                return Ok(Pointer { version, previous: None, moved_at: now, canary: None, shadow: None });
-            };
-            Ok(if before.version == version { before } else { moved(before, version.to_owned(), now) })
+            let found = before.as_ref().map_or("", |pointer| &pointer.version);
+            if found != expected {
+                return Err(StoreError::Moved { model, expected: expected.to_owned(), found: found.to_owned() });
+            }
+            Ok(moved(before, version, now))
         };
         self.change(model, to).await
     }
@@ -233,7 +248,7 @@ impl ModelStore {
             let Canary { version, .. } = before.canary.clone().ok_or(StoreError::NoCanary { model })?;
             Ok(match percent {
                 Some(percent) => Pointer { canary: Some(Canary { version, percent }), ..before },
-                None => moved(before, version, now),
+                None => moved(Some(before), &version, now),
             })
         };
         self.try_out(model, to).await
@@ -253,23 +268,32 @@ impl ModelStore {
         model: ModelKind,
         to: impl FnOnce(Option<Pointer>) -> Result<Pointer, StoreError>,
     ) -> Result<Pointer, StoreError> {
-        let (before, held) = match self.read_pointer(model).await? {
-            Some((pointer, held)) => (Some(pointer), Some(held)),
-            None => (None, None),
-        };
+        let _held = self.hold(model).await;
+        let (before, held) = self.read_pointer(model).await?.unzip();
         let pointer = to(before.clone())?;
         if before.as_ref() == Some(&pointer) {
             return Ok(pointer);
         }
         let bytes = serde_json::to_vec_pretty(&pointer).map_err(|e| self.unreadable(model, POINTER, e))?;
         let mode = match (&self.folder, held) {
-            // A rename is atomic; a local folder knows no conditional one.
+            // A rename is atomic, but not conditional: `hold` keeps others off meanwhile.
             (Some(_), _) => PutMode::Overwrite,
             (None, Some(held)) => PutMode::Update(held),
             (None, None) => PutMode::Create,
         };
         self.put(&self.pointer(model), bytes.into(), mode).await?;
         Ok(pointer)
+    }
+
+    /// Keeps others off a local pointer while the answer lives; an object store compares by itself. Where a file system
+    /// knows no locks the last one to move the pointer wins.
+    async fn hold(&self, model: ModelKind) -> Option<File> {
+        let folder = self.folder.as_ref()?.join(model.as_str());
+        let held = tokio::task::spawn_blocking(move || {
+            let folder = File::open(folder).ok()?;
+            folder.lock().ok().map(|()| folder)
+        });
+        held.await.ok().flatten()
     }
 
     /// Makes an earlier version the current one: the given one, or the one before the current one.
@@ -406,8 +430,8 @@ impl ModelStore {
         }
         let file = PathBuf::from(self.show(path));
         let synced = tokio::task::spawn_blocking(move || {
-            std::fs::File::open(&file)?.sync_all()?;
-            file.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+            File::open(&file)?.sync_all()?;
+            file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
         });
         let failed = |source: std::io::Error| {
             self.failed("write", path, object_store::Error::Generic { store: "LocalFileSystem", source: source.into() })
@@ -441,14 +465,19 @@ impl ModelStore {
     }
 }
 
-/// The pointer to a version that becomes the current one.
-fn moved(before: Pointer, version: String, now: DateTime<Utc>) -> Pointer {
-    Pointer {
-        canary: before.canary.filter(|canary| canary.version != version),
-        shadow: before.shadow.filter(|shadow| *shadow != version),
-        version,
-        previous: Some(before.version),
-        moved_at: now,
+/// The pointer to a version that becomes the current one, or is so already. What was on trial is so no more.
+fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer {
+    let version = version.to_owned();
+    match before {
+        Some(before) if before.version == version => before,
+        None => Pointer { version, previous: None, moved_at: now, canary: None, shadow: None },
+        Some(before) => Pointer {
+            canary: before.canary.filter(|canary| canary.version != version),
+            shadow: before.shadow.filter(|shadow| *shadow != version),
+            version,
+            previous: Some(before.version),
+            moved_at: now,
+        },
     }
 }
 

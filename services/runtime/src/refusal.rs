@@ -40,6 +40,22 @@ pub enum Refusal {
     /// A page token of an earlier model version.
     #[error("page_token is of another version of the model; begin again without one")]
     ModelChanged,
+    /// Whoever runs the process has not allowed it.
+    #[error("{action} is not allowed here")]
+    NotAllowed {
+        /// What was asked for.
+        action: &'static str,
+    },
+    /// Something else came in between.
+    #[error("{what} is `{found}` rather than `{expected}`; look again")]
+    Changed {
+        /// What has changed.
+        what: &'static str,
+        /// What the caller took it for.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// A message is larger than is taken.
     #[error("the message is larger than {limit} bytes")]
     TooLarge {
@@ -101,6 +117,8 @@ impl Refusal {
             Self::NotFound { kind, name } => (Code::NotFound, "NOT_IN_MODEL", Some((*kind, name.clone()))),
             Self::NotReady { .. } => (Code::Unavailable, "MODEL_NOT_LOADED", None),
             Self::ModelChanged => (Code::FailedPrecondition, "MODEL_CHANGED", None),
+            Self::NotAllowed { .. } => (Code::PermissionDenied, "NOT_ALLOWED", None),
+            Self::Changed { found, .. } => (Code::Aborted, "CHANGED", Some(("found", found.clone()))),
             Self::TooLarge { limit } => {
                 (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", Some(("limit_bytes", limit.to_string())))
             }
@@ -144,7 +162,12 @@ impl From<Refusal> for Status {
             Refusal::Overloaded { retry_in } | Refusal::Unreachable { retry_in, .. } => {
                 details.set_retry_info(Some(*retry_in));
             }
-            Refusal::TooLarge { .. } | Refusal::TooLate | Refusal::NoMethod { .. } | Refusal::Internal => {}
+            Refusal::NotAllowed { .. }
+            | Refusal::Changed { .. }
+            | Refusal::TooLarge { .. }
+            | Refusal::TooLate
+            | Refusal::NoMethod { .. }
+            | Refusal::Internal => {}
         }
         Self::with_error_details(code, message, details)
     }
@@ -165,11 +188,15 @@ mod tests {
         let second = Duration::from_secs(1);
         let unreachable =
             Refusal::Unreachable { service: "churn".to_owned(), problem: "refused".to_owned(), retry_in: second };
+        let changed =
+            Refusal::Changed { what: "the current version", expected: "one".to_owned(), found: "two".to_owned() };
         for (refusal, code, reason) in [
             (Refusal::field("rfm.frequency", "is negative"), Code::InvalidArgument, "INVALID_FIELD"),
             (Refusal::not_found("customer", "17850"), Code::NotFound, "NOT_IN_MODEL"),
             (Refusal::NotReady { retry_in: second }, Code::Unavailable, "MODEL_NOT_LOADED"),
             (Refusal::ModelChanged, Code::FailedPrecondition, "MODEL_CHANGED"),
+            (Refusal::NotAllowed { action: "publishing" }, Code::PermissionDenied, "NOT_ALLOWED"),
+            (changed, Code::Aborted, "CHANGED"),
             (Refusal::TooLarge { limit: 1 }, Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
             (Refusal::Overloaded { retry_in: second }, Code::ResourceExhausted, "OVERLOADED"),
             (unreachable, Code::Unavailable, "SERVICE_UNREACHABLE"),

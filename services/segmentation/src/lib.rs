@@ -1,10 +1,16 @@
 //! SegmentationService over the segmentation model.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use prost_types::Timestamp;
 use proto::segmentation::v1::{
     BatchGetCustomerSegmentsRequest, BatchGetCustomerSegmentsResponse, ClassifyCustomerRequest,
     ClassifyCustomerResponse, CustomerSegment, GetCustomerSegmentRequest, GetCustomerSegmentResponse, Lifecycle,
-    ListCustomerSegmentsRequest, ListCustomerSegmentsResponse, ListSegmentsRequest, ListSegmentsResponse, Rfm, Segment,
+    ListCustomerSegmentsRequest, ListCustomerSegmentsResponse, ListSegmentMovementsRequest,
+    ListSegmentMovementsResponse, ListSegmentsRequest, ListSegmentsResponse, Rfm, Segment, SegmentMovement,
     batch_get_customer_segments_response::{Result as Item, result},
     segmentation_service_server::{SegmentationService, SegmentationServiceServer},
 };
@@ -16,12 +22,38 @@ use tonic::{Request, Response, Status};
 /// Most customers of a batch.
 const MOST: usize = 1000;
 
+/// Place among the segments of who is in none: after all others.
+const NONE: usize = usize::MAX;
+
 /// The service over a model.
 pub fn service(live: Live<Segmentation>) -> runtime::Service {
-    serving::service(&live, serving::limited!(SegmentationServiceServer::new(Api(live.clone()))))
+    let api = Api { live: live.clone(), beside: Mutex::default() };
+    serving::service(&live, serving::limited!(SegmentationServiceServer::new(api)))
 }
 
-struct Api(Live<Segmentation>);
+struct Api {
+    live: Live<Segmentation>,
+    /// The earlier version that was asked for last.
+    beside: Mutex<Option<Arc<Loaded<Segmentation>>>>,
+}
+
+impl Api {
+    /// A named version, or the one that was current before; fetched where it is not the one that was asked for last.
+    async fn beside(&self, name: &str) -> Result<Option<Arc<Loaded<Segmentation>>>, Refusal> {
+        let name = match name {
+            "" => self.live.previous().await?,
+            name => Some(name.to_owned()),
+        };
+        let Some(name) = name else { return Ok(None) };
+        let kept = self.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(kept) = kept.filter(|kept| kept.info.version == name) {
+            return Ok(Some(kept));
+        }
+        let fetched = Arc::new(self.live.version(&name).await?);
+        *self.beside.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fetched));
+        Ok(Some(fetched))
+    }
+}
 
 #[tonic::async_trait]
 impl SegmentationService for Api {
@@ -29,35 +61,43 @@ impl SegmentationService for Api {
         &self,
         request: Request<GetCustomerSegmentRequest>,
     ) -> Result<Response<GetCustomerSegmentResponse>, Status> {
-        self.0.answer(request, |loaded, asked| get(loaded, &asked.customer_id))
+        self.live.answer(request, |loaded, asked| get(loaded, &asked.customer_id))
     }
 
     async fn batch_get_customer_segments(
         &self,
         request: Request<BatchGetCustomerSegmentsRequest>,
     ) -> Result<Response<BatchGetCustomerSegmentsResponse>, Status> {
-        self.0.answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
+        self.live.answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
     }
 
     async fn classify_customer(
         &self,
         request: Request<ClassifyCustomerRequest>,
     ) -> Result<Response<ClassifyCustomerResponse>, Status> {
-        self.0.answer(request, |loaded, asked| classify(loaded, asked.rfm))
+        self.live.answer(request, |loaded, asked| classify(loaded, asked.rfm))
     }
 
     async fn list_segments(
         &self,
         request: Request<ListSegmentsRequest>,
     ) -> Result<Response<ListSegmentsResponse>, Status> {
-        self.0.answer(request, |loaded, _| Ok(list(loaded)))
+        self.live.answer(request, |loaded, _| Ok(list(loaded)))
     }
 
     async fn list_customer_segments(
         &self,
         request: Request<ListCustomerSegmentsRequest>,
     ) -> Result<Response<ListCustomerSegmentsResponse>, Status> {
-        self.0.answer(request, list_customers)
+        self.live.answer(request, list_customers)
+    }
+
+    async fn list_segment_movements(
+        &self,
+        request: Request<ListSegmentMovementsRequest>,
+    ) -> Result<Response<ListSegmentMovementsResponse>, Status> {
+        let before = self.beside(&request.get_ref().since_version).await?;
+        self.live.answer(request, move |loaded, _| Ok(movements(loaded, before.as_deref())))
     }
 }
 
@@ -201,4 +241,39 @@ fn list_customers(
         total_size: i32::try_from(matching.len()).unwrap_or(i32::MAX),
         model: Some(loaded.info.clone()),
     })
+}
+
+fn movements(loaded: &Loaded<Segmentation>, before: Option<&Loaded<Segmentation>>) -> ListSegmentMovementsResponse {
+    let model = Some(loaded.info.clone());
+    let Some(before) = before else {
+        return ListSegmentMovementsResponse { movements: Vec::new(), since: None, model };
+    };
+    // By places among the segments of then and now.
+    let mut pairs = BTreeMap::<(usize, usize), (i64, f64)>::new();
+    let mut count = |from, to, customer: &model::Customer| {
+        let (customers, monetary) = pairs.entry((from, to)).or_default();
+        *customers += 1;
+        *monetary += customer.rfm.monetary;
+    };
+    for (id, now) in loaded.model.customers() {
+        count(before.model.customer(id.as_str()).map_or(NONE, |then| then.segment), now.segment, now);
+    }
+    for (id, then) in before.model.customers() {
+        if loaded.model.customer(id.as_str()).is_none() {
+            count(then.segment, NONE, then);
+        }
+    }
+    let (then, now) = (&before.model.parameters().segments, &loaded.model.parameters().segments);
+    let movements = pairs.into_iter().map(|((from, to), (customers, monetary))| {
+        let (from, to) = (then.get(from), now.get(to));
+        SegmentMovement {
+            from_segment_id: from.map(|segment| segment.id.cast_signed()),
+            from_segment_name: from.map(|segment| segment.name.clone()).unwrap_or_default(),
+            to_segment_id: to.map(|segment| segment.id.cast_signed()),
+            to_segment_name: to.map(|segment| segment.name.clone()).unwrap_or_default(),
+            customers,
+            monetary,
+        }
+    });
+    ListSegmentMovementsResponse { movements: movements.collect(), since: Some(before.info.clone()), model }
 }

@@ -31,6 +31,10 @@ pub struct StoreArgs {
     /// How often the store is asked whether another version is current
     #[arg(long, env = "SHOPKEEPER_RELOAD_EVERY", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub reload_every: Duration,
+    /// Let callers make another version of the store the current one (ModelService/SetCurrentVersion). The gateway's API
+    /// keys say which callers
+    #[arg(long, env = "SHOPKEEPER_ALLOW_PUBLISH")]
+    pub allow_publish: bool,
 }
 
 /// All options of a model service's process.
@@ -51,7 +55,7 @@ pub struct ProcessArgs {
 /// Where the store's address cannot be used.
 pub async fn watch<M: Model>(args: &StoreArgs) -> anyhow::Result<Live<M>> {
     let store = ModelStore::open(&args.models)?;
-    Ok(Live::follow(store, args.reload_every).await)
+    Ok(Live::follow(store, args.reload_every).await.publishing(args.allow_publish))
 }
 
 /// Bundles a model's own gRPC service with ModelService.

@@ -128,11 +128,13 @@ impl<M> Loaded<M> {
 pub struct Live<M> {
     shared: Arc<Shared<M>>,
     follower: Option<Arc<Follower>>,
+    allows_publish: bool,
 }
 
 impl<M> Clone for Live<M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), follower: self.follower.clone() }
+        let Self { shared, follower, allows_publish } = self;
+        Self { shared: Arc::clone(shared), follower: follower.clone(), allows_publish: *allows_publish }
     }
 }
 
@@ -182,7 +184,12 @@ impl<M: Model> Live<M> {
                 following.look(&store, &mut wanted).await;
             }
         });
-        Self { shared, follower: Some(Arc::new(Follower(follower))) }
+        Self { shared, follower: Some(Arc::new(Follower(follower))), allows_publish: false }
+    }
+
+    /// Lets callers move the store's pointer, or not.
+    pub fn publishing(self, allows_publish: bool) -> Self {
+        Self { allows_publish, ..self }
     }
 
     /// One model for ever, without a store.
@@ -192,7 +199,7 @@ impl<M: Model> Live<M> {
     pub fn fixed(artifact: &Artifact) -> Result<Self, ModelError> {
         let shared = Shared::new(None);
         shared.swap(&Loaded::new(artifact, M::load(artifact)?));
-        Ok(Self { shared, follower: None })
+        Ok(Self { shared, follower: None, allows_publish: false })
     }
 
     /// The model that answers now whoever asks for no other.
@@ -261,10 +268,45 @@ impl<M: Model> Live<M> {
         status
     }
 
+    /// The name of the version that was current before this one; none where there was none.
+    ///
+    /// # Errors
+    /// [`Refusal::Unreachable`].
+    pub async fn previous(&self) -> Result<Option<String>, Refusal> {
+        let Some(store) = &self.shared.store else { return Ok(None) };
+        let pointer = store.current(M::KIND).await.map_err(|error| unreachable(&error))?;
+        Ok(pointer.and_then(|pointer| pointer.previous))
+    }
+
+    /// Another version of the store, to compare with the one that answers.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] where the store has no such version that can be used, [`Refusal::Unreachable`].
+    pub async fn version(&self, name: &str) -> Result<Loaded<M>, Refusal> {
+        let none = || Refusal::not_found("version", name);
+        let artifact = match self.shared.store.as_ref().ok_or_else(none)?.fetch(M::KIND, name).await {
+            Ok(artifact) => artifact,
+            Err(error @ StoreError::Storage { .. }) => return Err(unreachable(&error)),
+            Err(_) => return Err(none()),
+        };
+        let (artifact, model) = read(artifact).await.map_err(|_| none())?;
+        Ok(Loaded::new(&artifact, model))
+    }
+
     /// The store it follows.
     pub(crate) fn store(&self) -> Option<ModelStore> {
         self.shared.store.clone()
     }
+
+    /// Whether callers may move the store's pointer.
+    pub(crate) fn allows_publish(&self) -> bool {
+        self.allows_publish
+    }
+}
+
+/// The store cannot be asked.
+pub(crate) fn unreachable(error: &StoreError) -> Refusal {
+    Refusal::Unreachable { service: "the model store".to_owned(), problem: error.to_string(), retry_in: RETRY_IN }
 }
 
 /// What the store asked for last.
@@ -455,6 +497,10 @@ async fn load<M: Model>(store: &ModelStore, version: &str) -> Result<(Artifact, 
         Err(StoreError::Refused { source, .. }) => return Err(source.to_string()),
         fetched => fetched.map_err(|error| error.to_string())?,
     };
+    read(artifact).await
+}
+
+async fn read<M: Model>(artifact: Artifact) -> Result<(Artifact, M), String> {
     // Reading a large model takes a while, in which others want to be answered.
     let loaded = tokio::task::spawn_blocking(move || {
         let model = M::load(&artifact)?;

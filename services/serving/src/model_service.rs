@@ -2,18 +2,20 @@
 
 use std::pin::Pin;
 
+use chrono::Utc;
 use futures_util::{Stream, StreamExt};
+use model_store::StoreError;
 use proto::model::v1::{
     GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest, ListModelVersionsResponse,
-    WatchModelRequest, WatchModelResponse,
+    SetCurrentVersionRequest, SetCurrentVersionResponse, WatchModelRequest, WatchModelResponse,
     model_service_server::{ModelService, ModelServiceServer},
 };
-use runtime::{Page, Refusal};
+use runtime::{Page, Refusal, required};
 use scoring::Model;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-use crate::{Live, live};
+use crate::{Live, live, live::unreachable};
 
 /// ModelService over a model.
 pub(crate) fn server<M: Model>(live: &Live<M>) -> ModelServiceServer<Api<M>> {
@@ -36,11 +38,7 @@ impl<M: Model> Api<M> {
         let versions = match self.0.store() {
             None => self.0.report().details.into_iter().collect(),
             Some(store) => {
-                let versions = store.versions(M::KIND).await.map_err(|error| Refusal::Unreachable {
-                    service: "the model store".to_owned(),
-                    problem: error.to_string(),
-                    retry_in: std::time::Duration::from_secs(2),
-                })?;
+                let versions = store.versions(M::KIND).await.map_err(|error| unreachable(&error))?;
                 versions.iter().map(|(manifest, channel)| live::version(manifest, *channel)).collect::<Vec<_>>()
             }
         };
@@ -48,6 +46,27 @@ impl<M: Model> Api<M> {
         let page = Page::of(request.page_size, &request.page_token, M::KIND, "")?;
         let (versions, next_page_token) = page.cut(&versions);
         Ok(ListModelVersionsResponse { versions: versions.to_vec(), next_page_token })
+    }
+
+    async fn set_current(&self, request: SetCurrentVersionRequest) -> Result<SetCurrentVersionResponse, Refusal> {
+        self.check(&request.model)?;
+        let SetCurrentVersionRequest { model: _, version, expected_version } = request;
+        let store = self.0.store().filter(|_| self.0.allows_publish());
+        let store = store.ok_or(Refusal::NotAllowed { action: "publishing" })?;
+        let version = required("version", &version)?;
+        let pointer = match store.point_from(M::KIND, &expected_version, version, Utc::now()).await {
+            Ok(pointer) => pointer,
+            Err(StoreError::NoVersion { version, .. }) => return Err(Refusal::not_found("version", version)),
+            Err(StoreError::Moved { expected, found, .. }) => {
+                return Err(Refusal::Changed { what: "the current version", expected, found });
+            }
+            Err(error) => return Err(unreachable(&error)),
+        };
+        tracing::info!(model = %M::KIND, model.version = version, before = expected_version, "published over the API");
+        Ok(SetCurrentVersionResponse {
+            version: pointer.version,
+            previous_version: pointer.previous.unwrap_or_default(),
+        })
     }
 }
 
@@ -58,7 +77,8 @@ impl<M: Model> ModelService for Api<M> {
         request: Request<GetModelStatusRequest>,
     ) -> Result<Response<GetModelStatusResponse>, Status> {
         self.check(&request.into_inner().model)?;
-        Ok(Response::new(GetModelStatusResponse { status: Some(self.0.report()) }))
+        let (status, allows_publish) = (Some(self.0.report()), self.0.allows_publish());
+        Ok(Response::new(GetModelStatusResponse { status, allows_publish }))
     }
 
     async fn list_model_versions(
@@ -77,5 +97,12 @@ impl<M: Model> ModelService for Api<M> {
         self.check(&request.into_inner().model)?;
         let changes = WatchStream::new(self.0.status());
         Ok(Response::new(Box::pin(changes.map(|status| Ok(WatchModelResponse { status: Some(status) })))))
+    }
+
+    async fn set_current_version(
+        &self,
+        request: Request<SetCurrentVersionRequest>,
+    ) -> Result<Response<SetCurrentVersionResponse>, Status> {
+        Ok(Response::new(self.set_current(request.into_inner()).await?))
     }
 }

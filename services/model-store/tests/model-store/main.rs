@@ -163,3 +163,26 @@ async fn publishers_at_the_same_time_leave_one_whole_version_current() {
     assert!(store.fetch(KIND, &version).await.is_ok());
     assert_eq!(store.versions(KIND).await.unwrap().len(), 8);
 }
+
+#[tokio::test]
+async fn of_many_who_expect_the_same_version_one_moves_the_pointer() {
+    let (_folder, store) = store();
+    let versions: Vec<_> = (0..8).map(|seed| artifact(seed).manifest().version.clone()).collect();
+    for seed in 0..8 {
+        store.upload(&artifact(seed)).await.unwrap();
+    }
+    store.point_from(KIND, "", &versions[0], now()).await.unwrap();
+    let movers = versions[1..].iter().cloned().map(|version| {
+        let (store, expected) = (store.clone(), versions[0].clone());
+        tokio::spawn(async move { store.point_from(KIND, &expected, &version, now()).await })
+    });
+    let mut moved = Vec::new();
+    for mover in movers.collect::<Vec<_>>() {
+        match mover.await.unwrap() {
+            Ok(pointer) => moved.push(pointer),
+            Err(refused) => assert!(matches!(refused, StoreError::Moved { .. }), "{refused}"),
+        }
+    }
+    assert_eq!(moved, [store.current(KIND).await.unwrap().unwrap()]);
+    assert_eq!(moved[0].previous.as_ref(), Some(&versions[0]));
+}
