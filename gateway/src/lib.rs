@@ -14,6 +14,7 @@ mod compression;
 mod deadline;
 mod frame;
 mod health;
+mod inference;
 mod meter;
 pub mod method;
 mod policy;
@@ -73,13 +74,14 @@ impl Gateway {
         tasks.spawn(parts.auth.clone().watch(parts.methods.clone()));
         let mut services = parts.methods.services();
         let paths = services.keys().cloned().collect();
-        services.retain(|_, area| area.as_ref().is_none_or(|area| ready.contains_key(area)));
+        services.retain(|_, areas| areas.is_empty() || areas.iter().any(|area| ready.contains_key(area)));
         // They are few, and needed for as long as the process lives.
         let served = services.keys().map(|name| &*String::from(&**name).leak()).collect();
+        let own = inference::answers(&services, &ready, versions.clone());
         let (health, open) = (HealthReporter::new(), watch::Sender::new(true));
         tasks.spawn(health::report(health.clone(), services, ready, open.subscribe()));
         let auth = parts.auth.clone();
-        let stack = stack::stack(parts, versions);
+        let stack = stack::stack(parts, versions, own);
         let web = Web::new(web, proto::DESCRIPTORS, auth, stack.clone())?;
         Ok(Self { stack, web, paths, served, health, ready: open, _tasks: tasks })
     }

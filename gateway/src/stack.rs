@@ -11,11 +11,12 @@ use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
     auth::{self, Auth},
+    backend::Backend,
     backends::{Backends, Versions},
     buffer,
     cache::{self, Tiers},
     deadline,
-    method::Methods,
+    method::{GATEWAY, Methods},
     policy, rescue, retry, route, shed,
 };
 
@@ -40,7 +41,7 @@ pub struct Parts {
     pub in_flight: usize,
 }
 
-pub(crate) fn stack(parts: Parts, versions: Versions) -> Stack {
+pub(crate) fn stack(parts: Parts, versions: Versions, own: Backend) -> Stack {
     let areas = parts.backends.areas();
     BoxCloneSyncService::new(
         ServiceBuilder::new()
@@ -53,6 +54,6 @@ pub(crate) fn stack(parts: Parts, versions: Versions) -> Stack {
             .layer(route::layer(areas.clone())) // from here on it is known who is asked
             .layer(cache::layer(parts.cache, versions)) // a hit ends here
             .layer(retry::layer(areas)) // once, NO_SIDE_EFFECTS only
-            .service(parts.backends.dispatch()),
+            .service(parts.backends.with(GATEWAY, own).dispatch()), // to a service, or to the gateway's own
     )
 }

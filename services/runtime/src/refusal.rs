@@ -31,6 +31,16 @@ pub enum Refusal {
         /// Its name.
         name: String,
     },
+    /// There is no such model or version of one here.
+    #[error("there is no {kind} `{name}` here; there is {known}")]
+    NotServed {
+        /// `model` or `version`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// No model is loaded yet.
     #[error("no model is loaded yet")]
     NotReady {
@@ -82,6 +92,15 @@ impl Refusal {
         Self::InvalidField { field: field.into(), problem: problem.into() }
     }
 
+    /// The same of a field by its longer name, as the whole request has it.
+    #[must_use]
+    pub fn renamed(mut self, name: impl FnOnce(&str) -> String) -> Self {
+        if let Self::InvalidField { field, .. } = &mut self {
+            *field = name(field);
+        }
+        self
+    }
+
     /// Something that the model does not know.
     pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
         Self::NotFound { kind, name: name.into() }
@@ -99,6 +118,7 @@ impl Refusal {
                 (Code::InvalidArgument, "INVALID_FIELD", Some(("fields", names.join(","))))
             }
             Self::NotFound { kind, name } => (Code::NotFound, "NOT_IN_MODEL", Some((*kind, name.clone()))),
+            Self::NotServed { kind, name, .. } => (Code::NotFound, "NOT_SERVED", Some((*kind, name.clone()))),
             Self::NotReady { .. } => (Code::Unavailable, "MODEL_NOT_LOADED", None),
             Self::ModelChanged => (Code::FailedPrecondition, "MODEL_CHANGED", None),
             Self::TooLarge { limit } => {
@@ -129,7 +149,7 @@ impl From<Refusal> for Status {
                 let violations = fields.iter().map(|(field, problem)| FieldViolation::new(field, problem));
                 details.set_bad_request(violations.collect::<Vec<_>>());
             }
-            Refusal::NotFound { kind, name } => {
+            Refusal::NotFound { kind, name } | Refusal::NotServed { kind, name, .. } => {
                 details.set_resource_info(*kind, name, "", &message);
             }
             Refusal::NotReady { retry_in } => {
@@ -165,9 +185,11 @@ mod tests {
         let second = Duration::from_secs(1);
         let unreachable =
             Refusal::Unreachable { service: "churn".to_owned(), problem: "refused".to_owned(), retry_in: second };
+        let no_version = Refusal::NotServed { kind: "version", name: "7".to_owned(), known: "8".to_owned() };
         for (refusal, code, reason) in [
             (Refusal::field("rfm.frequency", "is negative"), Code::InvalidArgument, "INVALID_FIELD"),
             (Refusal::not_found("customer", "17850"), Code::NotFound, "NOT_IN_MODEL"),
+            (no_version, Code::NotFound, "NOT_SERVED"),
             (Refusal::NotReady { retry_in: second }, Code::Unavailable, "MODEL_NOT_LOADED"),
             (Refusal::ModelChanged, Code::FailedPrecondition, "MODEL_CHANGED"),
             (Refusal::TooLarge { limit: 1 }, Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
@@ -179,7 +201,7 @@ mod tests {
             let details = status.get_error_details();
             assert_eq!((status.code(), details.error_info().unwrap().reason.as_str()), (code, reason));
             assert_eq!(details.bad_request().is_some(), matches!(refusal, Refusal::InvalidField { .. }));
-            assert_eq!(details.resource_info().is_some(), matches!(refusal, Refusal::NotFound { .. }));
+            assert_eq!(details.resource_info().is_some(), code == Code::NotFound);
         }
     }
 }

@@ -34,7 +34,7 @@ impl Api {
         if model.is_empty() || model == self.kind.as_str() {
             return Ok(());
         }
-        Err(Refusal::field("model", format!("is `{model}`; this service has the {} model", self.kind)))
+        Err(Refusal::NotServed { kind: "model", name: model.to_owned(), known: self.kind.to_string() })
     }
 
     async fn versions(&self, request: ListModelVersionsRequest) -> Result<ListModelVersionsResponse, Refusal> {
