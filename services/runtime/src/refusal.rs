@@ -8,6 +8,14 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 /// `domain` of every ErrorInfo.
 pub const DOMAIN: &str = "shopkeeper";
 
+/// Most bytes of a text in a status. What callers sent is told back to them in headers, of which many take 16 KiB in all.
+const NAME: usize = 256;
+/// Most fields that are refused at once by name, and most bytes of each.
+const FIELDS: usize = 40;
+const PART: usize = 48;
+/// Most bytes of a message.
+const MESSAGE: usize = 1536;
+
 /// Why a call is not answered. The one place that knows gRPC's codes.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -101,6 +109,34 @@ impl Refusal {
         self
     }
 
+    /// The same with no text longer than a header takes.
+    fn shortened(mut self) -> Self {
+        match &mut self {
+            Self::InvalidField { field, problem } => {
+                shorten(field, NAME);
+                shorten(problem, NAME);
+            }
+            Self::InvalidFields(fields) => {
+                fields.truncate(FIELDS);
+                for (field, problem) in fields {
+                    shorten(field, PART);
+                    shorten(problem, PART);
+                }
+            }
+            Self::NotFound { name, .. } | Self::NotServed { name, .. } | Self::NoMethod { path: name } => {
+                shorten(name, NAME);
+            }
+            Self::Unreachable { problem, .. } => shorten(problem, NAME),
+            Self::NotReady { .. }
+            | Self::ModelChanged
+            | Self::TooLarge { .. }
+            | Self::Overloaded { .. }
+            | Self::TooLate
+            | Self::Internal => {}
+        }
+        self
+    }
+
     /// Something that the model does not know.
     pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
         Self::NotFound { kind, name: name.into() }
@@ -137,7 +173,9 @@ impl Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let message = refusal.to_string();
+        let refusal = refusal.shortened();
+        let mut message = refusal.to_string();
+        shorten(&mut message, MESSAGE);
         let (code, reason, metadata) = refusal.parts();
         let mut details = ErrorDetails::new();
         error_info(&mut details, reason, metadata);
@@ -170,6 +208,14 @@ impl From<Refusal> for Status {
     }
 }
 
+/// Cuts a text off after so many bytes, and shows that it was.
+fn shorten(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+}
+
 /// Sets the ErrorInfo that every refusal has.
 pub fn error_info(details: &mut ErrorDetails, reason: &str, metadata: Option<(&'static str, String)>) {
     let metadata: HashMap<_, _> = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -179,6 +225,26 @@ pub fn error_info(details: &mut ErrorDetails, reason: &str, metadata: Option<(&'
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_back_fits_into_a_header() {
+        let long = "é".repeat(1 << 20);
+        let fields = vec![(long.clone(), long.clone()); 1 << 10];
+        for refusal in [
+            Refusal::field(&long, &long),
+            Refusal::InvalidFields(fields),
+            Refusal::not_found("customer", &long),
+            Refusal::NotServed { kind: "model", name: long.clone(), known: "churn".to_owned() },
+            Refusal::NoMethod { path: long.clone() },
+        ] {
+            let status = Status::from(refusal);
+            // Details are sent as base64, and the message with every byte that is not ASCII as three.
+            let sent = status.details().len() * 4 / 3
+                + status.message().bytes().map(|b| if b.is_ascii() { 1 } else { 3 }).sum::<usize>();
+            assert!(sent < 16 << 10 && status.message().contains('…'), "{sent}");
+        }
+        assert_eq!(Status::from(Refusal::not_found("customer", "é")).message(), "customer `é` is not in the model");
+    }
 
     #[test]
     fn a_refusal_has_its_code_and_details() {

@@ -153,7 +153,7 @@ fn infer<M>(
 fn wanted<'a>(asked: &[InferRequestedOutputTensor], outputs: &'a [Info]) -> Result<Vec<&'a Info>, Refusal> {
     let mut wanted: Vec<&Info> = Vec::with_capacity(outputs.len());
     for InferRequestedOutputTensor { name, parameters } in asked {
-        let refused = |problem: String| Err(Refusal::field(format!("outputs.{}", tensor::shown(name)), problem));
+        let refused = |problem: String| Err(Refusal::field(format!("outputs.{}", name), problem));
         match outputs.iter().find(|info| info.name() == name) {
             None => return refused(format!("is none of the model's: {}", tensor::names(outputs))),
             Some(info) if wanted.contains(&info) => return refused("is asked for twice".to_owned()),

@@ -11,8 +11,6 @@ use runtime::Refusal;
 
 /// Most rows of a batch.
 const MOST: usize = 1000;
-/// Most characters of a caller's own name for something that are told back.
-const SHOWN: usize = 64;
 
 /// A tensor's name, datatype and shape. Its first dimension is the rows of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,11 +55,6 @@ impl Info {
 /// Names of tensors, for people.
 pub(super) fn names(infos: &[Info]) -> String {
     infos.iter().map(Info::name).collect::<Vec<_>>().join(", ")
-}
-
-/// A caller's own name for something, or its beginning.
-pub(super) fn shown(name: &str) -> &str {
-    name.char_indices().nth(SHOWN).map_or(name, |(end, _)| &name[..end])
 }
 
 /// An input's value in a row, as refusals name it.
@@ -207,7 +200,7 @@ impl<'a> Batch<'a> {
         }
         let mut batch = Self { inputs: Vec::with_capacity(infos.len()), rows: 0 };
         for (place, tensor) in request.inputs.iter().enumerate() {
-            let refused = |problem: String| Refusal::field(format!("inputs.{}", shown(&tensor.name)), problem);
+            let refused = |problem: String| Refusal::field(format!("inputs.{}", tensor.name), problem);
             let info = infos.iter().find(|info| info.name == tensor.name);
             let info = info.ok_or_else(|| refused(format!("is none of the model's: {}", names(infos))))?;
             if batch.inputs.iter().any(|input| input.info == *info) {
@@ -281,7 +274,7 @@ impl<'a> Batch<'a> {
 /// The rows of an input that is of the datatype and shape that it must be.
 fn rows(tensor: &InferInputTensor, info: &Info) -> Result<usize, String> {
     if tensor.datatype != info.datatype {
-        return Err(format!("is {}; it must be {}", shown(&tensor.datatype), info.datatype));
+        return Err(format!("is {}; it must be {}", tensor.datatype, info.datatype));
     }
     let rows = tensor.shape.first().copied().unwrap_or_default();
     if tensor.shape != info.shape(rows) || rows < 0 {
