@@ -1,19 +1,23 @@
-//! The dashboard in a browser, over the models of the real file.
+//! The dashboard in a browser, over the models of the real file, and the description of the JSON that it and others ask.
 
-use std::process::Command;
-
-use e2e::{Standalone, root, stdout, trained};
+use e2e::{Standalone, node, stderr, stdout, trained};
 
 #[test]
 fn every_page_works_in_a_browser() {
     let standalone = Standalone::start(trained());
-    let mut npm = Command::new("npm");
-    npm.args(["test", "--silent"]).current_dir(root().join("tests/dashboard"));
-    // Where the machine's own Node is too old there is another.
-    let path = std::env::var("PATH").unwrap_or_default();
-    let node = root().join(".tools/node/run");
-    npm.env("PATH", format!("{}:{path}", node.display()));
-    npm.env("DASHBOARD_URL", format!("http://{}", standalone.address));
+    let mut npm = node("npm");
+    npm.args(["test", "--silent"]).env("DASHBOARD_URL", format!("http://{}", standalone.address));
     let output = npm.output().unwrap();
-    assert!(output.status.success(), "{}{}", stdout(&output), e2e::stderr(&output));
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+}
+
+#[test]
+fn the_openapi_document_is_as_linters_want_it() {
+    let standalone = Standalone::start(trained());
+    let document = format!("http://{}/openapi.json", standalone.address);
+    let mut linter = node("redocly");
+    linter.args(["lint", "--extends", "recommended-strict", &document]);
+    linter.env("REDOCLY_TELEMETRY", "off").env("REDOCLY_SUPPRESS_UPDATE_NOTICE", "true");
+    let output = linter.output().unwrap();
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
 }

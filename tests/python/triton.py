@@ -17,7 +17,6 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 MODELS = ["anomaly", "churn", "segmentation"]
-CUSTOMERS = ["14911", "12748.0", "17841"]
 LINES = [("85123A", 6, 2.55, "14911"), ("85123A", 6, 255.0, ""), ("no-such", 1, 0.01, ""), ("22423", 9999, 12.75, "nobody")]
 
 
@@ -32,6 +31,13 @@ def over_json(address: str, path: str, body: dict | None = None) -> dict:
         return json.load(urllib.request.urlopen(urllib.request.Request(f"http://{address}{path}", data), timeout=10))
     except urllib.error.HTTPError as refusal:
         return json.load(refusal)
+
+
+def customers(address: str) -> list[str]:
+    """Some whom the models know, one in the spelling of spreadsheets."""
+    risks = over_json(address, "/v1/atRiskCustomers?pageSize=3")["churnRisks"]
+    first, *others = (risk["customerId"] for risk in risks)
+    return [f"{first}.0", *others]
 
 
 def tensor(name: str, values: np.ndarray) -> triton.InferInput:
@@ -61,8 +67,9 @@ def churn(client: triton.InferenceServerClient, address: str):
     for row, probability, level in zip(rows, answer.as_numpy("probability"), words(answer, "risk_level"), strict=True):
         risk = over_json(address, "/v1/churn:score", {"features": dict(zip(names, map(float, row)))})["churnRisk"]
         check((risk["probability"], risk["riskLevel"]) == (probability, level), "a row is scored", (risk, probability))
-    answer = client.infer("churn", [tensor("customer_id", texts(*CUSTOMERS))])
-    for customer, probability in zip(CUSTOMERS, answer.as_numpy("probability"), strict=True):
+    known = customers(address)
+    answer = client.infer("churn", [tensor("customer_id", texts(*known))])
+    for customer, probability in zip(known, answer.as_numpy("probability"), strict=True):
         risk = over_json(address, f"/v1/customers/{customer}/churnRisk")["churnRisk"]
         check(risk["probability"] == probability, "a customer is scored", (risk, probability))
 
@@ -72,8 +79,8 @@ def churn(client: triton.InferenceServerClient, address: str):
     refused(client, "churn", [tensor("features", rows.astype(float))], "INVALID_ARGUMENT", "inputs.features is FP64")
     many = [tensor("features", np.zeros((1001, len(names)), np.float32))]
     refused(client, "churn", many, "INVALID_ARGUMENT", "1000 is the most")
-    refused(client, "churn", [tensor("customer_id", texts("14911", "nobody"))], "NOT_FOUND", "customer `nobody`")
-    both = [tensor("customer_id", texts("14911")), tensor("features", np.zeros((1, len(names)), np.float32))]
+    refused(client, "churn", [tensor("customer_id", texts(*known, "nobody"))], "NOT_FOUND", "customer `nobody`")
+    both = [tensor("customer_id", texts(known[0])), tensor("features", np.zeros((1, len(names)), np.float32))]
     refused(client, "churn", both, "INVALID_ARGUMENT", "inputs.customer_id is given beside others")
     shared = triton.InferInput("features", [1, len(names)], "FP32")
     shared.set_shared_memory("region", 4 * len(names))
@@ -90,8 +97,9 @@ def segmentation(client: triton.InferenceServerClient, address: str):
         rfm = {"recencyDays": recency, "frequency": frequency, "monetary": monetary}
         segment = over_json(address, "/v1/customers:classify", {"rfm": rfm})["customerSegment"]
         check((segment["segmentId"], segment["segmentName"]) == (number, name), "a row is classified", (segment, name))
-    answer = client.infer("segmentation", [tensor("customer_id", texts(*CUSTOMERS))])
-    for customer, name in zip(CUSTOMERS, words(answer, "segment_name"), strict=True):
+    known = customers(address)
+    answer = client.infer("segmentation", [tensor("customer_id", texts(*known))])
+    for customer, name in zip(known, words(answer, "segment_name"), strict=True):
         segment = over_json(address, f"/v1/customers/{customer}/segment")["customerSegment"]
         check(segment["segmentName"] == name, "a customer is placed", (segment, name))
 
