@@ -12,12 +12,13 @@ DATA ?=
 ONCE ?=
 BENCH ?= ../shared/bench
 ONLY ?= segmentation churn anomaly recommendation forecast
+MINUTES ?= 10
 export TORCH DATA ONCE
 
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit bench-models clean
+.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit fuzz bench-models clean
 
 help: ## Say what can be made
 	@echo 'make TARGET [TORCH=cpu|cuda] [DATA=FILE] [ONCE=1]'
@@ -59,6 +60,9 @@ unit: libtorch dashboard ## Run all Rust tests: unit, property, integration, end
 	# All targets at once, so that binaries and tests share every dependency; the end-to-end tests start the binaries.
 	$(CARGO) build --release --locked --workspace --all-targets
 	$(CARGO) test --release --locked --workspace
+
+fuzz: build ## Give made-up bytes to every entrance of the shop, MINUTES each
+	@deploy/fuzz.sh $(MINUTES)
 
 bench-models: build ## Train as of every protocol date and score with the protocols of BENCH=FOLDER; ONLY=MODEL... for some
 	@deploy/test-tools.sh bench

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: redis-server, the Python client of the end-to-end tests, a
+# Installs what the tests need and this machine lacks: redis-server, the Python clients of the end-to-end tests, a
 # browser, buf, cargo-deny. Everything but Debian's packages and cargo-deny goes into .tools/.
 #
 #   deploy/test-tools.sh          all of them
@@ -36,6 +36,7 @@ if [ "${1:-}" = bench ]; then
 fi
 packages python tests/python/requirements.txt
 if [ "${1:-}" = python ]; then exit 0; fi
+packages triton tests/python/triton.txt
 
 need_debian redis-server redis-server
 need_debian chromium chromium fonts-dejavu-core

@@ -15,6 +15,7 @@ mod deadline;
 mod endpoints;
 mod frame;
 mod health;
+mod inference;
 mod limit;
 mod meter;
 pub mod method;
@@ -75,13 +76,14 @@ impl Gateway {
         parts.auth.watch(&parts.methods, &mut tasks);
         let mut services = parts.methods.services();
         let paths = services.keys().cloned().collect();
-        services.retain(|_, area| area.as_ref().is_none_or(|area| ready.contains_key(area)));
+        services.retain(|_, areas| areas.is_empty() || areas.iter().any(|area| ready.contains_key(area)));
         // They are few, and needed for as long as the process lives.
         let served = services.keys().map(|name| &*String::from(&**name).leak()).collect();
+        let own = inference::answers(&services, &ready, versions.clone());
         let (health, open) = (HealthReporter::new(), watch::Sender::new(true));
         tasks.spawn(health::report(health.clone(), services, ready, open.subscribe()));
         let auth = parts.auth.clone();
-        let stack = stack::stack(parts, versions);
+        let stack = stack::stack(parts, versions, own);
         let web = Web::new(web, proto::DESCRIPTORS, auth, stack.clone())?;
         Ok(Self { stack, web, paths, served, health, ready: open, _tasks: tasks })
     }

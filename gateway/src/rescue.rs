@@ -85,6 +85,9 @@ fn status(error: BoxError) -> Status {
     }
     match error.downcast_ref() {
         Some(RouteError::Field { field, problem }) => return Refusal::field(&**field, problem).into(),
+        Some(RouteError::Unknown { name, known }) => {
+            return Refusal::NotServed { kind: "model", name: name.clone(), known: known.clone() }.into();
+        }
         Some(not @ RouteError::NotConfigured { area }) => {
             let service = Some(("service", area.to_string()));
             return status_of(Code::Unimplemented, not.to_string(), "SERVICE_NOT_CONFIGURED", service);

@@ -11,11 +11,12 @@ use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
     auth::{self, Auth},
+    backend::Backend,
     backends::{Backends, Versions},
     buffer,
     cache::{self, Tiers},
     deadline, limit,
-    method::Methods,
+    method::{GATEWAY, Methods},
     policy, rescue, retry, route, shed,
 };
 
@@ -40,7 +41,7 @@ pub struct Parts {
     pub in_flight: usize,
 }
 
-pub(crate) fn stack(parts: Parts, versions: Versions) -> Stack {
+pub(crate) fn stack(parts: Parts, versions: Versions, own: Backend) -> Stack {
     let areas = parts.backends.areas();
     BoxCloneSyncService::new(
         ServiceBuilder::new()
@@ -54,6 +55,6 @@ pub(crate) fn stack(parts: Parts, versions: Versions) -> Stack {
             .layer(cache::layer(parts.cache, versions)) // a hit ends here
             .layer(retry::layer(areas.clone())) // NO_SIDE_EFFECTS only
             .layer(limit::layer(areas, parts.in_flight)) // as many as the service answers without delay
-            .service(parts.backends.dispatch()),
+            .service(parts.backends.with(GATEWAY, own).dispatch()), // to a service, or to the gateway's own
     )
 }

@@ -1,12 +1,9 @@
-//! The dashboard in a browser, over the models of the real file.
+//! The dashboard in a browser, over the models of the real file, and the description of the JSON that it and others ask.
 
-use std::{
-    process::Command,
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use e2e::{
-    AREAS, Shop, Standalone, Trained, binary, checks, online_retail, root, stderr, stdout, trained, trained_well,
+    AREAS, Shop, Standalone, Trained, binary, checks, node, online_retail, stderr, stdout, trained, trained_well,
 };
 use serde_json::{Value, json};
 
@@ -19,11 +16,8 @@ fn browser() -> MutexGuard<'static, ()> {
 
 /// Runs a file of tests/dashboard against a gateway.
 fn browse(file: &str, gateway: std::net::SocketAddr, more: &[(&str, String)]) {
-    let mut node = Command::new("node");
-    node.args(["--test", "--test-concurrency=1", file]).current_dir(root().join("tests/dashboard"));
-    // Where the machine's own Node is too old there is another.
-    let path = std::env::var("PATH").unwrap_or_default();
-    node.env("PATH", format!("{}:{path}", root().join(".tools/node/run").display()));
+    let mut node = node("node");
+    node.args(["--test", "--test-concurrency=1", file]);
     node.env("DASHBOARD_URL", format!("http://{gateway}")).envs(more.iter().cloned());
     let output = node.output().unwrap();
     assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
@@ -132,4 +126,15 @@ fn movements_between_segments_are_those_of_two_lists_of_customers() {
     let models = with_a_month_before().copy();
     let standalone = Standalone::start_with(&models, &["--allow-publish", "--reload-every", "200ms"]);
     println!("{}", checks(["movements".to_owned(), standalone.address.to_string()]));
+}
+
+#[test]
+fn the_openapi_document_is_as_linters_want_it() {
+    let standalone = Standalone::start(trained());
+    let document = format!("http://{}/openapi.json", standalone.address);
+    let mut linter = node("redocly");
+    linter.args(["lint", "--extends", "recommended-strict", &document]);
+    linter.env("REDOCLY_TELEMETRY", "off").env("REDOCLY_SUPPRESS_UPDATE_NOTICE", "true");
+    let output = linter.output().unwrap();
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
 }

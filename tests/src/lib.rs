@@ -3,6 +3,8 @@
 
 #![expect(clippy::panic, clippy::print_stdout, reason = "a harness tells its tests by panicking")]
 
+pub mod hostile;
+
 use std::{
     ffi::OsStr,
     io::Read,
@@ -312,12 +314,33 @@ pub fn checks(arguments: impl IntoIterator<Item = String>) -> String {
     stdout(&output)
 }
 
+/// Runs triton.py, all of whose checks must hold, and returns what it printed.
+pub fn triton(arguments: impl IntoIterator<Item = String>) -> String {
+    let mut command = python_command("triton.py", arguments);
+    let output = command.env("PYTHONPATH", root().join(".tools/triton")).output();
+    let output = output.unwrap_or_else(|e| panic!("python3 does not start: {e}"));
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)
+}
+
 /// A script of `tests/python`, to be started.
 pub fn python_command(script: &str, arguments: impl IntoIterator<Item = String>) -> Command {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", root().join(".tools/python")).env("PYTHONDONTWRITEBYTECODE", "1");
     command.arg(root().join("tests/python").join(script)).args(arguments);
     command
+}
+
+/// A command of Node in `tests/dashboard`, to be started. Where the machine's own Node is too old there is another.
+pub fn node(command: &str) -> Command {
+    let folder = root().join("tests/dashboard");
+    let paths = [folder.join("node_modules/.bin"), root().join(".tools/node/run")];
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(paths.into_iter().chain(std::env::split_paths(&others))).unwrap_or(others);
+    // Found along the path that is set here.
+    let mut node = Command::new("env");
+    node.arg(command).env("PATH", path).current_dir(folder);
+    node
 }
 
 /// Calls that go on until [`Steady::stop`].

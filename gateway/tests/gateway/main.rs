@@ -553,14 +553,14 @@ async fn the_model_that_is_named_is_the_service_that_is_asked() {
             assert_eq!(watch.message().await.unwrap().unwrap().status.unwrap().version, "v2");
         }
     }
-    for (model, problem) in
-        [("", "is empty; it is one of anomaly, churn"), ("x", "is `x`; it is one of anomaly, churn")]
-    {
-        let status = client.get_model_status(GetModelStatusRequest { model: model.into() }).await.unwrap_err();
-        let violations = status.get_details_bad_request().unwrap().field_violations;
-        assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!((violations[0].field.as_str(), violations[0].description.as_str()), ("model", problem));
-    }
+    let unnamed = client.get_model_status(GetModelStatusRequest::default()).await.unwrap_err();
+    let violation = unnamed.get_details_bad_request().unwrap().field_violations.remove(0);
+    assert_eq!(unnamed.code(), Code::InvalidArgument);
+    assert_eq!((&*violation.field, &*violation.description), ("model", "is empty; it is one of anomaly, churn"));
+    let unknown = client.get_model_status(GetModelStatusRequest { model: "x".into() }).await.unwrap_err();
+    assert_eq!(unknown.get_details_resource_info().unwrap().resource_name, "x");
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert_eq!(unknown.message(), "there is no model `x` here; there is anomaly, churn");
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! One listener: the services, health, reflection, and an end that is bounded in time.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use tonic::service::Routes;
+use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
@@ -63,6 +63,26 @@ pub struct Service {
     pub routes: Routes,
     /// Whether they are ready.
     pub ready: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// One more gRPC service beside them.
+    #[must_use]
+    pub fn and<S>(mut self, server: S) -> Self
+    where
+        S: tower::Service<http::Request<tonic::body::Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Response: IntoResponse,
+        S::Future: Send,
+    {
+        self.services.push(S::NAME);
+        self.routes = self.routes.add_service(server);
+        self
+    }
 }
 
 /// A listener that is bound and does not answer yet.

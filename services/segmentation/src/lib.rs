@@ -1,4 +1,4 @@
-//! SegmentationService over the segmentation model.
+//! SegmentationService and the Open Inference Protocol over the segmentation model.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,10 @@ use proto::segmentation::v1::{
 };
 use runtime::{Page, Refusal, at_least_one, finite, item_status, non_negative, required};
 use scoring::segmentation::{self as model, Segmentation};
-use serving::{Live, Loaded};
+use serving::{
+    Live, Loaded,
+    inference::{Batch, Interface, Output, Tensor, at},
+};
 use tonic::{Request, Response, Status};
 
 /// Most customers of a batch.
@@ -28,7 +31,8 @@ const NONE: usize = usize::MAX;
 /// The service over a model.
 pub fn service(live: Live<Segmentation>) -> runtime::Service {
     let api = Api { live: live.clone(), beside: Mutex::default() };
-    serving::service(&live, serving::limited!(SegmentationServiceServer::new(api)))
+    let own = serving::limited!(SegmentationServiceServer::new(api));
+    serving::service(&live, own).and(serving::inference::service(&live, &INTERFACE))
 }
 
 struct Api {
@@ -101,9 +105,14 @@ impl SegmentationService for Api {
     }
 }
 
-fn find(model: &Segmentation, id: &str) -> Result<CustomerSegment, Refusal> {
+fn known<'a, 'b>(model: &'a Segmentation, id: &'b str) -> Result<(&'b str, &'a model::Customer), Refusal> {
     let id = scoring::CustomerId::canonical(required("customer_id", id)?);
     let customer = model.customer(id).ok_or_else(|| Refusal::not_found("customer", id))?;
+    Ok((id, customer))
+}
+
+fn find(model: &Segmentation, id: &str) -> Result<CustomerSegment, Refusal> {
+    let (id, customer) = known(model, id)?;
     Ok(CustomerSegment {
         customer_id: id.to_owned(),
         lifecycle: lifecycle(model.lifecycle(customer)).into(),
@@ -158,16 +167,22 @@ fn batch(loaded: &Loaded<Segmentation>, ids: &[String]) -> Result<BatchGetCustom
     Ok(BatchGetCustomerSegmentsResponse { results: results.collect(), model: Some(loaded.info.clone()) })
 }
 
-fn classify(loaded: &Loaded<Segmentation>, rfm: Option<Rfm>) -> Result<ClassifyCustomerResponse, Refusal> {
-    let Rfm { recency_days, frequency, monetary } = rfm.ok_or_else(|| Refusal::field("rfm", "is missing"))?;
+/// Measures as the model takes them.
+fn usable(rfm: Rfm) -> Result<model::Rfm, Refusal> {
     let rfm = model::Rfm {
-        recency_days: non_negative("rfm.recency_days", recency_days)?,
-        frequency: non_negative("rfm.frequency", frequency)?,
-        monetary: finite("rfm.monetary", monetary)?,
+        recency_days: non_negative("recency_days", rfm.recency_days)?,
+        frequency: non_negative("frequency", rfm.frequency)?,
+        monetary: finite("monetary", rfm.monetary)?,
     };
     if rfm.frequency < 1.0 {
-        return Err(Refusal::field("rfm.frequency", "is below 1; who has never ordered is in no segment"));
+        return Err(Refusal::field("frequency", "is below 1; who has never ordered is in no segment"));
     }
+    Ok(rfm)
+}
+
+fn classify(loaded: &Loaded<Segmentation>, rfm: Option<Rfm>) -> Result<ClassifyCustomerResponse, Refusal> {
+    let rfm = rfm.ok_or_else(|| Refusal::field("rfm", "is missing"))?;
+    let rfm = usable(rfm).map_err(|refusal| refusal.renamed(|field| format!("rfm.{field}")))?;
     loaded.note([("recency_days", rfm.recency_days), ("frequency", rfm.frequency), ("monetary", rfm.monetary)]);
     let customer_segment = Some(message(loaded.model.classify(rfm), rfm));
     Ok(ClassifyCustomerResponse { customer_segment, model: Some(loaded.info.clone()) })
@@ -276,4 +291,43 @@ fn movements(loaded: &Loaded<Segmentation>, before: Option<&Loaded<Segmentation>
         }
     });
     ListSegmentMovementsResponse { movements: movements.collect(), since: Some(before.info.clone()), model }
+}
+
+const RECENCY_DAYS: Tensor<f64> = Tensor::column("recency_days");
+const FREQUENCY: Tensor<f64> = Tensor::column("frequency");
+const MONETARY: Tensor<f64> = Tensor::column("monetary");
+const CUSTOMER_ID: Tensor<String> = Tensor::column("customer_id");
+const SEGMENT_ID: Tensor<i32> = Tensor::column("segment_id");
+const SEGMENT_NAME: Tensor<String> = Tensor::column("segment_name");
+
+/// What ClassifyCustomer takes, or customers whom the model knows.
+static INTERFACE: Interface<Segmentation> = Interface {
+    inputs: &[RECENCY_DAYS.info(), FREQUENCY.info(), MONETARY.info(), CUSTOMER_ID.info()],
+    outputs: &[SEGMENT_ID.info(), SEGMENT_NAME.info()],
+    infer,
+};
+
+fn infer(model: &Segmentation, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
+    let segments: Vec<_> = match batch.alone(&CUSTOMER_ID)? {
+        Some(ids) => {
+            let placed = ids.iter().enumerate().map(|(row, id)| {
+                let (_, customer) = known(model, id).map_err(|refusal| refusal.renamed(|field| at(field, row)))?;
+                Ok(model.place(customer).segment)
+            });
+            placed.collect::<Result<_, Refusal>>()?
+        }
+        None => {
+            let (frequency, monetary) = (batch.required(&FREQUENCY)?, batch.required(&MONETARY)?);
+            let rows = batch.required(&RECENCY_DAYS)?.into_iter().zip(frequency).zip(monetary).enumerate();
+            let placed = rows.map(|(row, ((recency_days, frequency), monetary))| {
+                let rfm = usable(Rfm { recency_days, frequency, monetary });
+                Ok(model.classify(rfm.map_err(|refusal| refusal.renamed(|field| at(field, row)))?).segment)
+            });
+            placed.collect::<Result<_, Refusal>>()?
+        }
+    };
+    Ok(vec![
+        SEGMENT_ID.of(segments.iter().map(|segment| segment.id.cast_signed())),
+        SEGMENT_NAME.of(segments.iter().map(|segment| segment.name.clone())),
+    ])
 }

@@ -1,7 +1,8 @@
-//! What every model service needs: a model that follows the store's pointer, ModelService, readiness, and one way to
-//! answer.
+//! What every model service needs: a model that follows the store's pointer, ModelService, the Open Inference Protocol,
+//! readiness, and one way to answer.
 
 mod drift;
+pub mod inference;
 mod live;
 mod model_service;
 mod shadow;
@@ -70,17 +71,9 @@ where
     S::Response: axum::response::IntoResponse,
     S::Future: Send,
 {
-    let models = limited!(model_service::server(live));
-    Service {
-        name: M::KIND.as_str(),
-        services: vec![S::NAME, name_of(&models)],
-        routes: Routes::new(server).add_service(models),
-        ready: live.ready(),
-    }
-}
-
-fn name_of<S: NamedService>(_: &S) -> &'static str {
-    S::NAME
+    let own =
+        Service { name: M::KIND.as_str(), services: vec![S::NAME], routes: Routes::new(server), ready: live.ready() };
+    own.and(limited!(model_service::server(live)))
 }
 
 /// The life of a model service's process.

@@ -30,7 +30,7 @@ impl<M: Model> Api<M> {
         if model.is_empty() || model == M::KIND.as_str() {
             return Ok(());
         }
-        Err(Refusal::field("model", format!("is `{model}`; this service has the {} model", M::KIND)))
+        Err(Refusal::NotServed { kind: "model", name: model.to_owned(), known: M::KIND.to_string() })
     }
 
     async fn versions(&self, request: ListModelVersionsRequest) -> Result<ListModelVersionsResponse, Refusal> {

@@ -154,7 +154,7 @@ async fn a_service_follows_the_store_and_refuses_what_is_damaged() {
 
     let mut client = ModelServiceClient::new(channel.clone());
     let other = client.get_model_status(GetModelStatusRequest { model: "anomaly".to_owned() }).await.unwrap_err();
-    assert_eq!(other.code(), Code::InvalidArgument);
+    assert_eq!(other.code(), Code::NotFound);
     let request = ListModelVersionsRequest { page_size: 1, ..ListModelVersionsRequest::default() };
     let page = client.list_model_versions(request).await.unwrap().into_inner();
     assert_eq!(page.versions.len(), 1);
