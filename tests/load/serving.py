@@ -6,7 +6,8 @@ BIN is the folder of the binaries, `examples/echo` among them. FOLDER is a model
 trained on, once. h2load asks: as fast as answers come (closed loop, 32 calls in flight over 4 connections) for the throughput
 at saturation, then at half of that at a fixed rate (open loop, so that a stall is seen by every call that it delays) for the
 latency. Rounds go through all rows in turn, and a row's ratio is the median over the rounds of its figure by the bare
-server's in the same round: whatever else the machine does meets both. Exits 0 whatever the figures are; 1 where a call fails.
+server's in the same round: whatever else the machine does meets both. CPU is what a call costs all processes together but
+h2load, and the least touched by what else the machine does. Exits 0 whatever the figures are; 1 where a call fails.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Row:
     meanwhile: object = None
     bare: "Row | None" = None
     throughput: list = field(default_factory=list)
+    cpu: list = field(default_factory=list)
     latency: list = field(default_factory=list)
 
 
@@ -78,6 +80,11 @@ class Processes:
         """Resident, MiB."""
         status = Path(f"/proc/{self.running[name].pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def cpu(self) -> float:
+        """Seconds of processor that all of them have had."""
+        stats = [Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split() for process in self.running.values()]
+        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
     def end(self, *names: str):
         for name in names or list(self.running):
@@ -187,11 +194,14 @@ def h2load(row: Row, *options, log: Path | None = None) -> list:
     return printed
 
 
-def saturated(row: Row, seconds: float) -> float:
-    """Calls a second, as fast as answers come."""
+def saturated(row: Row, seconds: float, processes: Processes) -> tuple:
+    """Calls a second as fast as answers come, and µs of processor that a call costs all processes but h2load."""
     shape = ["-c", 1, "-m", 1] if len(row.bodies) > 1 else ["-c", CONNECTIONS, "-m", STREAMS]
-    printed = h2load(row, "-D", seconds, "--warm-up-time=0.3", *shape)
-    return sum(float(re.search(r"finished in [\d.]+m?s, ([\d.]+) req/s", text)[1]) for text in printed)
+    before = processes.cpu()
+    printed = h2load(row, "-D", f"{seconds * 1000:.0f}ms", *shape)
+    spent = processes.cpu() - before
+    rate = sum(float(re.search(r"finished in [\d.]+m?s, ([\d.]+) req/s", text)[1]) for text in printed)
+    return rate, 1e6 * spent / sum(int(re.search(r"(\d+) succeeded", text)[1]) for text in printed)
 
 
 def at_rate(row: Row, rate: float, seconds: float, folder: Path) -> dict:
@@ -377,15 +387,18 @@ def peers(models: Path, processes: Processes) -> list:
     return rows
 
 
-def measure(rows: list, rounds: int, seconds: float, folder: Path):
+def measure(rows: list, rounds: int, seconds: float, processes: Processes):
+    folder = processes.folder
     for row in rows:
         check(row)
-        saturated(row, 0.5)
+        saturated(row, 0.5, processes)
     for turn in range(rounds):
         for row in rows:
             print(f"round {turn + 1}: {row.name}", file=sys.stderr)
             if row.meanwhile is None:
-                row.throughput.append(saturated(row, seconds))
+                rate, cpu = saturated(row, seconds, processes)
+                row.throughput.append(rate)
+                row.cpu.append(cpu)
     for turn in range(rounds):
         for row in rows:
             # What goes on meanwhile is measured at the rate of the same calls without it.
@@ -418,6 +431,7 @@ def told(rows: list) -> list:
             "calls_per_second": statistics.median(row.throughput) if row.throughput else None,
             "throughput_ratio": ratio(row, bare, lambda row: row.throughput),
             "at_least": row.at_least,
+            "cpu_us": statistics.median(row.cpu) if row.cpu else None,
             **{key: statistics.median(l[key] for l in row.latency) for key in (row.latency[0] if row.latency else {})},
             "p99_ratio": ratio(row, bare, p99),
             "p99_at_most": row.p99_at_most,
@@ -428,11 +442,11 @@ def told(rows: list) -> list:
 
 def show(lines: list):
     number = lambda value, form: "" if value is None else format(value, form)
-    print(f"\n{'':42} {'calls/s':>8} {'ratio':>6} {'aim':>7} {'p50 µs':>8} {'p99 µs':>8} {'p99.9':>8} {'ratio':>6} {'aim':>5}")
+    print(f"\n{'':42} {'calls/s':>8} {'ratio':>6} {'aim':>7} {'CPU µs':>7} {'p50 µs':>8} {'p99 µs':>8} {'p99.9':>8} {'ratio':>6} {'aim':>5}")
     for line in lines:
         aims = [f">={line['at_least']}" if line["at_least"] else "", f"<={line['p99_at_most']}" if line["p99_at_most"] else ""]
         print(
-            f"{line['row']:42} {number(line['calls_per_second'], '8.0f'):>8} {number(line['throughput_ratio'], '.3f'):>6} {aims[0]:>7}"
+            f"{line['row']:42} {number(line['calls_per_second'], '8.0f'):>8} {number(line['throughput_ratio'], '.3f'):>6} {aims[0]:>7} {number(line['cpu_us'], '7.1f'):>7}"
             f" {number(line.get('p50'), '8.0f'):>8} {number(line.get('p99'), '8.0f'):>8} {number(line.get('p99.9'), '8.0f'):>8}"
             f" {number(line['p99_ratio'], '.2f'):>6} {aims[1]:>5}"
         )
@@ -456,7 +470,7 @@ def main():
 
     rows = start_all(bin, models.resolve(), processes)
     rows = [rows[0], *(row for row in rows[1:] if not args.only or args.only in row.name or row.name.startswith("bare"))]
-    measure(rows, args.rounds, args.seconds, folder)
+    measure(rows, args.rounds, args.seconds, processes)
     memory = {name: processes.memory(name) for name in [*AREAS, "memory", "standalone", "echo"]}
     memory["gateway"] = memory.pop("memory")
     lines, versus = told(rows), []
@@ -468,7 +482,7 @@ def main():
         others = peers(models, processes)
         for ours, theirs in ((named(rows, "ScoreChurn"), others[0]), (named(rows, "k-means"), others[1])):
             if ours is not None:
-                versus.append(against(ours, theirs, args.seconds, folder))
+                versus.append(against(ours, theirs, args.seconds, processes))
     show(lines)
     print(f"\nmemory, MiB resident (aim: below 30 for a service): " + ", ".join(f"{k} {v:.1f}" for k, v in memory.items()))
     for line in versus:
@@ -483,12 +497,11 @@ def named(rows: list, word: str) -> Row | None:
     return next((row for row in rows if word in row.name), None)
 
 
-def against(ours: Row, theirs: Row, seconds: float, folder: Path) -> dict:
+def against(ours: Row, theirs: Row, seconds: float, processes: Processes) -> dict:
     """Throughput of both as fast as answers come, and latency of both at half of what the other can do."""
-    theirs.throughput.append(saturated(theirs, max(seconds, 5)))
-    ours.throughput.append(saturated(ours, seconds))
-    latency = [at_rate(row, theirs.throughput[-1] / 2, max(seconds, 5), folder) for row in (ours, theirs)]
-    return {"ours": ours.name, "theirs": theirs.name, "calls_per_second": [row.throughput[-1] for row in (ours, theirs)], "latency": latency}
+    rates = [saturated(row, max(seconds, 5), processes)[0] for row in (ours, theirs)]
+    latency = [at_rate(row, rates[1] / 2, max(seconds, 5), processes.folder) for row in (ours, theirs)]
+    return {"ours": ours.name, "theirs": theirs.name, "calls_per_second": rates, "latency": latency}
 
 
 if __name__ == "__main__":
