@@ -13,12 +13,15 @@ ONCE ?=
 BENCH ?= ../shared/bench
 ONLY ?= segmentation churn anomaly recommendation forecast
 MINUTES ?= 10
-export TORCH DATA ONCE
+MODELS ?=
+WITHOUT_MLSERVER ?=
+FLAGS ?=
+export TORCH DATA ONCE WITHOUT_MLSERVER
 
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit fuzz bench-models clean
+.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit fuzz bench-models bench-serving clean
 
 help: ## Say what can be made
 	@echo 'make TARGET [TORCH=cpu|cuda] [DATA=FILE] [ONCE=1]'
@@ -67,6 +70,12 @@ fuzz: build ## Give made-up bytes to every entrance of the shop, MINUTES each
 bench-models: build ## Train as of every protocol date and score with the protocols of BENCH=FOLDER; ONLY=MODEL... for some
 	@deploy/test-tools.sh bench
 	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/models.py target/release/trainer $(BENCH) --only $(ONLY)
+
+bench-serving: build ## Measure the services' and the gateway's speed, on MODELS=FOLDER or a sample shop; WITHOUT_MLSERVER=1
+	@deploy/test-tools.sh load
+	$(CARGO) build --release --locked --workspace --example echo
+	python3 tests/load/serving.py target/release $(if $(MODELS),--models $(MODELS)) \
+		$(if $(WITHOUT_MLSERVER),--without-mlserver) $(FLAGS)
 
 clean: ## Remove what was built and installed here
 	rm -rf target .libtorch .tools demo

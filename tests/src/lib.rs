@@ -13,10 +13,14 @@ use std::{
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+pub mod load;
+pub mod wire;
 
 /// The areas that have a service of their own.
 pub const AREAS: [&str; 6] = ["segmentation", "forecast", "recommendation", "churn", "anomaly", "insights"];
@@ -66,56 +70,80 @@ pub fn trained_well<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
     output
 }
 
-/// A lake and models of the real file as of 2011-09-01, made once for all tests of a run. Tests that write take a copy.
+/// A lake and models of the real file as of 2011-09-01, made once by each trainer for all test binaries. Tests that write
+/// take a copy.
 pub fn trained() -> &'static Trained {
     static TRAINED: OnceLock<Trained> = OnceLock::new();
     TRAINED.get_or_init(|| {
-        let trained = Trained::empty();
-        let input = online_retail();
-        let output = trained_well(
-            [OsStr::new("run"), "--as-of".as_ref(), "2011-09-01".as_ref(), "--input".as_ref(), input.as_os_str()]
-                .into_iter()
-                .map(OsStr::to_owned)
-                .chain(trained.flags()),
-        );
-        println!("{}", stdout(&output));
-        trained
+        let trainer = binary("trainer");
+        let made = fs_err::metadata(&trainer).and_then(|about| Ok((about.modified()?, about.len())));
+        let (at, size) = made.unwrap_or_else(|e| panic!("{e}"));
+        let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let kept = trainer.with_file_name("e2e");
+        let folder = kept.join(format!("{at}-{size}"));
+        if !folder.is_dir() {
+            let _ = fs_err::remove_dir_all(&kept);
+            let making = fs_err::create_dir_all(&kept).and_then(|()| TempDir::new_in(&kept));
+            let trained = Trained::within(making);
+            let input = online_retail();
+            let output = trained_well(
+                [OsStr::new("run"), "--as-of".as_ref(), "2011-09-01".as_ref(), "--input".as_ref(), input.as_os_str()]
+                    .into_iter()
+                    .map(OsStr::to_owned)
+                    .chain(trained.flags()),
+            );
+            println!("{}", stdout(&output));
+            fs_err::rename(&trained.folder, &folder).unwrap_or_else(|e| panic!("{e}"));
+        }
+        Trained { folder, _ends_with: None }
     })
 }
 
-/// A lake and a model store in a temporary folder.
+/// A lake and a model store.
 pub struct Trained {
-    folder: TempDir,
+    folder: PathBuf,
+    _ends_with: Option<TempDir>,
 }
 
 impl Trained {
     /// With nothing in them.
     pub fn empty() -> Self {
-        Self { folder: TempDir::new().unwrap_or_else(|e| panic!("no temporary folder: {e}")) }
+        Self::within(TempDir::new())
+    }
+
+    fn within(folder: std::io::Result<TempDir>) -> Self {
+        let folder = folder.unwrap_or_else(|e| panic!("no temporary folder: {e}"));
+        Self { folder: folder.path().to_owned(), _ends_with: Some(folder) }
     }
 
     /// A copy to write into.
     pub fn copy(&self) -> Self {
         let copy = Self::empty();
-        let status = Command::new("cp").arg("-a").args([self.lake(), self.models()]).arg(copy.folder.path()).status();
+        let status = Command::new("cp").arg("-a").args([self.lake(), self.models()]).arg(&copy.folder).status();
         assert!(status.is_ok_and(|status| status.success()), "the models cannot be copied");
         copy
     }
 
     /// The lake.
     pub fn lake(&self) -> PathBuf {
-        self.folder.path().join("lake")
+        self.folder.join("lake")
     }
 
     /// The model store.
     pub fn models(&self) -> PathBuf {
-        self.folder.path().join("models")
+        self.folder.join("models")
     }
 
     /// `--lake` and `--models`.
     pub fn flags(&self) -> impl Iterator<Item = std::ffi::OsString> {
         ["--lake".into(), self.lake().into_os_string(), "--models".into(), self.models().into_os_string()].into_iter()
     }
+}
+
+/// What the harness's own calls and wires run on.
+pub fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().unwrap_or_else(|e| panic!("no runtime: {e}")))
 }
 
 /// A process that ends with its owner.
@@ -133,8 +161,7 @@ impl Process {
 
     /// Ends it as an orchestrator does, and says whether it drained and left with 0.
     pub fn terminate(&mut self) -> bool {
-        let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status().is_ok_and(|status| status.success());
+        let told = self.signal("TERM");
         let deadline = Instant::now() + PATIENCE;
         while told && Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -143,6 +170,12 @@ impl Process {
             thread::sleep(Duration::from_millis(10));
         }
         false
+    }
+
+    /// Sends it a signal, such as `STOP`, and says whether it was there to be sent one.
+    pub fn signal(&self, signal: &str) -> bool {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args([&format!("-{signal}"), &pid]).status().is_ok_and(|status| status.success())
     }
 
     /// Ends it at once.
@@ -180,7 +213,8 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A real Redis.
 pub struct Redis {
-    process: Process,
+    /// The process.
+    pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -188,7 +222,16 @@ pub struct Redis {
 impl Redis {
     /// Starts one that keeps nothing on disk.
     pub fn start() -> Self {
-        let address = free_address();
+        Self::start_at(free_address())
+    }
+
+    /// Starts another one in its place, with nothing in it.
+    pub fn start_again(&mut self) {
+        self.kill();
+        *self = Self::start_at(self.address);
+    }
+
+    fn start_at(address: SocketAddr) -> Self {
         let mut command = Command::new("redis-server");
         command.args([
             "--port",
@@ -213,12 +256,16 @@ impl Redis {
         self.process.kill();
     }
 
+    /// What it says to a command.
+    pub fn ask(&self, command: &[&str]) -> String {
+        let port = self.address.port().to_string();
+        let output = Command::new("redis-cli").args(["-p", &port]).args(command).output();
+        output.map(|output| stdout(&output)).unwrap_or_default()
+    }
+
     /// Number of keys it holds.
     pub fn keys(&self) -> u64 {
-        let port = self.address.port().to_string();
-        let output = Command::new("redis-cli").args(["-p", &port, "dbsize"]).output();
-        let text = output.map(|output| stdout(&output)).unwrap_or_default();
-        text.trim().rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or_default()
+        self.ask(&["dbsize"]).trim().rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or_default()
     }
 }
 
