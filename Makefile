@@ -17,7 +17,7 @@ export TORCH DATA ONCE
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit bench-models clean
+.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit bench-models bench-learners clean
 
 help: ## Say what can be made
 	@echo 'make TARGET [TORCH=cpu|cuda] [DATA=FILE] [ONCE=1]'
@@ -63,6 +63,12 @@ unit: libtorch dashboard ## Run all Rust tests: unit, property, integration, end
 bench-models: build ## Train as of every protocol date and score with the protocols of BENCH=FOLDER; ONLY=MODEL... for some
 	@deploy/test-tools.sh bench
 	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/models.py target/release/trainer $(BENCH) --only $(ONLY)
+
+bench-learners: libtorch ## Time k-means, forest and ALS beside scikit-learn and implicit on the same points and cores (some minutes)
+	@deploy/test-tools.sh bench
+	$(CARGO) build --release --locked --workspace --bench learners
+	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/learners.py \
+		"$$(ls -t target/release/deps/learners-* | grep -v '\.d$$' | head -1)" $(BENCH)/../data/online_retail.csv
 
 clean: ## Remove what was built and installed here
 	rm -rf target .libtorch .tools demo
