@@ -12,6 +12,7 @@ DATA ?=
 ONCE ?=
 BENCH ?= ../shared/bench
 ONLY ?= segmentation churn anomaly recommendation forecast
+PARTS ?= kmeans forest als fold-in
 export TORCH DATA ONCE
 
 CARGO ?= cargo
@@ -64,11 +65,12 @@ bench-models: build ## Train as of every protocol date and score with the protoc
 	@deploy/test-tools.sh bench
 	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/models.py target/release/trainer $(BENCH) --only $(ONLY)
 
-bench-learners: libtorch ## Time k-means, forest and ALS beside scikit-learn and implicit on the same points and cores (some minutes)
+bench-learners: libtorch ## Time k-means, forest and ALS beside scikit-learn and implicit on the same points; PARTS=... for some
 	@deploy/test-tools.sh bench
 	$(CARGO) build --release --locked --workspace --bench learners
 	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/learners.py \
-		"$$(ls -t target/release/deps/learners-* | grep -v '\.d$$' | head -1)" $(BENCH)/../data/online_retail.csv
+		"$$(ls -t target/release/deps/learners-* | grep -v '\.d$$' | head -1)" $(BENCH)/../data/online_retail.csv \
+		--only $(PARTS)
 
 clean: ## Remove what was built and installed here
 	rm -rf target .libtorch .tools demo
