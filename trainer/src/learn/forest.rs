@@ -179,12 +179,16 @@ fn count(cell: &Tensor, of: &Tensor, cells: i64) -> Tensor {
     Tensor::zeros([cells], (of.kind(), of.device())).index_add_(0, cell, of)
 }
 
+/// From so many rows on trees are grown one by one: a tree alone keeps a thread or a GPU busy then, and its tensors are
+/// large.
+const LONG: i64 = 1 << 17;
+
 /// How many trees are bagged.
 #[derive(Debug, Clone, Copy)]
 pub struct Bagging {
     /// Trees in all.
     pub trees: i64,
-    /// Trees grown at once, of which `trees` is a multiple.
+    /// Trees grown at once where rows are few, of which `trees` is a multiple.
     pub batch: i64,
     /// How they grow.
     pub growth: Growth,
@@ -205,6 +209,7 @@ pub fn bag(
 ) -> Result<(Forest, Vec<f64>), LearnError> {
     use rayon::prelude::*;
     let device = binned.bins.device();
+    let batch = if binned.rows() < LONG { batch } else { 1 };
     let owners = i64::from(owner.iter().max().copied().unwrap_or_default()) + 1;
     let owner = Tensor::from_slice(&owner.iter().map(|owner| i64::from(*owner)).collect::<Vec<_>>());
     let target = Tensor::from_slice(target).to_device(device);
