@@ -16,12 +16,14 @@ MINUTES ?= 10
 MODELS ?=
 WITHOUT_MLSERVER ?=
 FLAGS ?=
+PARTS ?= kmeans forest als fold-in
 export TORCH DATA ONCE WITHOUT_MLSERVER
 
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit fuzz bench-models bench-serving clean
+.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit fuzz bench-models bench-learners \
+	bench-serving clean
 
 help: ## Say what can be made
 	@echo 'make TARGET [TORCH=cpu|cuda] [DATA=FILE] [ONCE=1]'
@@ -70,6 +72,13 @@ fuzz: build ## Give made-up bytes to every entrance of the shop, MINUTES each
 bench-models: build ## Train as of every protocol date and score with the protocols of BENCH=FOLDER; ONLY=MODEL... for some
 	@deploy/test-tools.sh bench
 	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/models.py target/release/trainer $(BENCH) --only $(ONLY)
+
+bench-learners: libtorch ## Time k-means, forest and ALS beside scikit-learn and implicit on the same points; PARTS=... for some
+	@deploy/test-tools.sh bench
+	$(CARGO) build --release --locked --workspace --bench learners
+	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/learners.py \
+		"$$(ls -t target/release/deps/learners-* | grep -v '\.d$$' | head -1)" $(BENCH)/../data/online_retail.csv \
+		--only $(PARTS)
 
 bench-serving: build ## Measure the services' and the gateway's speed, on MODELS=FOLDER or a sample shop; WITHOUT_MLSERVER=1
 	@deploy/test-tools.sh load
