@@ -140,8 +140,8 @@ impl Store {
         };
         if let Some((tier, entry)) = self.tiers.get(&key).await {
             let answer = hit(&entry, outcome(tier));
-            if entry.is_due(SystemTime::now(), self.draws.share()) {
-                self.refresh(inner, call, asked, key);
+            if entry.is_due(SystemTime::now(), || self.draws.share()) {
+                self.refresh(inner, call, asked, version);
             }
             return Ok(answer);
         }
@@ -181,16 +181,19 @@ impl Store {
     }
 
     /// Asks anew in the background, where nobody does yet.
-    fn refresh<S>(self: Arc<Self>, inner: S, mut call: Call, asked: Asked, key: Key)
+    fn refresh<S>(self: Arc<Self>, inner: S, mut call: Call, asked: Asked, version: Arc<String>)
     where
         S: Service<Call, Response = Response<Body>> + Send + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send,
     {
         call.deadline = Instant::now() + call.method.timeout;
-        let Some(pilot) = self.flights.lead(key, call.deadline) else { return };
+        let Some(pilot) = self.flights.lead(asked.key(&version), call.deadline) else { return };
         meter::refreshed(call.method.name());
-        let waiter = pilot.fly(async move { self.fetch(inner, call, &asked, Wish::Any).await.ok()?.1 });
+        let waiter = pilot.fly(async move {
+            let (_, entry) = self.fetch(inner, call, &asked, Wish::Any).await.ok()?;
+            entry.filter(|entry| entry.version == *version)
+        });
         tokio::spawn(waiter.landed());
     }
 

@@ -39,11 +39,11 @@ pub enum RedisError {
 /// How Redis is reached.
 pub(super) enum Servers {
     /// A server.
-    One(Client),
+    One(Box<Client>),
     /// Whichever server the sentinels say is the primary.
     Sentinel(Box<SentinelClient>),
     /// All servers of a cluster.
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 /// A connection.
@@ -74,7 +74,7 @@ impl Servers {
                     None => Client::open(server),
                     Some(certificates) => Client::build_with_tls(server, certificates.clone()),
                 };
-                client.map(Self::One).map_err(RedisError::Client)
+                client.map(Box::new).map(Self::One).map_err(RedisError::Client)
             }
             ("redis" | "rediss", "sentinel") => url.sentinel(certificates),
             ("redis" | "rediss", "cluster") => url.cluster(certificates),
@@ -176,7 +176,7 @@ impl<'a> Url<'a> {
         if let Some(certificates) = certificates {
             builder = builder.certs(certificates.clone());
         }
-        builder.build().map(Servers::Cluster).map_err(RedisError::Client)
+        builder.build().map(Box::new).map(Servers::Cluster).map_err(RedisError::Client)
     }
 }
 

@@ -137,10 +137,15 @@ async fn a_version_that_is_gone_answers_no_more() {
             assert_eq!(answer.response.model.unwrap().version, version);
         }
     }
-    // Back to an earlier one: its answers are still its answers.
+    // Back to an earlier one: its answers are still its answers. What was on its way may make it doubtful once more.
     model.publish("v1");
-    front.knows("v1").await;
-    let answer = ask(&mut client, "17850").await.unwrap();
+    let answer = loop {
+        front.knows("v1").await;
+        let answer = ask(&mut client, "17850").await.unwrap();
+        if answer.cache != "bypass" {
+            break answer;
+        }
+    };
     assert_eq!((answer.version.as_str(), answer.cache.starts_with("hit-")), ("v1", true));
 }
 
