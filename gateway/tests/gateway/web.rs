@@ -13,7 +13,7 @@ use crate::shop::{Front, Model, Running, ask, until};
 
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     body: Bytes,
 }
 
