@@ -1,9 +1,10 @@
 //! Options of the gateway: which services there are, and how many calls at once.
 
-use std::{net::SocketAddr, num::NonZeroUsize};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
 
 use anyhow::ensure;
 use clap::Args;
+use runtime::ClientTlsArgs;
 
 use crate::{
     Gateway,
@@ -11,7 +12,7 @@ use crate::{
     backend::{self, Target},
     backends::Backends,
     balance,
-    cache::{CacheArgs, RedisArgs, Tiers},
+    cache::{CacheArgs, Redis, RedisArgs, Tiers},
     method::Methods,
     stack::Parts,
     web::WebArgs,
@@ -37,7 +38,8 @@ impl GatewayArgs {
     /// Where no service is named, the URL of Redis is none, or `listen` is open to everybody unsaid.
     pub fn build(&self, listen: SocketAddr) -> anyhow::Result<Gateway> {
         self.front.check(listen)?;
-        self.front.build(self.backends.build()?, self.redis.build(&self.cache)?)
+        let (cache, redis) = self.redis.build(&self.cache)?;
+        self.front.build(self.backends.build()?, cache, redis)
     }
 }
 
@@ -45,8 +47,8 @@ impl GatewayArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Services")]
 struct BackendArgs {
-    /// Which kind of customer somebody is: http://host:port, or several with commas between. Methods of services that are
-    /// not given are UNIMPLEMENTED
+    /// Which kind of customer somebody is: http://host:port or https://host:port, or several with commas between. Methods
+    /// of services that are not given are UNIMPLEMENTED
     #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL", value_delimiter = ',')]
     segmentation: Vec<Target>,
     /// What will sell
@@ -67,6 +69,8 @@ struct BackendArgs {
     /// Connections to each replica of a service; without it two for each core
     #[arg(long, env = "SHOPKEEPER_CONNECTIONS", value_name = "N")]
     connections: Option<NonZeroUsize>,
+    #[command(flatten)]
+    tls: ClientTlsArgs,
 }
 
 impl BackendArgs {
@@ -85,8 +89,10 @@ impl BackendArgs {
         );
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let connections = self.connections.map_or_else(|| 2 * cores(), NonZeroUsize::get);
-        let replica = |area: &str, target: &Target| backend::network(area, target.clone(), connections);
-        Ok(given.into_iter().fold(Backends::default(), |backends, (area, targets)| match targets.as_slice() {
+        let encrypted = given.iter().any(|(_, targets)| targets.iter().any(Target::is_encrypted));
+        let tls = encrypted.then(|| self.tls.build()).transpose()?;
+        let replica = |area: &str, target: &Target| backend::network(area, target.clone(), connections, tls.as_ref());
+        Ok(given.into_iter().fold(Backends::default().over(tls.clone()), |backends, (area, targets)| match targets.as_slice() {
             [] => backends,
             [target] => backends.with(area, replica(area, target)),
             targets => {
@@ -126,14 +132,15 @@ impl FrontArgs {
         self.auth.check(listen)
     }
 
-    /// A gateway over these services and caches. Must be called within a tokio runtime.
+    /// A gateway over these services and caches, which counts calls with those that share its Redis. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
-    /// Where the options in the .proto files or the API keys cannot be used.
-    pub fn build(&self, backends: Backends, cache: Tiers) -> anyhow::Result<Gateway> {
+    /// Where the options in the .proto files or the keys of callers cannot be used.
+    pub fn build(&self, backends: Backends, cache: Tiers, redis: Option<Arc<Redis>>) -> anyhow::Result<Gateway> {
         let methods = Methods::read(proto::DESCRIPTORS)?;
         let in_flight = self.limits.in_flight.get();
-        let auth = self.auth.build(&methods)?;
+        let auth = self.auth.build(&methods, redis)?;
         Ok(Gateway::new(Parts { methods, backends, cache, auth, in_flight }, &self.web)?)
     }
 }

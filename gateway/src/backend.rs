@@ -25,8 +25,10 @@ use http::{
 use http_body::Frame;
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use runtime::Refusal;
+use runtime::{ClientTls, Refusal};
 use tokio::{net::TcpStream, sync::watch};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::either::Either;
 use tonic::{Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
@@ -75,9 +77,10 @@ pub fn in_process(routes: Routes) -> Backend {
     BoxCloneSyncService::new(ServiceExt::<Request<Body>>::map_err(routes, |never: Infallible| match never {}))
 }
 
-/// Where a service listens: `http://host:port`.
+/// Where a service listens: `http://host:port`, or `https://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
+    scheme: Scheme,
     authority: Authority,
     host: String,
     port: u16,
@@ -89,8 +92,8 @@ pub enum TargetError {
     /// It is no URL.
     #[error("is no URL; http://localhost:50051 is one")]
     NotAUrl,
-    /// It is not http.
-    #[error("is not http:// (services are reached without TLS)")]
+    /// It is neither http nor https.
+    #[error("is neither http:// nor https://")]
     NotHttp,
     /// It has a path.
     #[error("has a path; services have none")]
@@ -103,9 +106,12 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let uri = Uri::from_str(text).map_err(|_| TargetError::NotAUrl)?;
         let authority = uri.authority().ok_or(TargetError::NotAUrl)?.clone();
-        if uri.scheme() != Some(&Scheme::HTTP) {
-            return Err(if uri.scheme().is_some() { TargetError::NotHttp } else { TargetError::NotAUrl });
-        }
+        let scheme = uri.scheme().ok_or(TargetError::NotAUrl)?.clone();
+        let usual = match scheme.as_str() {
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(TargetError::NotHttp),
+        };
         if authority.as_str().contains('@') || authority.host().is_empty() {
             return Err(TargetError::NotAUrl);
         }
@@ -113,24 +119,31 @@ impl FromStr for Target {
             return Err(TargetError::HasPath);
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port: authority.port_u16().unwrap_or(80), authority })
+        Ok(Self { scheme, host, port: authority.port_u16().unwrap_or(usual), authority })
+    }
+}
+
+impl Target {
+    /// Whether it is reached over TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.scheme == Scheme::HTTPS
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        write!(f, "{}://{}", self.scheme, self.authority)
     }
 }
 
-/// A service behind a network, over so many connections. They are made at once, kept, and made again when they break. Must
-/// be called within a tokio runtime.
-pub fn network(service: &str, target: Target, connections: usize) -> Backend {
+/// A service behind a network, over so many connections. They are made at once, kept, and made again when they break. `tls`
+/// is for targets that are encrypted. Must be called within a tokio runtime.
+pub fn network(service: &str, target: Target, connections: usize, tls: Option<&ClientTls>) -> Backend {
     let service: Arc<str> = service.into();
     let mut keepers = Tasks::default();
     let states = (0..connections.max(1)).map(|index| {
         let (state, states) = watch::channel(State::Connecting);
-        keepers.spawn(keep(service.clone(), target.clone(), index, state));
+        keepers.spawn(keep(service.clone(), target.clone(), tls.cloned(), index, state));
         states
     });
     let states = states.collect();
@@ -199,11 +212,17 @@ impl Connections {
 }
 
 /// Keeps one connection: makes it, and makes it again.
-async fn keep(service: Arc<str>, target: Target, index: usize, state: watch::Sender<State>) {
+async fn keep(
+    service: Arc<str>,
+    target: Target,
+    tls: Option<ClientTls>,
+    index: usize,
+    state: watch::Sender<State>,
+) {
     let [mut pause, longest] = PAUSES;
     let mut told = false;
     loop {
-        let problem = match tokio::time::timeout(CONNECT, connect(&target, index)).await {
+        let problem = match tokio::time::timeout(CONNECT, connect(&target, tls.as_ref(), index)).await {
             Ok(Ok((sender, connection))) => {
                 let (since, answered) = (Instant::now(), Arc::new(AtomicBool::new(false)));
                 state.send_replace(State::Open(Open { sender, answered: answered.clone() }));
@@ -216,7 +235,7 @@ async fn keep(service: Arc<str>, target: Target, index: usize, state: watch::Sen
                 }
                 ended.err().map_or_else(|| "it closed the connection".to_owned(), |error| chain(&error))
             }
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => chain(&*error),
             Err(_) => format!("no connection within {CONNECT:?}"),
         };
         if index == 0 && !told {
@@ -229,9 +248,14 @@ async fn keep(service: Arc<str>, target: Target, index: usize, state: watch::Sen
     }
 }
 
-type Connection = hyper::client::conn::http2::Connection<TokioIo<TcpStream>, Body, TokioExecutor>;
+type Stream = Either<TcpStream, tokio_rustls::client::TlsStream<TcpStream>>;
+type Connection = hyper::client::conn::http2::Connection<TokioIo<Stream>, Body, TokioExecutor>;
 
-async fn connect(target: &Target, index: usize) -> Result<(SendRequest<Body>, Connection), BoxError> {
+async fn connect(
+    target: &Target,
+    tls: Option<&ClientTls>,
+    index: usize,
+) -> Result<(SendRequest<Body>, Connection), BoxError> {
     let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((target.host.as_str(), target.port)).await?.collect();
     if !addresses.is_empty() {
         // Several addresses of one name share the connections.
@@ -240,6 +264,14 @@ async fn connect(target: &Target, index: usize) -> Result<(SendRequest<Body>, Co
     }
     let stream = TcpStream::connect(&*addresses).await?;
     stream.set_nodelay(true)?;
+    let stream = match tls {
+        Some(tls) if target.is_encrypted() => {
+            let name = ServerName::try_from(target.host.clone())?;
+            Either::Right(tls.connector().connect(name, stream).await?)
+        }
+        None if target.is_encrypted() => return Err("it is at https://, and there is no TLS to call it with".into()),
+        Some(_) | None => Either::Left(stream),
+    };
     let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(1 << 20)
@@ -270,7 +302,7 @@ impl Service<Request<Body>> for Network {
         Box::pin(async move {
             let service = connections.service.clone();
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
-            parts.scheme = Some(Scheme::HTTP);
+            parts.scheme = Some(connections.target.scheme.clone());
             parts.authority = Some(connections.target.authority.clone());
             *request.uri_mut() = Uri::from_parts(parts)?;
             *request.version_mut() = Version::HTTP_2;
@@ -343,7 +375,8 @@ mod tests {
             ("http://localhost:50051", Ok(("localhost", 50051))),
             ("http://churn/", Ok(("churn", 80))),
             ("http://[::1]:7", Ok(("::1", 7))),
-            ("https://churn:1", Err(TargetError::NotHttp)),
+            ("https://churn", Ok(("churn", 443))),
+            ("ftp://churn:1", Err(TargetError::NotHttp)),
             ("churn:1", Err(TargetError::NotAUrl)),
             ("churn", Err(TargetError::NotAUrl)),
             ("http://", Err(TargetError::NotAUrl)),
@@ -360,7 +393,7 @@ mod tests {
     async fn nobody_at_home_is_said_at_once() {
         // Bound and dropped: refused from now on.
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let backend = network("churn", format!("http://{free}").parse().unwrap(), 2);
+        let backend = network("churn", format!("http://{free}").parse().unwrap(), 2, None);
         for _ in 0..3 {
             let start = Instant::now();
             let request = Request::post("/shopkeeper.churn.v1.ChurnService/GetChurnRisk").body(Body::empty()).unwrap();

@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use http::{Method as Verb, Request, Response, Uri, Version};
 use proto::model::v1::{WatchModelRequest, model_service_client::ModelServiceClient};
+use runtime::ClientTls;
 use tokio::sync::{Notify, watch};
 use tonic::{Status, body::Body};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -36,6 +37,7 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Backends {
     by_area: BTreeMap<Arc<str>, Backend>,
+    tls: Option<ClientTls>,
 }
 
 impl Backends {
@@ -43,6 +45,13 @@ impl Backends {
     #[must_use]
     pub fn with(mut self, area: &str, backend: Backend) -> Self {
         self.by_area.insert(area.into(), backend);
+        self
+    }
+
+    /// What they are called with at `https://`; it is kept up to date.
+    #[must_use]
+    pub fn over(mut self, tls: Option<ClientTls>) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -55,6 +64,9 @@ impl Backends {
     pub(crate) fn watch(&self, tasks: &mut Tasks) -> (Versions, BTreeMap<Arc<str>, watch::Receiver<bool>>) {
         let versions = Versions::of(self.by_area.keys().map(|area| &**area));
         let mut ready = BTreeMap::new();
+        if let Some(tls) = self.tls.clone() {
+            tasks.spawn(tls.watch());
+        }
         for (area, backend) in &self.by_area {
             let (sender, receiver) = watch::channel(false);
             ready.insert(area.clone(), receiver);

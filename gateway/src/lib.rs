@@ -70,7 +70,7 @@ impl Gateway {
     pub fn new(parts: Parts, web: &WebArgs) -> Result<Self, WebError> {
         let mut tasks = Tasks::default();
         let (versions, ready) = parts.backends.watch(&mut tasks);
-        tasks.spawn(parts.auth.clone().watch(parts.methods.clone()));
+        parts.auth.watch(&parts.methods, &mut tasks);
         let mut services = parts.methods.services();
         let paths = services.keys().cloned().collect();
         services.retain(|_, area| area.as_ref().is_none_or(|area| ready.contains_key(area)));

@@ -88,6 +88,8 @@ pub(crate) fn refused(error: AuthError) {
     let reason = match error {
         AuthError::NoKey => "no key",
         AuthError::UnknownKey => "unknown key",
+        AuthError::Token(_) => "bad token",
+        AuthError::NoTokenKeys { .. } => "no keys of tokens",
         AuthError::NotAllowed => "not allowed",
         AuthError::TooMany { .. } => "too many calls",
     };

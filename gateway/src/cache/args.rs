@@ -45,18 +45,20 @@ pub struct RedisArgs {
 }
 
 impl RedisArgs {
-    /// The cache of one process, before the one that replicas share.
+    /// The cache of one process before the one that replicas share, and what they share.
     ///
     /// # Errors
     /// Where the URL is none. A Redis that does not answer is no error.
-    pub fn build(&self, near: &CacheArgs) -> Result<Tiers, RedisError> {
+    pub fn build(&self, near: &CacheArgs) -> Result<(Tiers, Option<Arc<Redis>>), RedisError> {
         let codec = Codec::new(self.cache_secret.as_ref().map_or("", |secret| secret.expose_secret()));
         let shared = self.redis.as_ref().map(|url| Redis::new(url, codec, self.redis_timeout)).transpose()?;
-        let shared = shared.map(|redis| Arc::new(redis) as Arc<dyn Cache>);
-        Ok(Tiers::new(near.memory().into_iter().chain(shared).collect()))
+        let shared = shared.map(Arc::new);
+        let far = shared.clone().map(|redis| redis as Arc<dyn Cache>);
+        Ok((Tiers::new(near.memory().into_iter().chain(far).collect()), shared))
     }
 }
 
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+/// What is never printed.
+pub(crate) fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text))
 }

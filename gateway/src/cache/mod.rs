@@ -21,7 +21,7 @@ pub use self::{
     memory::Memory,
     redis::{Redis, RedisError},
 };
-pub(crate) use layer::layer;
+pub(crate) use self::{args::secret, layer::layer};
 
 /// Largest answer that is kept, bytes.
 const LARGEST: usize = 64 << 10;

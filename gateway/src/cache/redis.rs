@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, aio::MultiplexedConnection};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::{Notify, mpsc},
@@ -93,6 +93,35 @@ impl Redis {
         tasks.spawn(keep_connected(client, shared.clone()));
         tasks.spawn(write(shared.clone(), queue));
         Ok(Self { shared, writes, _tasks: tasks })
+    }
+
+    /// What Redis says to a command that is about no answer; none where it is left alone, or says nothing in time.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, operation: &'static str, command: &Cmd) -> Option<T> {
+        let Some(link) = self.shared.link.load_full() else {
+            meter::redis(operation, "left-alone");
+            return None;
+        };
+        let mut connection = link.connection.clone();
+        match timeout(self.shared.timeout, command.query_async(&mut connection)).await {
+            Ok(Ok(said)) => {
+                link.failures.store(0, Ordering::Relaxed);
+                Some(said)
+            }
+            // Full, read-only: reads may go on.
+            Ok(Err(error)) => {
+                meter::redis(operation, "error");
+                tracing::debug!(%error, operation, "redis refused");
+                if error.is_unrecoverable_error() {
+                    self.shared.leave_alone(&link);
+                }
+                None
+            }
+            Err(_) => {
+                meter::redis(operation, "timeout");
+                self.shared.failed(&link, false);
+                None
+            }
+        }
     }
 
     async fn read(&self, key: &Key) -> Option<Arc<Entry>> {

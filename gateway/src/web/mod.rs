@@ -93,7 +93,7 @@ impl Web {
         let document = get(async move || ([(CONTENT_TYPE, "application/json")], LazyLock::force(&document).clone()));
         let (auth, errors) = (self.auth.clone(), self.errors.clone());
         // Here as well as at the address for Prometheus: the dashboard shows them.
-        let metrics = get(async move |headers: HeaderMap| match auth.known(&headers) {
+        let metrics = get(async move |headers: HeaderMap| match auth.known(&headers).await {
             Ok(()) => runtime::telemetry::metrics().into_response(),
             Err(error) => errors.answer(&rescue::not_let_in(error)).map(axum::body::Body::new),
         });

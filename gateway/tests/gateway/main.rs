@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps tests fails as tests do")]
 
+mod auth;
+mod hostile;
+mod secrets;
 mod shop;
 mod web;
 

@@ -283,12 +283,16 @@ impl Running {
     }
 
     pub(crate) async fn start_at(service: runtime::Service, listen: SocketAddr) -> Self {
+        Self::start_with(service, ServerArgs { listen, ..ServerArgs::local() }).await
+    }
+
+    pub(crate) async fn start_with(service: runtime::Service, args: ServerArgs) -> Self {
         let (bound, address) = oneshot::channel();
         let ((stop, stopped), (kill, killed)) = (oneshot::channel::<()>(), oneshot::channel::<()>());
         let life = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = Server::bind(&ServerArgs { listen, ..ServerArgs::local() }).await.unwrap();
+                let server = Server::bind(&args).await.unwrap();
                 bound.send(server.local_addr().unwrap()).unwrap();
                 let stopped = async {
                     let _ = stopped.await;

@@ -25,7 +25,7 @@ pub struct TelemetryArgs {
     #[arg(long, env = "SHOPKEEPER_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
     /// Where traces go, OTLP over gRPC, for example http://localhost:4317; without it they go nowhere
-    #[arg(long, env = "SHOPKEEPER_OTLP", value_name = "URL")]
+    #[arg(long, env = "SHOPKEEPER_OTLP", value_name = "URL", hide_env_values = true)]
     otlp: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> anyhow::Result<Telem
         None => None,
         Some(url) => {
             let exporter = SpanExporter::builder().with_tonic().with_endpoint(url).build();
-            let exporter = exporter.with_context(|| format!("--otlp {url}"))?;
+            let exporter = exporter.context("--otlp")?;
             global::set_text_map_propagator(TraceContextPropagator::new());
             Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.clone()).build())
         }
