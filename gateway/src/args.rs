@@ -92,12 +92,14 @@ impl BackendArgs {
         let encrypted = given.iter().any(|(_, targets)| targets.iter().any(Target::is_encrypted));
         let tls = encrypted.then(|| self.tls.build()).transpose()?;
         let replica = |area: &str, target: &Target| backend::network(area, target.clone(), connections, tls.as_ref());
-        Ok(given.into_iter().fold(Backends::default().over(tls.clone()), |backends, (area, targets)| match targets.as_slice() {
-            [] => backends,
-            [target] => backends.with(area, replica(area, target)),
-            targets => {
-                let replicas = targets.iter().map(|target| replica(area, target)).collect();
-                backends.with(area, balance::among(area, replicas))
+        Ok(given.into_iter().fold(Backends::default().over(tls.clone()), |backends, (area, targets)| {
+            match targets.as_slice() {
+                [] => backends,
+                [target] => backends.with(area, replica(area, target)),
+                targets => {
+                    let replicas = targets.iter().map(|target| replica(area, target)).collect();
+                    backends.with(area, balance::among(area, replicas))
+                }
             }
         }))
     }

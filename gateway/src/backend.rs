@@ -212,13 +212,7 @@ impl Connections {
 }
 
 /// Keeps one connection: makes it, and makes it again.
-async fn keep(
-    service: Arc<str>,
-    target: Target,
-    tls: Option<ClientTls>,
-    index: usize,
-    state: watch::Sender<State>,
-) {
+async fn keep(service: Arc<str>, target: Target, tls: Option<ClientTls>, index: usize, state: watch::Sender<State>) {
     let [mut pause, longest] = PAUSES;
     let mut told = false;
     loop {

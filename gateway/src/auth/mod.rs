@@ -32,7 +32,6 @@ use self::{
     quota::{Quotas, Rate},
     tokens::{Rules, Source, Tokens},
 };
-pub(crate) use tokens::TokenError;
 use crate::{
     cache::{self, Redis},
     call::Call,
@@ -42,6 +41,7 @@ use crate::{
     stack::BoxError,
     tasks::Tasks,
 };
+pub(crate) use tokens::TokenError;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -179,9 +179,9 @@ pub(crate) enum AuthError {
 
 impl Guard {
     async fn known(&self, headers: &HeaderMap) -> Result<Arc<Known>, AuthError> {
-        let (shown, token) = shown(headers).ok_or(AuthError::NoKey)?;
+        let shown = shown(headers).ok_or(AuthError::NoKey)?;
         let digest = Sha256::digest(shown).into();
-        match (self.keys.as_ref().and_then(|keys| keys.get(&digest)), &self.tokens, token) {
+        match (self.keys.as_ref().and_then(|keys| keys.get(&digest)), &self.tokens, token(shown)) {
             (Some(known), ..) => Ok(known),
             (None, Some(tokens), Some(token)) => tokens.check(token, digest).await,
             (None, ..) => Err(AuthError::UnknownKey),
@@ -228,14 +228,17 @@ impl Auth {
     }
 }
 
-/// What is shown, and as text where it may be a token: three parts with dots between.
-fn shown(headers: &HeaderMap) -> Option<(&[u8], Option<&str>)> {
-    if let Some(key) = headers.get(API_KEY).map(HeaderValue::as_bytes) {
-        return Some((key, None));
-    }
-    let (scheme, shown) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let shown = scheme.eq_ignore_ascii_case("bearer").then(|| shown.trim())?;
-    Some((shown.as_bytes(), (shown.bytes().filter(|byte| *byte == b'.').count() == 2).then_some(shown)))
+fn shown(headers: &HeaderMap) -> Option<&[u8]> {
+    let key = headers.get(API_KEY).map(HeaderValue::as_bytes);
+    key.or_else(|| {
+        let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().as_bytes())
+    })
+}
+
+/// What may be a token: three parts with dots between.
+fn token(shown: &[u8]) -> Option<&str> {
+    std::str::from_utf8(shown).ok().filter(|shown| shown.bytes().filter(|byte| *byte == b'.').count() == 2)
 }
 
 /// Lets callers in.

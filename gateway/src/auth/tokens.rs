@@ -16,7 +16,10 @@ use moka::future;
 use runtime::Files;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use url::Url;
 
 use super::{
@@ -36,6 +39,8 @@ const SELDOM: Duration = Duration::from_secs(300);
 const SOON: Duration = Duration::from_secs(5);
 /// Time for an answer with keys.
 const FETCH: Duration = Duration::from_secs(3);
+/// How long of it a caller waits whose token names a key that is not known.
+const WAIT: Duration = Duration::from_millis(500);
 /// Most bytes of keys.
 const LARGEST: usize = 1 << 20;
 
@@ -304,9 +309,9 @@ impl Tokens {
         if let Source::Url(url) = &self.source
             && !self.signers.load().as_deref().is_some_and(is_known)
         {
-            // In a task of its own: the answer is not for this caller alone, who may hang up.
+            // In a task of its own: the answer is not for this caller alone, who may hang up and does not wait for long.
             let (tokens, url) = (self.clone(), url.clone());
-            let _ = tokio::spawn(async move { tokens.fetch(url).await }).await;
+            let _ = timeout(WAIT, tokio::spawn(async move { tokens.fetch(url).await })).await;
         }
         let signers = self.signers.load_full().ok_or(AuthError::NoTokenKeys { retry_in: SOON })?;
         let signer = signer(&signers, id).ok_or(TokenError::UnknownSigner)?;

@@ -14,6 +14,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
+pub(crate) use self::{args::secret, layer::layer};
 pub use self::{
     args::{CacheArgs, RedisArgs},
     entry::{Answer, Codec, Entry},
@@ -21,7 +22,6 @@ pub use self::{
     memory::Memory,
     redis::{Redis, RedisError},
 };
-pub(crate) use self::{args::secret, layer::layer};
 
 /// Largest answer that is kept, bytes.
 const LARGEST: usize = 64 << 10;

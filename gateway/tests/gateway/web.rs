@@ -27,23 +27,11 @@ impl Answer {
     }
 }
 
-pub(crate) async fn http(
-    front: &Front,
-    method: Method,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Answer {
+pub(crate) async fn http(front: &Front, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     http_at(&front.running.url(), method, path, headers, body).await
 }
 
-pub(crate) async fn http_at(
-    url: &str,
-    method: Method,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Answer {
+pub(crate) async fn http_at(url: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let request = Request::builder().method(method).uri(format!("{url}{path}"));
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     let client = Client::builder(TokioExecutor::new()).build_http();

@@ -100,11 +100,7 @@ impl Connections {
             .max_local_error_reset_streams(local)
             .max_header_list_size(HEAD);
         // Browsers, curl and probes; gRPC itself is HTTP/2.
-        http.http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
-            .max_headers(FIELDS)
-            .max_buf_size(HELD);
+        http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_headers(FIELDS).max_buf_size(HELD);
         Self { args, http, routes: routes.prepare(), tls, grace }
     }
 
@@ -141,12 +137,7 @@ impl Connections {
         while open.join_next().await.is_some() {}
     }
 
-    async fn serve_one(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        stop: watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
+    async fn serve_one(&self, stream: TcpStream, peer: SocketAddr, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
         match &self.tls {
             None => self.speak(stream, peer, stop).await,
@@ -161,7 +152,8 @@ impl Connections {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let calls = CallLayer.layer(self.routes.clone()).map_request(|request: Request<Incoming>| request.map(Body::new));
+        let calls =
+            CallLayer.layer(self.routes.clone()).map_request(|request: Request<Incoming>| request.map(Body::new));
         let stream = TokioIo::new(Prompt::new(stream));
         let connection = self.http.serve_connection(stream, TowerToHyperService::new(calls));
         tokio::pin!(connection);

@@ -162,11 +162,7 @@ impl ClientTls {
     }
 }
 
-async fn follow<C>(
-    files: [Option<PathBuf>; 3],
-    config: &ArcSwap<C>,
-    read: impl Fn() -> anyhow::Result<Arc<C>>,
-) {
+async fn follow<C>(files: [Option<PathBuf>; 3], config: &ArcSwap<C>, read: impl Fn() -> anyhow::Result<Arc<C>>) {
     let mut files = Files::new(files.into_iter().flatten());
     loop {
         files.changed().await;

@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
     sync::watch,
 };
-use tonic::{service::Routes, transport::Channel};
+use tonic::{Code, service::Routes, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 #[derive(Parser)]
@@ -24,8 +24,8 @@ struct Args {
 }
 
 /// A process that has health alone.
-async fn start(flag: &str) -> SocketAddr {
-    let args = Args::try_parse_from(["test", "--listen=127.0.0.1:0", flag]).unwrap();
+async fn start(flags: &[&str]) -> SocketAddr {
+    let args = Args::try_parse_from([&["test", "--listen=127.0.0.1:0"], flags].concat()).unwrap();
     let server = Server::bind(&args.server).await.unwrap();
     let address = server.local_addr().unwrap();
     let ready = watch::Sender::new(true);
@@ -49,7 +49,7 @@ async fn opens(address: SocketAddr) -> Option<TcpStream> {
 
 #[tokio::test]
 async fn there_are_as_many_connections_as_may_be() {
-    let address = start("--max-connections=2").await;
+    let address = start(&["--max-connections=2"]).await;
     let (first, second) = (opens(address).await, opens(address).await);
     assert!(first.is_some() && second.is_some());
     for _ in 0..5 {
@@ -63,14 +63,23 @@ async fn there_are_as_many_connections_as_may_be() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_old_ends_and_no_call_with_it() {
-    let address = start("--max-connection-age=300ms").await;
+async fn a_connection_that_is_old_takes_no_new_calls_and_those_in_flight_have_time() {
+    let address = start(&["--max-connection-age=300ms", "--drain-timeout=2s"]).await;
     let mut idle = opens(address).await.unwrap();
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let mut client = HealthClient::new(channel);
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < deadline {
-        client.check(HealthCheckRequest::default()).await.unwrap();
+    let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    let start = Instant::now();
+    let ended = tokio::spawn(async move { (watch.message().await, start.elapsed()) });
+    while !ended.is_finished() {
+        // A call that was not sent yet when the connection ended is sent over the next one.
+        if let Err(unsent) = client.check(HealthCheckRequest::default()).await {
+            assert_eq!(unsent.code(), Code::Cancelled, "{unsent:?}");
+            client.check(HealthCheckRequest::default()).await.unwrap();
+        }
     }
+    let (message, lived) = ended.await.unwrap();
+    assert!(message.is_err() && lived > Duration::from_secs(2), "{message:?} {lived:?}");
     while idle.read(&mut [0; 1024]).await.is_ok_and(|length| length > 0) {}
 }
