@@ -113,7 +113,7 @@ fn parse(text: &str, methods: &Methods) -> anyhow::Result<ByDigest> {
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::auth) fn methods() -> Methods {
+    fn methods() -> Methods {
         Methods::read(proto::DESCRIPTORS).unwrap()
     }
 

@@ -285,10 +285,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        keys::tests::{keys, methods},
-        *,
-    };
+    use super::{keys::tests::keys, *};
     use crate::call::tests::call;
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";

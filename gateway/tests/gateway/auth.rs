@@ -113,7 +113,7 @@ fn claims(others: Value) -> Value {
         match value {
             Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
             Value::Number(seconds) => claims[name] = json!(now.saturating_add_signed(seconds.as_i64().unwrap())),
-            other => claims[name] = other.clone(),
+            Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => claims[name] = value.clone(),
         }
     }
     claims
