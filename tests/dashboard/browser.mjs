@@ -73,7 +73,7 @@ export const PAGES = {
   churn: "churn",
   anomalies: "anomalies",
   customer: "customer?id=14911",
-  models: "models?model=churn",
+  models: "models?model=segmentation",
   system: "system",
 };
 

@@ -212,6 +212,7 @@ test("customers who moved between segments are told, and each pair adds up", asy
   // Those who are in a segment now are the customers whom the shares count.
   const shares = card(page, "Shares");
   await shares.locator("summary").click();
+  await shares.getByRole("cell").first().waitFor();
   const sizes = (await shares.locator('td[data-label="Customers"]').allInnerTexts()).map(number);
   const now = rows.filter((row) => row[2] !== "gone").reduce((all, row) => all + Number(row[3]), 0);
   assert.equal(now, sizes.reduce((all, size) => all + size, 0));
@@ -261,6 +262,7 @@ test("another version is made current, and the one before again", async (t) => {
   };
   // Escape leaves all as it was.
   await versions.getByRole("button", { name: `Make ${other} current` }).click();
+  await dialog.waitFor();
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "detached" });
   assert.equal(await current(), was);

@@ -58,12 +58,12 @@ function base(colors: Palette): EChartsOption {
 }
 export const legend = (colors: Palette, more: object = {}) => ({
   type: "scroll" as const,
-  top: 2, // at 0 the tops of letters are cut where the legend has pages
+  top: 0,
   left: 0,
   icon: "roundRect",
   itemWidth: 14,
   itemHeight: 8,
-  textStyle: { color: colors.text },
+  textStyle: { color: colors.text, lineHeight: 18 }, // less, and the tops of letters are cut where the legend has pages
   pageTextStyle: { color: colors.text },
   ...more,
 });

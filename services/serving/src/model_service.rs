@@ -1,8 +1,7 @@
 //! ModelService: which model answers, and when that changes.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::SystemTime};
 
-use chrono::Utc;
 use futures_util::{Stream, StreamExt};
 use model_store::StoreError;
 use proto::model::v1::{
@@ -54,7 +53,8 @@ impl<M: Model> Api<M> {
         let store = self.0.store().filter(|_| self.0.allows_publish());
         let store = store.ok_or(Refusal::NotAllowed { action: "publishing" })?;
         let version = required("version", &version)?;
-        let pointer = match store.point_from(M::KIND, &expected_version, version, Utc::now()).await {
+        let now = SystemTime::now().into();
+        let pointer = match store.point_from(M::KIND, &expected_version, version, now).await {
             Ok(pointer) => pointer,
             Err(StoreError::NoVersion { version, .. }) => return Err(Refusal::not_found("version", version)),
             Err(StoreError::Moved { expected, found, .. }) => {

@@ -159,7 +159,7 @@ const MEASURED: Column<Measured>[] = [
 const CURRENT: Column<Measured>[] = [
   ...MEASURED,
   {
-    header: "Version before",
+    header: "Before",
     value: (m) => m.before,
     format: (v) => decimal(v, 3),
     show: (m) => (m.before === undefined ? "–" : metricValue(m.name, m.before)),
@@ -312,13 +312,13 @@ function Metrics({ versions }: { versions: ModelVersion[] }) {
     );
   return (
     <div class="cards">
-      <Card title="Figures of the current version" note="On transactions after those it learnt from" span={5}>
+      <Card title="Figures of the current version" note={`On transactions after those it learnt from${older ? "; before: the same of the version before" : ""}`} span={6}>
         <Table label="Figures of the current version" rows={measured} columns={older ? CURRENT : MEASURED} />
       </Card>
       <Card
         title="Over versions"
         note="Dashed: the naive answer to the same question"
-        span={7}
+        span={6}
         actions={
           <form class="filters" onSubmit={(event) => event.preventDefault()}>
             <SelectFilter name="figure" label="Figure" otherwise={names[0]} options={names.map((n): [string, string] => [n, metricName(n)])} />
