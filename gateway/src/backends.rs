@@ -76,7 +76,7 @@ impl Backends {
             let tell = move |now| {
                 sender.send_replace(now);
             };
-            tasks.spawn(watch_readiness(area.clone(), backend.clone(), tell));
+            tasks.spawn(watch_readiness(area.clone(), backend.clone(), true, tell));
             tasks.spawn(tell_readiness(area.clone(), ready[area].clone()));
             tasks.spawn(watch_version(area.clone(), backend.clone(), versions.clone()));
         }
@@ -256,9 +256,9 @@ fn asked(backend: Backend) -> BoxCloneSyncService<Request<Body>, Response<Body>,
     BoxCloneSyncService::new(backend.map_err(|error| Status::unavailable(error.to_string())))
 }
 
-/// Tells whether a service is ready, as soon as that is known and whenever it changes. One that says it is no longer is asked
-/// once more before it is believed: another replica may be.
-pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, tell: impl Fn(bool)) {
+/// Tells whether a service is ready, as soon as that is known and whenever it changes. Where it says that it is no longer, or
+/// is lost, one that may be several is asked once more: another replica may be.
+pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, several: bool, tell: impl Fn(bool)) {
     let mut told = None;
     let mut set = |now: bool| {
         if told.replace(now) != Some(now) {
@@ -284,7 +284,7 @@ pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, tell: impl
             Ok(())
         }
         .await;
-        if served {
+        if served && several {
             continue;
         }
         tracing::debug!(service = &*name, error = watched.err().map(tracing::field::display), "health is not known");

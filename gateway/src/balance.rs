@@ -41,8 +41,10 @@ const FAILING_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Who is left waiting this long and gives up was lost as well.
 const SILENCE: Duration = Duration::from_millis(100);
-/// What a new latency counts for where it is below the old ones.
+/// What a new latency counts for where it is below the old ones, and the time in which one that is not renewed loses most of
+/// its weight: who was slow once is asked again.
 const FALL: f64 = 0.1;
+const FADE: Duration = Duration::from_secs(2);
 /// What an answer counts for in the share of answers that are failures.
 const RECENT: f64 = 0.05;
 /// A replica is judged by so many answers, or so many failures in a row: it fails where more than this share of them and
@@ -121,8 +123,9 @@ struct Replica {
     told: AtomicBool,
     ready: AtomicBool,
     in_flight: AtomicUsize,
-    /// Bits of a f64, seconds.
+    /// Bits of a f64, seconds, and when it was so, milliseconds from the start.
     latency: AtomicU64,
+    latency_at: AtomicU64,
     record: Mutex<Record>,
 }
 
@@ -152,13 +155,14 @@ impl Record {
 }
 
 impl Replica {
-    fn new(backend: Backend, latency: f64) -> Self {
+    fn new(backend: Backend, latency: f64, now: Duration) -> Self {
         Self {
             backend,
             told: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             latency: AtomicU64::new(latency.to_bits()),
+            latency_at: AtomicU64::new(now.as_millis() as u64),
             record: Mutex::default(),
         }
     }
@@ -189,19 +193,22 @@ impl Replica {
         self.told.store(true, Ordering::Relaxed);
     }
 
-    fn latency(&self) -> f64 {
-        f64::from_bits(self.latency.load(Ordering::Relaxed))
+    fn latency(&self, now: Duration) -> f64 {
+        let since = (now.as_millis() as u64).saturating_sub(self.latency_at.load(Ordering::Relaxed));
+        let faded = (-(since as f64) / FADE.as_millis() as f64).exp();
+        f64::from_bits(self.latency.load(Ordering::Relaxed)) * faded
     }
 
-    fn load(&self) -> f64 {
+    fn load(&self, now: Duration) -> f64 {
         // Where nothing is known yet, calls in flight decide.
-        self.latency().max(1e-6) * (self.in_flight.load(Ordering::Relaxed) + 1) as f64
+        self.latency(now).max(1e-6) * (self.in_flight.load(Ordering::Relaxed) + 1) as f64
     }
 
-    fn answered(&self, after: Duration, failed: bool) {
-        let (new, old) = (after.as_secs_f64(), self.latency());
+    fn answered(&self, after: Duration, failed: bool, now: Duration) {
+        let (new, old) = (after.as_secs_f64(), self.latency(now));
         let latency = if new > old { new } else { old + FALL * (new - old) };
         self.latency.store(latency.to_bits(), Ordering::Relaxed);
+        self.latency_at.store(now.as_millis() as u64, Ordering::Relaxed);
         let mut record = self.record();
         record.losses = 0;
         record.answers += 1;
@@ -237,6 +244,9 @@ impl Tried {
     }
 }
 
+/// Who may be asked.
+type Wanted<'a> = &'a dyn Fn(&Arc<Replica>) -> bool;
+
 /// Whom to ask.
 enum Choice {
     One(Arc<Replica>),
@@ -261,15 +271,16 @@ impl Replicas {
 
     /// A new replica, and the task that knows how it is.
     fn meet(self: &Arc<Self>, address: SocketAddr, backend: Backend) -> (Arc<Replica>, Tasks) {
-        let slowest = self.all.load().iter().map(|replica| replica.latency()).fold(0.0, f64::max);
-        let replica = Arc::new(Replica::new(backend.clone(), slowest));
+        let now = self.start.elapsed();
+        let slowest = self.all.load().iter().map(|replica| replica.latency(now)).fold(0.0, f64::max);
+        let replica = Arc::new(Replica::new(backend.clone(), slowest, now));
         let (replicas, told) = (self.clone(), replica.clone());
         let tell = move |ready| {
             told.says(ready);
             replicas.changes.send_replace(());
         };
         let mut watch = Tasks::default();
-        watch.spawn(watch_readiness(format!("{} at {address}", self.service).into(), backend, tell));
+        watch.spawn(watch_readiness(format!("{} at {address}", self.service).into(), backend, false, tell));
         (replica, watch)
     }
 
@@ -326,21 +337,21 @@ impl Replicas {
         let tried = tried.asked();
         let is_new = |replica: &Arc<Replica>| !tried.contains(&identity(replica));
         let is_good = |replica: &Arc<Replica>| replica.is_ready() && !replica.rests(now);
-        let best: [&dyn Fn(&Arc<Replica>) -> bool; 5] = [
+        let best: [Wanted<'_>; 5] = [
             &|replica| is_good(replica) && is_new(replica),
             &|replica| is_good(replica),
             &|replica| !replica.rests(now) && is_new(replica),
             &|replica| !replica.rests(now),
             &|_| true,
         ];
-        let those = |good: &dyn Fn(&Arc<Replica>) -> bool| all.iter().filter(|r| good(r)).collect::<Vec<_>>();
+        let those = |wanted: Wanted<'_>| all.iter().filter(|replica| wanted(replica)).collect::<Vec<_>>();
         let mut left = best.into_iter().map(those).find(|left| !left.is_empty()).unwrap_or_default();
         let one = left.swap_remove(self.draw(left.len()));
         if left.is_empty() {
             return Choice::One(one.clone());
         }
         let other = left.swap_remove(self.draw(left.len()));
-        Choice::One(if one.load() <= other.load() { one } else { other }.clone())
+        Choice::One(if one.load(now) <= other.load(now) { one } else { other }.clone())
     }
 
     fn nobody(&self, problem: &str) -> Unreachable {
@@ -411,10 +422,10 @@ impl Asked {
                 if code == Some(Code::DeadlineExceeded) && took >= SILENCE {
                     return self.lost(); // its own clock was the first to say so
                 }
-                let failed = code.is_some_and(is_failure);
-                self.replica.answered(took, failed);
+                let (failed, now) = (code.is_some_and(is_failure), self.replicas.start.elapsed());
+                self.replica.answered(took, failed, now);
                 if failed {
-                    self.replicas.judge(&self.replica, self.replicas.start.elapsed());
+                    self.replicas.judge(&self.replica, now);
                 }
             }
             Err(error) if error.is::<Unreachable>() => self.lost(),
@@ -493,7 +504,7 @@ mod tests {
         let nobody = BoxCloneSyncService::new(nobody);
         let replicas = Arc::new(Replicas::new("churn"));
         let all = ready.iter().map(|ready| {
-            let replica = Replica::new(nobody.clone(), 0.0);
+            let replica = Replica::new(nobody.clone(), 0.0, Duration::ZERO);
             replica.says(*ready);
             Arc::new(replica)
         });
@@ -523,8 +534,11 @@ mod tests {
         let spared = shares(&replicas, Duration::ZERO);
         assert_eq!(spared[1], 0, "one of two others is always taken before it: {spared:?}");
         one(&replicas, 1).in_flight.store(0, Ordering::Relaxed);
-        one(&replicas, 0).answered(Duration::from_millis(50), false);
+        one(&replicas, 0).answered(Duration::from_millis(50), false, Duration::ZERO);
+        one(&replicas, 1).answered(Duration::from_millis(1), false, FADE * 5);
+        one(&replicas, 2).answered(Duration::from_millis(1), false, FADE * 5);
         assert_eq!(shares(&replicas, Duration::ZERO)[0], 0);
+        assert!(shares(&replicas, FADE * 5)[0] > 0, "it was long ago");
     }
 
     #[test]
@@ -576,7 +590,7 @@ mod tests {
         for n in 0..100 {
             for (replica, failures) in replicas.all.load().iter().zip(failures) {
                 let failed = (n + 1) * failures / 100 > n * failures / 100;
-                replica.answered(Duration::from_millis(1), failed);
+                replica.answered(Duration::from_millis(1), failed, now);
                 if failed {
                     replicas.judge(replica, now);
                 }
@@ -638,7 +652,7 @@ mod tests {
             assert!(matches!(ask(now), Choice::Nobody(_)) && matches!(ask(now + RETRY_IN / 2), Choice::Nobody(_)));
             now += RETRY_IN;
         }
-        one(&replicas, 0).answered(SILENCE, false);
+        one(&replicas, 0).answered(SILENCE, false, now);
         assert!((0..10).all(|_| matches!(ask(now), Choice::One(_))), "one answers: everybody asks");
     }
 
@@ -677,13 +691,14 @@ mod tests {
         let first = replicas.ask(&Tried::default()).await.unwrap();
         sleep(LOOK).await;
         assert!(replicas.all.load().iter().all(|replica| replica.is_ready()));
-        first.replica.answered(Duration::from_secs(1), false);
+        first.replica.answered(Duration::from_secs(1), false, replicas.start.elapsed());
 
         found.send_replace(vec!["10.0.0.2", "10.0.0.3", "10.0.0.4"]);
         sleep(LOOK * 2).await;
         let now = replicas.all.load_full();
         assert_eq!(now.iter().map(|replica| replica.is_ready()).collect::<Vec<_>>(), [true, false, true]);
-        assert!(now[2].latency() >= 1.0, "until it has answered it is as slow as the slowest");
+        let slowest = f64::from_bits(now[2].latency.load(Ordering::Relaxed));
+        assert!(slowest > 0.1, "until it has answered it is as slow as the slowest: {slowest}");
         let shares = shares(&replicas, Duration::ZERO);
         assert_eq!(shares[1], 0, "one that is not ready is not asked: {shares:?}");
         // Nobody was made twice.

@@ -49,7 +49,7 @@ const PROBE: Duration = Duration::from_secs(1);
 /// Calls that wait.
 const QUEUE: usize = 1024;
 /// They wait for this part of their method's time, and hardly at all once the queue has not been empty for that long.
-const PATIENCE: u32 = 2;
+const PATIENCE: u32 = 4;
 const IMPATIENCE: Duration = Duration::from_millis(5);
 
 /// Limits the calls to each of these services; no limit is above `most`.
@@ -469,7 +469,7 @@ mod tests {
     async fn a_service_that_is_quick_enough_refuses_nobody() {
         let service = Shop::new(64, Duration::from_millis(1)).limited();
         let mut callers = JoinSet::new();
-        for _ in 0..256 {
+        for _ in 0..100 {
             let service = service.clone();
             callers.spawn(async move {
                 for _ in 0..200 {

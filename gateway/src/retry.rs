@@ -2,7 +2,7 @@
 //! there is one, only where asking again does no harm, only while the caller's time lasts, and not when so many calls fail
 //! that asking again makes it worse. As gRFC A6 has it: UNAVAILABLE before any message, RESOURCE_EXHAUSTED where the service
 //! says when (`grpc-retry-pushback-ms`), never where it says not to; a failure takes a token, an answer gives back a tenth,
-//! and below half of ten nobody asks again.
+//! and below half of a hundred nobody asks again.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -36,7 +36,7 @@ const MOST: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Tokens, in tenths.
-const FULL: u32 = 100;
+const FULL: u32 = 1000;
 const FAILURE: u32 = 10;
 const ANSWER: u32 = 1;
 
@@ -202,7 +202,7 @@ mod tests {
 
     fn mocked() -> Mocked {
         let (mock, mut handle) = pair();
-        handle.allow(100);
+        handle.allow(1000);
         (layer(["churn".into()].into()).layer(mock), handle)
     }
 
@@ -306,10 +306,10 @@ mod tests {
                 _ => says(Code::Unavailable, None),
             };
             let mut made = 0;
-            for _ in 0..20 {
+            for _ in 0..100 {
                 made += attempts(&mut m, call(RISK, b"1"), vec![failed(), failed(), failed()]).await.0;
             }
-            assert_eq!(made, 20 + 3);
+            assert_eq!(made, 100 + 33);
         }
     }
 }
