@@ -19,9 +19,9 @@ fi
 bin=${CARGO_TARGET_DIR:-target}/release
 shop=tests/fuzz/shop
 if [ ! -e "$shop/models/insights/current.json" ]; then
-    echo "fuzz: training the models of a small shop" >&2
+    echo "fuzz: training the models of the sample shop" >&2
     mkdir -p "$shop"
-    "$bin/trainer" synth --customers 300 --products 60 --days 300 --output "$shop/transactions.csv"
+    "$bin/trainer" synth --output "$shop/transactions.csv"
     "$bin/trainer" run --input "$shop/transactions.csv" --lake "$shop/lake" --models "$shop/models"
 fi
 
