@@ -16,12 +16,12 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     cargo install --quiet --locked cargo-fuzz@0.13.2
 fi
 
-bin=$PWD/${CARGO_TARGET_DIR:-target}/release
+bin=${CARGO_TARGET_DIR:-target}/release
 shop=tests/fuzz/shop
-if [ ! -e "$shop/models" ]; then
-    echo "fuzz: training the models of a small shop" >&2
+if [ ! -e "$shop/models/insights/current.json" ]; then
+    echo "fuzz: training the models of the sample shop" >&2
     mkdir -p "$shop"
-    "$bin/trainer" synth --customers 120 --products 60 --days 300 --output "$shop/transactions.csv"
+    "$bin/trainer" synth --output "$shop/transactions.csv"
     "$bin/trainer" run --input "$shop/transactions.csv" --lake "$shop/lake" --models "$shop/models"
 fi
 

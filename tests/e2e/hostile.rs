@@ -19,7 +19,7 @@ fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 /// The seed with a few bytes changed or its end cut off; the same number makes the same variant.
 fn variant(seed: &[u8], number: u64) -> Vec<u8> {
     let mut bytes = seed.to_vec();
-    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.len() as u64 | 1;
+    let mut state = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.len() as u64) | 1;
     let mut next = |below: usize| {
         state ^= state << 13;
         state ^= state >> 7;

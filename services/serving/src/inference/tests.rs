@@ -40,7 +40,7 @@ fn live() -> Live<Adder> {
 }
 
 fn asked(request: ModelInferRequest) -> Result<ModelInferResponse, Refusal> {
-    infer(&*live().current().unwrap(), &INTERFACE, &request)
+    infer(&live().current().unwrap(), &INTERFACE, &request)
 }
 
 fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
