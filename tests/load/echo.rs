@@ -12,7 +12,6 @@ use proto::churn::v1::{
     churn_service_client::ChurnServiceClient,
     churn_service_server::{ChurnService, ChurnServiceServer},
 };
-use runtime as _; // the same allocator
 use tonic::{Request, Response, Status, transport::Server};
 
 struct Echo(GetChurnRiskResponse);

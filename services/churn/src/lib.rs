@@ -78,7 +78,10 @@ fn level(level: model::RiskLevel) -> RiskLevel {
 }
 
 fn risk(model: &Churn, features: &[f32], probability: f64) -> ChurnRisk {
-    let all = model.reasons(features);
+    with_reasons(model, &model.reasons(features), probability)
+}
+
+fn with_reasons(model: &Churn, all: &[model::Reason], probability: f64) -> ChurnRisk {
     let (told, rest) = all.split_at(all.len().min(REASONS));
     let reasons = told.iter().map(|reason| {
         let (feature, value) = match reason.about {
@@ -104,7 +107,7 @@ fn of_customer(model: &Churn, customer: &Customer) -> ChurnRisk {
         customer_id: customer.id.to_string(),
         annual_value: Some(customer.annual_value),
         value_at_risk: Some(customer.value_at_risk()),
-        ..risk(model, &customer.features, customer.probability)
+        ..with_reasons(model, model.reasons_of(customer), customer.probability)
     }
 }
 
