@@ -455,10 +455,10 @@ impl Front {
             let (mut one, mut other, id) = (one.clone(), other.clone(), format!("is it shared {n}"));
             async move {
                 for _ in 0..2 {
-                    ask(&mut one, &id).await.unwrap();
+                    let _ = ask(&mut one, &id).await; // one that is late is no reason to give up
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await; // writes are behind
-                ask(&mut other, &id).await.unwrap().cache == "hit-redis"
+                ask(&mut other, &id).await.is_ok_and(|answer| answer.cache == "hit-redis")
             }
         })
         .await;
