@@ -12,6 +12,7 @@ mod call;
 mod caller;
 mod compression;
 mod deadline;
+mod draws;
 mod frame;
 mod health;
 mod meter;

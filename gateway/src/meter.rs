@@ -7,17 +7,23 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Meter},
 };
 
-use crate::auth::AuthError;
+use crate::{auth::AuthError, cache::Tier};
 
 static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
 
 static CACHE: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.cache.lookups");
-    counter.with_description("cacheable calls by outcome: hit-memory, hit-redis, miss, bypass").build()
+    counter.with_description("cacheable calls by outcome: hit-memory, hit-redis, coalesced, miss, bypass").build()
 });
 
-static STORED: LazyLock<Counter<u64>> =
-    LazyLock::new(|| METER.u64_counter("shopkeeper.gateway.cache.stored").with_description("answers kept").build());
+static STORED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    METER.u64_counter("shopkeeper.gateway.cache.stored").with_description("answers kept, by where").build()
+});
+
+static REFRESHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.cache.refreshed");
+    counter.with_description("answers made anew before they ended").build()
+});
 
 static REDIS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.redis.problems");
@@ -59,8 +65,13 @@ pub(crate) fn lookup(outcome: &'static str, method: &str) {
 }
 
 /// An answer was kept.
-pub(crate) fn stored() {
-    STORED.add(1, &[]);
+pub(crate) fn stored(tier: Tier) {
+    STORED.add(1, &[KeyValue::new("tier", tier.name())]);
+}
+
+/// An answer is being made anew before it has ended.
+pub(crate) fn refreshed(method: &str) {
+    REFRESHED.add(1, &[KeyValue::new("rpc.method", method.to_owned())]);
 }
 
 /// Redis did not do what it should.

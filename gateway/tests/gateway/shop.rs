@@ -162,14 +162,16 @@ impl ChurnService for Model {
         &self,
         request: Request<GetChurnRiskRequest>,
     ) -> Result<Response<GetChurnRiskResponse>, Status> {
-        if request.get_ref().customer_id == "slow" {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+        match request.get_ref().customer_id.as_str() {
+            "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
+            id if id.starts_with("in a moment") => tokio::time::sleep(Duration::from_millis(50)).await,
+            _ => {}
         }
         self.answer(&request, |version| {
             let customer_id = request.get_ref().customer_id.clone();
             match customer_id.as_str() {
                 "" => Err(Refusal::field("customer_id", "is empty")),
-                "stranger é" => Err(Refusal::not_found("customer", customer_id)),
+                "stranger" | "stranger é" => Err(Refusal::not_found("customer", customer_id)),
                 _ => Ok(GetChurnRiskResponse {
                     churn_risk: Some(ChurnRisk { customer_id, probability: 0.25, ..ChurnRisk::default() }),
                     model: Some(ModelInfo { name: "churn".into(), version: version.into(), as_of: None }),
@@ -370,15 +372,34 @@ impl Front {
 }
 
 impl Front {
-    /// Waits until it writes to Redis.
+    /// Waits until it writes to Redis, which it does with what is asked for a second time.
     pub(crate) async fn shares(&self, redis: &Redis) {
         let (client, before, mut n) = (self.churn().await, redis.keys().await.len(), 0);
         until("answers are shared", || {
             n += 1;
             let (mut client, id) = (client.clone(), format!("is it shared {n}"));
             async move {
-                ask(&mut client, &id).await.unwrap();
+                for _ in 0..2 {
+                    ask(&mut client, &id).await.unwrap();
+                }
                 redis.keys().await.len() > before
+            }
+        })
+        .await;
+    }
+
+    /// Waits until an answer of this gateway is one of the other's: both use one Redis.
+    pub(crate) async fn shares_with(&self, other: &Self) {
+        let (one, other, mut n) = (self.churn().await, other.churn().await, 0);
+        until("answers are shared", || {
+            n += 1;
+            let (mut one, mut other, id) = (one.clone(), other.clone(), format!("is it shared {n}"));
+            async move {
+                for _ in 0..2 {
+                    let _ = ask(&mut one, &id).await; // one that is late is no reason to give up
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await; // writes are behind
+                ask(&mut other, &id).await.is_ok_and(|answer| answer.cache == "hit-redis")
             }
         })
         .await;
@@ -412,6 +433,11 @@ pub(crate) async fn ask_with(
     Ok(Answered { response: response.into_inner(), cache, version })
 }
 
+/// A port that nobody listens at.
+pub(crate) async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
 /// A real Redis.
 pub(crate) struct Redis {
     process: Child,
@@ -420,20 +446,24 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        Self::start_at(port).await
+        Self::start_at(free_port().await).await
     }
 
     pub(crate) async fn start_at(port: u16) -> Self {
-        let port_text = port.to_string();
+        let redis = Self::spawn(port, &["--port", &port.to_string()]);
+        until("Redis answers", || async { redis.connection().await.is_ok() }).await;
+        redis
+    }
+
+    /// One with these options, which may not answer yet.
+    pub(crate) fn spawn(port: u16, options: &[&str]) -> Self {
         let process = Command::new("redis-server")
-            .args(["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(options)
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is needed for this test");
-        let redis = Self { process, port };
-        until("Redis answers", || async { redis.connection().await.is_ok() }).await;
-        redis
+        Self { process, port }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -450,11 +480,15 @@ impl Redis {
     }
 
     pub(crate) async fn run(&self, command: &[&[u8]]) {
+        self.answer::<()>(command).await.unwrap();
+    }
+
+    pub(crate) async fn answer<T: redis::FromRedisValue>(&self, command: &[&[u8]]) -> redis::RedisResult<T> {
         let mut cmd = redis::Cmd::new();
         command.iter().for_each(|part| {
             cmd.arg(*part);
         });
-        cmd.exec_async(&mut self.connection().await.unwrap()).await.unwrap();
+        cmd.query_async(&mut self.connection().await?).await
     }
 
     pub(crate) fn kill(mut self) {

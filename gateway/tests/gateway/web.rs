@@ -11,9 +11,9 @@ use sha2::Digest;
 
 use crate::shop::{Front, Model, Running, ask, until};
 
-struct Answer {
+pub(crate) struct Answer {
     status: StatusCode,
-    headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     body: Bytes,
 }
 
@@ -27,7 +27,7 @@ impl Answer {
     }
 }
 
-async fn http(front: &Front, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+pub(crate) async fn http(front: &Front, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let request = Request::builder().method(method).uri(format!("{}{path}", front.running.url()));
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     let client = Client::builder(TokioExecutor::new()).build_http();
