@@ -12,12 +12,18 @@ DATA ?=
 ONCE ?=
 BENCH ?= ../shared/bench
 ONLY ?= segmentation churn anomaly recommendation forecast
-export TORCH DATA ONCE
+MINUTES ?= 10
+MODELS ?=
+WITHOUT_MLSERVER ?=
+FLAGS ?=
+PARTS ?= kmeans forest als fold-in
+export TORCH DATA ONCE WITHOUT_MLSERVER
 
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit bench-models clean
+.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit fuzz bench-models bench-learners \
+	bench-serving clean
 
 help: ## Say what can be made
 	@echo 'make TARGET [TORCH=cpu|cuda] [DATA=FILE] [ONCE=1]'
@@ -60,9 +66,25 @@ unit: libtorch dashboard ## Run all Rust tests: unit, property, integration, end
 	$(CARGO) build --release --locked --workspace --all-targets
 	$(CARGO) test --release --locked --workspace
 
+fuzz: build ## Give made-up bytes to every entrance of the shop, MINUTES each
+	@deploy/fuzz.sh $(MINUTES)
+
 bench-models: build ## Train as of every protocol date and score with the protocols of BENCH=FOLDER; ONLY=MODEL... for some
 	@deploy/test-tools.sh bench
 	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/models.py target/release/trainer $(BENCH) --only $(ONLY)
+
+bench-learners: libtorch ## Time k-means, forest and ALS beside scikit-learn and implicit on the same points; PARTS=... for some
+	@deploy/test-tools.sh bench
+	$(CARGO) build --release --locked --workspace --bench learners
+	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/learners.py \
+		"$$(ls -t target/release/deps/learners-* | grep -v '\.d$$' | head -1)" $(BENCH)/../data/online_retail.csv \
+		--only $(PARTS)
+
+bench-serving: build ## Measure the services' and the gateway's speed, on MODELS=FOLDER or a sample shop; WITHOUT_MLSERVER=1
+	@deploy/test-tools.sh load
+	$(CARGO) build --release --locked --workspace --example echo
+	python3 tests/load/serving.py target/release $(if $(MODELS),--models $(MODELS)) \
+		$(if $(WITHOUT_MLSERVER),--without-mlserver) $(FLAGS)
 
 clean: ## Remove what was built and installed here
 	rm -rf target .libtorch .tools demo

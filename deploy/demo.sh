@@ -4,6 +4,7 @@
 #   DATA=FILE   transactions of your own in place of the sample shop's
 #   ONCE=1      stop after the answers instead of serving on
 #   LISTEN=ADDR where to serve, 127.0.0.1:50050 unless said otherwise
+#   CURRENCY=CODE the shop's currency, such as EUR; the sample shop's is GBP
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +17,9 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 deploy/test-tools.sh python
 
 data=${DATA:-}
+currency=${CURRENCY:-}
 if [ -z "$data" ]; then
+    currency=${currency:-GBP}
     data=$home/transactions.csv
     say "A sample shop"
     "$bin/trainer" synth --output "$data"
@@ -26,7 +29,8 @@ say "Training on $data"
 "$bin/trainer" run --input "$data" --lake "$home/lake" --models "$home/models"
 
 say "Serving on $listen"
-"$bin/standalone" --models "$home/models" --lake "$home/lake" --listen "$listen" &
+"$bin/standalone" --models "$home/models" --lake "$home/lake" --listen "$listen" --allow-publish \
+    ${currency:+--currency "$currency"} &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true' EXIT
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: redis-server, the Python client of the end-to-end tests, a
+# Installs what the tests need and this machine lacks: redis-server, the Python clients of the end-to-end tests, a
 # browser, buf, cargo-deny. Everything but Debian's packages and cargo-deny goes into .tools/.
 #
 #   deploy/test-tools.sh          all of them
 #   deploy/test-tools.sh python   the Python client alone, which is all that the demo needs
 #   deploy/test-tools.sh bench    what the evaluation protocols of the models need, which no test does
+#   deploy/test-tools.sh load     what measuring the speed of serving needs; WITHOUT_MLSERVER=1 leaves MLServer out
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .tools/bin
@@ -27,7 +28,7 @@ packages() { # folder requirements
     echo "tools: installing the Python packages of $2" >&2
     rm -rf "${tools:?}/$1"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$tools/$1" \
-        --requirement "$2"
+        --requirement "$2" || return
     printf '%s' "$wanted" >"$tools/$1/stamp"
 }
 if [ "${1:-}" = bench ]; then
@@ -35,7 +36,16 @@ if [ "${1:-}" = bench ]; then
     exit 0
 fi
 packages python tests/python/requirements.txt
+if [ "${1:-}" = load ]; then
+    need_debian h2load nghttp2-client
+    need_debian redis-server redis-server
+    if [ -z "${WITHOUT_MLSERVER:-}" ] && ! packages mlserver tests/load/requirements.txt; then
+        echo "tools: MLServer cannot be installed; it will not be measured" >&2
+    fi
+    exit 0
+fi
 if [ "${1:-}" = python ]; then exit 0; fi
+packages triton tests/python/triton.txt
 
 need_debian redis-server redis-server
 need_debian chromium chromium fonts-dejavu-core

@@ -19,7 +19,7 @@ fn main() -> io::Result<()> {
         walk(root, &mut files)?;
     }
     files.sort();
-    let mut table = String::from("&[\n");
+    let mut table = String::from("vec![\n");
     for (index, file) in files.iter().enumerate() {
         let plain = fs::read(file)?;
         let mut packed = GzEncoder::new(Vec::new(), Compression::best());
@@ -27,21 +27,25 @@ fn main() -> io::Result<()> {
         let packed = packed.finish()?;
         let path = file.strip_prefix(root).map_err(io::Error::other)?;
         let path = path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
-        let tag = blake3::hash(&plain).to_hex();
+        let tag = format!("\"{}\"", &blake3::hash(&plain).to_hex()[..16]);
         fs::write(out.join(format!("{index}")), &plain)?;
         let gzip = if packed.len() < plain.len() * 9 / 10 {
             fs::write(out.join(format!("{index}.gz")), &packed)?;
-            format!("Some(include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{index}.gz\")))")
+            format!("Some({})", embedded(&format!("{index}.gz")))
         } else {
             "None".to_owned()
         };
         table.push_str(&format!(
-            "Asset {{ path: {path:?}, tag: {:?}, plain: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{index}\")), gzip: {gzip} }},\n",
-            &tag.as_str()[..16],
+            "Asset {{ path: {path:?}, tag: HeaderValue::from_static({tag:?}), plain: {}, gzip: {gzip} }},\n",
+            embedded(&index.to_string()),
         ));
     }
     table.push(']');
     fs::write(out.join("dashboard.rs"), table)
+}
+
+fn embedded(file: &str) -> String {
+    format!("Bytes::from_static(include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\")))")
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

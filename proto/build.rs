@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     // What errors carry: JSON answers name what is in them.
     "google/rpc/error_details.proto",
     "shopkeeper/policy/v1/policy.proto",
@@ -13,11 +13,14 @@ const FILES: [&str; 9] = [
     "shopkeeper/churn/v1/churn.proto",
     "shopkeeper/anomaly/v1/anomaly.proto",
     "shopkeeper/insights/v1/insights.proto",
+    // For clients of Triton and KServe.
+    "inference/open_inference.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=shopkeeper");
     println!("cargo::rerun-if-changed=google");
+    println!("cargo::rerun-if-changed=inference");
 
     let mut compiler = protox::Compiler::new(["."])?;
     compiler.include_imports(true).include_source_info(true).open_files(FILES)?;

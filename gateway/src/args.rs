@@ -1,17 +1,19 @@
 //! Options of the gateway: which services there are, and how many calls at once.
 
-use std::{net::SocketAddr, num::NonZeroUsize};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
 
 use anyhow::ensure;
 use clap::Args;
+use runtime::{ClientTls, ClientTlsArgs};
 
 use crate::{
     Gateway,
     auth::AuthArgs,
-    backend::{self, Target},
+    backend,
     backends::Backends,
     balance,
-    cache::{CacheArgs, RedisArgs, Tiers},
+    cache::{CacheArgs, Redis, RedisArgs, Tiers},
+    endpoints::{self, Endpoint, Endpoints},
     method::Methods,
     stack::Parts,
     web::WebArgs,
@@ -37,7 +39,8 @@ impl GatewayArgs {
     /// Where no service is named, the URL of Redis is none, or `listen` is open to everybody unsaid.
     pub fn build(&self, listen: SocketAddr) -> anyhow::Result<Gateway> {
         self.front.check(listen)?;
-        self.front.build(self.backends.build()?, self.redis.build(&self.cache)?)
+        let (cache, redis) = self.redis.build(&self.cache)?;
+        self.front.build(self.backends.build()?, cache, redis)
     }
 }
 
@@ -45,28 +48,30 @@ impl GatewayArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Services")]
 struct BackendArgs {
-    /// Which kind of customer somebody is: http://host:port, or several with commas between. Methods of services that are
-    /// not given are UNIMPLEMENTED
-    #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL", value_delimiter = ',')]
-    segmentation: Vec<Target>,
+    /// Which kind of customer somebody is: http://host:port or https://host:port, every address of the host being a replica;
+    /// file:PATH for a file with such an URL a line; or several with commas between. Names are looked up and files read again
+    /// every few seconds. Methods of services that are not given are UNIMPLEMENTED    #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL", value_delimiter = ',')]
+    segmentation: Vec<Endpoint>,
     /// What will sell
     #[arg(long, env = "SHOPKEEPER_FORECAST", value_name = "URL", value_delimiter = ',')]
-    forecast: Vec<Target>,
+    forecast: Vec<Endpoint>,
     /// What to put beside the till
     #[arg(long, env = "SHOPKEEPER_RECOMMENDATION", value_name = "URL", value_delimiter = ',')]
-    recommendation: Vec<Target>,
+    recommendation: Vec<Endpoint>,
     /// Who is about to stop buying
     #[arg(long, env = "SHOPKEEPER_CHURN", value_name = "URL", value_delimiter = ',')]
-    churn: Vec<Target>,
+    churn: Vec<Endpoint>,
     /// Which transaction line looks wrong
     #[arg(long, env = "SHOPKEEPER_ANOMALY", value_name = "URL", value_delimiter = ',')]
-    anomaly: Vec<Target>,
+    anomaly: Vec<Endpoint>,
     /// What the shop's figures are
     #[arg(long, env = "SHOPKEEPER_INSIGHTS", value_name = "URL", value_delimiter = ',')]
-    insights: Vec<Target>,
+    insights: Vec<Endpoint>,
     /// Connections to each replica of a service; without it two for each core
     #[arg(long, env = "SHOPKEEPER_CONNECTIONS", value_name = "N")]
     connections: Option<NonZeroUsize>,
+    #[command(flatten)]
+    tls: ClientTlsArgs,
 }
 
 impl BackendArgs {
@@ -80,20 +85,29 @@ impl BackendArgs {
             ("insights", &self.insights),
         ];
         ensure!(
-            given.iter().any(|(_, targets)| !targets.is_empty()),
+            given.iter().any(|(_, endpoints)| !endpoints.is_empty()),
             "no service is given: name at least one, for example --churn http://localhost:50054"
         );
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let connections = self.connections.map_or_else(|| 2 * cores(), NonZeroUsize::get);
-        let replica = |area: &str, target: &Target| backend::network(area, target.clone(), connections);
-        Ok(given.into_iter().fold(Backends::default(), |backends, (area, targets)| match targets.as_slice() {
-            [] => backends,
-            [target] => backends.with(area, replica(area, target)),
-            targets => {
-                let replicas = targets.iter().map(|target| replica(area, target)).collect();
-                backends.with(area, balance::among(area, replicas))
-            }
+        let tls = self.client_tls(&given)?;
+        let given = given.into_iter().filter(|(_, endpoints)| !endpoints.is_empty());
+        Ok(given.fold(Backends::default().over(tls.clone()), |backends, (area, given)| {
+            let endpoints = Endpoints::new(area.into(), given.clone(), endpoints::system());
+            let tls = tls.clone();
+            let connect = move |target, address| backend::network(area, target, address, connections, tls.clone());
+            backends.with(area, balance::among(area, endpoints, connect))
         }))
+    }
+
+    /// What services at `https://` are called with, where there may be some.
+    fn client_tls(&self, given: &[(&str, &Vec<Endpoint>)]) -> anyhow::Result<Option<ClientTls>> {
+        let mut endpoints = given.iter().flat_map(|(_, endpoints)| *endpoints);
+        if endpoints.clone().any(Endpoint::is_encrypted) {
+            return Ok(Some(self.tls.build()?));
+        }
+        // Whether a file will ever name one is not known: one that does without TLS is told so at its connections.
+        Ok(endpoints.any(Endpoint::is_file).then(|| self.tls.build().ok()).flatten())
     }
 }
 
@@ -112,7 +126,7 @@ pub struct FrontArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Calls in flight, streams among them; more are refused with RESOURCE_EXHAUSTED
+    /// Calls in flight, streams among them; more are refused with RESOURCE_EXHAUSTED, those that can wait at a half
     #[arg(long, env = "SHOPKEEPER_IN_FLIGHT", value_name = "N", default_value = "2048")]
     in_flight: NonZeroUsize,
 }
@@ -126,14 +140,15 @@ impl FrontArgs {
         self.auth.check(listen)
     }
 
-    /// A gateway over these services and caches. Must be called within a tokio runtime.
+    /// A gateway over these services and caches, which counts calls with those that share its Redis. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
-    /// Where the options in the .proto files or the API keys cannot be used.
-    pub fn build(&self, backends: Backends, cache: Tiers) -> anyhow::Result<Gateway> {
+    /// Where the options in the .proto files or the keys of callers cannot be used.
+    pub fn build(&self, backends: Backends, cache: Tiers, redis: Option<Arc<Redis>>) -> anyhow::Result<Gateway> {
         let methods = Methods::read(proto::DESCRIPTORS)?;
         let in_flight = self.limits.in_flight.get();
-        let auth = self.auth.build(&methods)?;
+        let auth = self.auth.build(&methods, redis)?;
         Ok(Gateway::new(Parts { methods, backends, cache, auth, in_flight }, &self.web)?)
     }
 }

@@ -25,26 +25,30 @@ use http::{
 use http_body::Frame;
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use runtime::Refusal;
+use runtime::{ClientTls, Refusal};
 use tokio::{net::TcpStream, sync::watch};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::either::Either;
 use tonic::{Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-use crate::{frame, stack::BoxError, tasks::Tasks};
+use crate::{frame, stack::BoxError};
 
 /// A service of ours.
 pub type Backend = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 /// Time for a connection.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 /// Pauses between attempts.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 /// A connection that lived this long was a good one, answers or not.
 const GOOD: Duration = Duration::from_secs(1);
 /// When callers are told to try again.
-const RETRY_IN: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_IN: Duration = Duration::from_millis(500);
 /// How often a silent connection is asked whether it is alive, and how long it has to say so.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Time for calls in flight to a service that is asked no more.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// A service cannot be reached, or was lost before it answered.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -75,22 +79,23 @@ pub fn in_process(routes: Routes) -> Backend {
     BoxCloneSyncService::new(ServiceExt::<Request<Body>>::map_err(routes, |never: Infallible| match never {}))
 }
 
-/// Where a service listens: `http://host:port`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+/// Where a service listens: `http://host:port`, or `https://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Target {
+    scheme: Scheme,
     authority: Authority,
-    host: String,
-    port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 /// Why an address of a service cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TargetError {
+pub(crate) enum TargetError {
     /// It is no URL.
     #[error("is no URL; http://localhost:50051 is one")]
     NotAUrl,
-    /// It is not http.
-    #[error("is not http:// (services are reached without TLS)")]
+    /// It is neither http nor https.
+    #[error("is neither http:// nor https://")]
     NotHttp,
     /// It has a path.
     #[error("has a path; services have none")]
@@ -103,9 +108,12 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let uri = Uri::from_str(text).map_err(|_| TargetError::NotAUrl)?;
         let authority = uri.authority().ok_or(TargetError::NotAUrl)?.clone();
-        if uri.scheme() != Some(&Scheme::HTTP) {
-            return Err(if uri.scheme().is_some() { TargetError::NotHttp } else { TargetError::NotAUrl });
-        }
+        let scheme = uri.scheme().ok_or(TargetError::NotAUrl)?.clone();
+        let usual = match scheme.as_str() {
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(TargetError::NotHttp),
+        };
         if authority.as_str().contains('@') || authority.host().is_empty() {
             return Err(TargetError::NotAUrl);
         }
@@ -113,38 +121,50 @@ impl FromStr for Target {
             return Err(TargetError::HasPath);
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port: authority.port_u16().unwrap_or(80), authority })
+        Ok(Self { scheme, host, port: authority.port_u16().unwrap_or(usual), authority })
+    }
+}
+
+impl Target {
+    /// Whether it is reached over TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.scheme == Scheme::HTTPS
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        write!(f, "{}://{}", self.scheme, self.authority)
     }
 }
 
-/// A service behind a network, over so many connections. They are made at once, kept, and made again when they break. Must
-/// be called within a tokio runtime.
-pub fn network(service: &str, target: Target, connections: usize) -> Backend {
+/// What listens at an address of a network, over so many connections. They are made at once, kept, and made again when they
+/// break; once nobody asks any more they last until the calls in flight have ended. `tls` is for targets that are encrypted.
+/// Must be called within a tokio runtime.
+pub(crate) fn network(
+    service: &str,
+    target: Target,
+    address: SocketAddr,
+    connections: usize,
+    tls: Option<ClientTls>,
+) -> Backend {
     let service: Arc<str> = service.into();
-    let mut keepers = Tasks::default();
     let states = (0..connections.max(1)).map(|index| {
         let (state, states) = watch::channel(State::Connecting);
-        keepers.spawn(keep(service.clone(), target.clone(), index, state));
+        tokio::spawn(keep(service.clone(), target.clone(), address, tls.clone(), index, state));
         states
     });
     let states = states.collect();
-    let connections = Connections { service, target, states, next: AtomicUsize::new(0), _keepers: keepers };
+    let connections = Connections { service, target, states, next: AtomicUsize::new(0) };
     BoxCloneSyncService::new(Network { connections: Arc::new(connections) })
 }
 
-/// Connections to one service.
+/// Connections to one address.
 struct Connections {
     service: Arc<str>,
     target: Target,
     states: Box<[watch::Receiver<State>]>,
     next: AtomicUsize,
-    _keepers: Tasks,
 }
 
 /// How a connection is doing.
@@ -156,6 +176,8 @@ enum State {
     Open(Open),
     /// The last attempt failed; there will be others, but no call waits for them.
     Failed(Unreachable),
+    /// Nobody asks any more.
+    Left,
 }
 
 /// A connection that takes calls.
@@ -178,7 +200,7 @@ impl Connections {
         let (before, from) = self.states.split_at(next);
         let open = from.iter().chain(before).find_map(|state| match &*state.borrow() {
             State::Open(open) if open.is_open() => Some(open.clone()),
-            State::Open(_) | State::Connecting | State::Failed(_) => None,
+            State::Open(_) | State::Connecting | State::Failed(_) | State::Left => None,
         });
         if let Some(open) = open {
             return Ok(open);
@@ -188,26 +210,43 @@ impl Connections {
         let settled = state.wait_for(|state| match state {
             State::Connecting => false,
             State::Open(open) => open.is_open(),
-            State::Failed(_) => true,
+            State::Failed(_) | State::Left => true,
         });
         match settled.await.as_deref() {
             Ok(State::Open(open)) => Ok(open.clone()),
             Ok(State::Failed(unreachable)) => Err(unreachable.clone()),
-            Ok(State::Connecting) | Err(_) => Err(Unreachable::new(self.service.clone(), "it is being shut down")),
+            Ok(State::Connecting | State::Left) | Err(_) => {
+                Err(Unreachable::new(self.service.clone(), "it is being shut down"))
+            }
         }
     }
 }
 
-/// Keeps one connection: makes it, and makes it again.
-async fn keep(service: Arc<str>, target: Target, index: usize, state: watch::Sender<State>) {
+/// Keeps one connection for as long as somebody may ask: makes it, and makes it again.
+async fn keep(
+    service: Arc<str>,
+    target: Target,
+    address: SocketAddr,
+    tls: Option<ClientTls>,
+    index: usize,
+    state: watch::Sender<State>,
+) {
     let [mut pause, longest] = PAUSES;
     let mut told = false;
     loop {
-        let problem = match tokio::time::timeout(CONNECT, connect(&target, index)).await {
+        let problem = match tokio::time::timeout(CONNECT, connect(&target, address, tls.as_ref())).await {
             Ok(Ok((sender, connection))) => {
                 let (since, answered) = (Instant::now(), Arc::new(AtomicBool::new(false)));
                 state.send_replace(State::Open(Open { sender, answered: answered.clone() }));
-                let ended = connection.await;
+                tokio::pin!(connection);
+                let ended = tokio::select! {
+                    ended = &mut connection => ended,
+                    () = state.closed() => {
+                        state.send_replace(State::Left); // the last sender: a connection without calls ends
+                        let _ = tokio::time::timeout(DRAIN, connection).await;
+                        return;
+                    }
+                };
                 if answered.load(Ordering::Relaxed) || since.elapsed() >= GOOD {
                     (told, pause) = (false, PAUSES[0]);
                     state.send_replace(State::Connecting);
@@ -216,30 +255,39 @@ async fn keep(service: Arc<str>, target: Target, index: usize, state: watch::Sen
                 }
                 ended.err().map_or_else(|| "it closed the connection".to_owned(), |error| chain(&error))
             }
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => chain(&*error),
             Err(_) => format!("no connection within {CONNECT:?}"),
         };
         if index == 0 && !told {
-            tracing::warn!(service = &*service, %target, problem, "cannot be reached");
+            tracing::warn!(service = &*service, %address, problem, "cannot be reached");
             told = true;
         }
         state.send_replace(State::Failed(Unreachable::new(service.clone(), problem)));
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(longest),
+            () = state.closed() => return,
+        }
     }
 }
 
-type Connection = hyper::client::conn::http2::Connection<TokioIo<TcpStream>, Body, TokioExecutor>;
+type Stream = Either<TcpStream, tokio_rustls::client::TlsStream<TcpStream>>;
+type Connection = hyper::client::conn::http2::Connection<TokioIo<Stream>, Body, TokioExecutor>;
 
-async fn connect(target: &Target, index: usize) -> Result<(SendRequest<Body>, Connection), BoxError> {
-    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((target.host.as_str(), target.port)).await?.collect();
-    if !addresses.is_empty() {
-        // Several addresses of one name share the connections.
-        let first = index % addresses.len();
-        addresses.rotate_left(first);
-    }
-    let stream = TcpStream::connect(&*addresses).await?;
+async fn connect(
+    target: &Target,
+    address: SocketAddr,
+    tls: Option<&ClientTls>,
+) -> Result<(SendRequest<Body>, Connection), BoxError> {
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    let stream = match tls {
+        Some(tls) if target.is_encrypted() => {
+            let name = ServerName::try_from(target.host.clone())?;
+            Either::Right(tls.connector().connect(name, stream).await?)
+        }
+        None if target.is_encrypted() => return Err("it is at https://, and there is no TLS to call it with".into()),
+        Some(_) | None => Either::Left(stream),
+    };
     let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(1 << 20)
@@ -270,7 +318,7 @@ impl Service<Request<Body>> for Network {
         Box::pin(async move {
             let service = connections.service.clone();
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
-            parts.scheme = Some(Scheme::HTTP);
+            parts.scheme = Some(connections.target.scheme.clone());
             parts.authority = Some(connections.target.authority.clone());
             *request.uri_mut() = Uri::from_parts(parts)?;
             *request.version_mut() = Version::HTTP_2;
@@ -343,7 +391,8 @@ mod tests {
             ("http://localhost:50051", Ok(("localhost", 50051))),
             ("http://churn/", Ok(("churn", 80))),
             ("http://[::1]:7", Ok(("::1", 7))),
-            ("https://churn:1", Err(TargetError::NotHttp)),
+            ("https://churn", Ok(("churn", 443))),
+            ("ftp://churn:1", Err(TargetError::NotHttp)),
             ("churn:1", Err(TargetError::NotAUrl)),
             ("churn", Err(TargetError::NotAUrl)),
             ("http://", Err(TargetError::NotAUrl)),
@@ -360,7 +409,8 @@ mod tests {
     async fn nobody_at_home_is_said_at_once() {
         // Bound and dropped: refused from now on.
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let backend = network("churn", format!("http://{free}").parse().unwrap(), 2);
+        let backend = network("churn", format!("http://{free}").parse().unwrap(), free, 2, None);
+
         for _ in 0..3 {
             let start = Instant::now();
             let request = Request::post("/shopkeeper.churn.v1.ChurnService/GetChurnRisk").body(Body::empty()).unwrap();

@@ -9,8 +9,9 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
-use http::{Method as Verb, Request, Response, Uri, Version};
-use proto::model::v1::{WatchModelRequest, model_service_client::ModelServiceClient};
+use http::{HeaderName, HeaderValue, Method as Verb, Request, Response, Uri, Version};
+use proto::model::v1::{ModelStatus, WatchModelRequest, model_service_client::ModelServiceClient};
+use runtime::ClientTls;
 use tokio::sync::{Notify, watch};
 use tonic::{Status, body::Body};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -19,14 +20,17 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 use crate::{
     backend::{Backend, Unreachable},
     call::{Call, Payload},
+    caller::Caller,
     deadline,
-    frame::Known,
+    frame::{self, Known},
     meter,
     stack::BoxError,
     tasks::Tasks,
     trace,
 };
 
+/// Which version a call asks for: `canary` or `stable`.
+pub(crate) const MODEL_CHANNEL: HeaderName = HeaderName::from_static("x-model-channel");
 /// Pauses between attempts to be told how a service is doing.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 /// Longest wait for the first word.
@@ -36,6 +40,7 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Backends {
     by_area: BTreeMap<Arc<str>, Backend>,
+    tls: Option<ClientTls>,
 }
 
 impl Backends {
@@ -43,6 +48,13 @@ impl Backends {
     #[must_use]
     pub fn with(mut self, area: &str, backend: Backend) -> Self {
         self.by_area.insert(area.into(), backend);
+        self
+    }
+
+    /// What they are called with at `https://`; it is kept up to date.
+    #[must_use]
+    pub fn over(mut self, tls: Option<ClientTls>) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -55,10 +67,16 @@ impl Backends {
     pub(crate) fn watch(&self, tasks: &mut Tasks) -> (Versions, BTreeMap<Arc<str>, watch::Receiver<bool>>) {
         let versions = Versions::of(self.by_area.keys().map(|area| &**area));
         let mut ready = BTreeMap::new();
+        if let Some(tls) = self.tls.clone() {
+            tasks.spawn(tls.watch());
+        }
         for (area, backend) in &self.by_area {
             let (sender, receiver) = watch::channel(false);
             ready.insert(area.clone(), receiver);
-            tasks.spawn(watch_readiness(area.clone(), backend.clone(), sender));
+            let tell = move |now| {
+                sender.send_replace(now);
+            };
+            tasks.spawn(watch_readiness(area.clone(), backend.clone(), true, tell));
             tasks.spawn(tell_readiness(area.clone(), ready[area].clone()));
             tasks.spawn(watch_version(area.clone(), backend.clone(), versions.clone()));
         }
@@ -101,12 +119,13 @@ impl Service<Call> for Dispatch {
             *request.version_mut() = Version::HTTP_2;
             *request.uri_mut() = Uri::from(call.method.path.clone());
             *request.headers_mut() = call.headers;
+            request.extensions_mut().insert(call.tried);
             backend.oneshot(request).await.inspect_err(|_| meter::backend_error(&call.area))
         })
     }
 }
 
-/// Which version of its model each service answers with.
+/// Which versions of its model each service answers with.
 #[derive(Debug, Clone)]
 pub(crate) struct Versions {
     by_area: Arc<BTreeMap<Arc<str>, Current>>,
@@ -114,8 +133,25 @@ pub(crate) struct Versions {
 
 #[derive(Debug, Default)]
 struct Current {
-    version: ArcSwapOption<String>,
+    said: ArcSwapOption<Said>,
     doubted: Notify,
+}
+
+/// What a service said last.
+#[derive(Debug, Clone)]
+struct Said {
+    stable: Arc<String>,
+    canary: Option<Canary>,
+    /// Whether nothing has spoken against it since.
+    holds: bool,
+}
+
+/// The version that a share of callers gets.
+#[derive(Debug, Clone)]
+struct Canary {
+    version: Arc<String>,
+    /// Callers, of a hundred.
+    percent: u32,
 }
 
 impl Versions {
@@ -125,24 +161,58 @@ impl Versions {
         Self { by_area: Arc::new(by_area) }
     }
 
-    /// The version that answers; none where that is not known.
+    /// The version that is to answer a call, where that is known. A caller of the canary's share gets the canary every
+    /// time, and so does a call that asks for it; the service does as the header says.
+    pub(crate) fn choose(&self, call: &mut Call) -> Option<Arc<String>> {
+        let wish = call.headers.remove(MODEL_CHANNEL);
+        let said = self.by_area.get(&call.area)?.said.load_full()?;
+        let canary = said.canary.as_ref().filter(|canary| match wish.as_ref().map(HeaderValue::as_bytes) {
+            Some(b"canary") => true,
+            Some(b"stable") => false,
+            Some(_) | None => place(call).is_some_and(|place| place < canary.percent),
+        });
+        if canary.is_some() {
+            call.headers.insert(MODEL_CHANNEL, HeaderValue::from_static("canary"));
+            meter::canary(&call.area);
+        }
+        said.holds.then(|| Arc::clone(canary.map_or(&said.stable, |canary| &canary.version)))
+    }
+
+    /// The version that answers whoever is not on trial, where that is known.
     pub(crate) fn current(&self, area: &str) -> Option<Arc<String>> {
-        self.by_area.get(area)?.version.load_full()
+        let said = self.by_area.get(area)?.said.load_full()?;
+        said.holds.then(|| Arc::clone(&said.stable))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set(&self, area: &str, version: Option<&str>) {
+        self.told(area, ModelStatus { version: version.unwrap_or_default().into(), ..ModelStatus::default() });
     }
 
     /// The service says so.
-    pub(crate) fn set(&self, area: &str, version: Option<&str>) {
-        if let Some(current) = self.by_area.get(area) {
-            current.version.store(version.filter(|version| !version.is_empty()).map(|v| Arc::new(v.to_owned())));
+    pub(crate) fn told(&self, area: &str, status: ModelStatus) {
+        let Some(current) = self.by_area.get(area) else { return };
+        let loaded = status.canary.filter(|canary| canary.refusal.is_empty());
+        let canary = loaded.map(|canary| Canary { version: Arc::new(canary.version), percent: canary.percent });
+        let holds = !status.version.is_empty();
+        current.said.store(Some(Arc::new(Said { stable: Arc::new(status.version), canary, holds })));
+    }
+
+    /// An answer says so. Where it is none of what the service said, nobody knows until it says it again.
+    pub(crate) fn seen(&self, area: &str, version: &str) {
+        let Some(current) = self.by_area.get(area) else { return };
+        let said = current.said.load();
+        let Some(said) = said.as_ref().filter(|said| said.holds) else { return };
+        if *said.stable != version && said.canary.as_ref().is_none_or(|canary| *canary.version != version) {
+            current.doubt();
+            current.doubted.notify_one();
         }
     }
 
-    /// An answer says so. Where it is not what the service said, nobody knows until it says it again.
-    pub(crate) fn seen(&self, area: &str, version: &str) {
-        let Some(current) = self.by_area.get(area) else { return };
-        if current.version.load().as_ref().is_some_and(|known| known.as_str() != version) {
-            current.version.store(None);
-            current.doubted.notify_one();
+    /// The service cannot be asked.
+    fn lost(&self, area: &str) {
+        if let Some(current) = self.by_area.get(area) {
+            current.doubt();
         }
     }
 
@@ -155,17 +225,45 @@ impl Versions {
     }
 }
 
+impl Current {
+    /// From here on no version is known. Who gets the canary stays as it was: that does not hang on a moment's doubt.
+    fn doubt(&self) {
+        self.said.rcu(|said| said.as_ref().map(|said| Arc::new(Said { holds: false, ..Said::clone(said) })));
+    }
+}
+
+/// A caller's place among a hundred, the same every time: by who they are, or where nobody knows that, by the customer
+/// they ask for, or else by all they ask. Streams and lists in pages of nobody in particular have none: what they ask
+/// changes on the way.
+fn place(call: &Call) -> Option<u32> {
+    let whole = match &call.payload {
+        Payload::Whole { message, .. } => message.as_deref(),
+        Payload::Stream(_) => None,
+    };
+    let customer = || frame::string_field(whole?, call.method.customer_field?).filter(|id| !id.is_empty());
+    let who = match call.caller {
+        caller if caller != Caller::anonymous() => caller.as_bytes().to_vec(),
+        _ => customer().map(str::as_bytes).or(whole.filter(|_| !call.method.paged))?.to_vec(),
+    };
+    let mut hasher = blake3::Hasher::new_derive_key("shopkeeper gateway canary 1");
+    hasher.update(&(call.area.len() as u64).to_le_bytes()).update(call.area.as_bytes()).update(&who);
+    let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
+    Some(u32::from_le_bytes([a, b, c, d]) % 100)
+}
+
 /// A service as tonic's clients ask it.
 fn asked(backend: Backend) -> BoxCloneSyncService<Request<Body>, Response<Body>, Status> {
     BoxCloneSyncService::new(backend.map_err(|error| Status::unavailable(error.to_string())))
 }
 
-/// Keeps `ready` as a service says it is. One that says it is no longer is asked once more before it is believed: another
-/// replica may be.
-pub(crate) async fn watch_readiness(area: Arc<str>, backend: Backend, ready: watch::Sender<bool>) {
-    let set = |now: bool| {
-        if ready.send_if_modified(|ready| std::mem::replace(ready, now) != now) {
-            tracing::info!(service = &*area, ready = now, "health");
+/// Tells whether a service is ready, as soon as that is known and whenever it changes. Where it says that it is no longer, or
+/// is lost, one that may be several is asked once more: another replica may be.
+pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, several: bool, tell: impl Fn(bool)) {
+    let mut told = None;
+    let mut set = |now: bool| {
+        if told.replace(now) != Some(now) {
+            tracing::info!(service = &*name, ready = now, "health");
+            tell(now);
         }
     };
     let [mut pause, longest] = PAUSES;
@@ -186,10 +284,10 @@ pub(crate) async fn watch_readiness(area: Arc<str>, backend: Backend, ready: wat
             Ok(())
         }
         .await;
-        if served {
+        if served && several {
             continue;
         }
-        tracing::debug!(service = &*area, error = watched.err().map(tracing::field::display), "health is not known");
+        tracing::debug!(service = &*name, error = watched.err().map(tracing::field::display), "health is not known");
         set(false);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
@@ -222,11 +320,11 @@ async fn watch_version(area: Arc<str>, backend: Backend, versions: Versions) {
                 let Some(status) = change.map(|change| change.status.unwrap_or_default()) else { return Ok(()) };
                 pause = PAUSES[0];
                 tracing::debug!(service = &*area, model.version = status.version, "model");
-                versions.set(&area, Some(&status.version));
+                versions.told(&area, status);
             }
         }
         .await;
-        versions.set(&area, None);
+        versions.lost(&area);
         tracing::debug!(service = &*area, error = watched.err().map(tracing::field::display), "version is not known");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
@@ -241,6 +339,20 @@ async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::tests::call;
+    use proto::model::v1 as pb;
+
+    const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
+
+    fn status(version: &str, canary: Option<(&str, u32)>) -> ModelStatus {
+        let canary =
+            canary.map(|(version, percent)| pb::Canary { version: version.into(), percent, ..Default::default() });
+        ModelStatus { version: version.into(), canary, ..ModelStatus::default() }
+    }
+
+    fn chosen(versions: &Versions, call: &mut Call) -> Option<String> {
+        versions.choose(call).map(|version| (*version).clone())
+    }
 
     #[tokio::test]
     async fn a_version_that_an_answer_denies_is_not_known() {
@@ -251,10 +363,80 @@ mod tests {
         versions.seen("churn", "v1");
         assert_eq!(versions.current("churn").as_deref().map(String::as_str), Some("v1"));
         versions.seen("churn", "v2");
-        assert_eq!(versions.current("churn"), None);
+        assert_eq!((versions.current("churn"), chosen(&versions, &mut call(RISK, b""))), (None, None));
         versions.doubted("churn").await;
         versions.set("churn", Some(""));
         assert_eq!(versions.current("churn"), None);
         assert_eq!(versions.current("nobody"), None);
+    }
+
+    #[test]
+    fn the_same_callers_get_the_canary_whatever_they_ask() {
+        let versions = Versions::of(["churn"]);
+        versions.told("churn", status("v1", Some(("v2", 10))));
+        let mut calls = [call(RISK, b""), call(RISK, b"\x0a\x01a")];
+        let mut of = |name: &str, which: usize| {
+            let call = &mut calls[which];
+            call.caller = Caller::named(name);
+            call.headers.clear();
+            let version = chosen(&versions, call).unwrap();
+            assert_eq!(call.headers.contains_key(MODEL_CHANNEL), version == "v2", "the service is told");
+            version
+        };
+        let names: Vec<String> = (0..1000).map(|n| format!("caller {n}")).collect();
+        let lucky: Vec<_> = names.iter().filter(|name| of(name, 0) == "v2").collect();
+        assert!((70..=130).contains(&lucky.len()), "{} of 1000", lucky.len());
+        assert!(names.iter().all(|name| of(name, 1) == of(name, 0)));
+
+        versions.told("churn", status("v1", Some(("v2", 20))));
+        assert!(lucky.iter().all(|name| of(name, 0) == "v2"), "more callers are those and others");
+        versions.told("churn", status("v1", None));
+        assert!(names.iter().all(|name| of(name, 0) == "v1"));
+    }
+
+    #[test]
+    fn nobody_in_particular_is_the_customer_they_ask_for() {
+        let versions = Versions::of(["churn"]);
+        versions.told("churn", status("v1", Some(("v2", 50))));
+        let customers: [&'static [u8]; 8] = [
+            b"\x0a\x01a",
+            b"\x0a\x01b",
+            b"\x0a\x01c",
+            b"\x0a\x01d",
+            b"\x0a\x01e",
+            b"\x0a\x01f",
+            b"\x0a\x01g",
+            b"\x0a\x01h",
+        ];
+        let all = customers.map(|message| {
+            // The same customer behind a field that this gateway does not know.
+            let other = [message, b"\x78\x01"].concat().leak();
+            let version = chosen(&versions, &mut call(RISK, message));
+            assert_eq!(version, chosen(&versions, &mut call(RISK, other)));
+            version.unwrap()
+        });
+        assert!(all.contains(&"v1".to_owned()) && all.contains(&"v2".to_owned()), "{all:?}");
+        let stream = Call { payload: Payload::Stream(Body::empty()), ..call(RISK, b"") };
+        let list = |message| call("/shopkeeper.churn.v1.ChurnService/ListAtRiskCustomers", message);
+        assert_eq!((place(&stream), place(&list(b"")), place(&list(b"\x12\x01a"))), (None, None, None));
+    }
+
+    #[test]
+    fn a_caller_may_ask_for_either_version_and_a_doubt_does_not_change_who_gets_which() {
+        let versions = Versions::of(["churn"]);
+        versions.told("churn", status("v1", Some(("v2", 0))));
+        let asking = |channel: &'static str| {
+            let mut call = call(RISK, b"\x0a\x01a");
+            call.headers.insert(MODEL_CHANNEL, HeaderValue::from_static(channel));
+            let version = chosen(&versions, &mut call);
+            (version, call.headers.contains_key(MODEL_CHANNEL))
+        };
+        assert_eq!(asking("canary"), (Some("v2".to_owned()), true));
+        assert_eq!(asking("stable"), (Some("v1".to_owned()), false));
+        assert_eq!(asking("another"), (Some("v1".to_owned()), false));
+        versions.seen("churn", "v2");
+        assert_eq!(asking("canary").0.as_deref(), Some("v2"), "the canary is no surprise");
+        versions.seen("churn", "v3");
+        assert_eq!(asking("canary"), (None, true));
     }
 }

@@ -1,124 +1,389 @@
 //! Chooses among the replicas of a service: of two taken at random the one with less to do (power of two choices, Mitzenmacher
-//! 2001), load being calls in flight times a latency that rises at once and falls slowly (peak EWMA). A replica that is not
-//! ready, or has just lost calls, is asked only where there is no other. Promise: while one replica answers, calls do.
+//! 2001), load being calls in flight times a latency that rises at once and falls slowly (peak EWMA). Replicas come and go; a
+//! new one is asked once it is connected and says that it is ready, and is taken to be as slow as the slowest until it has
+//! answered. One that has just lost calls, or fails much more often than the others, rests, longer each time. Where all of
+//! them lose call after call, calls are refused at once but for one now and then. Promise: while one replica answers, calls
+//! do.
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use tokio::{sync::watch, time::Instant};
-use tonic::body::Body;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tonic::{Code, body::Body};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
-    backend::{Backend, Unreachable},
+    backend::{Backend, CONNECT, RETRY_IN, Target, Unreachable},
     backends::watch_readiness,
-    meter,
+    endpoints::Endpoints,
+    frame, meter,
     stack::BoxError,
     tasks::Tasks,
 };
 
-/// How long a replica that lost a call is left alone; twice as long for each one more in a row.
-const REST: Duration = Duration::from_millis(100);
+/// How long a replica that lost calls, or that fails, is left alone; twice as long each time that it happens again soon.
+const LOST_REST: Duration = Duration::from_millis(100);
+const FAILING_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Who is left waiting this long and gives up was lost as well.
 const SILENCE: Duration = Duration::from_millis(100);
-/// What a new latency counts for where it is below the old ones.
+/// What a new latency counts for where it is below the old ones, and the time in which one that is not renewed loses most of
+/// its weight: who was slow once is asked again.
 const FALL: f64 = 0.1;
+const FADE: Duration = Duration::from_secs(2);
+/// What an answer counts for in the share of answers that are failures.
+const RECENT: f64 = 0.05;
+/// A replica is judged by so many answers, or so many failures in a row: it fails where more than this share of them and
+/// twice the others' are failures.
+const ANSWERS: u32 = 20;
+const IN_A_ROW: u32 = 5;
+const TOO_MANY: f64 = 0.1;
+/// Where every replica has lost so many calls one after the other, there is nobody.
+const BROKEN: u32 = 5;
+/// Pauses between looks at where the replicas are: usually, and where one of them cannot be reached.
+const LOOK: Duration = Duration::from_secs(3);
+const LOOK_SOON: Duration = Duration::from_millis(500);
 
-/// One service of these replicas. Must be called within a tokio runtime.
-pub(crate) fn among(service: &str, replicas: Vec<Backend>) -> Backend {
-    let service: Arc<str> = service.into();
-    let mut watches = Tasks::default();
-    let replicas = replicas.into_iter().map(|backend| {
-        let (ready, receiver) = watch::channel(false);
-        watches.spawn(watch_readiness(service.clone(), backend.clone(), ready));
-        Replica::new(backend, receiver)
-    });
-    let replicas = replicas.collect();
-    let replicas = Replicas { service, replicas, start: Instant::now(), draws: AtomicU64::new(0), _watches: watches };
-    BoxCloneSyncService::new(Balanced(Arc::new(replicas)))
+/// One service of the replicas that are found there. `connect` makes a replica of an address. Must be called within a tokio
+/// runtime.
+pub(crate) fn among(
+    service: &str,
+    endpoints: Endpoints,
+    connect: impl Fn(Target, SocketAddr) -> Backend + Send + 'static,
+) -> Backend {
+    let replicas = Arc::new(Replicas::new(service));
+    let mut tasks = Tasks::default();
+    tasks.spawn(follow(replicas.clone(), endpoints, connect));
+    BoxCloneSyncService::new(Balanced { replicas, tasks: Arc::new(tasks) })
+}
+
+/// Keeps the replicas as they are found, for ever. Those that are gone are asked no more; calls in flight to them go on.
+async fn follow(replicas: Arc<Replicas>, mut endpoints: Endpoints, connect: impl Fn(Target, SocketAddr) -> Backend) {
+    let mut known: BTreeMap<SocketAddr, (Arc<Replica>, Tasks)> = BTreeMap::new();
+    loop {
+        let found = endpoints.look().await;
+        known.retain(|address, _| {
+            let stays = found.contains_key(address);
+            if !stays {
+                tracing::info!(service = &*replicas.service, %address, "replica is gone");
+            }
+            stays
+        });
+        for (address, target) in found {
+            known.entry(address).or_insert_with(|| {
+                tracing::info!(service = &*replicas.service, %address, "replica");
+                replicas.meet(address, connect(target, address))
+            });
+        }
+        replicas.problem.store(Some(Arc::new(endpoints.problem())));
+        replicas.set(known.values().map(|(replica, _)| replica.clone()).collect());
+        if endpoints.are_fixed() {
+            return std::future::pending().await;
+        }
+        let doubted = async {
+            sleep(LOOK_SOON).await;
+            replicas.doubted.notified().await;
+        };
+        let _ = timeout(LOOK, doubted).await;
+    }
 }
 
 struct Replicas {
     service: Arc<str>,
-    replicas: Vec<Replica>,
+    all: ArcSwap<Vec<Arc<Replica>>>,
+    /// Why there are none; nothing before anybody has looked.
+    problem: ArcSwapOption<String>,
+    /// Told when a replica comes, goes, or is ready or not.
+    changes: watch::Sender<()>,
+    /// Told when one cannot be reached.
+    doubted: Notify,
     start: Instant,
     draws: AtomicU64,
-    _watches: Tasks,
+    /// Milliseconds from the start until somebody is asked again, where nobody answers.
+    probe_at: AtomicU64,
 }
 
 struct Replica {
     backend: Backend,
-    ready: watch::Receiver<bool>,
+    /// Whether it has said how it is, and whether it was ready then.
+    told: AtomicBool,
+    ready: AtomicBool,
     in_flight: AtomicUsize,
-    /// Bits of a f64, seconds.
+    /// Bits of a f64, seconds, and when it was so, milliseconds from the start.
     latency: AtomicU64,
-    /// Calls lost in a row.
-    losses: AtomicU32,
-    /// Milliseconds from the start until it is asked again.
-    rests_until: AtomicU64,
+    latency_at: AtomicU64,
+    record: Mutex<Record>,
+}
+
+/// How a replica has done lately.
+#[derive(Debug, Clone, Default)]
+struct Record {
+    /// Calls lost in a row; those that were under way together are one.
+    losses: u32,
+    lost_at: Duration,
+    /// Share of its answers that were failures, of how many, and how many in a row.
+    failing: f64,
+    answers: u32,
+    failures: u32,
+    /// Until when it rests, and how often it has soon after a rest.
+    rests_until: Duration,
+    rests: u32,
+}
+
+impl Record {
+    /// Rests, from now on.
+    fn rest(&mut self, now: Duration, first: Duration) {
+        let again = self.rests > 0 && now < self.rests_until + LONGEST_REST;
+        self.rests = if again { self.rests + 1 } else { 1 };
+        self.rests_until = now + (first * 2_u32.saturating_pow(self.rests - 1)).min(LONGEST_REST);
+        (self.failing, self.answers, self.failures) = (0.0, 0, 0);
+    }
 }
 
 impl Replica {
-    fn new(backend: Backend, ready: watch::Receiver<bool>) -> Self {
+    fn new(backend: Backend, latency: f64, now: Duration) -> Self {
         Self {
             backend,
-            ready,
+            told: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
-            latency: AtomicU64::new(0),
-            losses: AtomicU32::new(0),
-            rests_until: AtomicU64::new(0),
+            latency: AtomicU64::new(latency.to_bits()),
+            latency_at: AtomicU64::new(now.as_millis() as u64),
+            record: Mutex::default(),
         }
     }
 
-    fn load(&self) -> f64 {
-        // Where nothing is known yet, calls in flight decide.
-        let latency = f64::from_bits(self.latency.load(Ordering::Relaxed)).max(1e-6);
-        latency * (self.in_flight.load(Ordering::Relaxed) + 1) as f64
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answered(&self, after: Duration) {
-        self.losses.store(0, Ordering::Relaxed);
-        let (new, old) = (after.as_secs_f64(), f64::from_bits(self.latency.load(Ordering::Relaxed)));
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    fn told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    fn rests(&self, now: Duration) -> bool {
+        now < self.record().rests_until
+    }
+
+    /// It says how it is. What it has lost before it became ready is forgotten.
+    fn says(&self, ready: bool) {
+        if ready {
+            let mut record = self.record();
+            (record.losses, record.rests_until) = (0, Duration::ZERO);
+        }
+        self.ready.store(ready, Ordering::Relaxed);
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    fn latency(&self, now: Duration) -> f64 {
+        let since = (now.as_millis() as u64).saturating_sub(self.latency_at.load(Ordering::Relaxed));
+        let faded = (-(since as f64) / FADE.as_millis() as f64).exp();
+        f64::from_bits(self.latency.load(Ordering::Relaxed)) * faded
+    }
+
+    fn load(&self, now: Duration) -> f64 {
+        // Where nothing is known yet, calls in flight decide.
+        self.latency(now).max(1e-6) * (self.in_flight.load(Ordering::Relaxed) + 1) as f64
+    }
+
+    fn answered(&self, after: Duration, failed: bool, now: Duration) {
+        let (new, old) = (after.as_secs_f64(), self.latency(now));
         let latency = if new > old { new } else { old + FALL * (new - old) };
         self.latency.store(latency.to_bits(), Ordering::Relaxed);
+        self.latency_at.store(now.as_millis() as u64, Ordering::Relaxed);
+        let mut record = self.record();
+        record.losses = 0;
+        record.answers += 1;
+        record.failures = if failed { record.failures + 1 } else { 0 };
+        record.failing += RECENT * (f64::from(u8::from(failed)) - record.failing);
     }
 
-    fn lost(&self, now: Duration) {
-        let before = self.losses.fetch_add(1, Ordering::Relaxed);
-        let rest = (REST * 2_u32.saturating_pow(before)).min(LONGEST_REST);
-        self.rests_until.store((now + rest).as_millis() as u64, Ordering::Relaxed);
+    /// It lost a call that was made then; says whether that is news.
+    fn lost(&self, made: Duration, now: Duration) -> bool {
+        let mut record = self.record();
+        let is_news = record.losses == 0 || made >= record.lost_at;
+        if is_news {
+            (record.losses, record.lost_at) = (record.losses + 1, now);
+            record.rest(now, LOST_REST);
+        }
+        is_news
     }
 }
 
+/// The replicas that have been asked on behalf of one call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tried(Arc<Mutex<Vec<usize>>>);
+
+impl Tried {
+    fn asked(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether both are of one call.
+    #[cfg(test)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Who may be asked.
+type Wanted<'a> = &'a dyn Fn(&Arc<Replica>) -> bool;
+
+/// Whom to ask.
+enum Choice {
+    One(Arc<Replica>),
+    /// Whoever is ready first: nobody has said yet how they are.
+    Wait,
+    Nobody(Unreachable),
+}
+
 impl Replicas {
-    /// Whom to ask.
-    fn choose(&self, now: Duration) -> usize {
-        let rests = |replica: &Replica| replica.rests_until.load(Ordering::Relaxed) > now.as_millis() as u64;
-        let those = |good: &dyn Fn(&Replica) -> bool| -> Vec<usize> {
-            (0..self.replicas.len()).filter(|at| good(&self.replicas[*at])).collect()
+    fn new(service: &str) -> Self {
+        Self {
+            service: service.into(),
+            all: ArcSwap::default(),
+            problem: ArcSwapOption::default(),
+            changes: watch::Sender::new(()),
+            doubted: Notify::new(),
+            start: Instant::now(),
+            draws: AtomicU64::new(0),
+            probe_at: AtomicU64::new(0),
+        }
+    }
+
+    /// A new replica, and the task that knows how it is.
+    fn meet(self: &Arc<Self>, address: SocketAddr, backend: Backend) -> (Arc<Replica>, Tasks) {
+        let now = self.start.elapsed();
+        let slowest = self.all.load().iter().map(|replica| replica.latency(now)).fold(0.0, f64::max);
+        let replica = Arc::new(Replica::new(backend.clone(), slowest, now));
+        let (replicas, told) = (self.clone(), replica.clone());
+        let tell = move |ready| {
+            told.says(ready);
+            replicas.changes.send_replace(());
         };
-        let mut left = those(&|replica| *replica.ready.borrow() && !rests(replica));
-        if left.is_empty() {
-            left = those(&|replica| !rests(replica));
+        let mut watch = Tasks::default();
+        watch.spawn(watch_readiness(format!("{} at {address}", self.service).into(), backend, false, tell));
+        (replica, watch)
+    }
+
+    fn set(&self, all: Vec<Arc<Replica>>) {
+        meter::replicas(&self.service, all.len());
+        self.all.store(Arc::new(all));
+        self.changes.send_replace(());
+    }
+
+    /// Whom to ask, rather somebody who has not been asked.
+    async fn ask(self: &Arc<Self>, tried: &Tried) -> Result<Asked, Unreachable> {
+        let chosen = match self.choose(self.start.elapsed(), tried, true) {
+            Choice::Wait => self.wait(tried).await,
+            chosen @ (Choice::One(_) | Choice::Nobody(_)) => chosen,
+        };
+        match chosen {
+            Choice::One(replica) => {
+                tried.asked().push(identity(&replica));
+                Ok(Asked::of(self.clone(), replica))
+            }
+            Choice::Nobody(problem) => Err(problem),
+            Choice::Wait => Err(self.nobody("it has not been found yet")),
         }
-        if left.is_empty() {
-            left = those(&|_| true);
+    }
+
+    /// Waits a moment for somebody to say how they are.
+    async fn wait(&self, tried: &Tried) -> Choice {
+        let mut changes = self.changes.subscribe();
+        let until = Instant::now() + CONNECT;
+        loop {
+            match self.choose(self.start.elapsed(), tried, true) {
+                Choice::Wait => {}
+                chosen @ (Choice::One(_) | Choice::Nobody(_)) => return chosen,
+            }
+            if timeout_at(until, changes.changed()).await.is_err() {
+                return self.choose(self.start.elapsed(), tried, false);
+            }
         }
+    }
+
+    fn choose(&self, now: Duration, tried: &Tried, may_wait: bool) -> Choice {
+        let all = self.all.load();
+        if all.is_empty() {
+            let problem = self.problem.load_full();
+            return problem.map_or(Choice::Wait, |problem| Choice::Nobody(self.nobody(&problem)));
+        }
+        let nobody_yet = || !all.iter().any(|replica| replica.is_ready()) && !all.iter().all(|replica| replica.told());
+        if may_wait && nobody_yet() {
+            return Choice::Wait;
+        }
+        if all.iter().all(|replica| replica.record().losses >= BROKEN) && !self.may_probe(now) {
+            return Choice::Nobody(self.nobody("nobody answers"));
+        }
+        let tried = tried.asked();
+        let is_new = |replica: &Arc<Replica>| !tried.contains(&identity(replica));
+        let is_good = |replica: &Arc<Replica>| replica.is_ready() && !replica.rests(now);
+        let best: [Wanted<'_>; 5] = [
+            &|replica| is_good(replica) && is_new(replica),
+            &|replica| is_good(replica),
+            &|replica| !replica.rests(now) && is_new(replica),
+            &|replica| !replica.rests(now),
+            &|_| true,
+        ];
+        let those = |wanted: Wanted<'_>| all.iter().filter(|replica| wanted(replica)).collect::<Vec<_>>();
+        let mut left = best.into_iter().map(those).find(|left| !left.is_empty()).unwrap_or_default();
         let one = left.swap_remove(self.draw(left.len()));
         if left.is_empty() {
-            return one;
+            return Choice::One(one.clone());
         }
         let other = left.swap_remove(self.draw(left.len()));
-        if self.replicas[one].load() <= self.replicas[other].load() { one } else { other }
+        Choice::One(if one.load(now) <= other.load(now) { one } else { other }.clone())
+    }
+
+    fn nobody(&self, problem: &str) -> Unreachable {
+        Unreachable::new(self.service.clone(), problem)
+    }
+
+    /// Whether it is time to ask somebody although nobody answers.
+    fn may_probe(&self, now: Duration) -> bool {
+        let now = now.as_millis() as u64;
+        let next = |at| (now >= at).then_some(now + RETRY_IN.as_millis() as u64);
+        self.probe_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+
+    /// Lets a replica rest that fails much more often than the others; never the only one, and never more than half.
+    fn judge(&self, replica: &Arc<Replica>, now: Duration) {
+        let all = self.all.load();
+        let others = all.iter().filter(|other| !Arc::ptr_eq(other, replica)).map(|other| other.record().clone());
+        let (resting, mut failing) = others.fold((0, Vec::new()), |(resting, mut failing), other| {
+            failing.push(other.failing);
+            (resting + usize::from(now < other.rests_until), failing)
+        });
+        failing.sort_by(f64::total_cmp);
+        // The median: that of the better half where half of them fail.
+        let Some(usual) = failing.get(failing.len().saturating_sub(1) / 2) else { return };
+        let mut record = replica.record();
+        let is_known = record.answers >= ANSWERS || record.failures >= IN_A_ROW;
+        let fails = is_known && record.failing > TOO_MANY + 2.0 * usual;
+        if fails && now >= record.rests_until && (resting + 1) * 2 <= all.len() {
+            record.rest(now, FAILING_REST);
+            drop(record);
+            meter::replica_rests(&self.service, "failing");
+        }
     }
 
     /// A number below `end`, which is above 0: SplitMix64 (Steele et al. 2014) of a counter.
@@ -130,43 +395,73 @@ impl Replicas {
     }
 }
 
+/// Who is who, for as long as they live.
+fn identity(replica: &Arc<Replica>) -> usize {
+    Arc::as_ptr(replica).addr()
+}
+
 /// A call that is with a replica. Where it is given up after a silence, the replica has lost it.
 struct Asked {
     replicas: Arc<Replicas>,
-    at: usize,
+    replica: Arc<Replica>,
     since: Instant,
     over: bool,
 }
 
 impl Asked {
-    fn of(replicas: Arc<Replicas>, at: usize) -> Self {
-        replicas.replicas[at].in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { replicas, at, since: Instant::now(), over: false }
+    fn of(replicas: Arc<Replicas>, replica: Arc<Replica>) -> Self {
+        replica.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { replicas, replica, since: Instant::now(), over: false }
     }
 
-    fn end(mut self, lost: bool) {
+    fn end(mut self, answer: &Result<Response<Body>, BoxError>) {
         self.over = true;
-        let replica = &self.replicas.replicas[self.at];
-        if lost { self.lost() } else { replica.answered(self.since.elapsed()) }
+        match answer {
+            Ok(response) => {
+                let (code, took) = (frame::code(response.headers()), self.since.elapsed());
+                if code == Some(Code::DeadlineExceeded) && took >= SILENCE {
+                    return self.lost(); // its own clock was the first to say so
+                }
+                let (failed, now) = (code.is_some_and(is_failure), self.replicas.start.elapsed());
+                self.replica.answered(took, failed, now);
+                if failed {
+                    self.replicas.judge(&self.replica, now);
+                }
+            }
+            Err(error) if error.is::<Unreachable>() => self.lost(),
+            Err(_) => {}
+        }
     }
 
     fn lost(&self) {
-        self.replicas.replicas[self.at].lost(self.replicas.start.elapsed());
+        let (made, now) = (self.since - self.replicas.start, self.replicas.start.elapsed());
+        if self.replica.lost(made, now) {
+            meter::replica_rests(&self.replicas.service, "lost");
+        }
+        self.replicas.doubted.notify_one();
         meter::replica_lost(&self.replicas.service);
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.replicas.replicas[self.at].in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.replica.in_flight.fetch_sub(1, Ordering::Relaxed);
         if !self.over && self.since.elapsed() >= SILENCE {
             self.lost();
         }
     }
 }
 
+/// Whether it is the replica that has failed, rather than its caller.
+fn is_failure(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Internal | Code::Unknown | Code::DeadlineExceeded)
+}
+
 #[derive(Clone)]
-struct Balanced(Arc<Replicas>);
+struct Balanced {
+    replicas: Arc<Replicas>,
+    tasks: Arc<Tasks>,
+}
 
 impl Service<Request<Body>> for Balanced {
     type Response = Response<Body>;
@@ -177,13 +472,14 @@ impl Service<Request<Body>> for Balanced {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let at = self.0.choose(self.0.start.elapsed());
-        let asked = Asked::of(self.0.clone(), at);
-        let backend = self.0.replicas[at].backend.clone();
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let (replicas, tasks) = (self.replicas.clone(), self.tasks.clone());
         Box::pin(async move {
-            let answer = backend.oneshot(request).await;
-            asked.end(answer.as_ref().is_err_and(|error| error.is::<Unreachable>()));
+            let _who_finds_replicas = tasks;
+            let tried = request.extensions_mut().remove::<Tried>().unwrap_or_default();
+            let asked = replicas.ask(&tried).await?;
+            let answer = asked.replica.backend.clone().oneshot(request).await;
+            asked.end(&answer);
             answer
         })
     }
@@ -192,51 +488,236 @@ impl Service<Request<Body>> for Balanced {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoints::Lookup;
+    use bytes::Bytes;
+    use futures_util::{StreamExt, stream};
+    use http::{HeaderValue, header::CONTENT_TYPE};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use std::collections::HashMap;
+    use tonic::Status;
     use tower::service_fn;
 
-    /// Replicas of which these are ready, and the senders that say so.
-    fn replicas(ready: &[bool]) -> (Replicas, Vec<watch::Sender<bool>>) {
+    /// Replicas of which these are ready.
+    fn replicas(ready: &[bool]) -> Arc<Replicas> {
         let nobody = service_fn(async |_: Request<Body>| Err::<Response<Body>, BoxError>("nobody".into()));
         let nobody = BoxCloneSyncService::new(nobody);
-        let (senders, receivers): (Vec<_>, Vec<_>) = ready.iter().map(|ready| watch::channel(*ready)).unzip();
-        let replicas = receivers.into_iter().map(|receiver| Replica::new(nobody.clone(), receiver)).collect();
-        let service = "churn".into();
-        let (start, draws) = (Instant::now(), AtomicU64::new(0));
-        (Replicas { service, replicas, start, draws, _watches: Tasks::default() }, senders)
+        let replicas = Arc::new(Replicas::new("churn"));
+        let all = ready.iter().map(|ready| {
+            let replica = Replica::new(nobody.clone(), 0.0, Duration::ZERO);
+            replica.says(*ready);
+            Arc::new(replica)
+        });
+        replicas.set(all.collect());
+        replicas
+    }
+
+    fn one(replicas: &Replicas, at: usize) -> Arc<Replica> {
+        replicas.all.load()[at].clone()
     }
 
     fn shares(replicas: &Replicas, now: Duration) -> Vec<usize> {
-        let mut counts = vec![0; replicas.replicas.len()];
-        (0..3000).for_each(|_| counts[replicas.choose(now)] += 1);
+        let all = replicas.all.load();
+        let mut counts = vec![0; all.len()];
+        for _ in 0..3000 {
+            let Choice::One(chosen) = replicas.choose(now, &Tried::default(), false) else { panic!("nobody") };
+            counts[all.iter().position(|replica| Arc::ptr_eq(replica, &chosen)).unwrap()] += 1;
+        }
         counts
     }
 
     #[test]
     fn equals_share_and_the_busy_are_spared() {
-        let (replicas, _senders) = replicas(&[true; 3]);
+        let replicas = replicas(&[true; 3]);
         assert!(shares(&replicas, Duration::ZERO).iter().all(|count| (800..1200).contains(count)));
-        replicas.replicas[1].in_flight.store(5, Ordering::Relaxed);
+        one(&replicas, 1).in_flight.store(5, Ordering::Relaxed);
         let spared = shares(&replicas, Duration::ZERO);
         assert_eq!(spared[1], 0, "one of two others is always taken before it: {spared:?}");
-        replicas.replicas[1].in_flight.store(0, Ordering::Relaxed);
-        replicas.replicas[0].answered(Duration::from_millis(50));
+        one(&replicas, 1).in_flight.store(0, Ordering::Relaxed);
+        one(&replicas, 0).answered(Duration::from_millis(50), false, Duration::ZERO);
+        one(&replicas, 1).answered(Duration::from_millis(1), false, FADE * 5);
+        one(&replicas, 2).answered(Duration::from_millis(1), false, FADE * 5);
         assert_eq!(shares(&replicas, Duration::ZERO)[0], 0);
+        assert!(shares(&replicas, FADE * 5)[0] > 0, "it was long ago");
     }
 
     #[test]
     fn who_is_not_ready_or_lost_a_call_is_asked_last() {
-        let (replicas, senders) = replicas(&[true, false, true]);
+        let replicas = replicas(&[true, false, true]);
         assert_eq!(shares(&replicas, Duration::ZERO)[1], 0);
-        replicas.replicas[0].lost(Duration::ZERO);
+        one(&replicas, 0).lost(Duration::ZERO, Duration::ZERO);
         assert_eq!(shares(&replicas, Duration::ZERO), [0, 0, 3000]);
-        assert!(shares(&replicas, REST)[0] > 0, "a rest ends");
-        replicas.replicas[0].lost(REST);
-        assert_eq!(shares(&replicas, REST * 2), [0, 0, 3000], "the second is longer");
+        assert!(shares(&replicas, LOST_REST)[0] > 0, "a rest ends");
+        one(&replicas, 0).lost(LOST_REST, LOST_REST);
+        assert_eq!(shares(&replicas, LOST_REST * 2), [0, 0, 3000], "the second is longer");
 
-        senders[2].send_replace(false);
-        assert_eq!(shares(&replicas, REST * 2)[0], 0, "nobody is ready: whoever has not lost a call");
-        replicas.replicas[1].lost(REST);
-        replicas.replicas[2].lost(REST);
-        assert!(shares(&replicas, REST).iter().all(|count| *count > 0), "never nobody");
+        one(&replicas, 2).says(false);
+        assert_eq!(shares(&replicas, LOST_REST * 2)[0], 0, "nobody is ready: whoever has not lost a call");
+        one(&replicas, 1).lost(LOST_REST, LOST_REST);
+        one(&replicas, 2).lost(LOST_REST, LOST_REST);
+        assert!(shares(&replicas, LOST_REST).iter().all(|count| *count > 0), "never nobody");
+        one(&replicas, 0).says(true);
+        assert_eq!(shares(&replicas, LOST_REST), [3000, 0, 0], "who says it is ready rests no more");
+    }
+
+    #[test]
+    fn calls_that_are_lost_together_are_one_loss() {
+        let replica = one(&replicas(&[true]), 0);
+        let lost = |made, now| replica.lost(LOST_REST * made, LOST_REST * now);
+        assert!(lost(0, 3) && !lost(0, 3) && !lost(2, 4));
+        assert_eq!(replica.record().rests_until, LOST_REST * 4);
+        assert!(lost(5, 6));
+        let record = replica.record();
+        assert_eq!((record.losses, record.rests_until), (2, LOST_REST * 8));
+    }
+
+    #[test]
+    fn a_call_that_is_made_again_goes_to_another() {
+        let replicas = replicas(&[true, true, false]);
+        let (tried, now) = (Tried::default(), Duration::ZERO);
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            let Choice::One(chosen) = replicas.choose(now, &tried, false) else { panic!("nobody") };
+            tried.asked().push(identity(&chosen));
+            asked.push(identity(&chosen));
+        }
+        assert_ne!(asked[0], asked[1]);
+        assert!(asked[..2].contains(&asked[2]), "rather one that is ready than a new one that is not");
+    }
+
+    /// Every replica gives a hundred answers, of which so many are failures.
+    fn answer(replicas: &Replicas, now: Duration, failures: &[u32]) {
+        for n in 0..100 {
+            for (replica, failures) in replicas.all.load().iter().zip(failures) {
+                let failed = (n + 1) * failures / 100 > n * failures / 100;
+                replica.answered(Duration::from_millis(1), failed, now);
+                if failed {
+                    replicas.judge(replica, now);
+                }
+            }
+        }
+    }
+
+    fn resting(replicas: &Replicas, now: Duration) -> Vec<bool> {
+        replicas.all.load().iter().map(|replica| replica.rests(now)).collect()
+    }
+
+    #[test]
+    fn who_fails_much_more_often_than_the_others_rests() {
+        let now = Duration::from_secs(60);
+        for (failures, rests) in [
+            (&[0, 0, 0][..], &[false, false, false][..]),
+            (&[5, 5, 0], &[false, false, false]),
+            (&[0, 0, 100], &[false, false, true]),
+            (&[0, 0, 50], &[false, false, true]),
+            (&[40, 40, 50], &[false, false, false]),
+            (&[0, 100, 100], &[false, true, false]), // never more than half
+            (&[100], &[false]),                      // never the only one
+        ] {
+            let replicas = replicas(&vec![true; failures.len()]);
+            answer(&replicas, now, failures);
+            assert_eq!(resting(&replicas, now), rests, "{failures:?}");
+        }
+    }
+
+    #[test]
+    fn rests_grow_and_a_good_time_makes_them_short_again() {
+        let replicas = replicas(&[true, true]);
+        let mut now = Duration::from_secs(60);
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            answer(&replicas, now, &[0, 100]);
+            let until = one(&replicas, 1).record().rests_until;
+            assert_eq!(until - now, Duration::from_secs(seconds));
+            now = until;
+        }
+        now += LONGEST_REST;
+        answer(&replicas, now, &[0, 100]);
+        assert_eq!(one(&replicas, 1).record().rests_until - now, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn where_nobody_answers_one_call_at_a_time_finds_out() {
+        let replicas = replicas(&[true, true]);
+        let mut now = Duration::ZERO;
+        let ask = |now| replicas.choose(now, &Tried::default(), false);
+        for _ in 0..BROKEN {
+            for at in [0, 1] {
+                assert!(matches!(ask(now), Choice::One(_)));
+                one(&replicas, at).lost(now, now);
+            }
+            now += SILENCE;
+        }
+        for _ in 0..3 {
+            assert!(matches!(ask(now), Choice::One(_)), "somebody finds out");
+            assert!(matches!(ask(now), Choice::Nobody(_)) && matches!(ask(now + RETRY_IN / 2), Choice::Nobody(_)));
+            now += RETRY_IN;
+        }
+        one(&replicas, 0).answered(SILENCE, false, now);
+        assert!((0..10).all(|_| matches!(ask(now), Choice::One(_))), "one answers: everybody asks");
+    }
+
+    /// A replica that says for ever whether it is ready, and nothing else.
+    fn serve(ready: bool) -> Backend {
+        BoxCloneSyncService::new(service_fn(move |_: Request<Body>| {
+            let status = [0, 0, 0, 0, 2, 8, if ready { 1 } else { 2 }];
+            let first = Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(&status)));
+            let frames = stream::iter([first]).chain(stream::pending());
+            let mut response = Response::new(Body::new(StreamBody::new(frames)));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            std::future::ready(Ok::<_, BoxError>(response))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replicas_come_and_go_as_they_are_found() {
+        let (found, addresses) = watch::channel(vec!["10.0.0.1", "10.0.0.2"]);
+        let lookup: Lookup = Arc::new(move |_, port| {
+            let now =
+                addresses.borrow().iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect();
+            Box::pin(std::future::ready(Ok(now)))
+        });
+        let endpoints = Endpoints::new("churn".into(), vec!["http://churn:1".parse().unwrap()], lookup);
+        let replicas = Arc::new(Replicas::new("churn"));
+        let made = Arc::new(Mutex::new(HashMap::new()));
+        let (all, maker) = (replicas.clone(), made.clone());
+        let mut tasks = Tasks::default();
+        tasks.spawn(follow(all, endpoints, move |_, address| {
+            *maker.lock().unwrap().entry(address.ip().to_string()).or_insert(0) += 1;
+            serve(address.ip().to_string() != "10.0.0.3")
+        }));
+
+        // A call that comes before anybody is known waits for the first who is ready.
+        assert!(matches!(replicas.choose(Duration::ZERO, &Tried::default(), true), Choice::Wait));
+        let first = replicas.ask(&Tried::default()).await.unwrap();
+        sleep(LOOK).await;
+        assert!(replicas.all.load().iter().all(|replica| replica.is_ready()));
+        first.replica.answered(Duration::from_secs(1), false, replicas.start.elapsed());
+
+        found.send_replace(vec!["10.0.0.2", "10.0.0.3", "10.0.0.4"]);
+        sleep(LOOK * 2).await;
+        let now = replicas.all.load_full();
+        assert_eq!(now.iter().map(|replica| replica.is_ready()).collect::<Vec<_>>(), [true, false, true]);
+        let slowest = f64::from_bits(now[2].latency.load(Ordering::Relaxed));
+        assert!(slowest > 0.1, "until it has answered it is as slow as the slowest: {slowest}");
+        let shares = shares(&replicas, Duration::ZERO);
+        assert_eq!(shares[1], 0, "one that is not ready is not asked: {shares:?}");
+        // Nobody was made twice.
+        assert!(made.lock().unwrap().values().all(|times| *times == 1));
+
+        found.send_replace(vec![]);
+        sleep(LOOK * 2).await;
+        assert_eq!(replicas.all.load().len(), 3, "no answer is no news");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_cannot_be_found_is_said_at_once() {
+        let lookup: Lookup = Arc::new(|_, _| Box::pin(std::future::ready(Err(std::io::Error::other("no such name")))));
+        let endpoints = Endpoints::new("churn".into(), vec!["http://churn:1".parse().unwrap()], lookup);
+        let service = among("churn", endpoints, |_, _| serve(true));
+        let error = service.oneshot(Request::default()).await.unwrap_err();
+        assert_eq!(
+            error.downcast_ref::<Unreachable>().unwrap().to_string(),
+            "churn cannot be reached: http://churn:1 cannot be looked up: no such name"
+        );
     }
 }

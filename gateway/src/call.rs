@@ -7,7 +7,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::body::Body;
 
-use crate::{caller::Caller, compression::Encoding, method::Method};
+use crate::{balance::Tried, caller::Caller, compression::Encoding, method::Method};
 
 /// A call whose method is known.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Call {
     pub(crate) deadline: Instant,
     /// How the answer's message is compressed, where that is done here.
     pub(crate) reply: Option<Encoding>,
+    /// The replicas that have been asked.
+    pub(crate) tried: Tried,
     /// The request's headers.
     pub(crate) headers: HeaderMap,
     /// The request's messages.
@@ -46,16 +48,20 @@ pub(crate) enum Payload {
 pub(crate) mod tests {
     use super::*;
     use crate::{frame, method::Methods};
+    use std::sync::LazyLock;
+
+    static METHODS: LazyLock<Methods> = LazyLock::new(|| Methods::read(proto::DESCRIPTORS).unwrap());
 
     /// A call of a method of the API, for tests of layers.
     pub(crate) fn call(path: &str, message: &'static [u8]) -> Call {
-        let method = Methods::read(proto::DESCRIPTORS).unwrap().get(path).unwrap().clone();
+        let method = METHODS.get(path).unwrap().clone();
         Call {
             area: method.area.clone(),
             caller: Caller::anonymous(),
             deadline: Instant::now() + method.timeout,
             method,
             reply: None,
+            tried: Tried::default(),
             headers: HeaderMap::new(),
             payload: Payload::Whole {
                 body: frame::framed(false, message).unwrap(),

@@ -1,11 +1,13 @@
 //! Who asks. It keeps answers apart that are not for everybody.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Who asks, without what they showed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Caller([u8; 32]);
 
 impl Caller {
@@ -28,6 +30,11 @@ impl Caller {
         Self(blake3::derive_key("shopkeeper gateway named caller 1", name.as_bytes()))
     }
 
+    /// Whomever a token names so.
+    pub(crate) fn subject(name: &str) -> Self {
+        Self(blake3::derive_key("shopkeeper gateway subject of a token 1", name.as_bytes()))
+    }
+
     /// Somebody who shows nothing, or whom nobody asked.
     pub(crate) fn anonymous() -> Self {
         Self([0; 32])
@@ -36,6 +43,13 @@ impl Caller {
     /// Bytes that nobody else has.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// 64 hexadecimal digits.
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        blake3::Hash::from_bytes(self.0).fmt(f)
     }
 }
 
@@ -55,6 +69,8 @@ mod tests {
             of(&[("authorization", "a"), ("x-api-key", "b")]),
             of(&[("authorization", "ab")]),
             Caller::anonymous(),
+            Caller::named("a"),
+            Caller::subject("a"),
         ];
         for (i, one) in all.iter().enumerate() {
             assert_eq!(all.iter().position(|other| other == one), Some(i));

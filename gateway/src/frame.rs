@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::BodyExt;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 /// Bytes before a message: whether it is compressed, and its length.
 pub(crate) const PREFIX: usize = 5;
@@ -234,6 +234,11 @@ pub(crate) fn trailers(status: Status) -> HeaderMap {
         }
         trailers
     })
+}
+
+/// How a call ended, where its headers or trailers say so.
+pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
+    Some(Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! behind it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -10,11 +10,11 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-/// Says how each service is doing until the gateway is `open` no more. `services` are full names, each with its area; those
-/// without one are ready when any is.
+/// Says how each service is doing until the gateway is `open` no more. `services` are full names, each with the areas that
+/// answer for it, any of which will do; those without are ready when any is.
 pub(crate) async fn report(
     reporter: HealthReporter,
-    services: BTreeMap<Arc<str>, Option<Arc<str>>>,
+    services: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     mut ready: BTreeMap<Arc<str>, watch::Receiver<bool>>,
     mut open: watch::Receiver<bool>,
 ) {
@@ -23,9 +23,9 @@ pub(crate) async fn report(
         let is_open = *open.borrow_and_update();
         let now: BTreeMap<_, _> =
             ready.iter_mut().map(|(area, ready)| (area.clone(), *ready.borrow_and_update())).collect();
-        let states = services.iter().map(|(service, area)| match area {
-            Some(area) => (&**service, is_open && now.get(area).copied().unwrap_or(false)),
-            None => (&**service, is_open && now.values().any(|ready| *ready)),
+        let states = services.iter().map(|(service, areas)| {
+            let answers = |area: &Arc<str>| areas.is_empty() || areas.contains(area);
+            (&**service, is_open && now.iter().any(|(area, ready)| *ready && answers(area)))
         });
         for (service, is_ready) in states.chain([("", is_open)]) {
             if said.insert(service, is_ready) != Some(is_ready) {

@@ -12,8 +12,12 @@ mod call;
 mod caller;
 mod compression;
 mod deadline;
+mod draws;
+mod endpoints;
 mod frame;
 mod health;
+mod inference;
+mod limit;
 mod meter;
 pub mod method;
 mod policy;
@@ -41,7 +45,7 @@ use tower::{ServiceExt, service_fn};
 pub use crate::{
     args::{FrontArgs, GatewayArgs},
     auth::{Auth, AuthArgs},
-    backend::{Backend, Target, TargetError, in_process, network},
+    backend::{Backend, in_process},
     backends::Backends,
     stack::{BoxError, Parts, Stack},
     web::{WebArgs, WebError},
@@ -70,16 +74,17 @@ impl Gateway {
     pub fn new(parts: Parts, web: &WebArgs) -> Result<Self, WebError> {
         let mut tasks = Tasks::default();
         let (versions, ready) = parts.backends.watch(&mut tasks);
-        tasks.spawn(parts.auth.clone().watch(parts.methods.clone()));
+        parts.auth.watch(&parts.methods, &mut tasks);
         let mut services = parts.methods.services();
         let paths = services.keys().cloned().collect();
-        services.retain(|_, area| area.as_ref().is_none_or(|area| ready.contains_key(area)));
+        services.retain(|_, areas| areas.is_empty() || areas.iter().any(|area| ready.contains_key(area)));
         // They are few, and needed for as long as the process lives.
         let served = services.keys().map(|name| &*String::from(&**name).leak()).collect();
+        let own = inference::answers(&services, &ready, versions.clone());
         let (health, open) = (HealthReporter::new(), watch::Sender::new(true));
         tasks.spawn(health::report(health.clone(), services, ready, open.subscribe()));
         let auth = parts.auth.clone();
-        let stack = stack::stack(parts, versions);
+        let stack = stack::stack(parts, versions, own);
         let web = Web::new(web, proto::DESCRIPTORS, auth, stack.clone())?;
         Ok(Self { stack, web, paths, served, health, ready: open, _tasks: tasks })
     }

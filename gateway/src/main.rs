@@ -52,6 +52,9 @@ mod tests {
             "--churn=http://localhost:1",
             "--redis=redis://:hunter2@localhost",
             "--cache-secret=hunter3",
+            "--jwt-keys=https://me:hunter4@id.shop",
+            "--jwt-issuer=joe",
+            "--jwt-audience=us",
         ]);
         let printed = format!("{:?}", args.unwrap());
         assert!(printed.contains("churn") && !printed.contains("hunter"), "{printed}");

@@ -7,17 +7,25 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Meter},
 };
 
-use crate::auth::AuthError;
+use proto::policy::v1::Priority;
+
+use crate::{auth::AuthError, cache::Tier};
 
 static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
 
 static CACHE: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.cache.lookups");
-    counter.with_description("cacheable calls by outcome: hit-memory, hit-redis, miss, bypass").build()
+    counter.with_description("cacheable calls by outcome: hit-memory, hit-redis, coalesced, miss, bypass").build()
 });
 
-static STORED: LazyLock<Counter<u64>> =
-    LazyLock::new(|| METER.u64_counter("shopkeeper.gateway.cache.stored").with_description("answers kept").build());
+static STORED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    METER.u64_counter("shopkeeper.gateway.cache.stored").with_description("answers kept, by where").build()
+});
+
+static REFRESHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.cache.refreshed");
+    counter.with_description("answers made anew before they ended").build()
+});
 
 static REDIS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.redis.problems");
@@ -45,12 +53,30 @@ static REPLICA_LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
     counter.with_description("calls that one of several replicas lost").build()
 });
 
-static RETRIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER.u64_counter("shopkeeper.gateway.retries").with_description("calls sent a second time").build()
+static REPLICA_RESTS: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.replica.rests");
+    counter.with_description("times a replica was left alone for a while: lost calls, failing answers").build()
 });
+
+static REPLICAS: LazyLock<Gauge<u64>> = LazyLock::new(|| {
+    METER.u64_gauge("shopkeeper.gateway.replicas").with_description("replicas of a service that are known").build()
+});
+
+static BACKEND_LIMIT: LazyLock<Gauge<u64>> = LazyLock::new(|| {
+    let gauge = METER.u64_gauge("shopkeeper.gateway.backend.limit");
+    gauge.with_description("calls that a service may have in flight").build()
+});
+
+static RETRIES: LazyLock<Counter<u64>> =
+    LazyLock::new(|| METER.u64_counter("shopkeeper.gateway.retries").with_description("calls sent again").build());
 
 static BACKEND_READY: LazyLock<Gauge<u64>> = LazyLock::new(|| {
     METER.u64_gauge("shopkeeper.gateway.backend.ready").with_description("1 while a service is ready").build()
+});
+
+static CANARY: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.canary.calls");
+    counter.with_description("calls for the version that a share of callers gets").build()
 });
 
 /// A cacheable call was answered so.
@@ -59,8 +85,13 @@ pub(crate) fn lookup(outcome: &'static str, method: &str) {
 }
 
 /// An answer was kept.
-pub(crate) fn stored() {
-    STORED.add(1, &[]);
+pub(crate) fn stored(tier: Tier) {
+    STORED.add(1, &[KeyValue::new("tier", tier.name())]);
+}
+
+/// An answer is being made anew before it has ended.
+pub(crate) fn refreshed(method: &str) {
+    REFRESHED.add(1, &[KeyValue::new("rpc.method", method.to_owned())]);
 }
 
 /// Redis did not do what it should.
@@ -73,9 +104,14 @@ pub(crate) fn redis_up(up: bool) {
     REDIS_UP.record(up.into(), &[]);
 }
 
-/// A call was refused because of too many others.
-pub(crate) fn shed() {
-    SHED.add(1, &[]);
+/// A call was refused because of too many others at the `gateway` or at its `backend`.
+pub(crate) fn shed(at: &'static str, priority: Priority) {
+    let priority = match priority {
+        Priority::High => "high",
+        Priority::Normal | Priority::Unspecified => "normal",
+        Priority::Low => "low",
+    };
+    SHED.add(1, &[KeyValue::new("at", at), KeyValue::new("priority", priority)]);
 }
 
 /// One of several replicas lost a call.
@@ -83,11 +119,28 @@ pub(crate) fn replica_lost(service: &str) {
     REPLICA_LOSSES.add(1, &[KeyValue::new("backend", service.to_owned())]);
 }
 
+/// A replica is left alone for a while.
+pub(crate) fn replica_rests(service: &str, reason: &'static str) {
+    REPLICA_RESTS.add(1, &[KeyValue::new("backend", service.to_owned()), KeyValue::new("reason", reason)]);
+}
+
+/// So many replicas of a service are known.
+pub(crate) fn replicas(service: &str, count: usize) {
+    REPLICAS.record(count as u64, &[KeyValue::new("backend", service.to_owned())]);
+}
+
+/// So many calls may a service have in flight.
+pub(crate) fn backend_limit(service: &str, limit: u64) {
+    BACKEND_LIMIT.record(limit, &[KeyValue::new("backend", service.to_owned())]);
+}
+
 /// A caller was not let in.
 pub(crate) fn refused(error: AuthError) {
     let reason = match error {
         AuthError::NoKey => "no key",
         AuthError::UnknownKey => "unknown key",
+        AuthError::Token(_) => "bad token",
+        AuthError::NoTokenKeys { .. } => "no keys of tokens",
         AuthError::NotAllowed => "not allowed",
         AuthError::TooMany { .. } => "too many calls",
     };
@@ -97,6 +150,11 @@ pub(crate) fn refused(error: AuthError) {
 /// A service could not be asked.
 pub(crate) fn backend_error(area: &str) {
     BACKEND_ERRORS.add(1, &[KeyValue::new("backend", area.to_owned())]);
+}
+
+/// A call is for the version that a share of callers gets.
+pub(crate) fn canary(area: &str) {
+    CANARY.add(1, &[KeyValue::new("backend", area.to_owned())]);
 }
 
 /// A call was sent again.

@@ -2,19 +2,21 @@
 //! here.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
 use http::uri::PathAndQuery;
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MethodDescriptor};
-use proto::policy::v1::{MethodPolicy, Scope};
+use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MethodDescriptor, ServiceDescriptor};
+use proto::policy::v1::{MethodPolicy, Priority, Scope};
 
 /// The option beside an rpc.
 const OPTION: &str = "shopkeeper.policy.v1.method";
-/// Where services of ours are found: `shopkeeper.<area>.v1.<Name>Service`.
+/// Where an area is found: `shopkeeper.<area>.v1.<Name>Service`.
 const PACKAGE: &str = "shopkeeper.";
+/// The area of methods that are no service's: the gateway answers them, unless a field decides.
+pub const GATEWAY: &str = "gateway";
 /// `google.protobuf.MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS`.
 const NO_SIDE_EFFECTS: i32 = 1;
 /// Deadline of methods that name none.
@@ -27,7 +29,7 @@ pub struct Method {
     pub path: PathAndQuery,
     /// Full name of its service, for example `shopkeeper.churn.v1.ChurnService`.
     pub service: Arc<str>,
-    /// Whose method it is, for example `churn`. Where a field decides, what the field says is asked instead.
+    /// Whose method it is, for example `churn`, or [`GATEWAY`]. Where a field decides, what the field says is asked instead.
     pub area: Arc<str>,
     /// How long an answer may be served from the cache.
     pub cache_ttl: Option<Duration>,
@@ -37,6 +39,10 @@ pub struct Method {
     pub timeout: Duration,
     /// Whose answer a cached answer is.
     pub scope: Scope,
+    /// Which calls go first when there are too many; the lesser one does.
+    pub priority: Priority,
+    /// How many places a call takes among those that its service may have in flight.
+    pub cost: u32,
     /// Whether a call may be cached and sent again.
     pub side_effect_free: bool,
     /// Whether the caller sends a stream.
@@ -45,6 +51,10 @@ pub struct Method {
     pub server_streaming: bool,
     /// The request's field that names whom to ask.
     pub route_field: Option<RouteField>,
+    /// Number of the request's string field `customer_id`, where it has one.
+    pub customer_field: Option<u32>,
+    /// Whether the answer is a page of a list, all pages of which are one version's.
+    pub paged: bool,
 }
 
 /// A string field of a request that names whom to ask.
@@ -54,6 +64,8 @@ pub struct RouteField {
     pub number: u32,
     /// Its name.
     pub name: Arc<str>,
+    /// Whom it can name; empty: everybody.
+    pub to: BTreeSet<Arc<str>>,
 }
 
 impl Method {
@@ -104,14 +116,15 @@ pub enum MethodsError {
 }
 
 impl Methods {
-    /// Reads the options of every method of our services.
+    /// Reads the options of every method of the services that have any.
     ///
     /// # Errors
     /// [`MethodsError`] names the method whose options cannot be used.
     pub fn read(descriptors: &[u8]) -> Result<Self, MethodsError> {
         let pool = DescriptorPool::decode(descriptors)?;
         let option = pool.get_extension_by_name(OPTION).ok_or(MethodsError::NoOption)?;
-        let services = pool.services().filter(|service| service.full_name().starts_with(PACKAGE));
+        let has_any = |service: &ServiceDescriptor| service.methods().any(|m| m.options().has_extension(&option));
+        let services = pool.services().filter(has_any);
         let mut by_path = HashMap::new();
         for method in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
             let method = read(&method, &option)
@@ -131,10 +144,18 @@ impl Methods {
         self.by_path.values()
     }
 
-    /// Full names of the services, each with the area it belongs to; none where a field of the request decides.
-    pub fn services(&self) -> BTreeMap<Arc<str>, Option<Arc<str>>> {
-        let area = |method: &Method| method.route_field.is_none().then(|| method.area.clone());
-        self.by_path.values().map(|method| (method.service.clone(), area(method))).collect()
+    /// Full names of the services, each with the areas that answer its calls; none: any does.
+    pub fn services(&self) -> BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {
+        let mut services: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for method in self.by_path.values() {
+            let areas = services.entry(method.service.clone()).or_default();
+            match &method.route_field {
+                Some(field) => areas.extend(field.to.iter().cloned()),
+                None if &*method.area == GATEWAY => {}
+                None => drop(areas.insert(method.area.clone())),
+            }
+        }
+        services
     }
 }
 
@@ -159,21 +180,30 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
             if field.kind() != Kind::String || field.is_list() {
                 return Err("route_field is not a string");
             }
-            Some(RouteField { number, name: field.name().into() })
+            let to = policy.route_to.iter().map(|area| area.as_str().into()).collect();
+            Some(RouteField { number, name: field.name().into(), to })
         }
     };
     Ok(Method {
         path: path.map_err(|_| "its name is not a path")?,
         service: service.full_name().into(),
-        area: area.ok_or("its package has no area")?.into(),
+        area: area.unwrap_or(GATEWAY).into(),
         cache_ttl: duration(policy.cache_ttl)?,
         negative_ttl: duration(policy.negative_ttl)?,
         timeout: duration(policy.timeout)?.unwrap_or(TIMEOUT),
         scope: policy.scope(),
+        priority: Some(policy.priority()).filter(|p| *p != Priority::Unspecified).unwrap_or(Priority::Normal),
+        cost: policy.cost.max(1),
         side_effect_free,
         client_streaming: method.is_client_streaming(),
         server_streaming: method.is_server_streaming(),
         route_field,
+        customer_field: method
+            .input()
+            .get_field_by_name("customer_id")
+            .filter(|field| field.kind() == Kind::String && !field.is_list())
+            .map(|field| field.number()),
+        paged: method.input().get_field_by_name("page_token").is_some(),
     })
 }
 
@@ -201,6 +231,9 @@ mod tests {
             (Some(Duration::from_secs(300)), Some(Duration::from_secs(10)), Duration::from_millis(250))
         );
         assert!(risk.is_cacheable() && risk.is_repeatable() && risk.route_field.is_none());
+        assert_eq!((risk.priority, risk.cost), (Priority::High, 1));
+        let batch = method("/shopkeeper.churn.v1.ChurnService/BatchGetChurnRisks");
+        assert_eq!((batch.priority, batch.cost), (Priority::Low, 10));
 
         let lines = method("/shopkeeper.anomaly.v1.AnomalyService/ScoreTransactions");
         assert!(lines.client_streaming && lines.server_streaming && !lines.is_cacheable() && !lines.is_repeatable());
@@ -209,12 +242,31 @@ mod tests {
     #[test]
     fn the_model_service_is_routed_by_the_model_named() {
         let watch = method("/shopkeeper.model.v1.ModelService/WatchModel");
-        assert_eq!(watch.route_field, Some(RouteField { number: 1, name: "model".into() }));
+        assert_eq!(watch.route_field, Some(RouteField { number: 1, name: "model".into(), to: BTreeSet::new() }));
         assert!(watch.server_streaming && !watch.client_streaming);
 
         let services = Methods::read(proto::DESCRIPTORS).unwrap().services();
-        assert_eq!(services["shopkeeper.model.v1.ModelService"], None);
-        assert_eq!(services["shopkeeper.churn.v1.ChurnService"].as_deref(), Some("churn"));
+        let areas = |service: &str| services[service].iter().map(|area| &**area).collect::<Vec<_>>();
+        assert_eq!(areas("shopkeeper.model.v1.ModelService"), [""; 0]);
+        assert_eq!(areas("shopkeeper.churn.v1.ChurnService"), ["churn"]);
+        assert_eq!(areas("inference.GRPCInferenceService"), ["anomaly", "churn", "segmentation"]);
+    }
+
+    #[test]
+    fn what_a_server_is_asked_the_gateway_answers() {
+        let live = method("/inference.GRPCInferenceService/ServerLive");
+        assert_eq!((&*live.area, live.route_field.is_none()), (GATEWAY, true));
+        let infer = method("/inference.GRPCInferenceService/ModelInfer").route_field.clone().unwrap();
+        assert_eq!((infer.number, &*infer.name, infer.to.contains("churn")), (1, "model_name", true));
+    }
+
+    #[test]
+    fn every_service_of_the_api_states_its_policies() {
+        let pool = DescriptorPool::decode(proto::DESCRIPTORS).unwrap();
+        let services = Methods::read(proto::DESCRIPTORS).unwrap().services();
+        for service in pool.services() {
+            assert!(services.contains_key(service.full_name()), "{}", service.full_name());
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
+    balance::Tried,
     call::{Call, Payload},
     caller::Caller,
     method::Methods,
@@ -62,6 +63,7 @@ where
             deadline: Instant::now() + method.timeout,
             method,
             reply: None,
+            tried: Tried::default(),
             headers: head.headers,
             payload: Payload::Stream(body),
         }))

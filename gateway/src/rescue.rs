@@ -13,7 +13,7 @@ use tonic_types::{ErrorDetails, QuotaViolation, StatusExt};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
-    auth::AuthError,
+    auth::{AuthError, TokenError},
     backend::Unreachable,
     deadline::DeadlineError,
     frame::BufferError,
@@ -85,6 +85,9 @@ fn status(error: BoxError) -> Status {
     }
     match error.downcast_ref() {
         Some(RouteError::Field { field, problem }) => return Refusal::field(&**field, problem).into(),
+        Some(RouteError::Unknown { name, known }) => {
+            return Refusal::NotServed { kind: "model", name: name.clone(), known: known.clone() }.into();
+        }
         Some(not @ RouteError::NotConfigured { area }) => {
             let service = Some(("service", area.to_string()));
             return status_of(Code::Unimplemented, not.to_string(), "SERVICE_NOT_CONFIGURED", service);
@@ -100,12 +103,20 @@ pub(crate) fn not_let_in(error: AuthError) -> Status {
     let (code, reason) = match error {
         AuthError::NoKey => (Code::Unauthenticated, "API_KEY_MISSING"),
         AuthError::UnknownKey => (Code::Unauthenticated, "API_KEY_UNKNOWN"),
+        AuthError::Token(TokenError::Expired) => (Code::Unauthenticated, "TOKEN_EXPIRED"),
+        AuthError::Token(_) => (Code::Unauthenticated, "TOKEN_INVALID"),
+        AuthError::NoTokenKeys { retry_in } => {
+            let mut details = ErrorDetails::new();
+            runtime::error_info(&mut details, "TOKEN_KEYS_UNREACHABLE", None);
+            details.set_retry_info(Some(retry_in));
+            return Status::with_error_details(Code::Unavailable, error.to_string(), details);
+        }
         AuthError::NotAllowed => (Code::PermissionDenied, "METHOD_NOT_ALLOWED"),
         AuthError::TooMany { retry_in } => {
             let mut details = ErrorDetails::new();
             runtime::error_info(&mut details, "QUOTA_EXCEEDED", None);
             details.set_retry_info(Some(retry_in));
-            details.set_quota_failure(vec![QuotaViolation::new("api-key", error.to_string())]);
+            details.set_quota_failure(vec![QuotaViolation::new("caller", error.to_string())]);
             return Status::with_error_details(Code::ResourceExhausted, error.to_string(), details);
         }
     };
@@ -126,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn every_error_has_its_status_and_details() {
         type Case = (fn() -> BoxError, Code, &'static str, &'static str);
-        let errors: [Case; 12] = [
+        let errors: [Case; 14] = [
             (
                 || NoMethod { path: "/a/B".into() }.into(),
                 Code::Unimplemented,
@@ -138,13 +149,25 @@ mod tests {
                 || AuthError::TooMany { retry_in: std::time::Duration::from_secs(1) }.into(),
                 Code::ResourceExhausted,
                 "QUOTA_EXCEEDED",
-                "more calls than this API key may make",
+                "more calls than this caller may make",
             ),
             (
                 || AuthError::NotAllowed.into(),
                 Code::PermissionDenied,
                 "METHOD_NOT_ALLOWED",
-                "the API key is not for this method",
+                "the key or token is not for this method",
+            ),
+            (
+                || AuthError::Token(TokenError::Expired).into(),
+                Code::Unauthenticated,
+                "TOKEN_EXPIRED",
+                "the token has expired",
+            ),
+            (
+                || AuthError::NoTokenKeys { retry_in: std::time::Duration::from_secs(1) }.into(),
+                Code::Unavailable,
+                "TOKEN_KEYS_UNREACHABLE",
+                "the keys that tokens are checked with cannot be reached",
             ),
             (|| Overloaded.into(), Code::ResourceExhausted, "OVERLOADED", "too many calls are in flight"),
             (

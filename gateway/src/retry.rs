@@ -1,6 +1,8 @@
-//! Asks a second time when a call was lost on its way: only where a second time does no harm, only once, and not when so
-//! many are lost that asking again makes it worse (gRFC A6's bucket: a loss takes a token, an answer gives back a tenth,
-//! and below half of ten nobody asks again).
+//! Asks again when a call was lost on its way, or when a replica says at once that it cannot answer: another replica where
+//! there is one, only where asking again does no harm, only while the caller's time lasts, and not when so many calls fail
+//! that asking again makes it worse. As gRFC A6 has it: UNAVAILABLE before any message, RESOURCE_EXHAUSTED where the service
+//! says when (`grpc-retry-pushback-ms`), never where it says not to; a failure takes a token, an answer gives back a tenth,
+//! and below half of a hundred nobody asks again.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,52 +16,105 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Response};
-use tonic::body::Body;
+use tokio::time::Instant;
+use tonic::{Code, body::Body};
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
 use crate::{
     backend::Unreachable,
     call::{Call, Payload},
-    meter,
+    frame, meter,
     stack::BoxError,
 };
 
 const ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-/// Long enough for a connection to be seen as broken and begun again, short enough for nobody to notice.
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+/// A call is made so many times at most.
+const MOST: u32 = 3;
+/// Long enough for a connection to be seen as broken and begun again, short enough for nobody to notice. Twice as long
+/// before the attempt after that.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Tokens, in tenths.
-const MOST: u32 = 100;
-const LOSS: u32 = 10;
+const FULL: u32 = 1000;
+const FAILURE: u32 = 10;
 const ANSWER: u32 = 1;
 
-/// How many second attempts a service may be asked for.
+/// How many more attempts a service may be asked for.
 #[derive(Debug, Clone)]
 struct Budget(Arc<AtomicU32>);
 
 impl Budget {
     fn new() -> Self {
-        Self(Arc::new(AtomicU32::new(MOST)))
+        Self(Arc::new(AtomicU32::new(FULL)))
     }
 
     fn answered(&self) {
-        if self.0.load(Ordering::Relaxed) < MOST {
-            self.change(|tokens| (tokens + ANSWER).min(MOST));
+        if self.0.load(Ordering::Relaxed) < FULL {
+            self.change(|tokens| (tokens + ANSWER).min(FULL));
         }
     }
 
-    /// Whether there may be another attempt after this loss.
-    fn lost(&self) -> bool {
-        self.change(|tokens| tokens.saturating_sub(LOSS)) > MOST / 2
+    /// Whether there may be another attempt after this failure.
+    fn failed(&self) -> bool {
+        self.change(|tokens| tokens.saturating_sub(FAILURE)) > FULL / 2
     }
 
     fn change(&self, change: impl Fn(u32) -> u32) -> u32 {
         let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| Some(change(tokens)));
         before.map_or(0, change)
     }
+
+    /// After which pause there may be another attempt, when so many have ended so.
+    fn after(&self, answer: &Result<Response<Body>, BoxError>, made: u32) -> Option<Duration> {
+        match Wish::of(answer) {
+            Wish::Answered => {
+                self.answered();
+                None
+            }
+            Wish::Nothing => None,
+            Wish::Never => {
+                self.failed();
+                None
+            }
+            Wish::Again(pause) => self.failed().then(|| pause.unwrap_or(PAUSE * made)),
+        }
+    }
 }
 
-/// Asks these services a second time where that does no harm.
+/// What an attempt's end asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    /// It was answered, with whatever.
+    Answered,
+    /// It failed in a way that says nothing about the service.
+    Nothing,
+    /// It failed, and there should be no other.
+    Never,
+    /// It failed, and there may be another, after this pause where the service names one.
+    Again(Option<Duration>),
+}
+
+impl Wish {
+    fn of(answer: &Result<Response<Body>, BoxError>) -> Self {
+        let headers = match answer {
+            Ok(response) => response.headers(),
+            Err(error) if error.is::<Unreachable>() => return Self::Again(None),
+            Err(_) => return Self::Nothing,
+        };
+        let is = |code| frame::code(headers) == Some(code);
+        match headers.get(PUSHBACK) {
+            Some(wish) if is(Code::Unavailable) || is(Code::ResourceExhausted) => {
+                let milliseconds = wish.to_str().ok().and_then(|text| text.parse().ok());
+                milliseconds.map_or(Self::Never, |milliseconds| Self::Again(Some(Duration::from_millis(milliseconds))))
+            }
+            None if is(Code::Unavailable) => Self::Again(None),
+            Some(_) | None => Self::Answered,
+        }
+    }
+}
+
+/// Asks these services again where that does no harm.
 pub(crate) fn layer<S>(areas: BTreeSet<Arc<str>>) -> impl Layer<S, Service = Retrying<S>> + Clone {
     let budgets: HashMap<_, _> = areas.into_iter().map(|area| (area, Budget::new())).collect();
     let budgets = Arc::new(budgets);
@@ -89,42 +144,41 @@ where
     fn call(&mut self, call: Call) -> Self::Future {
         let spare = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, spare);
-        let (Some(budget), Some(second)) = (self.budgets.get(&call.area).cloned(), again(&call)) else {
+        let Some(budget) = self.budgets.get(&call.area).cloned().filter(|_| call.method.is_repeatable()) else {
             return Box::pin(inner.call(call));
         };
         Box::pin(async move {
-            match inner.call(call).await {
-                Err(error) if error.is::<Unreachable>() && budget.lost() => {
-                    meter::retried(&second.area);
-                    tokio::time::sleep(PAUSE).await;
-                    let answer = inner.ready().await?.call(second).await;
-                    if answer.is_ok() {
-                        budget.answered();
+            let (mut call, mut made) = (call, 0);
+            loop {
+                made += 1;
+                let next = again(&call, made).filter(|_| made < MOST);
+                let answer = inner.ready().await?.call(call).await;
+                match (budget.after(&answer, made), next) {
+                    (Some(pause), Some(next)) if Instant::now() + pause < next.deadline => {
+                        meter::retried(&next.area);
+                        tokio::time::sleep(pause).await;
+                        call = next;
                     }
-                    answer
-                }
-                Err(error) => Err(error),
-                Ok(response) => {
-                    budget.answered();
-                    Ok(response)
+                    (Some(_) | None, _) => return answer,
                 }
             }
         })
     }
 }
 
-/// The same call, for a second attempt.
-fn again(call: &Call) -> Option<Call> {
+/// The same call, for an attempt after so many.
+fn again(call: &Call, made: u32) -> Option<Call> {
     let Payload::Whole { body, message } = &call.payload else { return None };
     call.method.is_repeatable().then(|| {
         let mut headers = call.headers.clone();
-        headers.insert(ATTEMPTS, HeaderValue::from_static("1"));
+        headers.insert(ATTEMPTS, HeaderValue::from(made));
         Call {
             method: call.method.clone(),
             area: call.area.clone(),
             caller: call.caller,
             deadline: call.deadline,
             reply: call.reply,
+            tried: call.tried.clone(),
             headers,
             payload: Payload::Whole { body: body.clone(), message: message.clone() },
         }
@@ -135,6 +189,7 @@ fn again(call: &Call) -> Option<Call> {
 mod tests {
     use super::*;
     use crate::{call::tests::call, deadline::DeadlineError, method::Method};
+    use tonic::Status;
     use tower_test::mock::{Handle, Mock, pair};
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
@@ -147,12 +202,30 @@ mod tests {
 
     fn mocked() -> Mocked {
         let (mock, mut handle) = pair();
-        handle.allow(100);
+        handle.allow(1000);
         (layer(["churn".into()].into()).layer(mock), handle)
     }
 
-    /// Answers attempts in turn; says how many there were, and how it ended.
-    async fn attempts((service, handle): &mut Mocked, call: Call, answers: Vec<Result<(), BoxError>>) -> (usize, bool) {
+    fn says(code: Code, pushback: Option<&'static str>) -> Result<Response<Body>, BoxError> {
+        let mut response = Status::new(code, "").into_http();
+        let pushback = pushback.map(|pushback| (PUSHBACK, HeaderValue::from_static(pushback)));
+        response.headers_mut().extend(pushback);
+        Ok(response)
+    }
+
+    fn answered() -> Result<Response<Body>, BoxError> {
+        Ok(Response::default())
+    }
+
+    /// Answers attempts in turn; says how many there were, how it ended, and how long it took.
+    async fn attempts(
+        (service, handle): &mut Mocked,
+        call: Call,
+        answers: Vec<Result<Response<Body>, BoxError>>,
+    ) -> (usize, Result<Option<Code>, BoxError>, Duration) {
+        let start = Instant::now();
+        let Payload::Whole { body: sent, .. } = &call.payload else { panic!("a stream") };
+        let (sent, tried) = (sent.clone(), call.tried.clone());
         let answer = service.ready().await.unwrap().call(call);
         tokio::pin!(answer);
         let mut made = 0;
@@ -160,14 +233,18 @@ mod tests {
         loop {
             tokio::select! {
                 biased;
-                answer = &mut answer => return (made, answer.is_ok()),
+                answer = &mut answer => {
+                    return (made, answer.map(|response| frame::code(response.headers())), start.elapsed());
+                }
                 request = handle.next_request() => {
                     let (call, send) = request.unwrap();
-                    assert_eq!(call.headers.get(ATTEMPTS).is_some(), made > 0);
-                    assert!(matches!(call.payload, Payload::Whole { .. }));
+                    let attempts = call.headers.get(ATTEMPTS).map(|attempts| attempts.to_str().unwrap().to_owned());
+                    assert_eq!(attempts, (made > 0).then(|| made.to_string()));
+                    assert!(matches!(call.payload, Payload::Whole { body, .. } if body == sent));
+                    assert!(call.tried.is(&tried), "whom to avoid is known");
                     made += 1;
                     match answers.next().unwrap() {
-                        Ok(()) => send.send_response(Response::default()),
+                        Ok(response) => send.send_response(response),
                         Err(error) => send.send_error(error),
                     }
                 }
@@ -176,11 +253,39 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lost_call_is_made_once_more() {
+    async fn a_lost_call_is_made_again() {
         let mut m = mocked();
-        assert_eq!(attempts(&mut m, call(RISK, b"1"), vec![Err(lost()), Ok(())]).await, (2, true));
-        assert_eq!(attempts(&mut m, call(RISK, b"1"), vec![Err(lost()), Err(lost())]).await, (2, false));
-        assert_eq!(attempts(&mut m, call(RISK, b"1"), vec![Ok(())]).await, (1, true));
+        let (made, ended, _) = attempts(&mut m, call(RISK, b"1"), vec![Err(lost()), answered()]).await;
+        assert_eq!((made, ended.unwrap()), (2, None));
+        let (made, ended, _) = attempts(&mut m, call(RISK, b"1"), vec![Err(lost()), Err(lost()), Err(lost())]).await;
+        assert!(made == 3 && ended.unwrap_err().is::<Unreachable>());
+        assert_eq!(attempts(&mut m, call(RISK, b"1"), vec![answered()]).await.0, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_service_says_decides_whether_it_is_asked_again() {
+        use Code::{Internal, InvalidArgument, ResourceExhausted, Unavailable};
+        for (code, pushback, made, pause) in [
+            (Unavailable, None, 2, 20),
+            (Unavailable, Some("5"), 2, 5),
+            (Unavailable, Some("0"), 2, 0),
+            (Unavailable, Some("-1"), 1, 0),
+            (Unavailable, Some("soon"), 1, 0),
+            (Unavailable, Some("250"), 1, 0), // the caller's time is over by then
+            (ResourceExhausted, None, 1, 0),
+            (ResourceExhausted, Some("7"), 2, 7),
+            (ResourceExhausted, Some("-1"), 1, 0),
+            (Internal, None, 1, 0),
+            (Internal, Some("5"), 1, 0),
+            (InvalidArgument, None, 1, 0),
+        ] {
+            let mut m = mocked();
+            let answers = vec![says(code, pushback), answered()];
+            let (tried, ended, took) = attempts(&mut m, call(RISK, b"1"), answers).await;
+            let last = (made == 1).then_some(code);
+            assert_eq!((tried, ended.unwrap()), (made, last), "{code:?} {pushback:?}");
+            assert!((pause..=pause + 2).contains(&took.as_millis()), "{code:?} {pushback:?}: {took:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -188,17 +293,23 @@ mod tests {
         let mut m = mocked();
         let mut effects = call(RISK, b"1");
         effects.method = Arc::new(Method { side_effect_free: false, ..(*effects.method).clone() });
-        assert_eq!(attempts(&mut m, effects, vec![Err(lost())]).await, (1, false));
-        assert_eq!(attempts(&mut m, call(RISK, b"1"), vec![Err(DeadlineError::Passed.into())]).await, (1, false));
+        assert_eq!(attempts(&mut m, effects, vec![Err(lost())]).await.0, 1);
+        assert_eq!(attempts(&mut m, call(RISK, b"1"), vec![Err(DeadlineError::Passed.into())]).await.0, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_many_are_lost_nobody_asks_again() {
-        let mut m = mocked();
-        let mut made = 0;
-        for _ in 0..20 {
-            made += attempts(&mut m, call(RISK, b"1"), vec![Err(lost()), Err(lost())]).await.0;
+    async fn when_many_fail_nobody_asks_again() {
+        for failure in [lost as fn() -> BoxError, || "".into()] {
+            let mut m = mocked();
+            let failed = || match failure() {
+                error if error.is::<Unreachable>() => Err(error),
+                _ => says(Code::Unavailable, None),
+            };
+            let mut made = 0;
+            for _ in 0..100 {
+                made += attempts(&mut m, call(RISK, b"1"), vec![failed(), failed(), failed()]).await.0;
+            }
+            assert_eq!(made, 100 + 33);
         }
-        assert_eq!(made, 20 + 4);
     }
 }

@@ -1,19 +1,23 @@
-//! Refuses calls above a number in flight, before anything has cost us work: those that are in keep their latency. A call
-//! is in flight until the last byte of its answer.
+//! Refuses calls above a number in flight, before anything has cost us work: those that are in keep their latency. Calls that
+//! can wait may take only a part of the room, so that an export yields to a checkout. A call is in flight until the last
+//! byte of its answer.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
-use tokio::sync::Semaphore;
+use http::Response;
+use proto::policy::v1::Priority;
 use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
 
-use crate::{frame::Keeping, meter, stack::BoxError};
+use crate::{call::Call, frame::Keeping, meter, stack::BoxError};
 
 /// When callers are told to try again.
 pub(crate) const RETRY_IN: Duration = Duration::from_millis(100);
@@ -25,20 +29,53 @@ pub(crate) struct Overloaded;
 
 /// Lets so many calls be in flight.
 pub(crate) fn layer<S>(most: usize) -> impl Layer<S, Service = Shed<S>> + Clone {
-    let room = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+    let room = Arc::new(Room { most, taken: AtomicUsize::new(0) });
     layer_fn(move |inner| Shed { inner, room: room.clone() })
+}
+
+#[derive(Debug)]
+struct Room {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+impl Room {
+    /// How many calls there may be for one of this priority to be let in.
+    fn most(&self, priority: Priority) -> usize {
+        match priority {
+            Priority::High => self.most,
+            Priority::Normal | Priority::Unspecified => self.most - self.most / 10,
+            Priority::Low => self.most.div_ceil(2),
+        }
+    }
+
+    fn enter(self: &Arc<Self>, priority: Priority) -> Option<Place> {
+        let most = self.most(priority);
+        let one_more = |taken| (taken < most).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Place(self.clone()))
+    }
+}
+
+/// Given back when it is dropped.
+struct Place(Arc<Room>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// See [`layer`].
 #[derive(Debug, Clone)]
 pub(crate) struct Shed<S> {
     inner: S,
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
 }
 
-impl<S> Service<Request<Body>> for Shed<S>
+impl<S> Service<Call> for Shed<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Call, Response = Response<Body>>,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
 {
@@ -50,12 +87,12 @@ where
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Ok(place) = self.room.clone().try_acquire_owned() else {
-            meter::shed();
+    fn call(&mut self, call: Call) -> Self::Future {
+        let Some(place) = self.room.enter(call.method.priority) else {
+            meter::shed("gateway", call.method.priority);
             return Box::pin(std::future::ready(Err(Overloaded.into())));
         };
-        let answer = self.inner.call(request);
+        let answer = self.inner.call(call);
         Box::pin(async move { Ok(answer.await.map_err(Into::into)?.map(|body| Keeping::body(body, place))) })
     }
 }
@@ -63,20 +100,46 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Known;
+    use crate::{call::tests::call, frame::Known};
     use bytes::Bytes;
     use tower::{ServiceExt, service_fn};
 
+    const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
+    const SUMMARY: &str = "/shopkeeper.insights.v1.InsightsService/GetSummary";
+    const EXPORT: &str = "/shopkeeper.insights.v1.InsightsService/ExportTransactions";
+
+    fn limited(
+        most: usize,
+    ) -> Shed<impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send> + Clone> {
+        let echo = async |_: Call| Ok::<_, BoxError>(Response::new(Known::body(Bytes::from_static(b"x"), None)));
+        layer(most).layer(service_fn(echo))
+    }
+
     #[tokio::test]
     async fn a_call_is_in_flight_until_its_answer_has_ended() {
-        let echo = service_fn(async |_: Request<Body>| {
-            Ok::<_, BoxError>(Response::new(Known::body(Bytes::from_static(b"x"), None)))
-        });
-        let mut service = layer(1).layer(echo);
-        let answer = service.ready().await.unwrap().call(Request::default()).await.unwrap();
-        let refused = service.ready().await.unwrap().call(Request::default()).await.unwrap_err();
-        assert!(refused.is::<Overloaded>());
+        let service = limited(1);
+        let answer = service.clone().oneshot(call(RISK, b"")).await.unwrap();
+        assert!(service.clone().oneshot(call(RISK, b"")).await.unwrap_err().is::<Overloaded>());
         drop(answer);
-        assert!(service.ready().await.unwrap().call(Request::default()).await.is_ok());
+        assert!(service.oneshot(call(RISK, b"")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_export_yields_to_a_checkout() {
+        let service = limited(10);
+        let mut answers = vec![];
+        for (path, let_in) in [(EXPORT, 5), (SUMMARY, 4), (RISK, 1)] {
+            for n in 0..10 {
+                match service.clone().oneshot(call(path, b"")).await {
+                    Ok(answer) => answers.push(answer),
+                    Err(error) => {
+                        assert!(error.is::<Overloaded>());
+                        assert_eq!(n, let_in, "{path}");
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!(answers.len(), 10);
     }
 }

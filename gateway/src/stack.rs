@@ -11,11 +11,12 @@ use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
     auth::{self, Auth},
+    backend::Backend,
     backends::{Backends, Versions},
     buffer,
     cache::{self, Tiers},
-    deadline,
-    method::Methods,
+    deadline, limit,
+    method::{GATEWAY, Methods},
     policy, rescue, retry, route, shed,
 };
 
@@ -40,19 +41,20 @@ pub struct Parts {
     pub in_flight: usize,
 }
 
-pub(crate) fn stack(parts: Parts, versions: Versions) -> Stack {
+pub(crate) fn stack(parts: Parts, versions: Versions, own: Backend) -> Stack {
     let areas = parts.backends.areas();
     BoxCloneSyncService::new(
         ServiceBuilder::new()
             .layer(rescue::layer()) // an error from below becomes a status here, and nowhere else
-            .layer(shed::layer(parts.in_flight)) // before anything has cost us work
             .layer(policy::layer(parts.methods)) // the options beside the rpc in its .proto
+            .layer(shed::layer(parts.in_flight)) // before anything has cost us work
             .layer(auth::layer(parts.auth)) // from here on there is a caller, who may call this
             .layer(deadline::layer()) // the caller's or the method's, whichever is sooner
             .layer(buffer::layer()) // requests that are needed whole
             .layer(route::layer(areas.clone())) // from here on it is known who is asked
             .layer(cache::layer(parts.cache, versions)) // a hit ends here
-            .layer(retry::layer(areas)) // once, NO_SIDE_EFFECTS only
-            .service(parts.backends.dispatch()),
+            .layer(retry::layer(areas.clone())) // NO_SIDE_EFFECTS only
+            .layer(limit::layer(areas, parts.in_flight)) // as many as the service answers without delay
+            .service(parts.backends.with(GATEWAY, own).dispatch()), // to a service, or to the gateway's own
     )
 }

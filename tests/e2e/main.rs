@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod dashboard;
+mod hostile;
 mod insights;
 mod planted;
 mod scoring;

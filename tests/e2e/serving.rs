@@ -1,6 +1,6 @@
 //! Seven processes and a real Redis, asked by a client that knows the API by reflection alone.
 
-use e2e::{AREAS, Shop, Standalone, Steady, checks, stdout, trained, trained_well, wait_for};
+use e2e::{AREAS, Shop, Standalone, Steady, checks, stdout, trained, trained_well, triton, wait_for};
 
 fn asked(what: &str, address: impl ToString) -> String {
     checks([what.to_owned(), address.to_string()])
@@ -16,9 +16,10 @@ fn every_method_answers_through_the_gateway() {
 }
 
 #[test]
-fn every_way_in_gives_the_same_answer() {
+fn a_question_has_one_answer_in_every_way_in() {
     let shop = Shop::start(&trained().models());
-    println!("{}", asked("ways", shop.gateway));
+    let standalone = Standalone::start(trained());
+    println!("{}", checks(["one-answer".to_owned(), shop.gateway.to_string(), standalone.address.to_string()]));
 }
 
 #[test]
@@ -36,11 +37,23 @@ fn a_cached_answer_is_the_same_answer_and_redis_may_die() {
 }
 
 #[test]
-fn standalone_gives_the_same_answers_as_the_processes() {
+fn standalone_refuses_what_the_processes_refuse() {
+    let standalone = Standalone::start(trained());
+    checks(["refusals".to_owned(), standalone.address.to_string()].into_iter().chain(AREAS.map(str::to_owned)));
+}
+
+#[test]
+fn a_client_of_triton_asks_the_models_as_it_is_used_to() {
     let shop = Shop::start(&trained().models());
     let standalone = Standalone::start(trained());
-    checks(["same".to_owned(), shop.gateway.to_string(), standalone.address.to_string()]);
-    checks(["refusals".to_owned(), standalone.address.to_string()].into_iter().chain(AREAS.map(str::to_owned)));
+    for address in [shop.gateway, standalone.address] {
+        println!("{}", triton([address, address].map(|address| address.to_string())));
+    }
+    for (area, (_, service)) in AREAS.iter().zip(&shop.services) {
+        if ["segmentation", "churn", "anomaly"].contains(area) {
+            triton([service.to_string(), shop.gateway.to_string(), (*area).to_owned()]);
+        }
+    }
 }
 
 #[test]
@@ -68,9 +81,24 @@ fn publishing_and_rolling_back_under_load_fails_no_call() {
     trained_well(["rollback", "segmentation"].map(Into::into).into_iter().chain(flags()[2..].to_vec()));
     wait_for("the old version answers again", || serving(shop.gateway) == before);
 
+    // Once more, with a few callers first, of whom the steady one is none.
+    let trial = ["publish", "segmentation", "--channel", "canary", "--percent", "1"];
+    trained_well(trial.map(Into::into).into_iter().chain(flags()));
+    wait_for("the canary answers whoever asks for it", || canary(shop.gateway) == published);
+    assert_eq!(serving(shop.gateway), before);
+    trained_well(["promote", "segmentation"].map(Into::into).into_iter().chain(flags()[2..].to_vec()));
+    wait_for("it answers everybody", || serving(shop.gateway) == published);
+
     let seen = steady.stop();
     assert_eq!(seen["failures"], serde_json::json!([]), "{seen}");
-    assert_eq!(seen["versions"]["segmentation"], serde_json::json!([before, published, before]), "{seen}");
+    assert_eq!(seen["versions"]["segmentation"], serde_json::json!([before, published, before, published]), "{seen}");
+}
+
+fn canary(gateway: std::net::SocketAddr) -> String {
+    let method = "shopkeeper.segmentation.v1.SegmentationService/ListSegments".to_owned();
+    let output = e2e::python("client.py", [gateway.to_string(), method, "-Hx-model-channel: canary".to_owned()]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    answer["model"]["version"].as_str().unwrap_or_default().to_owned()
 }
 
 fn serving(gateway: std::net::SocketAddr) -> String {

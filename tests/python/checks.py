@@ -2,10 +2,12 @@
 
     python checks.py every-method ADDR [AREA]   every method of the API, through the gateway; of an area, at its service
     python checks.py refusals ADDR AREA...      unusable requests, at a service or through the gateway
-    python checks.py same ADDR ADDR             the same answers from both
-    python checks.py ways ADDR                  the same answers over gRPC, gRPC-Web and JSON
+    python checks.py one-answer ADDR...         every unary method has one answer at all of them: over gRPC, gRPC-Web and
+                                                JSON, asked anew and from the cache
+    python checks.py seeds ADDR FOLDER          writes its questions as seeds of the fuzzers
     python checks.py cached ADDR                a second answer comes from the cache and equals the first
     python checks.py steady ADDR                asks until its standard input closes; prints what it saw as JSON
+    python checks.py movements ADDR             where callers may publish: who moved between segments, as two versions say
     python checks.py traced ADDR TRACE_ID       a call in that trace, whose trace the caller goes on to look for
 
 Exits 0 when all is as it should be; says what is not and exits 1 otherwise.
@@ -13,11 +15,15 @@ Exits 0 when all is as it should be; says what is not and exits 1 otherwise.
 
 from __future__ import annotations
 
+import base64
+import collections
 import csv
 import decimal
+import gzip
 import io
 import json
 import math
+import pathlib
 import sys
 import threading
 import time
@@ -40,7 +46,9 @@ CHURN = "shopkeeper.churn.v1.ChurnService/"
 ANOMALY = "shopkeeper.anomaly.v1.AnomalyService/"
 INSIGHTS = "shopkeeper.insights.v1.InsightsService/"
 MODEL = "shopkeeper.model.v1.ModelService/"
+INFERENCE = "inference.GRPCInferenceService/"
 MODELS = ["segmentation", "forecast", "recommendation", "churn", "anomaly", "insights"]
+INFERENCE_MODELS = {"segmentation", "churn", "anomaly"}
 
 LINE = {"lineId": "1", "stockCode": PRODUCT, "quantity": 6, "unitPrice": 2.55, "customerId": CUSTOMER, "country": "EIRE"}
 TYPO = {**LINE, "lineId": "2", "unitPrice": 255.0}
@@ -88,8 +96,14 @@ def churn_features(api: Api) -> dict:
 def questions(api: Api, areas=MODELS):
     """One good request for every unary method of some areas: (method, request, a check of the answer)."""
     for method, request, good in all_questions(api, churn_features(api) if "churn" in areas else {}):
-        area = request["model"] if method.startswith(MODEL) else method.split(".")[1]
-        if area in areas:
+        if method.startswith(MODEL):
+            asked = {request["model"]}
+        elif method.startswith(INFERENCE):
+            named = request.get("modelName") or request.get("name")
+            asked = {named} if named else INFERENCE_MODELS
+        else:
+            asked = {method.split(".")[1]}
+        if asked & set(areas):
             yield method, request, good
 
 
@@ -191,9 +205,42 @@ def all_questions(api: Api, features: dict):
     yield INSIGHTS + "ListCustomerOrders", {"customerId": CUSTOMER, "pageSize": 5}, lambda a: (
         len(a["orders"]) == 5 and descending([o["orderTime"] for o in a["orders"]])
     )
+    yield SEGMENTATION + "ListSegmentMovements", {}, lambda a: all(int(m["customers"]) > 0 for m in a.get("movements", []))
     for model in MODELS:
         yield MODEL + "GetModelStatus", {"model": model}, lambda a: a["status"]["state"] == "MODEL_STATE_SERVING"
         yield MODEL + "ListModelVersions", {"model": model}, lambda a: any(v.get("current") for v in a["versions"])
+    yield INFERENCE + "ServerLive", {}, lambda a: a["live"]
+    yield INFERENCE + "ServerReady", {}, lambda a: a["ready"]
+    yield INFERENCE + "ServerMetadata", {}, lambda a: a["name"] == "shopkeeper" and a["version"]
+    yield INFERENCE + "RepositoryIndex", {"ready": True}, lambda a: (
+        all(m["name"] in INFERENCE_MODELS and m["version"] and m["state"] == "READY" for m in a["models"]) and a["models"]
+    )
+    for model in INFERENCE_MODELS:
+        yield INFERENCE + "ModelReady", {"name": model}, lambda a: a["ready"]
+        yield INFERENCE + "ModelMetadata", {"name": model}, lambda a, model=model: (
+            a["name"] == model and len(a["versions"]) == 1 and a["inputs"] and a["outputs"]
+        )
+    known = [tensor("customer_id", "BYTES", CUSTOMER)]
+    line = [
+        tensor("stock_code", "BYTES", PRODUCT, PRODUCT),
+        tensor("quantity", "INT64", 6, 1),
+        tensor("unit_price", "FP64", 2.55, 255.0),
+    ]
+    for model, inputs, outputs in (("segmentation", known, 2), ("churn", known, 2), ("anomaly", line, 3)):
+        fields = {"modelName": model, "id": "7", "inputs": inputs}
+        yield INFERENCE + "ModelInfer", fields, lambda a, outputs=outputs: (
+            a["modelVersion"] and a["id"] == "7" and len(a["outputs"]) == len(a["rawOutputContents"]) == outputs
+        )
+
+
+def tensor(name: str, datatype: str, *values) -> dict:
+    """An input of typed contents."""
+    contents = {
+        "BYTES": lambda: {"bytesContents": [base64.b64encode(v.encode()).decode() for v in values]},
+        "INT64": lambda: {"int64Contents": values},
+        "FP64": lambda: {"fp64Contents": values},
+    }
+    return {"name": name, "datatype": datatype, "shape": [len(values)], "contents": contents[datatype]()}
 
 
 def with_lower(bin: dict) -> dict:
@@ -217,7 +264,7 @@ def every_method(address: str, *areas: str):
         answer = as_json(api.ask(method, fields))
         finite(answer)
         check(good(answer), f"{method} {fields}", answer)
-        if not method.startswith(MODEL):
+        if not method.startswith((MODEL, INFERENCE)):
             check(answer["model"]["version"], f"{method} names its model", answer)
         asked.add(method)
     if "churn" in areas:
@@ -236,12 +283,78 @@ def every_method(address: str, *areas: str):
         watch.cancel()
         health = api.ask("grpc.health.v1.Health/Check", {"service": SERVICE[model].rstrip("/")})
         check(as_json(health) == {"status": "SERVING"}, "health", health)
-    asked.add(MODEL + "WatchModel")
+        publishing(api, model)
+    asked |= {MODEL + "WatchModel", MODEL + "SetCurrentVersion"}
 
-    services = [name for name in api.services() if name.startswith("shopkeeper.")]
-    there = {f"{name}/{method}" for name in services for method in api.pool.FindServiceByName(name).methods_by_name}
+    there = {name for name, _ in methods(api)}
     check(there == asked, "every method there is was asked", there ^ asked)
     print(f"{len(there)} methods answered")
+
+
+def methods(api: Api):
+    """Every method that the server says it has, and its descriptor."""
+    for service in api.services():
+        if not service.startswith("grpc."):
+            for name, method in api.pool.FindServiceByName(service).methods_by_name.items():
+                yield f"{service}/{name}", method
+
+
+def publishing(api: Api, model: str):
+    """Nobody publishes where nobody has said that callers may."""
+    status = api.ask(MODEL + "GetModelStatus", {"model": model})
+    check(not status.allows_publish, f"{model} is not published over the API", status)
+    version = status.status.version
+    try:
+        api.ask(MODEL + "SetCurrentVersion", {"model": model, "version": version, "expectedVersion": version})
+    except grpc.RpcError as refusal:
+        check(refusal.code().name == "PERMISSION_DENIED", f"publishing {model} is refused", refusal.details())
+    else:
+        raise AssertionError(f"publishing {model} is refused")
+
+
+def movements(address: str):
+    """Where callers may publish: movements between two versions are those of the two lists of customers."""
+    api = Api(address)
+
+    def ask(service: str, method: str, **fields) -> dict:
+        return as_json(api.ask(service + method, fields))
+
+    def segments(version: str) -> dict:
+        """Each customer's segment, once a version answers."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            of, token = {}, ""
+            while True:
+                page = ask(SEGMENTATION, "ListCustomerSegments", pageSize=1000, pageToken=token)
+                of |= {c["customerId"]: c["segmentName"] for c in page["customerSegments"]}
+                token = page.get("nextPageToken", "")
+                if page["model"]["version"] != version or not token:
+                    break
+            if page["model"]["version"] == version:
+                return of
+            time.sleep(0.05)
+        raise AssertionError(f"{version} does not answer")
+
+    versions = ask(MODEL, "ListModelVersions", model="segmentation")["versions"]
+    now = next(v["version"] for v in versions if v.get("current"))
+    then = next(v["version"] for v in versions if not v.get("current"))
+    current = segments(now)
+    ask(MODEL, "SetCurrentVersion", model="segmentation", version=then, expectedVersion=now)
+    earlier = segments(then)
+    ask(MODEL, "SetCurrentVersion", model="segmentation", version=now, expectedVersion=then)
+    check(segments(now) == current, "the version that was current is so again")
+
+    counted = collections.Counter((earlier.get(id, ""), current.get(id, "")) for id in earlier | current)
+    for since in ("", then):
+        answer = ask(SEGMENTATION, "ListSegmentMovements", sinceVersion=since)
+        check(answer["since"]["version"] == then, "the version compared with is named", answer["since"])
+        told = {(m.get("fromSegmentName", ""), m.get("toSegmentName", "")): int(m["customers"]) for m in answer["movements"]}
+        check(told == counted, "movements are those of the lists", (told, counted))
+    try:
+        ask(SEGMENTATION, "ListSegmentMovements", sinceVersion="no-such")
+    except grpc.RpcError as refusal:
+        check(refusal.code().name == "NOT_FOUND", "an unknown version is refused", refusal.details())
+    print(f"{sum(counted.values())} customers in {len(counted)} pairs of segments")
 
 
 def pages(api: Api):
@@ -377,52 +490,83 @@ def refusals(address: str, *areas: str):
     print(f"{count} refusals, each with its code and details")
 
 
-def comparable(api: Api, method: str, fields: dict) -> dict:
-    return as_json(api.ask(method, fields))
+FRESH = {"cache-control": "no-cache"}
 
 
-def same(one: str, other: str):
-    first, second = Api(one), Api(other)
-    count = 0
-    for method, fields, _ in questions(first):
-        if method.startswith(MODEL):
-            continue  # says when the model was loaded
-        a, b = comparable(first, method, fields), comparable(second, method, fields)
-        check(a == b, f"{method} {fields} is the same at {one} and {other}", (a, b))
-        count += 1
-    print(f"{count} answers, the same from both")
+def one_answer(*addresses: str):
+    """Asks a question of every unary method there is, in every way in. Methods are the server's own list: one without a
+    question fails."""
+    ways = [(f"{way.__name__} at {address}", way(address)) for address in addresses for way in (over_grpc, over_web, over_json)]
+    api = Api(addresses[0])
+    asked, count = set(), 0
+    for method, fields, _ in questions(api):
+        answers = {}
+        for name, ask in ways:
+            for headers in (FRESH, {}, {}):  # the service's own, the one that is kept, the one that was kept
+                if (answer := ask(method, fields, headers)) is not None:
+                    answer.get("status", {}).pop("loadedAt", None)  # of each process
+                    answers.setdefault(json.dumps(answer, sort_keys=True), []).append((name, headers))
+                    count += 1
+        check(len(answers) == 1, f"{method} {fields} has one answer", answers)
+        asked.add(method)
+    for address in addresses:
+        unary = {name for name, m in methods(Api(address)) if not m.client_streaming and not m.server_streaming}
+        check(asked == unary, f"every unary method of {address} was asked", unary ^ asked)
+    print(f"{len(asked)} methods, {count} answers: one for each question")
 
 
-def ways(address: str):
-    """Asks every question in every way in: a client of HTTP/1.1 and a browser get what a client of gRPC gets."""
+def over_grpc(address: str):
     api = Api(address)
+    return lambda method, fields, headers: as_json(api.call(method, fields, headers=headers.items())[0][0])
+
+
+def over_web(address: str):
+    api = Api(address)
+
+    def ask(method: str, fields: dict, headers: dict) -> dict:
+        message = api.request(method, fields).SerializeToString()
+        framed = b"\0" + len(message).to_bytes(4, "big") + message
+        headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", **headers}
+        body = urllib.request.urlopen(urllib.request.Request(f"http://{address}/{method}", framed, headers), timeout=10).read()
+        length = int.from_bytes(body[1:5], "big")
+        answer, trailers = body[5 : 5 + length], body[5 + length :]
+        check(body[0] == 0 and trailers[0] == 0x80 and b"grpc-status:0" in trailers, f"{method} ends well", body)
+        return as_json(GetMessageClass(api.method(method).output_type).FromString(answer))
+
+    return ask
+
+
+def over_json(address: str):
+    api = Api(address)
+    paths = json_paths(address)
+
+    def ask(method: str, fields: dict, headers: dict) -> dict | None:
+        if method.startswith(INFERENCE):
+            return None  # has no JSON form
+        target, verb, body = http_request(*paths[operation_id(method)], fields)
+        request = urllib.request.Request(f"http://{address}{target}", body, headers, method=verb)
+        answer = GetMessageClass(api.method(method).output_type)()
+        return as_json(json_format.ParseDict(json.load(urllib.request.urlopen(request, timeout=10)), answer))
+
+    return ask
+
+
+def json_paths(address: str) -> dict:
+    """Operations of the OpenAPI document: (path, verb, operation) by id."""
     document = json.load(urllib.request.urlopen(f"http://{address}/openapi.json", timeout=10))
-    paths = {
+    return {
         operation["operationId"]: (path, verb.upper(), operation)
         for path, verbs in document["paths"].items()
         for verb, operation in verbs.items()
     }
-    count = 0
-    for method, fields, _ in questions(api):
-        expected = as_json(api.ask(method, fields))
-        answer = GetMessageClass(api.method(method).output_type)
-        service, _, name = method.rpartition(".")[2].partition("/")
-        over_json = answer()
-        json_format.ParseDict(json.loads(over_http(address, *paths[f"{service}_{name}"], fields)), over_json)
-        message = api.request(method, fields).SerializeToString()
-        framed = b"\0" + len(message).to_bytes(4, "big") + message
-        headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
-        body = urllib.request.urlopen(
-            urllib.request.Request(f"http://{address}/{method}", framed, headers), timeout=10
-        ).read()
-        over_web = answer.FromString(body[5 : 5 + int.from_bytes(body[1:5], "big")])
-        for way, got in (("JSON", over_json), ("gRPC-Web", over_web)):
-            check(as_json(got) == expected, f"{method} {fields} is the same over {way}", (as_json(got), expected))
-        count += 1
-    print(f"{count} answers, the same in three ways")
 
 
-def over_http(address: str, path: str, verb: str, operation: dict, fields: dict) -> bytes:
+def operation_id(method: str) -> str:
+    return method.rpartition(".")[2].replace("/", "_")
+
+
+def http_request(path: str, verb: str, operation: dict, fields: dict) -> tuple[str, str, bytes | None]:
+    """Target, verb and body of an operation with these fields."""
     query, body = [], None
     if "requestBody" in operation:
         body = json.dumps(fields).encode()
@@ -434,8 +578,37 @@ def over_http(address: str, path: str, verb: str, operation: dict, fields: dict)
             elif name in fields:
                 values = fields[name] if isinstance(fields[name], list) else [fields[name]]
                 query += [(name, str(value).lower() if isinstance(value, bool) else value) for value in values]
-    target = f"http://{address}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
-    return urllib.request.urlopen(urllib.request.Request(target, body, method=verb), timeout=10).read()
+    return path + (f"?{urllib.parse.urlencode(query)}" if query else ""), verb, body
+
+
+def seeds(address: str, folder: str):
+    """A question of each method and more, as the targets of tests/fuzz read them. Damage to models is spelt out."""
+    api, by_http = Api(address), json_paths(address)
+    written = {}
+
+    def write(target: str, name: str, seed: bytes):
+        number = written[target, name] = written.get((target, name), -1) + 1
+        path = pathlib.Path(folder, target, f"{name}-{number}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(seed)
+
+    for method, fields, _ in questions(api):
+        message = api.request(method, fields).SerializeToString()
+        name = method.rpartition("/")[2]
+        for encoding, flag, pack in (("identity", 0, bytes), ("gzip", 1, gzip.compress)):
+            body = pack(message)
+            write("grpc", name, f"/{method}\n{encoding}\n".encode() + bytes([flag]) + len(body).to_bytes(4, "big") + body)
+        if method.startswith(INFERENCE + "ModelInfer"):
+            write("inference", fields["modelName"], message)
+        elif not method.startswith(INFERENCE):
+            target, verb, body = http_request(*by_http[operation_id(method)], fields)
+            write("json", name, f"{verb} {target}\n".encode() + (body or b""))
+    # A file's number, what is done there, where, how many bytes follow, and they.
+    for model in range(7):
+        for file in range(4):
+            for damage in ([0, 0, 0, 1, 255], [0, 0, 12, 2, 48, 57], [1, 0, 9, 1, 44], [2, 0, 8, 4, 1, 1, 1, 1], [0x83, 0, 9, 0]):
+                write("model", str(model), bytes([model, file, *damage]))
+    print(f"{sum(1 + n for n in written.values())} seeds")
 
 
 def cached(address: str):
@@ -492,7 +665,7 @@ def traced(address: str, trace_id: str):
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    commands = {"every-method": every_method, "refusals": refusals, "same": same, "ways": ways, "cached": cached, "steady": steady, "traced": traced}
+    commands = {"every-method": every_method, "refusals": refusals, "one-answer": one_answer, "seeds": seeds, "cached": cached, "steady": steady, "movements": movements, "traced": traced}
     try:
         commands[command](*arguments)
     except (AssertionError, grpc.RpcError, json_format.ParseError) as failure:

@@ -3,6 +3,8 @@
 
 #![expect(clippy::panic, clippy::print_stdout, reason = "a harness tells its tests by panicking")]
 
+pub mod hostile;
+
 use std::{
     ffi::OsStr,
     io::Read,
@@ -11,10 +13,14 @@ use std::{
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+pub mod load;
+pub mod wire;
 
 /// The areas that have a service of their own.
 pub const AREAS: [&str; 6] = ["segmentation", "forecast", "recommendation", "churn", "anomaly", "insights"];
@@ -64,56 +70,80 @@ pub fn trained_well<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
     output
 }
 
-/// A lake and models of the real file as of 2011-09-01, made once for all tests of a run. Tests that write take a copy.
+/// A lake and models of the real file as of 2011-09-01, made once by each trainer for all test binaries. Tests that write
+/// take a copy.
 pub fn trained() -> &'static Trained {
     static TRAINED: OnceLock<Trained> = OnceLock::new();
     TRAINED.get_or_init(|| {
-        let trained = Trained::empty();
-        let input = online_retail();
-        let output = trained_well(
-            [OsStr::new("run"), "--as-of".as_ref(), "2011-09-01".as_ref(), "--input".as_ref(), input.as_os_str()]
-                .into_iter()
-                .map(OsStr::to_owned)
-                .chain(trained.flags()),
-        );
-        println!("{}", stdout(&output));
-        trained
+        let trainer = binary("trainer");
+        let made = fs_err::metadata(&trainer).and_then(|about| Ok((about.modified()?, about.len())));
+        let (at, size) = made.unwrap_or_else(|e| panic!("{e}"));
+        let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let kept = trainer.with_file_name("e2e");
+        let folder = kept.join(format!("{at}-{size}"));
+        if !folder.is_dir() {
+            let _ = fs_err::remove_dir_all(&kept);
+            let making = fs_err::create_dir_all(&kept).and_then(|()| TempDir::new_in(&kept));
+            let trained = Trained::within(making);
+            let input = online_retail();
+            let output = trained_well(
+                [OsStr::new("run"), "--as-of".as_ref(), "2011-09-01".as_ref(), "--input".as_ref(), input.as_os_str()]
+                    .into_iter()
+                    .map(OsStr::to_owned)
+                    .chain(trained.flags()),
+            );
+            println!("{}", stdout(&output));
+            fs_err::rename(&trained.folder, &folder).unwrap_or_else(|e| panic!("{e}"));
+        }
+        Trained { folder, _ends_with: None }
     })
 }
 
-/// A lake and a model store in a temporary folder.
+/// A lake and a model store.
 pub struct Trained {
-    folder: TempDir,
+    folder: PathBuf,
+    _ends_with: Option<TempDir>,
 }
 
 impl Trained {
     /// With nothing in them.
     pub fn empty() -> Self {
-        Self { folder: TempDir::new().unwrap_or_else(|e| panic!("no temporary folder: {e}")) }
+        Self::within(TempDir::new())
+    }
+
+    fn within(folder: std::io::Result<TempDir>) -> Self {
+        let folder = folder.unwrap_or_else(|e| panic!("no temporary folder: {e}"));
+        Self { folder: folder.path().to_owned(), _ends_with: Some(folder) }
     }
 
     /// A copy to write into.
     pub fn copy(&self) -> Self {
         let copy = Self::empty();
-        let status = Command::new("cp").arg("-a").args([self.lake(), self.models()]).arg(copy.folder.path()).status();
+        let status = Command::new("cp").arg("-a").args([self.lake(), self.models()]).arg(&copy.folder).status();
         assert!(status.is_ok_and(|status| status.success()), "the models cannot be copied");
         copy
     }
 
     /// The lake.
     pub fn lake(&self) -> PathBuf {
-        self.folder.path().join("lake")
+        self.folder.join("lake")
     }
 
     /// The model store.
     pub fn models(&self) -> PathBuf {
-        self.folder.path().join("models")
+        self.folder.join("models")
     }
 
     /// `--lake` and `--models`.
     pub fn flags(&self) -> impl Iterator<Item = std::ffi::OsString> {
         ["--lake".into(), self.lake().into_os_string(), "--models".into(), self.models().into_os_string()].into_iter()
     }
+}
+
+/// What the harness's own calls and wires run on.
+pub fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().unwrap_or_else(|e| panic!("no runtime: {e}")))
 }
 
 /// A process that ends with its owner.
@@ -131,8 +161,7 @@ impl Process {
 
     /// Ends it as an orchestrator does, and says whether it drained and left with 0.
     pub fn terminate(&mut self) -> bool {
-        let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status().is_ok_and(|status| status.success());
+        let told = self.signal("TERM");
         let deadline = Instant::now() + PATIENCE;
         while told && Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -141,6 +170,12 @@ impl Process {
             thread::sleep(Duration::from_millis(10));
         }
         false
+    }
+
+    /// Sends it a signal, such as `STOP`, and says whether it was there to be sent one.
+    pub fn signal(&self, signal: &str) -> bool {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args([&format!("-{signal}"), &pid]).status().is_ok_and(|status| status.success())
     }
 
     /// Ends it at once.
@@ -178,7 +213,8 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A real Redis.
 pub struct Redis {
-    process: Process,
+    /// The process.
+    pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -186,7 +222,16 @@ pub struct Redis {
 impl Redis {
     /// Starts one that keeps nothing on disk.
     pub fn start() -> Self {
-        let address = free_address();
+        Self::start_at(free_address())
+    }
+
+    /// Starts another one in its place, with nothing in it.
+    pub fn start_again(&mut self) {
+        self.kill();
+        *self = Self::start_at(self.address);
+    }
+
+    fn start_at(address: SocketAddr) -> Self {
         let mut command = Command::new("redis-server");
         command.args([
             "--port",
@@ -211,12 +256,16 @@ impl Redis {
         self.process.kill();
     }
 
+    /// What it says to a command.
+    pub fn ask(&self, command: &[&str]) -> String {
+        let port = self.address.port().to_string();
+        let output = Command::new("redis-cli").args(["-p", &port]).args(command).output();
+        output.map(|output| stdout(&output)).unwrap_or_default()
+    }
+
     /// Number of keys it holds.
     pub fn keys(&self) -> u64 {
-        let port = self.address.port().to_string();
-        let output = Command::new("redis-cli").args(["-p", &port, "dbsize"]).output();
-        let text = output.map(|output| stdout(&output)).unwrap_or_default();
-        text.trim().rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or_default()
+        self.ask(&["dbsize"]).trim().rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or_default()
     }
 }
 
@@ -273,9 +322,14 @@ pub struct Standalone {
 impl Standalone {
     /// Starts it and waits until it serves.
     pub fn start(trained: &Trained) -> Self {
+        Self::start_with(trained, &[])
+    }
+
+    /// The same with more flags.
+    pub fn start_with(trained: &Trained, more: &[&str]) -> Self {
         let address = free_address();
         let mut command = Command::new(binary("standalone"));
-        command.args(trained.flags()).args(["--listen", &address.to_string()]);
+        command.args(trained.flags()).args(["--listen", &address.to_string()]).args(more);
         let mut process = Process::start("standalone", &mut command);
         wait_for("standalone answers", || {
             process.assert_running();
@@ -307,12 +361,33 @@ pub fn checks(arguments: impl IntoIterator<Item = String>) -> String {
     stdout(&output)
 }
 
+/// Runs triton.py, all of whose checks must hold, and returns what it printed.
+pub fn triton(arguments: impl IntoIterator<Item = String>) -> String {
+    let mut command = python_command("triton.py", arguments);
+    let output = command.env("PYTHONPATH", root().join(".tools/triton")).output();
+    let output = output.unwrap_or_else(|e| panic!("python3 does not start: {e}"));
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)
+}
+
 /// A script of `tests/python`, to be started.
 pub fn python_command(script: &str, arguments: impl IntoIterator<Item = String>) -> Command {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", root().join(".tools/python")).env("PYTHONDONTWRITEBYTECODE", "1");
     command.arg(root().join("tests/python").join(script)).args(arguments);
     command
+}
+
+/// A command of Node in `tests/dashboard`, to be started. Where the machine's own Node is too old there is another.
+pub fn node(command: &str) -> Command {
+    let folder = root().join("tests/dashboard");
+    let paths = [folder.join("node_modules/.bin"), root().join(".tools/node/run")];
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(paths.into_iter().chain(std::env::split_paths(&others))).unwrap_or(others);
+    // Found along the path that is set here.
+    let mut node = Command::new("env");
+    node.arg(command).env("PATH", path).current_dir(folder);
+    node
 }
 
 /// Calls that go on until [`Steady::stop`].

@@ -93,17 +93,36 @@ pub(crate) enum Command {
         /// Which models; none: all
         #[arg(value_name = "MODEL")]
         kinds: Vec<ModelKind>,
+        /// Try them beside the current versions first; without it they become the current ones
+        #[arg(long, value_enum)]
+        channel: Option<Trial>,
+        /// canary: callers who get it, of a hundred
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = percent(), requires = "channel")]
+        percent: u8,
         #[command(flatten)]
         lake: LakeArgs,
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Make an earlier version of a model the current one
+    /// Give a model's canary to more callers, or to all: it becomes the current version
+    Promote {
+        /// Which model
+        model: ModelKind,
+        /// Callers who get it, of a hundred; without it all, for good
+        #[arg(long, value_name = "N", value_parser = percent())]
+        percent: Option<u8>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Make an earlier version of a model the current one, or end a trial
     Rollback {
         /// Which model
         model: ModelKind,
         /// Which version; none: the one before the current one
         version: Option<String>,
+        /// End this trial instead: the current version stays, and answers everybody
+        #[arg(long, value_enum, conflicts_with = "version")]
+        channel: Option<Trial>,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -195,6 +214,19 @@ pub(crate) struct OptionalStoreArgs {
     /// Where models are published; their current versions keep names stable and are compared with
     #[arg(long = "models", value_name = "URL", env = "SHOPKEEPER_MODELS")]
     pub(crate) models: Option<String>,
+}
+
+/// How a version is tried beside the current one.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Trial {
+    /// A share of callers gets its answers, the same callers every time
+    Canary,
+    /// Nobody gets its answers; those of some calls are compared with the current version's
+    Shadow,
+}
+
+fn percent() -> clap::builder::RangedI64ValueParser<u8> {
+    clap::value_parser!(u8).range(1..=100)
 }
 
 #[derive(Debug, Args)]
@@ -308,6 +340,23 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_trial_has_a_share_and_ends_by_its_channel() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let canary = parse("trainer publish churn --channel canary --lake l --models m").unwrap();
+        assert!(matches!(canary, Command::Publish { channel: Some(Trial::Canary), percent: 10, .. }), "{canary:?}");
+        for wrong in [
+            "trainer publish churn --percent 10 --lake l --models m",
+            "trainer publish churn --channel canary --percent 0 --lake l --models m",
+            "trainer publish churn --channel canary --percent 101 --lake l --models m",
+            "trainer rollback churn v1 --channel canary --models m",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse("trainer rollback churn --channel shadow --models m").is_ok());
+        assert!(parse("trainer promote churn --models m").is_ok());
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use lake::{CurateOptions, CurateReport, IngestOptions, IngestReport, Lake, SynthOptions};
-use model_store::ModelStore;
+use model_store::{Canary, Channel, ModelStore, Pointer};
 use scoring::{Manifest, ModelKind};
 use serde::Serialize;
 
 use crate::{
     Cli, Console, Failure,
-    cli::{Command, InputArgs, SynthArgs, TrainingArgs},
+    cli::{Command, InputArgs, SynthArgs, TrainingArgs, Trial},
     console::{table, thousands},
     models::{Models, Settings, candidates, check_recipe},
     usage::{Usage, measure},
@@ -68,27 +68,39 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             let models = models(&lake, store.models.as_deref())?;
             each(&all_if_none(kinds), console, |kind| models.evaluate(kind, device))
         }
-        Command::Publish { kinds, lake, store } => {
+        Command::Publish { kinds, channel, percent, lake, store } => {
             let lake = open(&lake.lake)?;
             let store = ModelStore::open(&store.models)?;
             let models = models(&lake, None)?;
-            each(&all_if_none(kinds), console, |kind| models.publish(kind, &store))
-        }
-        Command::Rollback { model, version, store } => {
-            let store = ModelStore::open(&store.models)?;
-            let pointer = runtime.block_on(store.rollback(model, version.as_deref(), now))?;
-            console.result(&pointer, || {
-                let before = pointer.previous.as_deref().unwrap_or("none");
-                format!("{model}: {} is current, {before} was", pointer.version)
+            each(&all_if_none(kinds), console, |kind| match channel {
+                None => models.publish(kind, &store),
+                Some(Trial::Canary) => models.publish_canary(kind, percent, &store),
+                Some(Trial::Shadow) => models.publish_shadow(kind, &store),
             })
+        }
+        Command::Promote { model, percent, store } => {
+            let store = ModelStore::open(&store.models)?;
+            let pointer = runtime.block_on(store.promote(model, percent, now))?;
+            console.result(&pointer, || pointed(model, &pointer))
+        }
+        Command::Rollback { model, version, channel, store } => {
+            let store = ModelStore::open(&store.models)?;
+            let pointer = runtime.block_on(async {
+                match channel {
+                    None => store.rollback(model, version.as_deref(), now).await,
+                    Some(Trial::Canary) => store.set_canary(model, None).await,
+                    Some(Trial::Shadow) => store.set_shadow(model, None).await,
+                }
+            })?;
+            console.result(&pointer, || pointed(model, &pointer))
         }
         Command::Models { model, store } => {
             let store = ModelStore::open(&store.models)?;
             let kinds = all_if_none(model.into_iter().collect());
             let mut versions = Vec::new();
             for kind in kinds {
-                for (manifest, current) in runtime.block_on(store.versions(kind))? {
-                    versions.push(Version { current, manifest });
+                for (manifest, channel) in runtime.block_on(store.versions(kind))? {
+                    versions.push(Version { channel, manifest });
                 }
             }
             console.result(&versions, || list(&versions))
@@ -231,10 +243,25 @@ fn synth(args: &SynthArgs, console: &Console) -> Result<(), Failure> {
     console.result(&report, || report.to_string())
 }
 
+/// Where a pointer points.
+fn pointed(model: ModelKind, pointer: &Pointer) -> String {
+    let Pointer { version, previous, canary, shadow, .. } = pointer;
+    let before = previous.as_deref().unwrap_or("none");
+    let mut text = format!("{model}: {version} is current, {before} was");
+    if let Some(Canary { version, percent }) = canary {
+        text += &format!("; {version} is the canary of {percent} % of callers");
+    }
+    if let Some(version) = shadow {
+        text += &format!("; {version} is the shadow");
+    }
+    text
+}
+
 /// A version in the store.
 #[derive(Serialize)]
 struct Version {
-    current: bool,
+    /// What it is for, if anything.
+    channel: Option<Channel>,
     #[serde(flatten)]
     manifest: Manifest,
 }
@@ -243,19 +270,19 @@ fn list(versions: &[Version]) -> String {
     if versions.is_empty() {
         return "no model has been published here".to_owned();
     }
-    let rows = versions.iter().map(|Version { current, manifest }| {
+    let rows = versions.iter().map(|Version { channel, manifest }| {
         let size: u64 = manifest.files.iter().map(|file| file.size).sum();
         [
             manifest.model.to_string(),
             manifest.version.clone(),
-            if *current { "current".to_owned() } else { String::new() },
+            channel.map(|channel| channel.as_str().to_owned()).unwrap_or_default(),
             manifest.recipe.clone(),
             manifest.as_of.to_string(),
             format!("{} KiB", thousands(size.div_ceil(1024))),
             manifest.metrics.first().map(|m| format!("{} {:.3}", m.name, m.value)).unwrap_or_default(),
         ]
     });
-    table(["model", "version", "", "recipe", "as of", "size", "evaluation"], rows)
+    table(["model", "version", "channel", "recipe", "as of", "size", "evaluation"], rows)
 }
 
 fn all_if_none(kinds: Vec<ModelKind>) -> Vec<ModelKind> {
@@ -275,7 +302,7 @@ fn each(
     let (mut versions, mut failures) = (Vec::new(), Vec::new());
     for &kind in kinds {
         match step(kind) {
-            Ok(manifest) => versions.push(Version { current: false, manifest }),
+            Ok(manifest) => versions.push(Version { channel: None, manifest }),
             Err(failure) => failures.push(failure),
         }
     }

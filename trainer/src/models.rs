@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use lake::Lake;
-use model_store::{ModelStore, Pointer};
+use model_store::{Canary, ModelStore, Pointer};
 use scoring::{Artifact, Manifest, ModelKind};
 use tch::Device;
 
@@ -48,6 +48,36 @@ impl Models<'_> {
 
     /// Publishes the candidate where its gates pass.
     pub(crate) fn publish(&self, kind: ModelKind, to: &ModelStore) -> Result<Manifest, Failure> {
+        let candidate = self.passed(kind)?;
+        self.runtime.block_on(to.publish(&candidate, self.now))?;
+        Ok(candidate.manifest().clone())
+    }
+
+    /// Publishes the candidate for a share of callers, where its gates pass.
+    pub(crate) fn publish_canary(&self, kind: ModelKind, percent: u8, to: &ModelStore) -> Result<Manifest, Failure> {
+        let candidate = self.passed(kind)?;
+        let manifest = candidate.manifest();
+        let canary = Canary { version: manifest.version.clone(), percent };
+        self.runtime.block_on(async {
+            to.upload(&candidate).await?;
+            to.set_canary(kind, Some(canary)).await
+        })?;
+        Ok(manifest.clone())
+    }
+
+    /// Publishes the candidate to be compared with the current version, where its gates pass.
+    pub(crate) fn publish_shadow(&self, kind: ModelKind, to: &ModelStore) -> Result<Manifest, Failure> {
+        let candidate = self.passed(kind)?;
+        let manifest = candidate.manifest();
+        self.runtime.block_on(async {
+            to.upload(&candidate).await?;
+            to.set_shadow(kind, Some(manifest.version.clone())).await
+        })?;
+        Ok(manifest.clone())
+    }
+
+    /// The candidate, which has passed its gates.
+    fn passed(&self, kind: ModelKind) -> Result<Artifact, Failure> {
         let candidate = self.candidate(kind)?;
         let manifest = candidate.manifest();
         if manifest.gates.is_empty() {
@@ -59,8 +89,7 @@ impl Models<'_> {
         if !failed.is_empty() {
             return Err(Failure::Gates(failed));
         }
-        self.runtime.block_on(to.publish(&candidate, self.now))?;
-        Ok(manifest.clone())
+        Ok(candidate)
     }
 
     fn learn<T>(

@@ -1,6 +1,6 @@
 // The action list, kind by kind: whom or what it is about, why, and what it may bring.
 import { ask } from "./api";
-import { change, count, decimal, money, percent } from "./format";
+import { count, decimal, money, percent, price, sentence } from "./format";
 import { AnomalyService, Measure, Severity } from "./gen/shopkeeper/anomaly/v1/anomaly_pb";
 import { ChurnService, RiskLevel, type ChurnRisk } from "./gen/shopkeeper/churn/v1/churn_pb";
 import { ForecastService, Frequency, Level } from "./gen/shopkeeper/forecast/v1/forecast_pb";
@@ -42,6 +42,9 @@ const LINES = 20;
 const PRODUCTS = 12;
 const STOCKED = 40;
 
+/** A part as the reader has set it. */
+const part = (rate: number) => percent(rate, Number.isInteger(Math.round(rate * 1000) / 10) ? 0 : 1);
+
 type Collect = (country: string, rates: Rates) => Promise<Action[]>;
 
 async function segmentsOf(those: ChurnRisk[]): Promise<Map<string, CustomerSegment>> {
@@ -78,7 +81,7 @@ const winBack: Collect = async (country, rates) => {
         what: `Write or call, and offer ${await offer(risk.customerId, false)}${segment ? `. ${segment.segmentName}: ${segment.strategy}` : ""}`,
         why: [`${percent(risk.probability, 0)} chance to stop buying`, ...up.map((r) => r.text)].join("; "),
         value: (risk.valueAtRisk ?? 0) * rates.winBack,
-        formula: `${percent(risk.probability, 0)} × ${money(risk.annualValue ?? 0)} a year × ${percent(rates.winBack)} won back`,
+        formula: `${percent(risk.probability, 0)} × ${money(risk.annualValue ?? 0)} a year × ${part(rates.winBack)} won back`,
       };
     }),
   );
@@ -103,7 +106,7 @@ const crossSell: Collect = async (country, rates) => {
           what: `Show ${await offer(risk.customerId, true)}, which they have not bought before`,
           why: `${segment.segmentName}; ${money(segment.expectedSpend)} expected in 90 days; customers of a like taste buy these`,
           value: segment.expectedSpend * rates.crossSell,
-          formula: `${money(segment.expectedSpend)} expected × ${percent(rates.crossSell)} more`,
+          formula: `${money(segment.expectedSpend)} expected × ${part(rates.crossSell)} more`,
         },
       ];
     }),
@@ -127,7 +130,7 @@ const stock: Collect = async () => {
       const expected = points.reduce((all, p) => all + p.mean, 0);
       const more = expected - recentTotal;
       if (Math.abs(more) < 0.25 * recentTotal) return [];
-      const price = await usualPrice(key);
+      const each = await usualPrice(key);
       const pieces = `${count(Math.abs(more))} pieces ${more > 0 ? "more" : "fewer"}`;
       return [
         {
@@ -138,9 +141,9 @@ const stock: Collect = async () => {
             more > 0
               ? `Have ${count(expected)} pieces of ${name} for the next 28 days`
               : `Order ${name} with care: ${count(expected)} pieces will do for the next 28 days`,
-          why: `Forecast is ${change(more / recentTotal)} on the ${count(recentTotal)} pieces of the last 28 days`,
-          value: price && Math.abs(more) * price,
-          formula: price ? `${pieces} × ${money(price)} each` : `${pieces}; no usual price known`,
+          why: `The forecast is ${percent(Math.abs(more / recentTotal), 0)} ${more > 0 ? "above" : "below"} the ${count(recentTotal)} pieces of the last 28 days`,
+          value: each && Math.abs(more) * each,
+          formula: each ? `${pieces} × ${price(each)} each` : `${pieces}; no usual price known`,
         },
       ];
     }),
@@ -158,7 +161,7 @@ const bundle: Collect = async (_country, rates) => {
       const [rule] = rules;
       if (!rule || rule.confidence <= 0) return [];
       const without = Number(rule.orders) / rule.confidence - Number(rule.orders);
-      const price = await usualPrice(rule.stockCode);
+      const each = await usualPrice(rule.stockCode);
       return [
         {
           kind: "bundle",
@@ -166,9 +169,9 @@ const bundle: Collect = async (_country, rates) => {
           product: key,
           what: `Put ${rule.description} (${rule.stockCode}) beside ${name}, or sell them as a bundle`,
           why: `${percent(rule.confidence, 0)} of orders with the one hold the other: ${decimal(rule.lift, 1)} times as often as others do`,
-          value: price && without * rates.bundle * price,
-          formula: price
-            ? `${count(without)} orders without it × ${percent(rates.bundle)} take it up × ${money(price)}`
+          value: each && without * rates.bundle * each,
+          formula: each
+            ? `${count(without)} orders without it × ${part(rates.bundle)} take it up × ${price(each)}`
             : `${count(without)} orders without it; no usual price known`,
         },
       ];
@@ -194,7 +197,7 @@ const check: Collect = async (country) => {
           customer: t.customerId || undefined,
           product: t.stockCode,
           what: `Check ${t.stockCode} of invoice ${t.invoice} before it is shipped or paid`,
-          why: score.reason,
+          why: sentence(score.reason),
           value: Math.abs(total - usual),
           formula: `${money(total)} booked against ${money(usual)} as usual`,
         },

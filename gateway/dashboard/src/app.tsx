@@ -1,4 +1,5 @@
 // The frame around pages: where one can go, the theme, and the key when the gateway asks for one.
+import { Code, ConnectError } from "@connectrpc/connect";
 import {
   ChartLine,
   Contact,
@@ -16,10 +17,11 @@ import {
   UserMinus,
   Users,
 } from "lucide-preact";
+import type { ComponentChildren } from "preact";
 import { lazy, Suspense } from "preact/compat";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useErrorBoundary, useRef, useState } from "preact/hooks";
 import { queries } from "./api";
-import { Loading, Page, Empty } from "./parts";
+import { Empty, Loading, Page, Problem } from "./parts";
 import { apiKey, keyWanted, theme, toggleTheme } from "./session";
 import { href, place } from "./url";
 
@@ -97,9 +99,11 @@ export function App() {
       </aside>
       <main id="main" ref={main} tabIndex={-1}>
         {Current ? (
-          <Suspense fallback={<Loading />} key={name}>
-            <Current />
-          </Suspense>
+          <Whole key={name}>
+            <Suspense fallback={<Loading />}>
+              <Current />
+            </Suspense>
+          </Whole>
         ) : (
           <Page title="No such page" lead="The address names a page that does not exist.">
             <Empty>
@@ -111,6 +115,12 @@ export function App() {
       {keyWanted.value && <KeyDialog />}
     </>
   );
+}
+
+/** A page that breaks says so, and the others stay. */
+function Whole({ children }: { children: ComponentChildren }) {
+  const [error, again] = useErrorBoundary((error) => console.error(error));
+  return error ? <Problem error={new ConnectError("This page could not be shown.", Code.Internal)} retry={again} /> : <>{children}</>;
 }
 
 function forgetKey() {

@@ -13,6 +13,8 @@ export interface Palette {
   surface: string;
   accent: string;
   tint: string;
+  up: string;
+  down: string;
   good: string;
   bad: string;
   weak: string;
@@ -28,6 +30,8 @@ function palette(): Palette {
     surface: color("surface"),
     accent: color("accent"),
     tint: color("tint"),
+    up: color("up"),
+    down: color("down"),
     good: color("good"),
     bad: color("bad"),
     weak: color("weak"),
@@ -59,7 +63,7 @@ export const legend = (colors: Palette, more: object = {}) => ({
   icon: "roundRect",
   itemWidth: 14,
   itemHeight: 8,
-  textStyle: { color: colors.text },
+  textStyle: { color: colors.text, lineHeight: 18 }, // less, and the tops of letters are cut where the legend has pages
   pageTextStyle: { color: colors.text },
   ...more,
 });
@@ -101,8 +105,8 @@ interface Props<T extends object> {
   columns: Column<T>[];
   download?: string;
   height?: "low" | "tall";
-  /** A name of the data was chosen. */
-  onChoose?: (name: string) => void;
+  /** Something of the data was chosen: its name, and its place among the data. */
+  onChoose?: (name: string, at: number) => void;
   /** Before the first drawing: maps to register. */
   prepare?: (echarts: typeof import("./echarts")) => Promise<void>;
 }
@@ -127,7 +131,7 @@ export function Chart<T extends object>(props: Props<T>) {
       if (gone || !place.current) return;
       const drawn = echarts.init(place.current);
       chart.current = drawn;
-      drawn.on("click", ({ name }) => choose.current?.(String(name)));
+      drawn.on("click", ({ name, dataIndex }) => choose.current?.(String(name), dataIndex));
       resized = new ResizeObserver(() => drawn.resize());
       resized.observe(place.current);
       setReady(true);

@@ -90,7 +90,7 @@ export function Empty({ children }: { children: ComponentChildren }) {
 }
 
 /** What went wrong, in words that say what the reader can do. */
-function explain(error: ConnectError): string {
+export function explain(error: ConnectError): string {
   switch (error.code) {
     case Code.Unimplemented:
       return "This server does not offer this yet.";
@@ -103,6 +103,8 @@ function explain(error: ConnectError): string {
     case Code.InvalidArgument:
     case Code.FailedPrecondition:
       return error.rawMessage;
+    case Code.Aborted:
+      return "Somebody else has changed it meanwhile. Look again, and decide again.";
     case Code.Unavailable:
     case Code.Unknown:
       return "The service is not answering. It is asked again every few seconds.";

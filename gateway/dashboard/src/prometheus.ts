@@ -1,4 +1,7 @@
-// Prometheus' text format, as much of it as the System page reads.
+// The gateway's own figures, in Prometheus' text format: as much of it as the pages read.
+import { Code, ConnectError } from "@connectrpc/connect";
+import { useQuery } from "@tanstack/preact-query";
+import { apiKey, keyWanted } from "./session";
 
 export interface Sample {
   name: string;
@@ -6,7 +9,24 @@ export interface Sample {
   value: number;
 }
 
-export function parse(text: string): Sample[] {
+/** The figures; null where it does not offer them here. */
+export function useMetrics() {
+  return useQuery({
+    queryKey: ["metrics", apiKey.value],
+    queryFn: async ({ signal }) => {
+      const answer = await fetch("/metrics", { signal, headers: apiKey.value ? { "x-api-key": apiKey.value } : {} });
+      if (answer.status === 401) {
+        keyWanted.value = true;
+        throw new ConnectError("", Code.Unauthenticated);
+      }
+      if (!answer.ok || !answer.headers.get("content-type")?.startsWith("text/plain")) return null;
+      return parse(await answer.text());
+    },
+    refetchInterval: 10_000,
+  });
+}
+
+function parse(text: string): Sample[] {
   const samples: Sample[] = [];
   for (const line of text.split("\n")) {
     const [, name, inner, value] = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/.exec(line) ?? [];

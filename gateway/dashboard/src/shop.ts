@@ -1,7 +1,7 @@
 // Answers that several pages ask for.
 import { timestampDate, timestampFromDate, type Timestamp } from "@bufbuild/protobuf/wkt";
 import { keepPreviousData, useQuery } from "@tanstack/preact-query";
-import { ask, askAll, useCall } from "./api";
+import { ask, askAll, skipToken, useCall } from "./api";
 import { AnomalyService, Measure } from "./gen/shopkeeper/anomaly/v1/anomaly_pb";
 import { ChurnService, RiskLevel, type ChurnRisk } from "./gen/shopkeeper/churn/v1/churn_pb";
 import { InsightsService } from "./gen/shopkeeper/insights/v1/insights_pb";
@@ -76,6 +76,13 @@ export const useCustomers = (country: string, segmentId: number, lifecycle: Life
     },
     placeholderData: keepPreviousData,
   });
+
+/** What a product is called; empty while that is not known. */
+export function useProductName(stockCode: string): string {
+  const found = useCall(InsightsService.method.searchProducts, stockCode ? { query: stockCode, pageSize: 1 } : skipToken);
+  const [product] = found.data?.products ?? [];
+  return product?.stockCode === stockCode ? product.description : "";
+}
 
 /** What one piece of a product usually costs: the anomaly model's median of its price. */
 export async function usualPrice(stockCode: string): Promise<number | undefined> {

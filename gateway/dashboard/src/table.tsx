@@ -25,6 +25,8 @@ export interface Column<T> {
   show?: (row: T) => ComponentChildren;
   /** In downloads alone. */
   hidden?: boolean;
+  /** On the screen alone. */
+  screen?: boolean;
   /** Takes the room that is left, and wraps. */
   wide?: boolean;
 }
@@ -44,14 +46,15 @@ const written = <T,>(column: Column<T>, row: T): ComponentChildren => {
   return typeof value === "number" && column.format ? column.format(value) : value;
 };
 
-export function downloadRows<T>(name: string, columns: Column<T>[], rows: T[]) {
+export function downloadRows<T>(name: string, all: Column<T>[], rows: T[]) {
+  const columns = all.filter((c) => !c.screen);
   save(`${name}.csv`, ["\uFEFF", csv(columns.map((c) => c.header), rows.map((row) => columns.map((c) => c.value(row))))]);
 }
 
 export function DownloadButton<T>({ name, columns, rows }: { name: string; columns: Column<T>[]; rows: T[] }) {
   return (
     <button type="button" disabled={rows.length === 0} onClick={() => downloadRows(name, columns, rows)}>
-      <Download aria-hidden="true" /> Download <span class="quiet">{count(rows.length)} rows</span>
+      <Download aria-hidden="true" /> Download <span class="quiet">{count(rows.length)} {rows.length === 1 ? "row" : "rows"}</span>
     </button>
   );
 }

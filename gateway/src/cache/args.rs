@@ -1,7 +1,8 @@
 //! Options of the cache.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use ::redis::{ClientTlsConfig, TlsCertificates};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -32,10 +33,28 @@ impl CacheArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cache")]
 pub struct RedisArgs {
-    /// Redis that replicas share answers through, redis://[user:password@]host[:port][/db]; without one each keeps its
-    /// own. It need not be up: without it calls are slower, not wrong
+    /// Redis that replicas share answers through; without one each keeps its own. It need not be up: without it calls are
+    /// slower, not wrong
+    ///
+    /// One server: redis://[user:password@]host[:port][/db]
+    ///
+    /// The primary that sentinels name: redis+sentinel://[user:password@]host[:port],host[:port]/service[/db]; for
+    /// sentinels with a user of their own ?sentinel-user=USER&sentinel-password=PASSWORD follows
+    ///
+    /// A cluster: redis+cluster://[user:password@]host[:port],host[:port]
+    ///
+    /// Over TLS each begins with rediss instead
     #[arg(long, env = "SHOPKEEPER_REDIS", value_name = "URL", hide_env_values = true, value_parser = secret)]
     redis: Option<SecretString>,
+    /// Who signs the certificate of Redis (PEM); without it, whom this machine trusts
+    #[arg(long, env = "SHOPKEEPER_REDIS_CA", value_name = "FILE", requires = "redis")]
+    redis_ca: Option<PathBuf>,
+    /// Certificate to show to Redis (PEM)
+    #[arg(long, env = "SHOPKEEPER_REDIS_CERT", value_name = "FILE", requires = "redis_key")]
+    redis_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, env = "SHOPKEEPER_REDIS_KEY", value_name = "FILE", requires = "redis_cert")]
+    redis_key: Option<PathBuf>,
     /// Longest that a call waits for Redis
     #[arg(long, env = "SHOPKEEPER_REDIS_TIMEOUT", value_name = "TIME", default_value = "5ms", value_parser = humantime::parse_duration)]
     redis_timeout: Duration,
@@ -45,18 +64,33 @@ pub struct RedisArgs {
 }
 
 impl RedisArgs {
-    /// The cache of one process, before the one that replicas share.
+    /// The cache of one process before the one that replicas share, and what they share.
     ///
     /// # Errors
-    /// Where the URL is none. A Redis that does not answer is no error.
-    pub fn build(&self, near: &CacheArgs) -> Result<Tiers, RedisError> {
+    /// Where the URL or a certificate is none. A Redis that does not answer is no error.
+    pub fn build(&self, near: &CacheArgs) -> Result<(Tiers, Option<Arc<Redis>>), RedisError> {
         let codec = Codec::new(self.cache_secret.as_ref().map_or("", |secret| secret.expose_secret()));
-        let shared = self.redis.as_ref().map(|url| Redis::new(url, codec, self.redis_timeout)).transpose()?;
-        let shared = shared.map(|redis| Arc::new(redis) as Arc<dyn Cache>);
-        Ok(Tiers::new(near.memory().into_iter().chain(shared).collect()))
+        let certificates = self.certificates()?;
+        let redis = |url| Redis::new(url, certificates.as_ref(), codec, self.redis_timeout);
+        let shared = self.redis.as_ref().map(redis).transpose()?.map(Arc::new);
+        let far = shared.clone().map(|redis| redis as Arc<dyn Cache>);
+        Ok((Tiers::new(near.memory().into_iter().chain(far).collect()), shared))
+    }
+
+    fn certificates(&self) -> Result<Option<TlsCertificates>, RedisError> {
+        let root_cert = self.redis_ca.as_ref().map(fs_err::read).transpose()?;
+        let client_tls = match (&self.redis_cert, &self.redis_key) {
+            (Some(cert), Some(key)) => {
+                Some(ClientTlsConfig { client_cert: fs_err::read(cert)?, client_key: fs_err::read(key)? })
+            }
+            _ => None,
+        };
+        let given = root_cert.is_some() || client_tls.is_some();
+        Ok(given.then_some(TlsCertificates { client_tls, root_cert }))
     }
 }
 
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+/// What is never printed.
+pub(crate) fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text))
 }

@@ -1,6 +1,6 @@
 //! An answer as it is kept: one string, whole and unchanged, or nothing.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tonic::Code;
@@ -8,7 +8,9 @@ use tonic::Code;
 use super::Key;
 
 /// Another format has another first line.
-const MAGIC: &[u8] = b"SKC1";
+const MAGIC: &[u8] = b"SKC2";
+/// No chance is so small that an answer is made anew earlier, in times that it takes: the logarithm of 2^32.
+const EARLIEST: f64 = 23.0;
 /// Length of the tag at the end.
 const TAG: usize = 32;
 
@@ -17,6 +19,10 @@ const TAG: usize = 32;
 pub struct Entry {
     /// Version of the model that gave it.
     pub version: String,
+    /// When it was given.
+    pub made: SystemTime,
+    /// How long that took.
+    pub took: Duration,
     /// How long it may be served, from when it was given.
     pub ttl: Duration,
     /// What was answered.
@@ -45,6 +51,20 @@ impl Entry {
             Answer::NotFound { message, details } => message.len() + details.len(),
         };
         answer + self.version.len()
+    }
+
+    /// How long it may still be served; nothing where its time is over.
+    pub fn left(&self, now: SystemTime) -> Duration {
+        let end = self.made.checked_add(self.ttl);
+        end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default().min(self.ttl)
+    }
+
+    /// Whether a new one should be made while this one still serves: the later and the dearer, and the nearer to 0 that
+    /// `chance`, a share of 0 to 1, comes out, the likelier. Whoever asks for a hot answer then rarely finds that it has
+    /// ended, and rarely makes it together with others (XFetch: Vattani, Chierichetti, Lowenstein, VLDB 2015).
+    pub fn is_due(&self, now: SystemTime, chance: impl FnOnce() -> f64) -> bool {
+        let (took, left) = (self.took.as_secs_f64(), self.left(now).as_secs_f64());
+        took * EARLIEST >= left && took * -chance().ln() >= left
     }
 }
 
@@ -75,7 +95,10 @@ impl Codec {
             Answer::NotFound { message, details } => (Code::NotFound, [message, details]),
         };
         bytes.put_i32(code.into());
-        bytes.put_u64(u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX));
+        let made = entry.made.duration_since(UNIX_EPOCH).unwrap_or_default();
+        for time in [made.as_millis(), entry.took.as_micros(), entry.ttl.as_millis()] {
+            bytes.put_u64(u64::try_from(time).unwrap_or(u64::MAX));
+        }
         for part in [entry.version.as_bytes(), parts[0], parts[1]] {
             bytes.put_u64(part.len() as u64);
             bytes.put_slice(part);
@@ -96,6 +119,8 @@ impl Codec {
             return None;
         }
         let code = Code::from(rest.try_get_i32().ok()?);
+        let made = UNIX_EPOCH.checked_add(Duration::from_millis(rest.try_get_u64().ok()?))?;
+        let took = Duration::from_micros(rest.try_get_u64().ok()?);
         let ttl = Duration::from_millis(rest.try_get_u64().ok()?);
         let version = String::from_utf8(part(&mut rest)?.into()).ok()?;
         let (first, second) = (part(&mut rest)?, part(&mut rest)?);
@@ -104,7 +129,7 @@ impl Codec {
             (Code::NotFound, true) => Answer::NotFound { message: first, details: second },
             _ => return None,
         };
-        Some(Entry { version, ttl, answer })
+        Some(Entry { version, made, took, ttl, answer })
     }
 
     fn tag(&self, key: &Key, said: &[u8]) -> blake3::Hash {
@@ -133,11 +158,17 @@ mod tests {
             bytes().prop_map(Answer::Found),
             (bytes(), bytes()).prop_map(|(message, details)| Answer::NotFound { message, details }),
         ];
-        ("\\PC{0,20}", any::<u32>(), answer).prop_map(|(version, ms, answer)| Entry {
+        ("\\PC{0,20}", any::<[u32; 3]>(), answer).prop_map(|(version, [made, took, ttl], answer)| Entry {
             version,
-            ttl: Duration::from_millis(ms.into()),
+            made: UNIX_EPOCH + Duration::from_millis(made.into()),
+            took: Duration::from_micros(took.into()),
+            ttl: Duration::from_millis(ttl.into()),
             answer,
         })
+    }
+
+    fn entry(took: Duration, ttl: Duration) -> Entry {
+        Entry { version: "v".into(), made: UNIX_EPOCH, took, ttl, answer: Answer::Found(Bytes::from_static(b"x")) }
     }
 
     fn key(message: &[u8]) -> Key {
@@ -176,10 +207,39 @@ mod tests {
 
     #[test]
     fn an_entry_is_good_under_its_key_and_secret_alone() {
-        let entry = Entry { version: "v".into(), ttl: Duration::ZERO, answer: Answer::Found(Bytes::from_static(b"x")) };
+        let entry = entry(Duration::ZERO, Duration::ZERO);
         let bytes = Bytes::from(Codec::new("s").encode(&key(b"a"), &entry));
         assert_eq!(Codec::new("s").decode(&key(b"a"), bytes.clone()), Some(entry));
         assert_eq!(Codec::new("s").decode(&key(b"b"), bytes.clone()), None);
         assert_eq!(Codec::new("t").decode(&key(b"a"), bytes), None);
+    }
+
+    #[test]
+    fn an_entry_serves_until_its_end_whatever_the_clock_says() {
+        let entry = entry(Duration::ZERO, Duration::from_secs(60));
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        for (now, left) in [(at(0), 60), (at(59), 1), (at(60), 0), (at(1_000), 0)] {
+            assert_eq!(entry.left(now), Duration::from_secs(left), "{now:?}");
+        }
+        assert_eq!(entry.left(UNIX_EPOCH - Duration::from_secs(1_000)), entry.ttl, "made by a clock that is ahead");
+        let for_ever = Entry { ttl: Duration::MAX, ..entry };
+        assert_eq!(for_ever.left(at(0)), Duration::ZERO, "a time that cannot be told has passed");
+    }
+
+    #[test]
+    fn an_entry_is_due_as_the_paper_says() {
+        let entry = entry(Duration::from_secs(1), Duration::from_secs(60));
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        // It takes 1 s to make: with t s left the chance is e^-t.
+        for (left, due_below) in [(0, 1.0), (1, 0.367), (2, 0.135), (5, 0.0067), (60, 0.0)] {
+            for step in 1..1_000 {
+                let chance = f64::from(step) / 1_000.0;
+                let close = (chance - due_below).abs() < 0.002;
+                assert!(close || entry.is_due(at(60 - left), || chance) == (chance < due_below), "{left} s, {chance}");
+            }
+        }
+        assert!(entry.is_due(at(40), || 1e-9) && !entry.is_due(at(0), || 0.0), "not earlier than any chance says");
+        let free = Entry { took: Duration::ZERO, ..entry };
+        assert!(!free.is_due(at(59), || 0.5) && free.is_due(at(60), || 0.5));
     }
 }

@@ -41,6 +41,12 @@ impl Key {
         &self.0
     }
 
+    /// Two numbers of its bits.
+    pub(super) fn halves(&self) -> [u64; 2] {
+        let (place, _) = self.0.as_chunks::<8>();
+        [u64::from_le_bytes(place[1]), u64::from_le_bytes(place[2])]
+    }
+
     /// A share of 0 to 1 that is the key's own.
     pub fn share(&self) -> f64 {
         f64::from(u16::from_le_bytes([self.0[0], self.0[1]])) / f64::from(u16::MAX)

@@ -1,10 +1,11 @@
 //! Looks up what is asked, and keeps what is answered. Promise: an answer is kept under the version that gave it, as its
-//! own header says, and looked up under the version that answers now; while that is not known nothing is looked up.
+//! own header says, and looked up under the version that answers now; while that is not known nothing is looked up. What
+//! several callers ask at once is asked once, and what is asked all the time is asked anew before it ends.
 
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -14,15 +15,21 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 use http_body_util::BodyExt;
+use tokio::{sync::oneshot, time::Instant};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{Answer, Entry, Key, LARGEST, Question, Tier, Tiers};
+use super::{
+    Answer, Entry, Key, LARGEST, Question, Tier, Tiers,
+    flights::{Flights, Seat},
+};
 use crate::{
     backends::Versions,
     call::{Call, Payload},
     caller::Caller,
     compression::{self, Encoding},
+    deadline::DeadlineError,
+    draws::Draws,
     frame::{self, Known, Resumed},
     meter,
     method::Method,
@@ -30,7 +37,8 @@ use crate::{
 };
 use proto::policy::v1::Scope;
 
-/// Where an answer came from: `hit-memory`, `hit-redis`, `miss`, or `bypass` where nobody looked.
+/// Where an answer came from: `hit-memory`, `hit-redis`, `coalesced` where it was being asked for already, `miss`, or
+/// `bypass` where nobody looked.
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 /// Which version of the model gave an answer.
 pub(crate) const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
@@ -38,20 +46,21 @@ pub(crate) const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const HIT_MEMORY: &str = "hit-memory";
 const HIT_REDIS: &str = "hit-redis";
+const COALESCED: &str = "coalesced";
 const MISS: &str = "miss";
 const BYPASS: &str = "bypass";
 
 /// Puts these caches in front of the services whose model versions these are.
 pub(crate) fn layer<S>(tiers: Tiers, versions: Versions) -> impl Layer<S, Service = Caching<S>> + Clone {
-    layer_fn(move |inner| Caching { inner, tiers: tiers.clone(), versions: versions.clone() })
+    let store = Arc::new(Store { tiers, versions, flights: Flights::default(), draws: Draws::default() });
+    layer_fn(move |inner| Caching { inner, store: store.clone() })
 }
 
 /// See [`layer`].
 #[derive(Debug, Clone)]
 pub(crate) struct Caching<S> {
     inner: S,
-    tiers: Tiers,
-    versions: Versions,
+    store: Arc<Store>,
 }
 
 impl<S> Service<Call> for Caching<S>
@@ -71,13 +80,14 @@ where
     fn call(&mut self, mut call: Call) -> Self::Future {
         let spare = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, spare);
+        let version = self.store.versions.choose(&mut call);
         let message = match &call.payload {
             Payload::Whole { message: Some(message), .. } if call.method.is_cacheable() => message.clone(),
             Payload::Whole { .. } | Payload::Stream(_) => {
                 if call.method.is_cacheable() {
                     meter::lookup(BYPASS, call.method.name());
                 }
-                let (versions, area) = (self.versions.clone(), call.area.clone());
+                let (versions, area) = (self.store.versions.clone(), call.area.clone());
                 let answer = inner.call(call);
                 return Box::pin(async move {
                     let response = answer.await.map_err(Into::into)?;
@@ -87,51 +97,150 @@ where
             }
         };
 
-        let (tiers, versions) = (self.tiers.clone(), self.versions.clone());
-        Box::pin(async move {
-            let wish = Wish::of(&call.headers);
-            let asked = Asked { method: call.method.clone(), caller: caller(&call), message };
-            let current = versions.current(&call.area);
-            let outcome = match &current {
-                Some(version) if wish == Wish::Any && !tiers.is_empty() => {
-                    if let Some((tier, entry)) = tiers.get(&asked.key(version)).await {
-                        let outcome = match tier {
-                            Tier::Memory => HIT_MEMORY,
-                            Tier::Redis => HIT_REDIS,
-                        };
-                        meter::lookup(outcome, call.method.name());
-                        return Ok(again(&entry, outcome, call.reply));
-                    }
-                    MISS
-                }
-                Some(_) | None => BYPASS,
-            };
-            meter::lookup(outcome, call.method.name());
+        let wish = Wish::of(&call.headers);
+        let asked = Asked { method: call.method.clone(), caller: caller(&call), message };
+        let store = self.store.clone();
+        match version.filter(|_| wish == Wish::Any && !store.tiers.is_empty()) {
+            Some(version) => Box::pin(store.answer(inner, call, asked, version)),
+            None => Box::pin(async move {
+                meter::lookup(BYPASS, call.method.name());
+                Ok(marked(store.fetch(inner, call, &asked, wish).await?.0, BYPASS))
+            }),
+        }
+    }
+}
 
-            let (area, reply) = (call.area.clone(), call.reply);
-            call.headers.remove(compression::ACCEPT); // one answer for all callers
-            let (head, body) = inner.call(call).await.map_err(Into::into)?.into_parts();
-            let (data, trailers) = match gather(body).await {
-                Gathered::Whole(data, trailers) => (data, trailers),
-                Gathered::Large(body) => {
-                    see(&versions, &area, head.headers.get(X_MODEL_VERSION));
-                    return Ok(marked(Response::from_parts(head, body), outcome));
-                }
-            };
-            let version = field(X_MODEL_VERSION, &head.headers, trailers.as_ref());
-            if let Some(version) = see(&versions, &area, version.as_ref())
-                && wish != Wish::Nothing
-                && !tiers.is_empty()
-                && let Some((ttl, answer)) = keepable(&asked.method, &head.headers, &data, trailers.as_ref())
-            {
-                meter::stored();
-                tiers.put(asked.key(version), Entry { version: version.to_owned(), ttl, answer }).await;
+/// What is known of answers, and which are being asked for.
+#[derive(Debug)]
+struct Store {
+    tiers: Tiers,
+    versions: Versions,
+    flights: Flights<Arc<Entry>>,
+    draws: Draws,
+}
+
+impl Store {
+    /// The answer of this version from wherever it is quickest.
+    async fn answer<S>(
+        self: Arc<Self>,
+        inner: S,
+        call: Call,
+        asked: Asked,
+        version: Arc<String>,
+    ) -> Result<Response<Body>, BoxError>
+    where
+        S: Service<Call, Response = Response<Body>> + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+    {
+        let (method, reply, key) = (call.method.clone(), call.reply, asked.key(&version));
+        let hit = move |entry: &Entry, outcome| {
+            meter::lookup(outcome, method.name());
+            again(entry, outcome, reply)
+        };
+        if let Some((tier, entry)) = self.tiers.get(&key).await {
+            let answer = hit(&entry, outcome(tier));
+            if entry.is_due(SystemTime::now(), || self.draws.share()) {
+                self.refresh(inner, call, asked, version);
             }
-            let mut response = Response::from_parts(head, Body::empty());
-            let data = packed(data, reply, response.headers_mut());
-            *response.body_mut() = Known::body(data, trailers);
-            Ok(marked(response, outcome))
-        })
+            return Ok(answer);
+        }
+        let pilot = match self.flights.join(key, call.deadline) {
+            Seat::First(pilot) => pilot,
+            Seat::Other(waiter) => {
+                if let Some(entry) = waiter.landed().await {
+                    return Ok(hit(&entry, COALESCED));
+                }
+                // What became of it is for whoever asked.
+                meter::lookup(MISS, asked.method.name());
+                return Ok(marked(self.fetch(inner, call, &asked, Wish::Any).await?.0, MISS));
+            }
+        };
+        let (give, given) = oneshot::channel();
+        let waiter = pilot.fly(async move {
+            // It may have landed since it was looked up.
+            if let Some((tier, entry)) = self.tiers.near(&key).await {
+                let _ = give.send(Ok(hit(&entry, outcome(tier))));
+                return Some(entry);
+            }
+            meter::lookup(MISS, asked.method.name());
+            match self.fetch(inner, call, &asked, Wish::Any).await {
+                Ok((response, entry)) => {
+                    let _ = give.send(Ok(marked(response, MISS)));
+                    entry.filter(|entry| entry.version == *version)
+                }
+                Err(error) => {
+                    let _ = give.send(Err(error));
+                    None
+                }
+            }
+        });
+        let answer = given.await;
+        drop(waiter); // until here it is worth asking
+        answer.unwrap_or_else(|_| Err(DeadlineError::Passed.into()))
+    }
+
+    /// Asks anew in the background, where nobody does yet.
+    fn refresh<S>(self: Arc<Self>, inner: S, mut call: Call, asked: Asked, version: Arc<String>)
+    where
+        S: Service<Call, Response = Response<Body>> + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+    {
+        call.deadline = Instant::now() + call.method.timeout;
+        let Some(pilot) = self.flights.lead(asked.key(&version), call.deadline) else { return };
+        meter::refreshed(call.method.name());
+        let waiter = pilot.fly(async move {
+            let (_, entry) = self.fetch(inner, call, &asked, Wish::Any).await.ok()?;
+            entry.filter(|entry| entry.version == *version)
+        });
+        tokio::spawn(waiter.landed());
+    }
+
+    /// The service's answer, and what is kept of it.
+    async fn fetch<S>(
+        &self,
+        mut inner: S,
+        mut call: Call,
+        asked: &Asked,
+        wish: Wish,
+    ) -> Result<(Response<Body>, Option<Arc<Entry>>), BoxError>
+    where
+        S: Service<Call, Response = Response<Body>>,
+        S::Error: Into<BoxError>,
+    {
+        let (area, reply, begun) = (call.area.clone(), call.reply, Instant::now());
+        call.headers.remove(compression::ACCEPT); // one answer for all callers
+        let (head, body) = inner.call(call).await.map_err(Into::into)?.into_parts();
+        let (data, trailers) = match gather(body).await {
+            Gathered::Whole(data, trailers) => (data, trailers),
+            Gathered::Large(body) => {
+                see(&self.versions, &area, head.headers.get(X_MODEL_VERSION));
+                return Ok((Response::from_parts(head, body), None));
+            }
+        };
+        let version = field(X_MODEL_VERSION, &head.headers, trailers.as_ref());
+        let mut kept = None;
+        if let Some(version) = see(&self.versions, &area, version.as_ref())
+            && wish != Wish::Nothing
+            && !self.tiers.is_empty()
+            && let Some((ttl, answer)) = keepable(&asked.method, &head.headers, &data, trailers.as_ref())
+        {
+            let (made, took) = (SystemTime::now(), begun.elapsed());
+            let entry = Entry { version: version.to_owned(), made, took, ttl, answer };
+            kept = Some(self.tiers.put(asked.key(version), entry).await);
+        }
+        let mut response = Response::from_parts(head, Body::empty());
+        let data = packed(data, reply, response.headers_mut());
+        *response.body_mut() = Known::body(data, trailers);
+        Ok((response, kept))
+    }
+}
+
+fn outcome(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Memory => HIT_MEMORY,
+        Tier::Redis => HIT_REDIS,
     }
 }
 
@@ -507,6 +616,177 @@ mod tests {
             let (compressed, body) = frame::only(&body).unwrap();
             assert_eq!(compressed, reply.is_some());
             assert_eq!(reply.map_or(Ok(body.clone()), |e| e.open(&body, 1 << 20)).unwrap(), message);
+        }
+    }
+
+    /// Asks without waiting; the call is under way when this returns.
+    async fn begin(m: &mut Mocked, call: Call) -> tokio::task::JoinHandle<Result<Response<Body>, BoxError>> {
+        let asked = tokio::spawn(tower::ServiceExt::ready(&mut m.0).await.unwrap().call(call));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        asked
+    }
+
+    /// Whether nobody asks the service.
+    async fn is_quiet(m: &mut Mocked) -> bool {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        futures_util::FutureExt::now_or_never(m.1.next_request()).is_none()
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_at_once_is_asked_once_and_each_answer_is_as_if_alone() {
+        let message = b"a shopkeeper knows ".repeat(200);
+        let encodings = [None, Some(Encoding::Gzip), Some(Encoding::Zstd), None];
+        let with = |reply| Call { reply, ..call(RISK, b"1") };
+        let mut m = mocked();
+        let mut asked = Vec::new();
+        for reply in encodings {
+            asked.push(begin(&mut m, with(reply)).await);
+        }
+        let (_, send) = m.1.next_request().await.unwrap();
+        assert!(is_quiet(&mut m).await);
+        send.send_response(found("v1", &message));
+        for (n, (asked, reply)) in asked.into_iter().zip(encodings).enumerate() {
+            let together = asked.await.unwrap().unwrap();
+            let (alone, _) = ask(&mut mocked(), with(reply), || found("v1", &message)).await;
+            for name in [X_MODEL_VERSION, compression::ENCODING] {
+                assert_eq!(together.headers().get(&name), alone.headers().get(&name), "{name}");
+            }
+            let (together, alone) = (read(together).await, read(alone).await);
+            assert_eq!(together.0, if n == 0 { "miss" } else { "coalesced" });
+            assert_eq!((together.1, &together.2[Status::GRPC_STATUS]), (alone.1, &alone.2[Status::GRPC_STATUS]));
+        }
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await.0, "hit-memory");
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_leaves_takes_nothing_from_the_others() {
+        let mut m = mocked();
+        let first = begin(&mut m, call(RISK, b"1")).await;
+        let second = begin(&mut m, call(RISK, b"1")).await;
+        let (_, send) = m.1.next_request().await.unwrap();
+        first.abort();
+        send.send_response(not_found());
+        let response = second.await.unwrap().unwrap();
+        assert_eq!(
+            (&response.headers()[X_CACHE], &response.headers()[Status::GRPC_STATUS]),
+            (&"coalesced".parse().unwrap(), &code(Code::NotFound))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_for_whoever_asked_and_the_others_ask_for_themselves() {
+        let newer = || found("v2", b"new");
+        let unavailable = || Status::unavailable("later").into_http();
+        let lost = || Err(BoxError::from("lost"));
+        let failures: [&dyn Fn() -> Result<Response<Body>, BoxError>; 3] =
+            [&|| Ok(newer()), &|| Ok(unavailable()), &lost];
+        for failure in failures {
+            let mut m = mocked();
+            let mut asked = Vec::new();
+            for _ in 0..3 {
+                asked.push(begin(&mut m, call(RISK, b"1")).await);
+            }
+            let (_, send) = m.1.next_request().await.unwrap();
+            match failure() {
+                Ok(response) => send.send_response(response),
+                Err(error) => send.send_error(error),
+            }
+            for _ in 0..2 {
+                let (_, send) = m.1.next_request().await.unwrap();
+                send.send_response(found("v1", b"mine"));
+            }
+            assert!(is_quiet(&mut m).await);
+            let mut answers = Vec::new();
+            for asked in asked {
+                answers.push(asked.await.unwrap().ok());
+            }
+            for mine in answers.split_off(1) {
+                let (cache, body, _) = read(mine.unwrap()).await;
+                assert_eq!((cache.as_str(), body), ("miss", framed(false, b"mine").unwrap()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_same_question_to_the_same_model_is_waited_for() {
+        let mut m = mocked();
+        let of = |who: Caller| {
+            let mut call = call(RISK, b"1");
+            call.method = Arc::new(Method { scope: Scope::Caller, ..(*call.method).clone() });
+            call.caller = who;
+            call
+        };
+        let mut fresh = call(RISK, b"1");
+        fresh.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let mut asked = Vec::new();
+        for call in [
+            call(RISK, b"1"),
+            call(RISK, b"2"),
+            fresh,
+            of(Caller::named("a")),
+            of(Caller::named("b")),
+            call(BATCH, b"1"),
+        ] {
+            asked.push(begin(&mut m, call).await);
+        }
+        m.2.set("churn", Some("v2"));
+        asked.push(begin(&mut m, call(RISK, b"1")).await);
+        m.2.set("churn", None);
+        asked.push(begin(&mut m, call(RISK, b"1")).await);
+        for _ in &asked {
+            let (_, send) = m.1.next_request().await.unwrap();
+            send.send_response(found("v1", b"x"));
+        }
+        assert!(is_quiet(&mut m).await);
+    }
+
+    #[tokio::test]
+    async fn an_answer_near_its_end_is_made_anew_while_it_serves() {
+        let (mock, mut handle) = pair();
+        handle.allow(100);
+        let versions = Versions::of(["churn"]);
+        versions.set("churn", Some("v1"));
+        let memory = Arc::new(Memory::new(1 << 20));
+        let tiers = Tiers::new(vec![memory.clone()]);
+        let mut m = (layer(tiers, versions.clone()).layer(mock), handle, versions);
+        let keep = async |left: u64, took: u64, message: &'static [u8]| {
+            let ttl = Duration::from_secs(60);
+            let made = SystemTime::now() - (ttl - Duration::from_secs(left));
+            let answer = Answer::Found(framed(false, b"old").unwrap());
+            let key = Key::of(&Question { method: RISK, version: "v1", caller: None, message });
+            let entry = Entry { version: "v1".into(), made, took: Duration::from_secs(took), ttl, answer };
+            crate::cache::Cache::put(&*memory, key, Arc::new(entry), ttl).await;
+        };
+        let old = ("hit-memory".to_owned(), framed(false, b"old").unwrap());
+
+        keep(30, 0, b"1").await;
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await, old);
+        assert!(is_quiet(&mut m).await, "there is time");
+
+        keep(5, 1_000_000, b"1").await;
+        for _ in 0..3 {
+            let response = begin(&mut m, call(RISK, b"1")).await.await.unwrap().unwrap();
+            let (cache, body, _) = read(response).await;
+            assert_eq!((cache, body), old);
+        }
+        let (refresh, send) = m.1.next_request().await.unwrap();
+        assert!(refresh.deadline > Instant::now() && is_quiet(&mut m).await, "one at a time");
+        send.send_response(found("v1", b"new"));
+        assert!(is_quiet(&mut m).await);
+        let new = ("hit-memory".to_owned(), framed(false, b"new").unwrap());
+        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await, new);
+
+        // One that fails changes nothing.
+        keep(5, 1_000_000, b"2").await;
+        for _ in 0..2 {
+            let response = begin(&mut m, call(RISK, b"2")).await.await.unwrap().unwrap();
+            assert_eq!(read(response).await.1, old.1);
+            m.1.next_request().await.unwrap().1.send_error("lost");
+            assert!(is_quiet(&mut m).await);
         }
     }
 }

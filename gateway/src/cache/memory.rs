@@ -73,7 +73,8 @@ mod tests {
 
     fn entry(bytes: usize) -> Arc<Entry> {
         let answer = Answer::Found(Bytes::from(vec![0; bytes]));
-        Arc::new(Entry { version: String::new(), ttl: Duration::from_secs(60), answer })
+        let (made, took) = (std::time::UNIX_EPOCH, Duration::ZERO);
+        Arc::new(Entry { version: String::new(), made, took, ttl: Duration::from_secs(60), answer })
     }
 
     #[tokio::test]

@@ -5,23 +5,33 @@
 
 mod args;
 mod entry;
+mod flights;
 mod key;
 mod layer;
 mod memory;
 mod redis;
+mod servers;
+mod sightings;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::future::BoxFuture;
 
+use self::sightings::Sightings;
+pub(crate) use self::{args::secret, layer::layer};
 pub use self::{
     args::{CacheArgs, RedisArgs},
     entry::{Answer, Codec, Entry},
     key::{Key, Question},
     memory::Memory,
-    redis::{Redis, RedisError},
+    redis::Redis,
+    servers::RedisError,
 };
-pub(crate) use layer::layer;
+use crate::meter;
 
 /// Largest answer that is kept, bytes.
 const LARGEST: usize = 64 << 10;
@@ -47,16 +57,28 @@ pub enum Tier {
     Redis,
 }
 
-/// Caches, the nearest first; none at all is fine.
+impl Tier {
+    /// As metrics call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// Caches, the nearest first; none at all is fine. What is in this process is cheap, and keeps every answer; what replicas
+/// share keeps those that are asked for a second time.
 #[derive(Debug, Clone, Default)]
 pub struct Tiers {
     tiers: Vec<Arc<dyn Cache>>,
+    sightings: Arc<Sightings>,
 }
 
 impl Tiers {
     /// These caches, the nearest first.
     pub fn new(tiers: Vec<Arc<dyn Cache>>) -> Self {
-        Self { tiers }
+        Self { tiers, sightings: Arc::default() }
     }
 
     /// Whether there is anywhere to look.
@@ -67,23 +89,45 @@ impl Tiers {
     /// The answer, and where it was. Nearer caches keep a copy for a while: a tenth of its time, at most 10 s.
     pub async fn get(&self, key: &Key) -> Option<(Tier, Arc<Entry>)> {
         for (i, cache) in self.tiers.iter().enumerate() {
-            if let Some(entry) = cache.get(key).await {
-                for nearer in &self.tiers[..i] {
-                    let lifetime = (entry.ttl / 10).min(Duration::from_secs(10));
-                    nearer.put(*key, entry.clone(), lifetime).await;
-                }
-                return Some((cache.tier(), entry));
+            let Some(entry) = cache.get(key).await else { continue };
+            let left = entry.left(SystemTime::now());
+            let (nearer, farther) = (&self.tiers[..i], &self.tiers[i + 1..]);
+            match cache.tier() {
+                Tier::Memory if self.sightings.given_again(key) => keep(farther, *key, &entry, left).await,
+                Tier::Memory => {}
+                Tier::Redis => self.sightings.found(key),
             }
+            let for_a_while = (entry.ttl / 10).min(Duration::from_secs(10)).min(left);
+            keep(nearer, *key, &entry, for_a_while).await;
+            return Some((cache.tier(), entry));
         }
         None
     }
 
-    /// Keeps an answer everywhere, for its time give or take a tenth: what is asked at once does not end at once.
-    pub async fn put(&self, key: Key, entry: Entry) {
-        let (lifetime, entry) = (entry.ttl.mul_f64(0.9 + 0.2 * key.share()), Arc::new(entry));
+    /// The answer, where it is in this process.
+    pub async fn near(&self, key: &Key) -> Option<(Tier, Arc<Entry>)> {
+        let near = self.tiers.first().filter(|cache| cache.tier() == Tier::Memory)?;
+        near.get(key).await.map(|entry| (Tier::Memory, entry))
+    }
+
+    /// Keeps an answer for its time give or take a tenth: what is asked at once does not end at once.
+    pub async fn put(&self, key: Key, mut entry: Entry) -> Arc<Entry> {
+        entry.ttl = entry.ttl.mul_f64(0.9 + 0.2 * key.share());
+        let (left, entry) = (entry.left(SystemTime::now()), Arc::new(entry));
+        let is_asked_for_again = self.sightings.made(&key);
         for cache in &self.tiers {
-            cache.put(key, entry.clone(), lifetime).await;
+            if cache.tier() == Tier::Memory || is_asked_for_again {
+                keep(std::slice::from_ref(cache), key, &entry, left).await;
+            }
         }
+        entry
+    }
+}
+
+async fn keep(caches: &[Arc<dyn Cache>], key: Key, entry: &Arc<Entry>, lifetime: Duration) {
+    for cache in caches {
+        meter::stored(cache.tier());
+        cache.put(key, entry.clone(), lifetime).await;
     }
 }
 
@@ -94,7 +138,8 @@ mod tests {
 
     fn entry(seconds: u64) -> Entry {
         let answer = Answer::Found(Bytes::from_static(b"answer"));
-        Entry { version: "v".into(), ttl: Duration::from_secs(seconds), answer }
+        let (made, took) = (SystemTime::now(), Duration::ZERO);
+        Entry { version: "v".into(), made, took, ttl: Duration::from_secs(seconds), answer }
     }
 
     fn key(message: &[u8]) -> Key {
@@ -119,15 +164,46 @@ mod tests {
         }
     }
 
+    impl Shelf {
+        fn lifetimes(&self) -> Vec<f64> {
+            self.0.lock().unwrap().iter().map(|(.., lifetime)| lifetime.as_secs_f64()).collect()
+        }
+    }
+
     #[tokio::test]
     async fn a_nearer_cache_learns_from_a_farther_one() {
         let (near, far) = (Arc::new(Memory::new(1 << 20)), Arc::new(Shelf::default()));
-        far.put(key(b"a"), Arc::new(entry(300)), Duration::from_secs(300)).await;
+        let kept = Arc::new(entry(300));
+        far.put(key(b"a"), kept.clone(), Duration::from_secs(300)).await;
         let tiers = Tiers::new(vec![near, far]);
-        assert_eq!(tiers.get(&key(b"a")).await, Some((Tier::Redis, Arc::new(entry(300)))));
-        assert_eq!(tiers.get(&key(b"a")).await, Some((Tier::Memory, Arc::new(entry(300)))));
+        assert_eq!(tiers.get(&key(b"a")).await, Some((Tier::Redis, kept.clone())));
+        assert_eq!(tiers.get(&key(b"a")).await, Some((Tier::Memory, kept)));
         assert_eq!(tiers.get(&key(b"b")).await, None);
         assert_eq!(Tiers::default().get(&key(b"a")).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_copy_ends_no_later_than_the_answer() {
+        let (near, far) = (Arc::new(Shelf::default()), Arc::new(Shelf::default()));
+        let old = Entry { made: SystemTime::now() - Duration::from_secs(298), ..entry(300) };
+        far.put(key(b"a"), Arc::new(old), Duration::from_secs(300)).await;
+        let tiers = Tiers::new(vec![near.clone(), far]);
+        tiers.get(&key(b"a")).await.unwrap();
+        assert!(near.lifetimes()[0] <= 2.0, "{:?}", near.lifetimes());
+    }
+
+    #[tokio::test]
+    async fn replicas_share_what_is_asked_for_again() {
+        let (near, far) = (Arc::new(Memory::new(1 << 20)), Arc::new(Shelf::default()));
+        let tiers = Tiers::new(vec![near, far.clone()]);
+        tiers.put(key(b"a"), entry(300)).await;
+        assert_eq!(far.lifetimes().len(), 0);
+        for _ in 0..3 {
+            tiers.get(&key(b"a")).await.unwrap();
+        }
+        assert_eq!(far.lifetimes().len(), 1);
+        tiers.put(key(b"a"), entry(300)).await;
+        assert_eq!(far.lifetimes().len(), 2, "a newer answer of what is asked for");
     }
 
     #[tokio::test]
@@ -136,10 +212,11 @@ mod tests {
         let tiers = Tiers::new(vec![shelf.clone()]);
         for n in 0..100u8 {
             tiers.put(key(&[n]), entry(100)).await;
+            tiers.put(key(&[n]), entry(100)).await;
         }
-        let kept = shelf.0.lock().unwrap();
-        let lifetimes: Vec<_> = kept.iter().map(|(.., lifetime)| lifetime.as_secs_f64()).collect();
-        assert!(lifetimes.iter().all(|l| (90.0..=110.0).contains(l)));
+        let lifetimes = shelf.lifetimes();
+        assert_eq!(lifetimes.len(), 100);
+        assert!(lifetimes.iter().all(|l| (89.9..=110.0).contains(l)));
         assert!(lifetimes.iter().any(|l| *l < 95.0) && lifetimes.iter().any(|l| *l > 105.0));
     }
 }

@@ -1,50 +1,54 @@
 //! Answers that replicas share. Promise: a Redis that is slow, down, full, or says what is not so costs a call a few
-//! milliseconds at most, and mostly none: after a few failures in a row no call goes near it until a probe has had an
-//! answer. Starting without it is starting.
+//! milliseconds at most, and mostly none: after a few failures no call goes near it until a probe has had an answer.
+//! Starting without it is starting.
+//!
+//! What calls ask for at once goes out together: a connection writes all that has been handed to it in one piece, and so
+//! does each of a cluster's. No call waits for others' answers, as it would with MGET.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture};
-use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, aio::MultiplexedConnection};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
+use redis::{Cmd, FromRedisValue, TlsCertificates};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::{Notify, mpsc},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
-use super::{Cache, Codec, Entry, Key, Tier};
+use super::{
+    Cache, Codec, Entry, Key, Tier,
+    servers::{Connection, RedisError, Servers, is_about_the_value},
+};
 use crate::{meter, tasks::Tasks};
 
-/// Failures in a row after which Redis is left alone.
-const FAILURES: u32 = 5;
-/// Time for a connection and the probe over it.
-const CONNECT: Duration = Duration::from_secs(1);
+/// What a failure adds to a connection's account and an answer takes off it, and the balance at which it is left alone: 5
+/// failures in a row, or more than 1 in 11 for long.
+const FAILURE: u32 = 10;
+const ANSWER: u32 = 1;
+const ENOUGH: u32 = 50;
+/// Time to find the servers, for a connection, and for the probe over it.
+const CONNECT: Duration = Duration::from_secs(2);
 /// Time for a batch of writes, which no call waits for.
 const WRITE: Duration = Duration::from_millis(250);
 /// Pauses between probes.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+/// A connection that has lasted this long is begun again after the shortest pause.
+const LASTING: Duration = Duration::from_secs(10);
 /// Writes that may wait; more are dropped.
 const WAITING: usize = 1 << 10;
 /// Writes sent at once.
 const BATCH: usize = 64;
-/// Never written: reading it shows that reading works.
-const PROBE: &str = "sk:1:probe";
-
-/// Why there can be no cache in Redis.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisError {
-    /// The URL is none of Redis. It is not repeated here: it may hold a password.
-    #[error("the URL of Redis is none; redis://localhost:6379 is one")]
-    Url,
-}
 
 /// Answers in Redis.
 #[derive(Debug)]
@@ -69,8 +73,9 @@ impl std::fmt::Debug for Shared {
 
 /// A connection, and how it has been doing.
 struct Link {
-    connection: MultiplexedConnection,
-    failures: AtomicU32,
+    connection: Connection,
+    /// See [`FAILURE`].
+    account: AtomicU32,
     broken: Notify,
 }
 
@@ -84,15 +89,49 @@ impl Redis {
     /// A cache that connects by itself, now or when it can.
     ///
     /// # Errors
-    /// Where the URL is none.
-    pub fn new(url: &SecretString, codec: Codec, timeout: Duration) -> Result<Self, RedisError> {
-        let client = Client::open(url.expose_secret()).map_err(|_| RedisError::Url)?;
+    /// Where the URL or a certificate is none.
+    pub fn new(
+        url: &SecretString,
+        certificates: Option<&TlsCertificates>,
+        codec: Codec,
+        timeout: Duration,
+    ) -> Result<Self, RedisError> {
+        let servers = Servers::of(url.expose_secret(), certificates)?;
         let shared = Arc::new(Shared { codec, timeout, link: ArcSwapOption::empty() });
         let (writes, queue) = mpsc::channel(WAITING);
         let mut tasks = Tasks::default();
-        tasks.spawn(keep_connected(client, shared.clone()));
+        tasks.spawn(keep_connected(servers, shared.clone()));
         tasks.spawn(write(shared.clone(), queue));
         Ok(Self { shared, writes, _tasks: tasks })
+    }
+
+    /// What Redis says to a command that is about no answer; none where it is left alone, or says nothing in time.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, operation: &'static str, command: &Cmd) -> Option<T> {
+        let Some(link) = self.shared.link.load_full() else {
+            meter::redis(operation, "left-alone");
+            return None;
+        };
+        let mut connection = link.connection.clone();
+        match timeout(self.shared.timeout, command.query_async(&mut connection)).await {
+            Ok(Ok(said)) => {
+                link.answered();
+                Some(said)
+            }
+            // Full, read-only: reads may go on.
+            Ok(Err(error)) => {
+                meter::redis(operation, "error");
+                tracing::debug!(%error, operation, "redis refused");
+                if error.is_unrecoverable_error() {
+                    self.shared.leave_alone(&link);
+                }
+                None
+            }
+            Err(_) => {
+                meter::redis(operation, "timeout");
+                self.shared.failed(&link, false);
+                None
+            }
+        }
     }
 
     async fn read(&self, key: &Key) -> Option<Arc<Entry>> {
@@ -121,12 +160,16 @@ impl Redis {
             }
             Ok(Ok(value)) => value,
         };
-        link.failures.store(0, Ordering::Relaxed);
-        let entry = self.shared.codec.decode(key, Bytes::from(value?));
-        if entry.is_none() {
+        link.answered();
+        let Some(entry) = self.shared.codec.decode(key, Bytes::from(value?)) else {
             meter::redis("get", "foreign");
+            return None;
+        };
+        if entry.left(SystemTime::now()).is_zero() {
+            meter::redis("get", "old");
+            return None;
         }
-        entry.map(Arc::new)
+        Some(Arc::new(entry))
     }
 }
 
@@ -149,10 +192,19 @@ impl Cache for Redis {
     }
 }
 
+impl Link {
+    fn answered(&self) {
+        if self.account.load(Ordering::Relaxed) > 0 {
+            let less = |account: u32| Some(account.saturating_sub(ANSWER));
+            let _ = self.account.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+}
+
 impl Shared {
     fn failed(&self, link: &Arc<Link>, is_broken: bool) {
-        let failures = link.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if is_broken || failures >= FAILURES {
+        let account = link.account.fetch_add(FAILURE, Ordering::Relaxed) + FAILURE;
+        if is_broken || account >= ENOUGH {
             self.leave_alone(link);
         }
     }
@@ -167,21 +219,24 @@ impl Shared {
     }
 }
 
-async fn keep_connected(client: Client, shared: Arc<Shared>) {
+async fn keep_connected(mut servers: Servers, shared: Arc<Shared>) {
     let [mut pause, longest] = PAUSES;
     let mut told = false;
     loop {
-        match timeout(CONNECT, connect(&client)).await {
+        match timeout(CONNECT, connect(&mut servers)).await {
             Ok(Ok(connection)) => {
                 tracing::info!("redis answers");
-                pause = PAUSES[0];
                 meter::redis_up(true);
-                let link = Arc::new(Link { connection, failures: AtomicU32::new(0), broken: Notify::new() });
+                let since = Instant::now();
+                let link = Arc::new(Link { connection, account: AtomicU32::new(0), broken: Notify::new() });
                 shared.link.store(Some(link.clone()));
                 link.broken.notified().await;
                 meter::redis_up(false);
                 tracing::warn!("redis fails; answers are not shared until it is back");
                 told = true;
+                if since.elapsed() >= LASTING {
+                    pause = PAUSES[0];
+                }
             }
             failed => {
                 if !told {
@@ -193,24 +248,17 @@ async fn keep_connected(client: Client, shared: Arc<Shared>) {
                     told = true;
                     meter::redis_up(false);
                 }
-                pause = (pause * 2).min(longest);
             }
         }
         tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
     }
 }
 
-async fn connect(client: &Client) -> redis::RedisResult<MultiplexedConnection> {
-    // The timeouts are ours: whoever waits says for how long.
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(None)
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(WAITING);
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-    match redis::cmd("GET").arg(PROBE).query_async::<Option<Vec<u8>>>(&mut connection).await {
-        Err(error) if !is_about_the_value(&error) => Err(error),
-        Ok(_) | Err(_) => Ok(connection),
-    }
+async fn connect(servers: &mut Servers) -> redis::RedisResult<Connection> {
+    let mut connection = servers.connect().await?;
+    connection.probe().await?;
+    Ok(connection)
 }
 
 async fn write(shared: Arc<Shared>, mut queue: mpsc::Receiver<Write>) {
@@ -220,31 +268,27 @@ async fn write(shared: Arc<Shared>, mut queue: mpsc::Receiver<Write>) {
             batch.clear();
             continue;
         };
-        let mut pipeline = Pipeline::with_capacity(batch.len());
-        for Write { key, value, lifetime } in batch.drain(..) {
-            let milliseconds = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1);
-            pipeline.cmd("SET").arg(key.to_string()).arg(value).arg("PX").arg(milliseconds).ignore();
-        }
-        let mut connection = link.connection.clone();
-        match timeout(WRITE, pipeline.query_async::<()>(&mut connection)).await {
-            Ok(Ok(())) => {}
-            // Full, read-only: reads may go on.
-            Ok(Err(error)) => {
-                meter::redis("set", "error");
-                tracing::debug!(%error, "redis refused a write");
-                if error.is_unrecoverable_error() {
-                    shared.leave_alone(&link);
-                }
+        // One command each, for in a cluster they are for several servers; they go out together all the same.
+        let writes = batch.drain(..).map(|Write { key, value, lifetime }| {
+            let mut connection = link.connection.clone();
+            async move {
+                let milliseconds = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1);
+                let mut set = redis::cmd("SET");
+                set.arg(key.to_string()).arg(value).arg("PX").arg(milliseconds).exec_async(&mut connection).await
             }
-            Err(_) => {
-                meter::redis("set", "timeout");
-                shared.failed(&link, false);
+        });
+        let Ok(written) = timeout(WRITE, join_all(writes)).await else {
+            meter::redis("set", "timeout");
+            shared.failed(&link, false);
+            continue;
+        };
+        // Full, read-only: reads may go on.
+        for error in written.into_iter().filter_map(Result::err) {
+            meter::redis("set", "error");
+            tracing::debug!(%error, "redis refused a write");
+            if error.is_unrecoverable_error() {
+                shared.leave_alone(&link);
             }
         }
     }
-}
-
-/// Whether Redis works, and what it has under the key is not ours.
-fn is_about_the_value(error: &redis::RedisError) -> bool {
-    error.code() == Some("WRONGTYPE") || matches!(error.kind(), ErrorKind::UnexpectedReturnType)
 }

@@ -14,23 +14,33 @@ use http::{
 use crate::frame::Known;
 
 /// A built file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Asset {
     path: &'static str,
-    tag: &'static str,
-    plain: &'static [u8],
-    gzip: Option<&'static [u8]>,
+    tag: HeaderValue,
+    plain: Bytes,
+    gzip: Option<Bytes>,
 }
 
-static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/dashboard.rs"));
+/// The page.
+const INDEX: &str = "index.html";
+
+/// Where the page is told the shop's currency.
+const UNTOLD: &str = "data-currency=\"\"";
+
+fn assets() -> Vec<Asset> {
+    include!(concat!(env!("OUT_DIR"), "/dashboard.rs"))
+}
 
 /// Where there is no dashboard.
 static MISSING: Asset = Asset {
-    path: "index.html",
-    tag: "missing",
-    plain: b"<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Shopkeeper</title>\
+    path: INDEX,
+    tag: HeaderValue::from_static("\"missing\""),
+    plain: Bytes::from_static(
+        b"<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Shopkeeper</title>\
         <h1>Shopkeeper</h1><p>This gateway was built without its dashboard. <code>make dashboard</code> builds it (Node 20 \
         or newer); then build the gateway again. All else works: <a href=\"/openapi.json\">the API</a>.</p></html>",
+    ),
     gzip: None,
 };
 
@@ -48,24 +58,36 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (VARY, HeaderValue::from_static("accept-encoding")),
 ];
 
-/// Adds the page and its files.
-pub(super) fn routes(router: Router) -> Router {
-    let index = ASSETS.iter().find(|asset| asset.path == "index.html").unwrap_or(&MISSING);
-    let routes = ASSETS.iter().map(|asset| (format!("/{}", asset.path), asset));
-    [("/".to_owned(), index)].into_iter().chain(routes).fold(router, |router, (path, asset)| {
-        router.route(&path, get(async move |headers: HeaderMap| asset.answer(&headers)))
-    })
+/// Adds the page and its files. The page writes amounts in the currency, where there is one.
+pub(super) fn routes(router: Router, currency: Option<&str>) -> Router {
+    let (index, others): (Vec<_>, Vec<_>) = assets().into_iter().partition(|asset| asset.path == INDEX);
+    let index = index.into_iter().next().unwrap_or_else(|| MISSING.clone());
+    let index = currency.map_or_else(|| index.clone(), |currency| index.told(currency));
+    let others = others.into_iter().map(|asset| (format!("/{}", asset.path), asset));
+    [("/".to_owned(), index.clone()), (format!("/{INDEX}"), index)]
+        .into_iter()
+        .chain(others)
+        .fold(router, |router, (path, asset)| {
+            router.route(&path, get(async move |headers: HeaderMap| asset.answer(&headers)))
+        })
 }
 
 impl Asset {
+    /// The page, told the currency.
+    fn told(&self, currency: &str) -> Self {
+        let page = String::from_utf8_lossy(&self.plain).replace(UNTOLD, &format!("data-currency=\"{currency}\""));
+        let tag = format!("\"{}\"", &blake3::hash(page.as_bytes()).to_hex()[..16]);
+        let tag = HeaderValue::try_from(tag).unwrap_or_else(|_| self.tag.clone());
+        Self { path: self.path, tag, plain: page.into(), gzip: None }
+    }
+
     fn answer(&self, asked: &HeaderMap) -> Response<axum::body::Body> {
-        let tag = format!("\"{}\"", self.tag);
-        let known = asked.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
+        let known = asked.get(IF_NONE_MATCH) == Some(&self.tag);
         let takes_gzip = asked.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
         let takes_gzip = takes_gzip.is_some_and(|value| value.split(',').any(|v| v.trim().starts_with("gzip")));
-        let gzip = self.gzip.filter(|_| takes_gzip);
-        let body = if known { b"" } else { gzip.unwrap_or(self.plain) };
-        let mut response = Response::new(axum::body::Body::new(Known::body(Bytes::from_static(body), None)));
+        let gzip = self.gzip.as_ref().filter(|_| takes_gzip && !known);
+        let body = if known { Bytes::new() } else { gzip.unwrap_or(&self.plain).clone() };
+        let mut response = Response::new(axum::body::Body::new(Known::body(body, None)));
         if known {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
@@ -75,10 +97,8 @@ impl Asset {
         // Names of assets change with what is in them; the page's does not.
         let keep = if self.path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
-        if let Ok(tag) = tag.parse() {
-            headers.insert(ETAG, tag);
-        }
-        if gzip.is_some() && !known {
+        headers.insert(ETAG, self.tag.clone());
+        if gzip.is_some() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         response
@@ -104,7 +124,12 @@ impl Asset {
 mod tests {
     use super::*;
 
-    const FILE: Asset = Asset { path: "assets/a.js", tag: "t", plain: b"plain", gzip: Some(b"packed") };
+    static FILE: Asset = Asset {
+        path: "assets/a.js",
+        tag: HeaderValue::from_static("\"t\""),
+        plain: Bytes::from_static(b"plain"),
+        gzip: Some(Bytes::from_static(b"packed")),
+    };
 
     fn answer(headers: &[(HeaderName, &str)]) -> Response<axum::body::Body> {
         FILE.answer(&headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect())
@@ -125,5 +150,14 @@ mod tests {
             let bytes = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
             assert_eq!(bytes, body.as_bytes());
         }
+    }
+
+    #[test]
+    fn the_page_is_told_the_currency_and_is_another_page_then() {
+        let plain = Bytes::from_static(b"<html data-currency=\"\">");
+        let page = Asset { path: INDEX, plain, ..FILE.clone() };
+        let told = page.told("GBP");
+        assert_eq!((told.plain.as_ref(), told.gzip.is_none()), (b"<html data-currency=\"GBP\">".as_slice(), true));
+        assert_ne!(told.tag, page.tag);
     }
 }

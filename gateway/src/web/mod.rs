@@ -49,6 +49,14 @@ pub struct WebArgs {
     /// Sites whose pages may call this gateway, such as `https://admin.shop.example`; its own pages always may. Repeatable
     #[arg(long = "cors-origin", env = "SHOPKEEPER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<HeaderValue>,
+    /// The shop's currency (ISO 4217, such as GBP), in which the dashboard writes amounts; without one they have no unit
+    #[arg(long, env = "SHOPKEEPER_CURRENCY", value_name = "CODE", value_parser = currency)]
+    currency: Option<String>,
+}
+
+fn currency(text: &str) -> Result<String, &'static str> {
+    let is_code = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    is_code.then(|| text.to_owned()).ok_or("a currency has three capital letters, such as GBP")
 }
 
 /// The ways in.
@@ -60,6 +68,7 @@ pub(crate) struct Web {
     openapi: Arc<LazyLock<String, Box<dyn FnOnce() -> String + Send>>>,
     auth: Auth,
     cors: CorsLayer,
+    currency: Option<String>,
 }
 
 impl Web {
@@ -79,6 +88,7 @@ impl Web {
             openapi: Arc::new(LazyLock::new(Box::new(move || openapi::document(&document).to_string()))),
             auth,
             cors: cors(&args.cors_origins),
+            currency: args.currency.clone(),
         })
     }
 
@@ -93,7 +103,7 @@ impl Web {
         let document = get(async move || ([(CONTENT_TYPE, "application/json")], LazyLock::force(&document).clone()));
         let (auth, errors) = (self.auth.clone(), self.errors.clone());
         // Here as well as at the address for Prometheus: the dashboard shows them.
-        let metrics = get(async move |headers: HeaderMap| match auth.known(&headers) {
+        let metrics = get(async move |headers: HeaderMap| match auth.known(&headers).await {
             Ok(()) => runtime::telemetry::metrics().into_response(),
             Err(error) => errors.answer(&rescue::not_let_in(error)).map(axum::body::Body::new),
         });
@@ -101,7 +111,7 @@ impl Web {
             .route("/openapi.json", document)
             .route("/metrics", metrics)
             .route_service("/v1/{*path}", json);
-        dashboard::routes(router.merge(paths.layer(self.cors.clone())))
+        dashboard::routes(router.merge(paths.layer(self.cors.clone())), self.currency.as_deref())
     }
 
     /// Answers what comes to a path of gRPC and is not gRPC: gRPC-Web, or somebody who is lost.

@@ -29,10 +29,13 @@ use super::{
     json::{self, Written},
     rule::{Found, Rule, Rules},
 };
-use crate::frame::{self, BufferError, Known};
+use crate::{
+    backends::MODEL_CHANNEL,
+    frame::{self, BufferError, Known},
+};
 
 /// Headers of HTTP that are metadata of the call. All others are between the caller and this gateway.
-const METADATA: [HeaderName; 9] = [
+const METADATA: [HeaderName; 10] = [
     AUTHORIZATION,
     CACHE_CONTROL,
     USER_AGENT,
@@ -42,6 +45,7 @@ const METADATA: [HeaderName; 9] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("baggage"),
+    MODEL_CHANNEL,
 ];
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");

@@ -2,6 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps tests fails as tests do")]
 
+mod auth;
+mod caching;
+mod hostile;
+mod load;
+mod replicas;
+mod secrets;
+mod servers;
 mod shop;
 mod web;
 
@@ -43,7 +50,7 @@ async fn front(service: &Running, redis: Option<&Redis>) -> Front {
     front
 }
 
-/// Asks for something new, and waits until its answer is in Redis.
+/// Asks for something new, and once more, and waits until its answer is in Redis.
 async fn ask_and_share(front: &Front, redis: &Redis, id: &str) -> shop::Answered {
     until("writes have settled", || async {
         let keys = redis.keys().await.len();
@@ -52,7 +59,9 @@ async fn ask_and_share(front: &Front, redis: &Redis, id: &str) -> shop::Answered
     })
     .await;
     let keys = redis.keys().await.len();
-    let answer = ask(&mut front.churn().await, id).await.unwrap();
+    let mut client = front.churn().await;
+    let answer = ask(&mut client, id).await.unwrap();
+    ask(&mut client, id).await.unwrap();
     until("the answer is in Redis", || async { redis.keys().await.len() > keys }).await;
     answer
 }
@@ -133,10 +142,15 @@ async fn a_version_that_is_gone_answers_no_more() {
             assert_eq!(answer.response.model.unwrap().version, version);
         }
     }
-    // Back to an earlier one: its answers are still its answers.
+    // Back to an earlier one: its answers are still its answers. What was on its way may make it doubtful once more.
     model.publish("v1");
-    front.knows("v1").await;
-    let answer = ask(&mut client, "17850").await.unwrap();
+    let answer = loop {
+        front.knows("v1").await;
+        let answer = ask(&mut client, "17850").await.unwrap();
+        if answer.cache != "bypass" {
+            break answer;
+        }
+    };
     assert_eq!((answer.version.as_str(), answer.cache.starts_with("hit-")), ("v1", true));
 }
 
@@ -169,7 +183,9 @@ async fn redis_may_die_and_come_back() {
         let (mut one, mut other) = (client.clone(), late_client.clone());
         let id = format!("after {n}");
         async move {
-            ask(&mut one, &id).await.unwrap();
+            for _ in 0..2 {
+                ask(&mut one, &id).await.unwrap();
+            }
             tokio::time::sleep(Duration::from_millis(20)).await; // writes are behind
             ask(&mut other, &id).await.unwrap().cache == "hit-redis"
         }
@@ -200,7 +216,9 @@ async fn a_redis_that_says_nothing_is_left_alone() {
         n += 1;
         let (mut client, redis, id) = (client.clone(), &redis, format!("thawed {n}"));
         async move {
-            ask(&mut client, &id).await.unwrap();
+            for _ in 0..2 {
+                ask(&mut client, &id).await.unwrap();
+            }
             redis.keys().await.len() > keys
         }
     })
@@ -548,14 +566,14 @@ async fn the_model_that_is_named_is_the_service_that_is_asked() {
             assert_eq!(watch.message().await.unwrap().unwrap().status.unwrap().version, "v2");
         }
     }
-    for (model, problem) in
-        [("", "is empty; it is one of anomaly, churn"), ("x", "is `x`; it is one of anomaly, churn")]
-    {
-        let status = client.get_model_status(GetModelStatusRequest { model: model.into() }).await.unwrap_err();
-        let violations = status.get_details_bad_request().unwrap().field_violations;
-        assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!((violations[0].field.as_str(), violations[0].description.as_str()), ("model", problem));
-    }
+    let unnamed = client.get_model_status(GetModelStatusRequest::default()).await.unwrap_err();
+    let violation = unnamed.get_details_bad_request().unwrap().field_violations.remove(0);
+    assert_eq!(unnamed.code(), Code::InvalidArgument);
+    assert_eq!((&*violation.field, &*violation.description), ("model", "is empty; it is one of anomaly, churn"));
+    let unknown = client.get_model_status(GetModelStatusRequest { model: "x".into() }).await.unwrap_err();
+    assert_eq!(unknown.get_details_resource_info().unwrap().resource_name, "x");
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert_eq!(unknown.message(), "there is no model `x` here; there is anomaly, churn");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -30,7 +30,7 @@ use proto::{
     },
     model::v1::{
         GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest, ListModelVersionsResponse, ModelInfo,
-        ModelStatus, WatchModelRequest, WatchModelResponse,
+        ModelStatus, SetCurrentVersionRequest, SetCurrentVersionResponse, WatchModelRequest, WatchModelResponse,
         model_service_server::{ModelService, ModelServiceServer},
     },
 };
@@ -38,7 +38,7 @@ use runtime::{Refusal, Server, ServerArgs};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::{oneshot, watch},
+    sync::{Semaphore, oneshot, watch},
     task::JoinSet,
 };
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
@@ -64,8 +64,22 @@ pub(crate) struct Model(Arc<State>);
 struct State {
     area: &'static str,
     status: watch::Sender<ModelStatus>,
+    arrived: AtomicUsize,
     calls: AtomicUsize,
     timeout: watch::Sender<Option<String>>,
+    manner: watch::Sender<Manner>,
+    worked: AtomicU64,
+}
+
+/// How a model goes about its work.
+#[derive(Debug, Clone)]
+pub(crate) enum Manner {
+    /// As it should.
+    Well,
+    /// It refuses to.
+    Refusing(Status),
+    /// So many calls at once, each in so much time.
+    Busily(Arc<Semaphore>, Duration),
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -74,7 +88,24 @@ impl Model {
     pub(crate) fn new(area: &'static str, version: &str) -> Self {
         let status = ModelStatus { model: area.into(), version: version.into(), ..ModelStatus::default() };
         let (status, timeout) = (watch::Sender::new(status), watch::Sender::new(None));
-        Self(Arc::new(State { area, status, calls: AtomicUsize::new(0), timeout }))
+        let manner = watch::Sender::new(Manner::Well);
+        let (arrived, calls, worked) = Default::default();
+        Self(Arc::new(State { area, status, arrived, calls, timeout, manner, worked }))
+    }
+
+    /// From here on it works so.
+    pub(crate) fn works(&self, manner: Manner) {
+        self.0.manner.send_replace(manner);
+    }
+
+    /// How many questions about a customer have reached it, answered or not.
+    pub(crate) fn arrived(&self) -> usize {
+        self.0.arrived.load(Ordering::Relaxed)
+    }
+
+    /// How long it has worked, every call's time together.
+    pub(crate) fn worked(&self) -> Duration {
+        Duration::from_micros(self.0.worked.load(Ordering::Relaxed))
     }
 
     /// Another version answers from here on, and says so.
@@ -105,6 +136,20 @@ impl Model {
         request: &Request<R>,
         with: impl FnOnce(&str) -> Result<T, Refusal>,
     ) -> Result<Response<T>, Status> {
+        let manner = self.0.manner.borrow().clone();
+        match manner {
+            Manner::Well => {}
+            Manner::Refusing(status) => {
+                self.0.calls.fetch_add(1, Ordering::Relaxed);
+                return Err(status);
+            }
+            Manner::Busily(hands, takes) => {
+                let _hand = hands.acquire().await.unwrap();
+                let begun = Instant::now();
+                tokio::time::sleep(takes).await;
+                self.0.worked.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+            }
+        }
         self.0.calls.fetch_add(1, Ordering::Relaxed);
         let timeout = request.metadata().get("grpc-timeout").map(|value| value.to_str().unwrap().to_owned());
         self.0.timeout.send_replace(timeout);
@@ -162,14 +207,17 @@ impl ChurnService for Model {
         &self,
         request: Request<GetChurnRiskRequest>,
     ) -> Result<Response<GetChurnRiskResponse>, Status> {
-        if request.get_ref().customer_id == "slow" {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+        self.0.arrived.fetch_add(1, Ordering::Relaxed);
+        match request.get_ref().customer_id.as_str() {
+            "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
+            id if id.starts_with("in a moment") => tokio::time::sleep(Duration::from_millis(50)).await,
+            _ => {}
         }
         self.answer(&request, |version| {
             let customer_id = request.get_ref().customer_id.clone();
             match customer_id.as_str() {
                 "" => Err(Refusal::field("customer_id", "is empty")),
-                "stranger é" => Err(Refusal::not_found("customer", customer_id)),
+                "stranger" | "stranger é" => Err(Refusal::not_found("customer", customer_id)),
                 _ => Ok(GetChurnRiskResponse {
                     churn_risk: Some(ChurnRisk { customer_id, probability: 0.25, ..ChurnRisk::default() }),
                     model: Some(ModelInfo { name: "churn".into(), version: version.into(), as_of: None }),
@@ -251,7 +299,8 @@ impl ModelService for Model {
         &self,
         _: Request<GetModelStatusRequest>,
     ) -> Result<Response<GetModelStatusResponse>, Status> {
-        Ok(Response::new(GetModelStatusResponse { status: Some(self.0.status.borrow().clone()) }))
+        let status = Some(self.0.status.borrow().clone());
+        Ok(Response::new(GetModelStatusResponse { status, allows_publish: true }))
     }
 
     async fn list_model_versions(
@@ -266,6 +315,14 @@ impl ModelService for Model {
     async fn watch_model(&self, _: Request<WatchModelRequest>) -> Result<Response<Self::WatchModelStream>, Status> {
         let changes = WatchStream::new(self.0.status.subscribe());
         Ok(Response::new(Box::pin(changes.map(|status| Ok(WatchModelResponse { status: Some(status) })))))
+    }
+
+    async fn set_current_version(
+        &self,
+        request: Request<SetCurrentVersionRequest>,
+    ) -> Result<Response<SetCurrentVersionResponse>, Status> {
+        let SetCurrentVersionRequest { version, expected_version, .. } = request.into_inner();
+        Ok(Response::new(SetCurrentVersionResponse { version, previous_version: expected_version }))
     }
 }
 
@@ -283,12 +340,16 @@ impl Running {
     }
 
     pub(crate) async fn start_at(service: runtime::Service, listen: SocketAddr) -> Self {
+        Self::start_with(service, ServerArgs { listen, ..ServerArgs::local() }).await
+    }
+
+    pub(crate) async fn start_with(service: runtime::Service, args: ServerArgs) -> Self {
         let (bound, address) = oneshot::channel();
         let ((stop, stopped), (kill, killed)) = (oneshot::channel::<()>(), oneshot::channel::<()>());
         let life = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = Server::bind(&ServerArgs { listen, ..ServerArgs::local() }).await.unwrap();
+                let server = Server::bind(&args).await.unwrap();
                 bound.send(server.local_addr().unwrap()).unwrap();
                 let stopped = async {
                     let _ = stopped.await;
@@ -370,15 +431,34 @@ impl Front {
 }
 
 impl Front {
-    /// Waits until it writes to Redis.
+    /// Waits until it writes to Redis, which it does with what is asked for a second time.
     pub(crate) async fn shares(&self, redis: &Redis) {
         let (client, before, mut n) = (self.churn().await, redis.keys().await.len(), 0);
         until("answers are shared", || {
             n += 1;
             let (mut client, id) = (client.clone(), format!("is it shared {n}"));
             async move {
-                ask(&mut client, &id).await.unwrap();
+                for _ in 0..2 {
+                    ask(&mut client, &id).await.unwrap();
+                }
                 redis.keys().await.len() > before
+            }
+        })
+        .await;
+    }
+
+    /// Waits until an answer of this gateway is one of the other's: both use one Redis.
+    pub(crate) async fn shares_with(&self, other: &Self) {
+        let (one, other, mut n) = (self.churn().await, other.churn().await, 0);
+        until("answers are shared", || {
+            n += 1;
+            let (mut one, mut other, id) = (one.clone(), other.clone(), format!("is it shared {n}"));
+            async move {
+                for _ in 0..2 {
+                    let _ = ask(&mut one, &id).await; // one that is late is no reason to give up
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await; // writes are behind
+                ask(&mut other, &id).await.is_ok_and(|answer| answer.cache == "hit-redis")
             }
         })
         .await;
@@ -412,6 +492,11 @@ pub(crate) async fn ask_with(
     Ok(Answered { response: response.into_inner(), cache, version })
 }
 
+/// A port that nobody listens at.
+pub(crate) async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
 /// A real Redis.
 pub(crate) struct Redis {
     process: Child,
@@ -420,20 +505,24 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        Self::start_at(port).await
+        Self::start_at(free_port().await).await
     }
 
     pub(crate) async fn start_at(port: u16) -> Self {
-        let port_text = port.to_string();
+        let redis = Self::spawn(port, &["--port", &port.to_string()]);
+        until("Redis answers", || async { redis.connection().await.is_ok() }).await;
+        redis
+    }
+
+    /// One with these options, which may not answer yet.
+    pub(crate) fn spawn(port: u16, options: &[&str]) -> Self {
         let process = Command::new("redis-server")
-            .args(["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(options)
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is needed for this test");
-        let redis = Self { process, port };
-        until("Redis answers", || async { redis.connection().await.is_ok() }).await;
-        redis
+        Self { process, port }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -450,11 +539,15 @@ impl Redis {
     }
 
     pub(crate) async fn run(&self, command: &[&[u8]]) {
+        self.answer::<()>(command).await.unwrap();
+    }
+
+    pub(crate) async fn answer<T: redis::FromRedisValue>(&self, command: &[&[u8]]) -> redis::RedisResult<T> {
         let mut cmd = redis::Cmd::new();
         command.iter().for_each(|part| {
             cmd.arg(*part);
         });
-        cmd.exec_async(&mut self.connection().await.unwrap()).await.unwrap();
+        cmd.query_async(&mut self.connection().await?).await
     }
 
     pub(crate) fn kill(mut self) {

@@ -11,14 +11,14 @@ use sha2::Digest;
 
 use crate::shop::{Front, Model, Running, ask, until};
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     body: Bytes,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("an answer in JSON")
     }
 
@@ -27,8 +27,12 @@ impl Answer {
     }
 }
 
-async fn http(front: &Front, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let request = Request::builder().method(method).uri(format!("{}{path}", front.running.url()));
+pub(crate) async fn http(front: &Front, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    http_at(&front.running.url(), method, path, headers, body).await
+}
+
+pub(crate) async fn http_at(url: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    let request = Request::builder().method(method).uri(format!("{url}{path}"));
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     let client = Client::builder(TokioExecutor::new()).build_http();
     let response = client.request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap()).await.unwrap();

@@ -1,4 +1,4 @@
-//! AnomalyService over the anomaly model.
+//! AnomalyService and the Open Inference Protocol over the anomaly model.
 
 use std::pin::Pin;
 
@@ -13,12 +13,16 @@ use proto::anomaly::v1::{
 };
 use runtime::{Page, Refusal, item_status, positive, required};
 use scoring::anomaly::{self as model, Anomaly, Recorded};
-use serving::{Live, Loaded};
+use serving::{
+    Live, Loaded,
+    inference::{Batch, Interface, Output, Tensor, at},
+};
 use tonic::{Request, Response, Status, Streaming};
 
 /// The service over a model.
 pub fn service(live: Live<Anomaly>) -> runtime::Service {
-    serving::service(&live, serving::limited!(AnomalyServiceServer::new(Api(live.clone()))))
+    let own = serving::limited!(AnomalyServiceServer::new(Api(live.clone())));
+    serving::service(&live, own).and(serving::inference::service(&live, &INTERFACE))
 }
 
 struct Api(Live<Anomaly>);
@@ -29,8 +33,8 @@ impl AnomalyService for Api {
         &self,
         request: Request<ScoreTransactionRequest>,
     ) -> Result<Response<ScoreTransactionResponse>, Status> {
-        self.0.answer(|loaded| {
-            let score = Some(score(&loaded.model, request.get_ref().transaction.as_ref())?);
+        self.0.answer(request, |loaded, asked| {
+            let score = Some(score(loaded, asked.transaction.as_ref())?);
             Ok(ScoreTransactionResponse { score, model: Some(loaded.info.clone()) })
         })
     }
@@ -41,14 +45,14 @@ impl AnomalyService for Api {
         &self,
         request: Request<Streaming<ScoreTransactionsRequest>>,
     ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
-        let live = self.0.clone();
-        live.current()?;
+        let (live, channel) = (self.0.clone(), serving::channel(&request));
+        live.on(channel)?;
         // A line is asked for when the answer before it has been taken: the caller's window is the only buffer.
         let answers = request.into_inner().map(move |line| {
             let ScoreTransactionsRequest { sequence, transaction } = line?;
             // Every line is scored by the model of its moment; a stream may outlive many.
-            let loaded = live.current()?;
-            let result = match score(&loaded.model, transaction.as_ref()) {
+            let loaded = live.on(channel)?;
+            let result = match score(&loaded, transaction.as_ref()) {
                 Ok(score) => score_transactions_response::Result::Score(score),
                 Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
             };
@@ -61,7 +65,7 @@ impl AnomalyService for Api {
         &self,
         request: Request<ListAnomaliesRequest>,
     ) -> Result<Response<ListAnomaliesResponse>, Status> {
-        self.0.answer(|loaded| list(loaded, request.get_ref()))
+        self.0.answer(request, list)
     }
 }
 
@@ -74,23 +78,33 @@ fn severity(severity: model::Severity) -> Severity {
     }
 }
 
-fn score(model: &Anomaly, transaction: Option<&Transaction>) -> Result<TransactionScore, Refusal> {
+fn score(loaded: &Loaded<Anomaly>, transaction: Option<&Transaction>) -> Result<TransactionScore, Refusal> {
     let transaction = transaction.ok_or_else(|| Refusal::field("transaction", "is missing"))?;
     let Transaction { line_id, stock_code, quantity, unit_price, customer_id, .. } = transaction;
-    required("transaction.stock_code", stock_code)?;
-    if *quantity < 1 {
-        return Err(Refusal::field("transaction.quantity", format!("is {quantity}; 1 is the least")));
+    let line = usable(stock_code, *quantity, *unit_price, customer_id)
+        .map_err(|refusal| refusal.renamed(|field| format!("transaction.{field}")))?;
+    let score = loaded.model.score(&line);
+    loaded.note([("score", score.score)]);
+    Ok(message(&score, line_id.clone(), stock_code, customer_id))
+}
+
+/// A line as the model takes it.
+fn usable<'a>(
+    stock_code: &'a str,
+    quantity: i64,
+    unit_price: f64,
+    customer_id: &'a str,
+) -> Result<model::Transaction<'a>, Refusal> {
+    required("stock_code", stock_code)?;
+    if quantity < 1 {
+        return Err(Refusal::field("quantity", format!("is {quantity}; 1 is the least")));
     }
-    let line = model::Transaction {
-        stock_code,
-        quantity: *quantity as f64,
-        unit_price: positive("transaction.unit_price", *unit_price)?,
-        customer_id,
-    };
+    let unit_price = positive("unit_price", unit_price)?;
+    let line = model::Transaction { stock_code, quantity: quantity as f64, unit_price, customer_id };
     if !(line.quantity * line.unit_price).is_finite() {
-        return Err(Refusal::field("transaction.unit_price", "is too large"));
+        return Err(Refusal::field("unit_price", "is too large"));
     }
-    Ok(message(&model.score(&line), line_id.clone(), stock_code, customer_id))
+    Ok(line)
 }
 
 fn message(score: &model::Score, line_id: String, stock_code: &str, customer_id: &str) -> TransactionScore {
@@ -159,4 +173,38 @@ fn recorded(line: &Recorded) -> Listed {
         }),
         score: Some(message(&line.score, line_id, &line.stock_code, &line.customer_id)),
     }
+}
+
+const STOCK_CODE: Tensor<String> = Tensor::column("stock_code");
+const QUANTITY: Tensor<i64> = Tensor::column("quantity");
+const UNIT_PRICE: Tensor<f64> = Tensor::column("unit_price");
+const CUSTOMER_ID: Tensor<String> = Tensor::column("customer_id");
+const SCORE: Tensor<f64> = Tensor::column("score");
+const SEVERITY: Tensor<String> = Tensor::column("severity");
+const REASON: Tensor<String> = Tensor::column("reason");
+
+/// What ScoreTransaction takes; customers need not be given.
+static INTERFACE: Interface<Anomaly> = Interface {
+    inputs: &[STOCK_CODE.info(), QUANTITY.info(), UNIT_PRICE.info(), CUSTOMER_ID.info()],
+    outputs: &[SCORE.info(), SEVERITY.info(), REASON.info()],
+    infer,
+};
+
+fn infer(model: &Anomaly, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
+    let (stock_codes, quantities) = (batch.required(&STOCK_CODE)?, batch.required(&QUANTITY)?);
+    let unit_prices = batch.required(&UNIT_PRICE)?;
+    let customers = batch.get(&CUSTOMER_ID)?.unwrap_or_else(|| vec![String::new(); batch.rows()]);
+    let rows = stock_codes.iter().zip(quantities).zip(unit_prices).zip(&customers).enumerate();
+    let scored = rows.map(|(row, (((stock_code, quantity), unit_price), customer_id))| {
+        let line = usable(stock_code, quantity, unit_price, customer_id)
+            .map_err(|refusal| refusal.renamed(|field| at(field, row)))?;
+        let score = model.score(&line);
+        Ok((score.reason(stock_code, customer_id), score))
+    });
+    let scored: Vec<_> = scored.collect::<Result<_, Refusal>>()?;
+    Ok(vec![
+        SCORE.of(scored.iter().map(|(_, score)| score.score)),
+        SEVERITY.of(scored.iter().map(|(_, score)| severity(score.severity).as_str_name().to_owned())),
+        REASON.of(scored.iter().map(|(reason, _)| reason.clone())),
+    ])
 }

@@ -1,4 +1,4 @@
-//! ChurnService over the churn model.
+//! ChurnService and the Open Inference Protocol over the churn model.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,10 @@ use scoring::{
     churn::{self as model, About, Churn, Customer},
     customer::Feature,
 };
-use serving::{Live, Loaded};
+use serving::{
+    Live, Loaded,
+    inference::{Batch, Interface, Output, Tensor, at},
+};
 use tonic::{Request, Response, Status};
 
 /// Most customers of a batch.
@@ -25,7 +28,8 @@ const REASONS: usize = 5;
 
 /// The service over a model.
 pub fn service(live: Live<Churn>) -> runtime::Service {
-    serving::service(&live, serving::limited!(ChurnServiceServer::new(Api(live.clone()))))
+    let own = serving::limited!(ChurnServiceServer::new(Api(live.clone())));
+    serving::service(&live, own).and(serving::inference::service(&live, &INTERFACE))
 }
 
 struct Api(Live<Churn>);
@@ -36,32 +40,32 @@ impl ChurnService for Api {
         &self,
         request: Request<GetChurnRiskRequest>,
     ) -> Result<Response<GetChurnRiskResponse>, Status> {
-        self.0.answer(|loaded| get(loaded, &request.get_ref().customer_id))
+        self.0.answer(request, |loaded, asked| get(loaded, &asked.customer_id))
     }
 
     async fn batch_get_churn_risks(
         &self,
         request: Request<BatchGetChurnRisksRequest>,
     ) -> Result<Response<BatchGetChurnRisksResponse>, Status> {
-        self.0.answer(|loaded| batch(loaded, &request.get_ref().customer_ids))
+        self.0.answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
     }
 
     async fn score_churn(&self, request: Request<ScoreChurnRequest>) -> Result<Response<ScoreChurnResponse>, Status> {
-        self.0.answer(|loaded| score(loaded, &request.get_ref().features))
+        self.0.answer(request, |loaded, asked| score(loaded, &asked.features))
     }
 
     async fn list_at_risk_customers(
         &self,
         request: Request<ListAtRiskCustomersRequest>,
     ) -> Result<Response<ListAtRiskCustomersResponse>, Status> {
-        self.0.answer(|loaded| list(loaded, request.get_ref()))
+        self.0.answer(request, list)
     }
 
     async fn get_churn_calibration(
         &self,
-        _: Request<GetChurnCalibrationRequest>,
+        request: Request<GetChurnCalibrationRequest>,
     ) -> Result<Response<GetChurnCalibrationResponse>, Status> {
-        self.0.answer(|loaded| Ok(calibration(loaded)))
+        self.0.answer(request, |loaded, _| Ok(calibration(loaded)))
     }
 }
 
@@ -74,7 +78,10 @@ fn level(level: model::RiskLevel) -> RiskLevel {
 }
 
 fn risk(model: &Churn, features: &[f32], probability: f64) -> ChurnRisk {
-    let all = model.reasons(features);
+    with_reasons(model, &model.reasons(features), probability)
+}
+
+fn with_reasons(model: &Churn, all: &[model::Reason], probability: f64) -> ChurnRisk {
     let (told, rest) = all.split_at(all.len().min(REASONS));
     let reasons = told.iter().map(|reason| {
         let (feature, value) = match reason.about {
@@ -100,29 +107,40 @@ fn of_customer(model: &Churn, customer: &Customer) -> ChurnRisk {
         customer_id: customer.id.to_string(),
         annual_value: Some(customer.annual_value),
         value_at_risk: Some(customer.value_at_risk()),
-        ..risk(model, &customer.features, customer.probability)
+        ..with_reasons(model, model.reasons_of(customer), customer.probability)
     }
 }
 
-fn find(model: &Churn, id: &str) -> Result<ChurnRisk, Refusal> {
+fn find<'a>(model: &'a Churn, id: &str) -> Result<&'a Customer, Refusal> {
     let id = scoring::CustomerId::canonical(required("customer_id", id)?);
-    let customer = model.customer(id).ok_or_else(|| Refusal::not_found("customer", id))?;
-    Ok(of_customer(model, customer))
+    model.customer(id).ok_or_else(|| Refusal::not_found("customer", id))
 }
 
 fn get(loaded: &Loaded<Churn>, id: &str) -> Result<GetChurnRiskResponse, Refusal> {
-    Ok(GetChurnRiskResponse { churn_risk: Some(find(&loaded.model, id)?), model: Some(loaded.info.clone()) })
+    let risk = of_customer(&loaded.model, find(&loaded.model, id)?);
+    loaded.note([("probability", risk.probability)]);
+    Ok(GetChurnRiskResponse { churn_risk: Some(risk), model: Some(loaded.info.clone()) })
 }
 
 fn batch(loaded: &Loaded<Churn>, ids: &[String]) -> Result<BatchGetChurnRisksResponse, Refusal> {
     let results = at_least_one("customer_ids", ids, MOST)?.iter().map(|id| {
         let result = match find(&loaded.model, id) {
-            Ok(risk) => result::Result::ChurnRisk(risk),
+            Ok(customer) => result::Result::ChurnRisk(of_customer(&loaded.model, customer)),
             Err(refusal) => result::Result::Error(item_status(refusal)),
         };
         Item { result: Some(result) }
     });
     Ok(BatchGetChurnRisksResponse { results: results.collect(), model: Some(loaded.info.clone()) })
+}
+
+/// A feature as the model takes it, or what is wrong with it.
+fn usable(value: f64) -> Result<f32, String> {
+    match value as f32 {
+        // f32 is what the model computes in; a number beyond it is as unusable as NaN.
+        narrow if !narrow.is_finite() => Err(format!("is {value}, not a finite number")),
+        _ if value < 0.0 => Err(format!("is {value}; 0 is the least")),
+        narrow => Ok(narrow),
+    }
 }
 
 fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreChurnResponse, Refusal> {
@@ -133,24 +151,21 @@ fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreCh
         .extend(unknown.into_iter().map(|name| (format!("features.{name}"), "is no feature of the model".to_owned())));
     let mut features = Vec::with_capacity(Feature::ALL.len());
     for feature in Feature::ALL {
-        let problem = match given.get(feature.name()) {
-            None => "is missing".to_owned(),
-            // f32 is what the model computes in; a number beyond it is as unusable as NaN.
-            Some(value) if !(*value as f32).is_finite() => format!("is {value}, not a finite number"),
-            Some(value) if *value < 0.0 => format!("is {value}; 0 is the least"),
-            Some(value) => {
-                features.push(*value as f32);
-                continue;
-            }
-        };
-        problems.push((format!("features.{}", feature.name()), problem));
+        let value = given.get(feature.name()).ok_or_else(|| "is missing".to_owned());
+        match value.and_then(|value| usable(*value)) {
+            Ok(value) => features.push(value),
+            Err(problem) => problems.push((format!("features.{}", feature.name()), problem)),
+        }
     }
     if !problems.is_empty() {
         return Err(Refusal::InvalidFields(problems));
     }
     // Of what they buy nothing is given: their taste is nobody's in particular.
     features.resize(model::WIDTH, 0.0);
-    let churn_risk = Some(risk(&loaded.model, &features, loaded.model.probability(&features)));
+    let probability = loaded.model.probability(&features);
+    let named = Feature::ALL.iter().zip(&features).map(|(feature, value)| (feature.name(), f64::from(*value)));
+    loaded.note(named.chain([("probability", probability)]));
+    let churn_risk = Some(risk(&loaded.model, &features, probability));
     Ok(ScoreChurnResponse { churn_risk, model: Some(loaded.info.clone()) })
 }
 
@@ -188,4 +203,43 @@ fn calibration(loaded: &Loaded<Churn>) -> GetChurnCalibrationResponse {
     });
     let [medium_from, high_from] = loaded.model.levels();
     GetChurnCalibrationResponse { bins: bins.collect(), medium_from, high_from, model: Some(loaded.info.clone()) }
+}
+
+const FEATURES: Tensor<f32> = Tensor::matrix("features", Feature::ALL.len());
+const CUSTOMER_ID: Tensor<String> = Tensor::column("customer_id");
+const PROBABILITY: Tensor<f64> = Tensor::column("probability");
+const RISK_LEVEL: Tensor<String> = Tensor::column("risk_level");
+
+/// The model's features in its own order, as ScoreChurn takes them by name, or customers whom it knows.
+static INTERFACE: Interface<Churn> = Interface {
+    inputs: &[FEATURES.info(), CUSTOMER_ID.info()],
+    outputs: &[PROBABILITY.info(), RISK_LEVEL.info()],
+    infer,
+};
+
+fn infer(model: &Churn, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
+    let probabilities: Vec<f64> = match batch.alone(&CUSTOMER_ID)? {
+        None => of_features(model, &batch.required(&FEATURES)?)?,
+        Some(ids) => {
+            let known = ids.iter().enumerate().map(|(row, id)| {
+                let customer = find(model, id).map_err(|refusal| refusal.renamed(|field| at(field, row)))?;
+                Ok(customer.probability)
+            });
+            known.collect::<Result<_, Refusal>>()?
+        }
+    };
+    let levels = probabilities.iter().map(|probability| level(model.level(*probability)).as_str_name().to_owned());
+    Ok(vec![RISK_LEVEL.of(levels), PROBABILITY.of(probabilities)])
+}
+
+fn of_features(model: &Churn, rows: &[f32]) -> Result<Vec<f64>, Refusal> {
+    let mut features = [0.0; model::WIDTH];
+    let rows = rows.chunks_exact(Feature::ALL.len()).enumerate().map(|(row, given)| {
+        for ((place, value), feature) in features.iter_mut().zip(given).zip(Feature::ALL) {
+            let field = |problem| Refusal::field(format!("{}.{}", at("features", row), feature.name()), problem);
+            *place = usable((*value).into()).map_err(field)?;
+        }
+        Ok(model.probability(&features))
+    });
+    rows.collect()
 }

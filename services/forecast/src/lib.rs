@@ -29,28 +29,28 @@ struct Api(Live<Forecast>);
 #[tonic::async_trait]
 impl ForecastService for Api {
     async fn list_series(&self, request: Request<ListSeriesRequest>) -> Result<Response<ListSeriesResponse>, Status> {
-        self.0.answer(|loaded| list(loaded, request.get_ref()))
+        self.0.answer(request, list)
     }
 
     async fn forecast_sales(
         &self,
         request: Request<ForecastSalesRequest>,
     ) -> Result<Response<ForecastSalesResponse>, Status> {
-        self.0.answer(|loaded| sales(loaded, request.get_ref()))
+        self.0.answer(request, sales)
     }
 
     async fn list_backtest(
         &self,
         request: Request<ListBacktestRequest>,
     ) -> Result<Response<ListBacktestResponse>, Status> {
-        self.0.answer(|loaded| backtest(loaded, request.get_ref()))
+        self.0.answer(request, backtest)
     }
 
     async fn forecast_history(
         &self,
         request: Request<ForecastHistoryRequest>,
     ) -> Result<Response<ForecastHistoryResponse>, Status> {
-        self.0.answer(|loaded| history(loaded, request.get_ref()))
+        self.0.answer(request, history)
     }
 }
 

@@ -46,76 +46,73 @@ struct Api {
 }
 
 impl Api {
-    /// Answers where it may take milliseconds: beside the threads that carry calls.
-    async fn answer<T: Send + 'static>(
+    async fn answer<R: Send + 'static, T: PartialEq + Send + 'static>(
         &self,
-        with: impl FnOnce(&Loaded<Insights>) -> Result<T, Refusal> + Send + 'static,
+        request: Request<R>,
+        with: impl Fn(&Loaded<Insights>, &R) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let live = self.live.clone();
-        match tokio::task::spawn_blocking(move || live.answer(with)).await {
-            Ok(answer) => answer,
-            // As if it had happened here: what surrounds every call makes a refusal of it.
-            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-            Err(_) => Err(Refusal::Internal.into()),
-        }
+        aside(move || live.answer(request, with)).await
     }
 }
 
-macro_rules! answer {
-    ($self:ident, $request:ident, $with:path) => {{
-        let request = $request.into_inner();
-        $self.answer(move |loaded| $with(loaded, &request)).await
-    }};
+/// Answers where it may take milliseconds: beside the threads that carry calls.
+async fn aside<T: Send + 'static>(answer: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(answer).await {
+        Ok(answer) => answer,
+        // As if it had happened here: what surrounds every call makes a refusal of it.
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        Err(_) => Err(Refusal::Internal.into()),
+    }
 }
 
 #[tonic::async_trait]
 impl InsightsService for Api {
     async fn get_summary(&self, request: Request<GetSummaryRequest>) -> Result<Response<GetSummaryResponse>, Status> {
-        answer!(self, request, figures::summary)
+        self.answer(request, figures::summary).await
     }
 
     async fn list_sales_by_country(
         &self,
         request: Request<ListSalesByCountryRequest>,
     ) -> Result<Response<ListSalesByCountryResponse>, Status> {
-        answer!(self, request, figures::by_country)
+        self.answer(request, figures::by_country).await
     }
 
     async fn list_sales_trend(
         &self,
         request: Request<ListSalesTrendRequest>,
     ) -> Result<Response<ListSalesTrendResponse>, Status> {
-        answer!(self, request, figures::trend)
+        self.answer(request, figures::trend).await
     }
 
     async fn list_top_products(
         &self,
         request: Request<ListTopProductsRequest>,
     ) -> Result<Response<ListTopProductsResponse>, Status> {
-        answer!(self, request, figures::top_products)
+        self.answer(request, figures::top_products).await
     }
 
     async fn list_customer_growth(
         &self,
         request: Request<ListCustomerGrowthRequest>,
     ) -> Result<Response<ListCustomerGrowthResponse>, Status> {
-        answer!(self, request, figures::growth)
+        self.answer(request, figures::growth).await
     }
 
     async fn list_cohort_retention(
         &self,
         request: Request<ListCohortRetentionRequest>,
     ) -> Result<Response<ListCohortRetentionResponse>, Status> {
-        answer!(self, request, figures::cohorts)
+        self.answer(request, figures::cohorts).await
     }
 
     async fn list_revenue_by_segment(
         &self,
         request: Request<ListRevenueBySegmentRequest>,
     ) -> Result<Response<ListRevenueBySegmentResponse>, Status> {
-        let (request, segments) = (request.into_inner(), self.segments.current()?);
-        let groups = Arc::clone(&self.groups);
-        self.answer(move |loaded| {
+        let (segments, groups) = (self.segments.current()?, Arc::clone(&self.groups));
+        self.answer(request, move |loaded, request| {
             let kept = groups.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let kept = kept.filter(|kept| kept.are_of(loaded, &segments));
             let of_customers = kept.unwrap_or_else(|| {
@@ -123,7 +120,7 @@ impl InsightsService for Api {
                 *groups.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
                 made
             });
-            figures::by_segment(loaded, &segments, &of_customers, &request)
+            figures::by_segment(loaded, &segments, &of_customers, request)
         })
         .await
     }
@@ -132,28 +129,28 @@ impl InsightsService for Api {
         &self,
         request: Request<ListCountriesRequest>,
     ) -> Result<Response<ListCountriesResponse>, Status> {
-        answer!(self, request, figures::countries)
+        self.answer(request, figures::countries).await
     }
 
     async fn search_products(
         &self,
         request: Request<SearchProductsRequest>,
     ) -> Result<Response<SearchProductsResponse>, Status> {
-        answer!(self, request, figures::search)
+        self.answer(request, figures::search).await
     }
 
     async fn get_customer_profile(
         &self,
         request: Request<GetCustomerProfileRequest>,
     ) -> Result<Response<GetCustomerProfileResponse>, Status> {
-        answer!(self, request, figures::profile)
+        self.answer(request, figures::profile).await
     }
 
     async fn list_customer_orders(
         &self,
         request: Request<ListCustomerOrdersRequest>,
     ) -> Result<Response<ListCustomerOrdersResponse>, Status> {
-        answer!(self, request, figures::orders)
+        self.answer(request, figures::orders).await
     }
 
     type ExportTransactionsStream = Pin<Box<dyn Stream<Item = Result<ExportTransactionsResponse, Status>> + Send>>;
@@ -162,8 +159,9 @@ impl InsightsService for Api {
         &self,
         request: Request<ExportTransactionsRequest>,
     ) -> Result<Response<Self::ExportTransactionsStream>, Status> {
-        let request = request.into_inner();
-        let started = self.answer(move |loaded| Ok((begin(loaded, &request)?, loaded.info.clone()))).await?;
+        let (loaded, request) = (self.live.asked(&request)?, request.into_inner());
+        let begin = move || loaded.answer(|loaded| Ok((begin(loaded, &request)?, loaded.info.clone())));
+        let started = aside(begin).await?;
         // The lines of the version that the call began with, to the end of the file. A piece is made when the one before
         // it has been taken: the caller's window is the only buffer.
         Ok(started.map(|(export, info)| {

@@ -58,6 +58,28 @@ pub enum StoreError {
         /// The model.
         model: ModelKind,
     },
+    /// There is nothing to try a version beside.
+    #[error("the {model} model has no current version beside which another could be tried\npublish one first")]
+    NothingCurrent {
+        /// The model.
+        model: ModelKind,
+    },
+    /// No version is on trial with a share of callers.
+    #[error("the {model} model has no canary\npublish one with --channel canary first")]
+    NoCanary {
+        /// The model.
+        model: ModelKind,
+    },
+    /// Another version is current than the caller believes.
+    #[error("the current version of the {model} model is `{found}`, not `{expected}`\nlook again, and decide again")]
+    Moved {
+        /// The model.
+        model: ModelKind,
+        /// What the caller believes; empty: none.
+        expected: String,
+        /// What is current; empty: none.
+        found: String,
+    },
     /// Two moved the pointer at once, and the other one was first.
     #[error("{place} was changed by somebody else meanwhile\ntry again")]
     Race {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <model>/<version>/manifest.json   and the files it lists, written before it
-//! <model>/current.json              the pointer, written last and at once
+//! <model>/current.json              the pointer, written last and at once; it also names versions on trial
 //! ```
 //!
 //! A version never changes once it is there: its name is a checksum of its content. A publisher that dies leaves files
@@ -11,7 +11,7 @@
 
 mod error;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, fs::File, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -30,7 +30,7 @@ const POINTER: &str = "current.json";
 /// Files of an artifact that are fetched at once.
 const CONCURRENCY: usize = 4;
 
-/// Which version of a model is the current one.
+/// Which version of a model is the current one, and which are on trial beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pointer {
     /// The current version.
@@ -40,6 +40,66 @@ pub struct Pointer {
     pub previous: Option<String>,
     /// When it became the current one.
     pub moved_at: DateTime<Utc>,
+    /// The version that a share of callers gets instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    /// The version that is asked as well, and whose answers nobody gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<String>,
+}
+
+/// A version for a share of callers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canary {
+    /// The version.
+    pub version: String,
+    /// How many callers get it, of a hundred.
+    pub percent: u8,
+}
+
+/// What a version is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channel {
+    /// It answers: the current version.
+    Stable,
+    /// It answers a share of callers.
+    Canary,
+    /// Its answers are compared with the current version's.
+    Shadow,
+}
+
+impl Channel {
+    /// Its name in commands and headers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Canary => "canary",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
+impl Pointer {
+    /// What it says that a version is for; nothing for most.
+    pub fn channel(&self, version: &str) -> Option<Channel> {
+        let canary = self.canary.as_ref().map(|canary| canary.version.as_str());
+        if self.version == version {
+            Some(Channel::Stable)
+        } else if canary == Some(version) {
+            Some(Channel::Canary)
+        } else {
+            (self.shadow.as_deref() == Some(version)).then_some(Channel::Shadow)
+        }
+    }
+
+    fn versions(&self) -> impl Iterator<Item = &str> {
+        let canary = self.canary.as_ref().map(|canary| &canary.version);
+        [Some(&self.version), self.previous.as_ref(), canary, self.shadow.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+    }
 }
 
 /// A model store. Clones share the connection.
@@ -120,31 +180,120 @@ impl ModelStore {
         self.put(&self.path(*model, version, MANIFEST), manifest, PutMode::Overwrite).await
     }
 
-    /// Makes a version the current one. Pointing to the current version changes nothing.
+    /// Makes a version the current one; a trial of it ends with that. Pointing to the current version changes nothing.
     ///
     /// # Errors
     /// [`StoreError::NoVersion`] where it is not in the store, [`StoreError::Race`] where somebody else moved the
     /// pointer meanwhile.
     pub async fn point(&self, model: ModelKind, version: &str, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
         self.manifest(model, version).await?;
-        let (before, held) = match self.read_pointer(model).await? {
-            Some((pointer, held)) => (Some(pointer), Some(held)),
-            None => (None, None),
+        self.change(model, |before| Ok(moved(before, version, now))).await
+    }
+
+    /// The same where the current version is still the expected one; an empty name expects none.
+    ///
+    /// # Errors
+    /// As [`Self::point`], and [`StoreError::Moved`] where another version is current.
+    pub async fn point_from(
+        &self,
+        model: ModelKind,
+        expected: &str,
+        version: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Pointer, StoreError> {
+        self.manifest(model, version).await?;
+        let to = |before: Option<Pointer>| {
+            let found = before.as_ref().map_or("", |pointer| &pointer.version);
+            if found != expected {
+                return Err(StoreError::Moved { model, expected: expected.to_owned(), found: found.to_owned() });
+            }
+            Ok(moved(before, version, now))
         };
-        if let Some(pointer) = before.as_ref().filter(|pointer| pointer.version == version) {
-            return Ok(pointer.clone());
+        self.change(model, to).await
+    }
+
+    /// Gives a share of callers another version than the current one, or gives it to nobody any more.
+    ///
+    /// # Errors
+    /// As [`Self::point`], and [`StoreError::NothingCurrent`].
+    pub async fn set_canary(&self, model: ModelKind, canary: Option<Canary>) -> Result<Pointer, StoreError> {
+        if let Some(Canary { version, .. }) = &canary {
+            self.manifest(model, version).await?;
         }
-        let pointer =
-            Pointer { version: version.to_owned(), previous: before.map(|pointer| pointer.version), moved_at: now };
+        self.try_out(model, |before| Ok(Pointer { canary, ..before })).await
+    }
+
+    /// Compares a version's answers with those of the current one, or none's any more.
+    ///
+    /// # Errors
+    /// As [`Self::set_canary`].
+    pub async fn set_shadow(&self, model: ModelKind, shadow: Option<String>) -> Result<Pointer, StoreError> {
+        if let Some(version) = &shadow {
+            self.manifest(model, version).await?;
+        }
+        self.try_out(model, |before| Ok(Pointer { shadow, ..before })).await
+    }
+
+    /// Gives the canary to another share of callers, or, without one, to all: it becomes the current version.
+    ///
+    /// # Errors
+    /// [`StoreError::NoCanary`], [`StoreError::Race`].
+    pub async fn promote(
+        &self,
+        model: ModelKind,
+        percent: Option<u8>,
+        now: DateTime<Utc>,
+    ) -> Result<Pointer, StoreError> {
+        let to = |before: Pointer| {
+            let Canary { version, .. } = before.canary.clone().ok_or(StoreError::NoCanary { model })?;
+            Ok(match percent {
+                Some(percent) => Pointer { canary: Some(Canary { version, percent }), ..before },
+                None => moved(Some(before), &version, now),
+            })
+        };
+        self.try_out(model, to).await
+    }
+
+    async fn try_out(
+        &self,
+        model: ModelKind,
+        to: impl FnOnce(Pointer) -> Result<Pointer, StoreError>,
+    ) -> Result<Pointer, StoreError> {
+        self.change(model, |before| to(before.ok_or(StoreError::NothingCurrent { model })?)).await
+    }
+
+    /// Moves the pointer to where it should be.
+    async fn change(
+        &self,
+        model: ModelKind,
+        to: impl FnOnce(Option<Pointer>) -> Result<Pointer, StoreError>,
+    ) -> Result<Pointer, StoreError> {
+        let _held = self.hold(model).await;
+        let (before, held) = self.read_pointer(model).await?.unzip();
+        let pointer = to(before.clone())?;
+        if before.as_ref() == Some(&pointer) {
+            return Ok(pointer);
+        }
         let bytes = serde_json::to_vec_pretty(&pointer).map_err(|e| self.unreadable(model, POINTER, e))?;
         let mode = match (&self.folder, held) {
-            // A rename is atomic; a local folder knows no conditional one.
+            // A rename is atomic, but not conditional: `hold` keeps others off meanwhile.
             (Some(_), _) => PutMode::Overwrite,
             (None, Some(held)) => PutMode::Update(held),
             (None, None) => PutMode::Create,
         };
         self.put(&self.pointer(model), bytes.into(), mode).await?;
         Ok(pointer)
+    }
+
+    /// Keeps others off a local pointer while the answer lives; an object store compares by itself. Where a file system
+    /// knows no locks the last one to move the pointer wins.
+    async fn hold(&self, model: ModelKind) -> Option<File> {
+        let folder = self.folder.as_ref()?.join(model.as_str());
+        let held = tokio::task::spawn_blocking(move || {
+            let folder = File::open(folder).ok()?;
+            folder.lock().ok().map(|()| folder)
+        });
+        held.await.ok().flatten()
     }
 
     /// Makes an earlier version the current one: the given one, or the one before the current one.
@@ -198,12 +347,12 @@ impl ModelStore {
         Ok(artifact)
     }
 
-    /// All versions whose manifest can be read, with whether they are current; by as-of time and name, newest first.
+    /// All versions whose manifest can be read, with what they are for; by as-of time and name, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn versions(&self, model: ModelKind) -> Result<Vec<(Manifest, bool)>, StoreError> {
-        let current = self.current(model).await?.map(|pointer| pointer.version);
+    pub async fn versions(&self, model: ModelKind) -> Result<Vec<(Manifest, Option<Channel>)>, StoreError> {
+        let pointer = self.current(model).await?;
         let folder = self.root.clone().join(model.as_str());
         let listed = match self.objects.list_with_delimiter(Some(&folder)).await {
             Ok(listed) => listed,
@@ -214,7 +363,7 @@ impl ModelStore {
         for folder in listed.common_prefixes {
             let Some(version) = folder.filename() else { continue };
             match self.manifest(model, version).await {
-                Ok(manifest) => versions.push((manifest, current.as_deref() == Some(version))),
+                Ok(manifest) => versions.push((manifest, pointer.as_ref().and_then(|p| p.channel(version)))),
                 // Half uploaded, or written by a newer trainer: not one that could be rolled back to.
                 Err(StoreError::NoVersion { .. } | StoreError::Refused { .. }) => {}
                 Err(error) => return Err(error),
@@ -248,7 +397,7 @@ impl ModelStore {
         let held = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
         let bytes = found.bytes().await.map_err(|source| self.failed("read", &path, source))?;
         let pointer: Pointer = serde_json::from_slice(&bytes).map_err(|e| self.unreadable(model, POINTER, e))?;
-        if !is_version(&pointer.version) || !pointer.previous.as_deref().is_none_or(is_version) {
+        if !pointer.versions().all(is_version) {
             return Err(self.unreadable(model, POINTER, "it names no version"));
         }
         Ok(Some((pointer, held)))
@@ -281,8 +430,8 @@ impl ModelStore {
         }
         let file = PathBuf::from(self.show(path));
         let synced = tokio::task::spawn_blocking(move || {
-            std::fs::File::open(&file)?.sync_all()?;
-            file.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+            File::open(&file)?.sync_all()?;
+            file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
         });
         let failed = |source: std::io::Error| {
             self.failed("write", path, object_store::Error::Generic { store: "LocalFileSystem", source: source.into() })
@@ -313,6 +462,22 @@ impl ModelStore {
 
     fn unreadable(&self, model: ModelKind, file: &str, reason: impl ToString) -> StoreError {
         StoreError::Pointer { place: format!("{}/{model}/{file}", self.place), reason: reason.to_string() }
+    }
+}
+
+/// The pointer to a version that becomes the current one, or is so already. What was on trial is so no more.
+fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer {
+    let version = version.to_owned();
+    match before {
+        Some(before) if before.version == version => before,
+        None => Pointer { version, previous: None, moved_at: now, canary: None, shadow: None },
+        Some(before) => Pointer {
+            canary: before.canary.filter(|canary| canary.version != version),
+            shadow: before.shadow.filter(|shadow| *shadow != version),
+            version,
+            previous: Some(before.version),
+            moved_at: now,
+        },
     }
 }
 

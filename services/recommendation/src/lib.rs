@@ -29,21 +29,21 @@ impl RecommendationService for Api {
         &self,
         request: Request<RecommendProductsRequest>,
     ) -> Result<Response<RecommendProductsResponse>, Status> {
-        self.0.answer(|loaded| recommend(loaded, request.get_ref()))
+        self.0.answer(request, recommend)
     }
 
     async fn list_similar_products(
         &self,
         request: Request<ListSimilarProductsRequest>,
     ) -> Result<Response<ListSimilarProductsResponse>, Status> {
-        self.0.answer(|loaded| similar(loaded, request.get_ref()))
+        self.0.answer(request, similar)
     }
 
     async fn list_bought_together(
         &self,
         request: Request<ListBoughtTogetherRequest>,
     ) -> Result<Response<ListBoughtTogetherResponse>, Status> {
-        self.0.answer(|loaded| together(loaded, request.get_ref()))
+        self.0.answer(request, together)
     }
 }
 

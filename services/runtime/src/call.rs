@@ -158,7 +158,8 @@ where
                 // Paths that are no methods are the caller's to make up: they share one name, as OpenTelemetry asks.
                 let method = if code == Code::Unimplemented { "_OTHER".to_owned() } else { method };
                 let code = KeyValue::new("rpc.response.status_code", code_name(code));
-                DURATION.record(start.elapsed().as_secs_f64(), &[KeyValue::new("rpc.method", method), code]);
+                let system = KeyValue::new("rpc.system.name", "grpc");
+                DURATION.record(start.elapsed().as_secs_f64(), &[system, KeyValue::new("rpc.method", method), code]);
                 Ok(response)
             }
             .instrument(span),

@@ -3,9 +3,11 @@
 
 mod call;
 mod check;
+mod connections;
 mod exit;
 mod files;
 mod page;
+mod process;
 mod refusal;
 mod server;
 pub mod telemetry;
@@ -13,9 +15,10 @@ mod tls;
 
 pub use call::{Call, CallLayer, Deadline, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc};
 pub use check::{at_least_one, finite, item_status, non_negative, positive, required, within};
+pub use connections::ConnectionArgs;
 pub use exit::{exit, shutdown};
 pub use files::Files;
 pub use page::Page;
 pub use refusal::{DOMAIN, Refusal, error_info};
 pub use server::{Server, ServerArgs, Service, health_and_reflection};
-pub use tls::{Tls, TlsArgs};
+pub use tls::{ClientTls, ClientTlsArgs, Tls, TlsArgs};

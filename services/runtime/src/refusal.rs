@@ -8,6 +8,14 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 /// `domain` of every ErrorInfo.
 pub const DOMAIN: &str = "shopkeeper";
 
+/// Most bytes of a text in a status. What callers sent is told back to them in headers, of which many take 16 KiB in all.
+const NAME: usize = 256;
+/// Most fields that are refused at once by name, and most bytes of each.
+const FIELDS: usize = 40;
+const PART: usize = 48;
+/// Most bytes of a message.
+const MESSAGE: usize = 1536;
+
 /// Why a call is not answered. The one place that knows gRPC's codes.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -31,6 +39,16 @@ pub enum Refusal {
         /// Its name.
         name: String,
     },
+    /// There is no such model or version of one here.
+    #[error("there is no {kind} `{name}` here; there is {known}")]
+    NotServed {
+        /// `model` or `version`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// No model is loaded yet.
     #[error("no model is loaded yet")]
     NotReady {
@@ -40,6 +58,22 @@ pub enum Refusal {
     /// A page token of an earlier model version.
     #[error("page_token is of another version of the model; begin again without one")]
     ModelChanged,
+    /// Whoever runs the process has not allowed it.
+    #[error("{action} is not allowed here")]
+    NotAllowed {
+        /// What was asked for.
+        action: &'static str,
+    },
+    /// Something else came in between.
+    #[error("{what} is `{found}` rather than `{expected}`; look again")]
+    Changed {
+        /// What has changed.
+        what: &'static str,
+        /// What the caller took it for.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// A message is larger than is taken.
     #[error("the message is larger than {limit} bytes")]
     TooLarge {
@@ -82,6 +116,43 @@ impl Refusal {
         Self::InvalidField { field: field.into(), problem: problem.into() }
     }
 
+    /// The same of a field by its longer name, as the whole request has it.
+    #[must_use]
+    pub fn renamed(mut self, name: impl FnOnce(&str) -> String) -> Self {
+        if let Self::InvalidField { field, .. } = &mut self {
+            *field = name(field);
+        }
+        self
+    }
+
+    /// The same with no text longer than a header takes.
+    fn shortened(mut self) -> Self {
+        match &mut self {
+            Self::InvalidField { field, problem } => {
+                shorten(field, NAME);
+                shorten(problem, NAME);
+            }
+            Self::InvalidFields(fields) => {
+                fields.truncate(FIELDS);
+                for (field, problem) in fields {
+                    shorten(field, PART);
+                    shorten(problem, PART);
+                }
+            }
+            Self::NotFound { name, .. } | Self::NotServed { name, .. } | Self::NoMethod { path: name } => {
+                shorten(name, NAME);
+            }
+            Self::Unreachable { problem, .. } => shorten(problem, NAME),
+            Self::NotReady { .. }
+            | Self::ModelChanged
+            | Self::TooLarge { .. }
+            | Self::Overloaded { .. }
+            | Self::TooLate
+            | Self::Internal => {}
+        }
+        self
+    }
+
     /// Something that the model does not know.
     pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
         Self::NotFound { kind, name: name.into() }
@@ -99,8 +170,11 @@ impl Refusal {
                 (Code::InvalidArgument, "INVALID_FIELD", Some(("fields", names.join(","))))
             }
             Self::NotFound { kind, name } => (Code::NotFound, "NOT_IN_MODEL", Some((*kind, name.clone()))),
+            Self::NotServed { kind, name, .. } => (Code::NotFound, "NOT_SERVED", Some((*kind, name.clone()))),
             Self::NotReady { .. } => (Code::Unavailable, "MODEL_NOT_LOADED", None),
             Self::ModelChanged => (Code::FailedPrecondition, "MODEL_CHANGED", None),
+            Self::NotAllowed { .. } => (Code::PermissionDenied, "NOT_ALLOWED", None),
+            Self::Changed { found, .. } => (Code::Aborted, "CHANGED", Some(("found", found.clone()))),
             Self::TooLarge { limit } => {
                 (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", Some(("limit_bytes", limit.to_string())))
             }
@@ -117,7 +191,9 @@ impl Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let message = refusal.to_string();
+        let refusal = refusal.shortened();
+        let mut message = refusal.to_string();
+        shorten(&mut message, MESSAGE);
         let (code, reason, metadata) = refusal.parts();
         let mut details = ErrorDetails::new();
         error_info(&mut details, reason, metadata);
@@ -129,7 +205,7 @@ impl From<Refusal> for Status {
                 let violations = fields.iter().map(|(field, problem)| FieldViolation::new(field, problem));
                 details.set_bad_request(violations.collect::<Vec<_>>());
             }
-            Refusal::NotFound { kind, name } => {
+            Refusal::NotFound { kind, name } | Refusal::NotServed { kind, name, .. } => {
                 details.set_resource_info(*kind, name, "", &message);
             }
             Refusal::NotReady { retry_in } => {
@@ -144,9 +220,22 @@ impl From<Refusal> for Status {
             Refusal::Overloaded { retry_in } | Refusal::Unreachable { retry_in, .. } => {
                 details.set_retry_info(Some(*retry_in));
             }
-            Refusal::TooLarge { .. } | Refusal::TooLate | Refusal::NoMethod { .. } | Refusal::Internal => {}
+            Refusal::NotAllowed { .. }
+            | Refusal::Changed { .. }
+            | Refusal::TooLarge { .. }
+            | Refusal::TooLate
+            | Refusal::NoMethod { .. }
+            | Refusal::Internal => {}
         }
         Self::with_error_details(code, message, details)
+    }
+}
+
+/// Cuts a text off after so many bytes, and shows that it was.
+fn shorten(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
     }
 }
 
@@ -161,15 +250,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_told_back_fits_into_a_header() {
+        let long = "é".repeat(1 << 12);
+        let fields = vec![(long.clone(), long.clone()); 100];
+        for refusal in [
+            Refusal::field(&long, &long),
+            Refusal::InvalidFields(fields),
+            Refusal::not_found("customer", &long),
+            Refusal::NotServed { kind: "model", name: long.clone(), known: "churn".to_owned() },
+            Refusal::NoMethod { path: long.clone() },
+        ] {
+            let status = Status::from(refusal);
+            // Details are sent as base64, and the message with every byte that is not ASCII as three.
+            let sent = status.details().len() * 4 / 3
+                + status.message().bytes().map(|b| if b.is_ascii() { 1 } else { 3 }).sum::<usize>();
+            assert!(sent < 16 << 10 && status.message().contains('…'), "{sent}");
+        }
+        assert_eq!(Status::from(Refusal::not_found("customer", "é")).message(), "customer `é` is not in the model");
+    }
+
+    #[test]
     fn a_refusal_has_its_code_and_details() {
         let second = Duration::from_secs(1);
         let unreachable =
             Refusal::Unreachable { service: "churn".to_owned(), problem: "refused".to_owned(), retry_in: second };
+        let changed =
+            Refusal::Changed { what: "the current version", expected: "one".to_owned(), found: "two".to_owned() };
+        let no_version = Refusal::NotServed { kind: "version", name: "7".to_owned(), known: "8".to_owned() };
         for (refusal, code, reason) in [
             (Refusal::field("rfm.frequency", "is negative"), Code::InvalidArgument, "INVALID_FIELD"),
             (Refusal::not_found("customer", "17850"), Code::NotFound, "NOT_IN_MODEL"),
+            (no_version, Code::NotFound, "NOT_SERVED"),
             (Refusal::NotReady { retry_in: second }, Code::Unavailable, "MODEL_NOT_LOADED"),
             (Refusal::ModelChanged, Code::FailedPrecondition, "MODEL_CHANGED"),
+            (Refusal::NotAllowed { action: "publishing" }, Code::PermissionDenied, "NOT_ALLOWED"),
+            (changed, Code::Aborted, "CHANGED"),
             (Refusal::TooLarge { limit: 1 }, Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
             (Refusal::Overloaded { retry_in: second }, Code::ResourceExhausted, "OVERLOADED"),
             (unreachable, Code::Unavailable, "SERVICE_UNREACHABLE"),
@@ -179,7 +294,7 @@ mod tests {
             let details = status.get_error_details();
             assert_eq!((status.code(), details.error_info().unwrap().reason.as_str()), (code, reason));
             assert_eq!(details.bad_request().is_some(), matches!(refusal, Refusal::InvalidField { .. }));
-            assert_eq!(details.resource_info().is_some(), matches!(refusal, Refusal::NotFound { .. }));
+            assert_eq!(details.resource_info().is_some(), code == Code::NotFound);
         }
     }
 }

@@ -1,16 +1,15 @@
 //! One listener: the services, health, reflection, and an end that is bounded in time.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
-use futures_util::FutureExt;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use tonic::{service::Routes, transport::server::TcpIncoming};
+use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    call::CallLayer,
+    connections::{ConnectionArgs, Connections},
     telemetry,
     tls::{Tls, TlsArgs},
 };
@@ -31,6 +30,9 @@ pub struct ServerArgs {
     /// How long calls in flight may take after that
     #[arg(long, env = "SHOPKEEPER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
+    /// How many connections, and for how long.
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
     /// Encryption.
     #[command(flatten)]
     pub tls: TlsArgs,
@@ -44,6 +46,7 @@ impl ServerArgs {
             metrics_listen: None,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
+            connections: ConnectionArgs::default(),
             tls: TlsArgs::default(),
         }
     }
@@ -60,6 +63,26 @@ pub struct Service {
     pub routes: Routes,
     /// Whether they are ready.
     pub ready: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// One more gRPC service beside them.
+    #[must_use]
+    pub fn and<S>(mut self, server: S) -> Self
+    where
+        S: tower::Service<http::Request<tonic::body::Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Response: IntoResponse,
+        S::Future: Send,
+    {
+        self.services.push(S::NAME);
+        self.routes = self.routes.add_service(server);
+        self
+    }
 }
 
 /// A listener that is bound and does not answer yet.
@@ -124,36 +147,17 @@ impl Server {
         }
         let (routes, reporter) = health_and_reflection(&service, &mut tasks)?;
 
-        let (stop, mut stopped) = watch::channel(false);
-        let server = tonic::transport::Server::builder()
-            .accept_http1(true) // browsers, curl and probes; gRPC itself is HTTP/2
-            .http2_max_pending_accept_reset_streams(Some(20))
-            .http2_max_local_error_reset_streams(Some(1024))
-            .http2_max_header_list_size(16 << 10)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .max_concurrent_streams(Some(1024))
-            .layer(CallLayer)
-            .add_routes(routes);
-        let stopped = async move {
-            // An error means that the sender is gone, which is as good as being told.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
-        let (incoming, encrypted) = (TcpIncoming::from(listener).with_nodelay(Some(true)), tls.is_some());
+        let (stop, stopped) = watch::channel(false);
+        let encrypted = tls.is_some();
         // Tasks of the listener end with it and not with readiness.
-        let mut listening = JoinSet::new();
-        let server = match tls {
-            None => server.serve_with_incoming_shutdown(incoming, stopped).boxed(),
-            Some(tls) => {
-                listening.spawn(tls.clone().watch());
-                server.serve_with_incoming_shutdown(tls.accept(incoming, &mut listening), stopped).boxed()
-            }
-        };
-        tokio::pin!(server);
-        tracing::info!(service = service.name, %address, encrypted, "listening");
-        tokio::select! {
-            ended = &mut server => return ended.with_context(|| format!("listening on {address}")),
-            () = shutdown => {}
+        let (mut serving, mut watching) = (JoinSet::new(), JoinSet::new());
+        if let Some(tls) = tls.clone() {
+            watching.spawn(tls.watch());
         }
+        let connections = Connections::new(args.connections, routes, tls, args.drain_timeout);
+        serving.spawn(connections.serve(listener, stopped));
+        tracing::info!(service = service.name, %address, encrypted, "listening");
+        shutdown.await;
 
         tracing::info!(service = service.name, "draining");
         // The tasks mirror readiness into health; from here on the answer is no.
@@ -161,13 +165,10 @@ impl Server {
         for name in service.services.iter().copied().chain([""]) {
             reporter.set_service_status(name, ServingStatus::NotServing).await;
         }
-        tokio::select! {
-            ended = &mut server => return ended.with_context(|| format!("listening on {address}")),
-            () = tokio::time::sleep(args.drain_delay) => {}
-        }
+        tokio::time::sleep(args.drain_delay).await;
         stop.send_replace(true);
         // hyper waits for idle connections as well, and for ever; the bound is ours.
-        if tokio::time::timeout(args.drain_timeout, server).await.is_err() {
+        if tokio::time::timeout(args.drain_timeout, serving.join_next()).await.is_err() {
             tracing::warn!(service = service.name, "calls were still in flight when the drain timeout ended");
         }
         Ok(())

@@ -1,15 +1,28 @@
-//! Logs, traces and metrics: tracing to stderr, OTLP where an endpoint is given, Prometheus for whoever asks.
+//! Logs, traces and metrics: tracing to stderr, OTLP where an endpoint is given, Prometheus for whoever asks. Lines of JSON
+//! name the trace and span of the call that they belong to.
 
-use std::io::IsTerminal;
+use std::{fmt, io::IsTerminal};
 
 use anyhow::Context;
-use opentelemetry::{KeyValue, global, trace::TracerProvider};
+use opentelemetry::{
+    Context as Current, KeyValue, global,
+    trace::{TraceContextExt, TracerProvider},
+};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator, trace::SdkTracerProvider,
 };
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{EnvFilter, Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Event, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::Targets,
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+use crate::process;
 
 /// Target of the spans that calls leave; exported, and logged only when asked for.
 pub(crate) const CALLS: &str = "shopkeeper::call";
@@ -25,11 +38,11 @@ pub struct TelemetryArgs {
     #[arg(long, env = "SHOPKEEPER_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
     /// Where traces go, OTLP over gRPC, for example http://localhost:4317; without it they go nowhere
-    #[arg(long, env = "SHOPKEEPER_OTLP", value_name = "URL")]
+    #[arg(long, env = "SHOPKEEPER_OTLP", value_name = "URL", hide_env_values = true)]
     otlp: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 enum LogFormat {
     /// A line for people
     #[default]
@@ -59,41 +72,151 @@ impl Drop for Telemetry {
 /// Where the filter or the endpoint cannot be used.
 pub fn init(service: &'static str, args: &TelemetryArgs) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {}", args.log))?;
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let log = match args.log_format {
-        LogFormat::Text => log.with_filter(filter).boxed(),
-        LogFormat::Json => log.json().with_filter(filter).boxed(),
-    };
     let resource = Resource::builder()
         .with_service_name(service)
         .with_attribute(KeyValue::new("service.namespace", "shopkeeper"))
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
-
-    let traces = match &args.otlp {
-        None => None,
-        Some(url) => {
-            let exporter = SpanExporter::builder().with_tonic().with_endpoint(url).build();
-            let exporter = exporter.with_context(|| format!("--otlp {url}"))?;
-            global::set_text_map_propagator(TraceContextPropagator::new());
-            Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.clone()).build())
-        }
-    };
-    let exported = traces.as_ref().map(|provider| {
-        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("shopkeeper"));
-        layer.with_filter(Targets::new().with_target("shopkeeper", LevelFilter::DEBUG))
+    let exporter = args.otlp.as_ref().map(|url| {
+        let exporter = SpanExporter::builder().with_tonic().with_endpoint(url).build();
+        exporter.context("--otlp")
     });
-    tracing_subscriber::registry().with(log).with(exported).try_init().context("telemetry is set up already")?;
+    let traces = match exporter.transpose()? {
+        Some(exporter) => Some(SdkTracerProvider::builder().with_batch_exporter(exporter)),
+        // Lines name their calls whether or not these are exported.
+        None => (args.log_format == LogFormat::Json).then(SdkTracerProvider::builder),
+    };
+    let traces = traces.map(|traces| traces.with_resource(resource.clone()).build());
+    if traces.is_some() {
+        global::set_text_map_propagator(TraceContextPropagator::new());
+    }
+    let log = match args.log_format {
+        LogFormat::Text => {
+            let ansi = std::io::stderr().is_terminal();
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).boxed()
+        }
+        LogFormat::Json => json(std::io::stderr).boxed(),
+    };
+    let registry = tracing_subscriber::registry().with(log.with_filter(filter)).with(traces.as_ref().map(calls));
+    registry.try_init().context("telemetry is set up already")?;
 
     let reader = opentelemetry_prometheus::exporter()
         .with_registry(prometheus::default_registry().clone())
         .build()
         .context("metrics")?;
     global::set_meter_provider(SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build());
+    process::observe();
     Ok(Telemetry { traces })
+}
+
+/// The spans of calls, and nothing else.
+fn calls<S: Subscriber + for<'a> LookupSpan<'a>>(traces: &SdkTracerProvider) -> impl Layer<S> + use<S> {
+    let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer("shopkeeper"));
+    layer.with_filter(Targets::new().with_target("shopkeeper", LevelFilter::DEBUG))
+}
+
+/// Lines of JSON.
+fn json<S, W>(writer: W) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer().with_writer(writer).json().map_event_format(Traced)
+}
+
+/// A format of JSON objects, which begin with the trace and span of the call that they belong to, if any.
+struct Traced<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Traced<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        let current = Current::current();
+        let (span, fields) = (current.span(), line.strip_prefix('{'));
+        match (span.span_context(), fields) {
+            (call, Some(fields)) if call.is_valid() => {
+                let (trace, span) = (call.trace_id(), call.span_id());
+                write!(to, r#"{{"trace_id":"{trace}","span_id":"{span}",{fields}"#)
+            }
+            _ => to.write_str(&line),
+        }
+    }
 }
 
 /// All metrics in Prometheus' text form.
 pub fn metrics() -> String {
     prometheus::TextEncoder::new().encode_to_string(&prometheus::gather()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        io::Write,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+    use crate::CallLayer;
+    use http::{Request, Response};
+    use tonic::body::Body;
+    use tower::{Service, layer::Layer as _};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_of_a_call_names_the_callers_trace_and_others_none() {
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        let lines = Lines::default();
+        let writer = {
+            let lines = lines.clone();
+            move || lines.clone()
+        };
+        let traces = SdkTracerProvider::builder().build();
+        let log = json(writer).with_filter(EnvFilter::new("info"));
+        let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(log).with(calls(&traces)));
+
+        tracing::info!("before");
+        let service = tower::service_fn(async |_| {
+            tokio::task::yield_now().await;
+            tracing::info!(customer = "1", "within");
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        });
+        let of = |headers: &[(&str, &str)]| {
+            let request = Request::builder().uri("/a/b").header("content-type", "application/grpc");
+            headers
+                .iter()
+                .fold(request, |request, (name, value)| request.header(*name, *value))
+                .body(Body::empty())
+                .unwrap()
+        };
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
+        CallLayer.layer(service).call(of(&[("traceparent", &traceparent)])).await.unwrap();
+        CallLayer.layer(service).call(of(&[])).await.unwrap();
+
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [before, told, own] = &lines[..] else { panic!("{text}") };
+        assert_eq!((&before["trace_id"], &before["fields"]["message"]), (&serde_json::Value::Null, &"before".into()));
+        assert_eq!((&told["trace_id"], &told["fields"]["customer"]), (&trace.into(), &"1".into()));
+        let span = told["span_id"].as_str().unwrap();
+        assert!(span.len() == 16 && span != "00f067aa0ba902b7", "the call's own span: {span}");
+        assert!(own["trace_id"].as_str().is_some_and(|own| own.len() == 32 && own != trace), "{own}");
+    }
 }

@@ -1,33 +1,24 @@
-//! TLS of a listener. Promise: certificates that are replaced count for the next connection, ones that cannot be used change
-//! nothing, and a caller that does not finish its handshake holds nobody else up.
+//! TLS of a listener, and of connections to services elsewhere. Promise: certificates that are replaced count for the next
+//! connection, and ones that cannot be used change nothing.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
-
-use anyhow::Context;
-use arc_swap::ArcSwap;
-use tokio::{
-    net::TcpStream,
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use anyhow::{Context, ensure};
+use arc_swap::ArcSwap;
 use tokio_rustls::{
-    TlsAcceptor,
+    TlsAcceptor, TlsConnector,
     rustls::{
-        RootCertStore, ServerConfig,
+        ClientConfig, RootCertStore, ServerConfig,
+        crypto::{CryptoProvider, ring},
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
         server::WebPkiClientVerifier,
     },
-    server::TlsStream,
 };
-use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tonic::transport::server::TcpIncoming;
 
 use crate::files::Files;
-
-/// Time for a handshake.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Handshakes at once.
-const HANDSHAKES: usize = 256;
 
 /// How a listener is encrypted.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -67,28 +58,16 @@ struct Paths {
 
 impl Paths {
     fn config(&self) -> anyhow::Result<Arc<ServerConfig>> {
-        let named = |path: &PathBuf| format!("{} cannot be used", path.display());
-        let certificates = |path: &PathBuf| -> anyhow::Result<Vec<CertificateDer<'static>>> {
-            let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).with_context(|| named(path))?.collect();
-            let read = read.with_context(|| named(path))?;
-            anyhow::ensure!(!read.is_empty(), "{} has no certificate", path.display());
-            Ok(read)
-        };
-        let key = PrivateKeyDer::from_pem_file(&self.key).with_context(|| named(&self.key))?;
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let config = match &self.client_ca {
             None => config.with_no_client_auth(),
             Some(path) => {
-                let mut roots = RootCertStore::empty();
-                for authority in certificates(path)? {
-                    roots.add(authority).with_context(|| named(path))?;
-                }
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-                config.with_client_cert_verifier(verifier.with_context(|| named(path))?)
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(path)?), provider());
+                config.with_client_cert_verifier(verifier.build().with_context(|| unusable(path))?)
             }
         };
-        let mut config = config.with_single_cert(certificates(&self.cert)?, key).with_context(|| named(&self.cert))?;
+        let config = config.with_single_cert(certificates(&self.cert)?, key(&self.key)?);
+        let mut config = config.with_context(|| unusable(&self.cert))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
@@ -105,58 +84,121 @@ impl Tls {
     /// Reads the files again when they change, for ever.
     pub(crate) async fn watch(self) {
         let Paths { cert, key, client_ca } = self.paths.clone();
-        let mut files = Files::new([cert, key].into_iter().chain(client_ca));
-        loop {
-            files.changed().await;
-            match self.paths.config() {
-                Ok(config) => {
-                    tracing::info!("certificates were read again");
-                    self.config.store(config);
-                }
-                Err(error) => tracing::error!("certificates stay as they were: {error:#}"),
-            }
-        }
+        follow([Some(cert), Some(key), client_ca], &self.config, || self.paths.config()).await;
     }
 
-    /// Connections whose handshake is done, in the order in which they are done.
-    pub(crate) fn accept(
-        self,
-        mut incoming: TcpIncoming,
-        tasks: &mut JoinSet<()>,
-    ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> + use<> {
-        let (sender, accepted) = mpsc::channel(HANDSHAKES);
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-        tasks.spawn(async move {
-            let mut shaking = JoinSet::new();
-            loop {
-                while shaking.try_join_next().is_some() {}
-                let stream = tokio::select! {
-                    stream = incoming.next() => stream,
-                    () = sender.closed() => return,
-                };
-                let stream = match stream {
-                    Some(Ok(stream)) => stream,
-                    Some(Err(error)) => {
-                        if sender.send(Err(error)).await.is_err() {
-                            return;
-                        }
-                        continue;
-                    }
-                    None => return,
-                };
-                let Ok(turn) = handshakes.clone().acquire_owned().await else { return };
-                let (acceptor, sender) = (TlsAcceptor::from(self.config.load_full()), sender.clone());
-                shaking.spawn(async move {
-                    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        // Nobody takes it where the listener has ended.
-                        Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                        Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
-                        Err(_) => tracing::debug!("a handshake took too long"),
-                    }
-                    drop(turn);
-                });
-            }
-        });
-        ReceiverStream::new(accepted)
+    /// What takes the next connection.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.load_full())
     }
+}
+
+/// How services elsewhere are called at `https://`.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "TLS")]
+pub struct ClientTlsArgs {
+    /// Authorities, PEM, one of which must have signed the certificate of a service at https://; without it those that the
+    /// system trusts. Read again when it changes, like the other two
+    #[arg(long, env = "SHOPKEEPER_BACKEND_CA", value_name = "FILE")]
+    backend_ca: Option<PathBuf>,
+    /// Certificate that is shown to services at https:// and those up to its authority, PEM
+    #[arg(long, env = "SHOPKEEPER_BACKEND_CERT", value_name = "FILE", requires = "backend_key")]
+    backend_cert: Option<PathBuf>,
+    /// Private key of that certificate, PEM
+    #[arg(long, env = "SHOPKEEPER_BACKEND_KEY", value_name = "FILE", requires = "backend_cert")]
+    backend_key: Option<PathBuf>,
+}
+
+impl ClientTlsArgs {
+    /// The encryption.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or used; the error names it.
+    pub fn build(&self) -> anyhow::Result<ClientTls> {
+        Ok(ClientTls { args: self.clone(), config: Arc::new(ArcSwap::from(self.config()?)) })
+    }
+
+    fn config(&self) -> anyhow::Result<Arc<ClientConfig>> {
+        let roots = match &self.backend_ca {
+            Some(path) => authorities(path)?,
+            None => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                ensure!(!roots.is_empty(), "the system trusts no authority: give --backend-ca FILE");
+                roots
+            }
+        };
+        let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let config = config.with_root_certificates(roots);
+        let mut config = match (&self.backend_cert, &self.backend_key) {
+            (Some(path), Some(private)) => {
+                let config = config.with_client_auth_cert(certificates(path)?, key(private)?);
+                config.with_context(|| unusable(path))?
+            }
+            (None, _) | (_, None) => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// Encryption of connections to services elsewhere, with the certificates as they are now.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    args: ClientTlsArgs,
+    config: Arc<ArcSwap<ClientConfig>>,
+}
+
+impl ClientTls {
+    /// Reads the files again when they change, for ever.
+    pub async fn watch(self) {
+        let ClientTlsArgs { backend_ca, backend_cert, backend_key } = self.args.clone();
+        follow([backend_ca, backend_cert, backend_key], &self.config, || self.args.config()).await;
+    }
+
+    /// What makes the next connection.
+    pub fn connector(&self) -> TlsConnector {
+        TlsConnector::from(self.config.load_full())
+    }
+}
+
+async fn follow<C>(files: [Option<PathBuf>; 3], config: &ArcSwap<C>, read: impl Fn() -> anyhow::Result<Arc<C>>) {
+    let mut files = Files::new(files.into_iter().flatten());
+    loop {
+        files.changed().await;
+        match read() {
+            Ok(read) => {
+                tracing::info!("certificates were read again");
+                config.store(read);
+            }
+            Err(error) => tracing::error!("certificates stay as they were: {error:#}"),
+        }
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn authorities(path: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(path)? {
+        roots.add(authority).with_context(|| unusable(path))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).with_context(|| unusable(path))?.collect();
+    let read = read.with_context(|| unusable(path))?;
+    ensure!(!read.is_empty(), "{} has no certificate", path.display());
+    Ok(read)
+}
+
+fn key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(path).with_context(|| unusable(path))
+}
+
+fn unusable(path: &Path) -> String {
+    format!("{} cannot be used", path.display())
 }

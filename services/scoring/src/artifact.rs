@@ -7,7 +7,7 @@ use chrono::NaiveDateTime;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use crate::{File, Gate, Manifest, Metric, ModelError, ModelKind, Table, Tensors, manifest::FORMAT};
+use crate::{Distribution, File, Gate, Manifest, Metric, ModelError, ModelKind, Table, Tensors, manifest::FORMAT};
 
 /// Name of the manifest's file.
 pub const MANIFEST: &str = "manifest.json";
@@ -81,6 +81,7 @@ impl Artifact {
                 metrics: Vec::new(),
                 gates: Vec::new(),
                 backtest: serde_json::Value::Null,
+                distributions: BTreeMap::new(),
                 parameters: serde_json::Value::Null,
                 files: Vec::new(),
             },
@@ -202,6 +203,13 @@ impl ArtifactBuilder {
     #[must_use]
     pub fn trained_on(mut self, what: &str, count: u64) -> Self {
         self.manifest.trained_on.insert(what.to_owned(), count);
+        self
+    }
+
+    /// Keeps how a number was spread in training: a feature, or a score of those the model was trained on.
+    #[must_use]
+    pub fn distribution(mut self, name: &str, values: impl IntoIterator<Item = f64>) -> Self {
+        self.manifest.distributions.extend(Distribution::of(values).map(|of| (name.to_owned(), of)));
         self
     }
 

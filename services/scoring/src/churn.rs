@@ -12,7 +12,7 @@
 //! `[F]` f64 of the logit; `customer` `[n, F]` f32 in the order of `customers.parquet`: `customer_id`, `country`,
 //! `annual_value`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,8 @@ pub struct Customer {
     pub features: Box<[f32]>,
     /// Calibrated probability.
     pub probability: f64,
+    /// What it rests on, once somebody has asked.
+    reasons: OnceLock<Box<[Reason]>>,
 }
 
 impl Customer {
@@ -205,15 +207,20 @@ impl Blend {
         score(self.share(features), self.logit.score(features))
     }
 
-    /// The score of a customer of whom nothing is known, and what each feature adds to it.
-    pub fn contributions(&self, features: &[f32]) -> (f64, Vec<f64>) {
+    /// The score of a customer of whom nothing is known.
+    pub fn base(&self) -> f64 {
+        score(self.forest.base() / self.forest.trees() as f64, self.logit.intercept)
+    }
+
+    /// What each feature adds to [`Self::base`].
+    pub fn contributions(&self, features: &[f32]) -> Vec<f64> {
         let mut parts = vec![0.0; features.len()];
         self.forest.contribute(features, &mut parts);
         let trees = self.forest.trees() as f64;
         for (part, linear) in parts.iter_mut().zip(self.logit.parts(features)) {
             *part = 2.0 * *part / trees + linear / 2.0;
         }
-        (score(self.forest.base() / trees, self.logit.intercept), parts)
+        parts
     }
 }
 
@@ -268,6 +275,7 @@ pub struct Churn {
     parameters: Parameters,
     calibration: Vec<CalibrationBin>,
     blend: Blend,
+    base: f64,
     /// By value at risk, the most first.
     customers: Vec<Customer>,
     places: HashMap<CustomerId, usize>,
@@ -304,11 +312,12 @@ impl Model for Churn {
             let id =
                 id.parse().map_err(|_| ModelError::inconsistent("customer_id", format!("is empty in row {row}")))?;
             let probability = parameters.probability(blend.score(&features));
-            customers.push(Customer { id, country, annual_value, features, probability });
+            customers.push(Customer { id, country, annual_value, features, probability, reasons: OnceLock::new() });
         }
         customers.sort_by(|a, b| b.value_at_risk().total_cmp(&a.value_at_risk()).then_with(|| a.id.cmp(&b.id)));
         let places = customers.iter().enumerate().map(|(at, customer)| (customer.id.clone(), at)).collect();
-        Ok(Self { parameters, calibration: artifact.backtest()?, blend, customers, places })
+        let base = parameters.log_odds(blend.base());
+        Ok(Self { parameters, calibration: artifact.backtest()?, blend, base, customers, places })
     }
 }
 
@@ -355,7 +364,7 @@ impl Churn {
     /// What a score rests on, the strongest first; features without a part are left out. Together with [`Self::base`] the
     /// contributions make the log-odds of the probability.
     pub fn reasons(&self, features: &[f32]) -> Vec<Reason> {
-        let (_, parts) = self.blend.contributions(features);
+        let parts = self.blend.contributions(features);
         let [slope, _] = self.parameters.calibration;
         let (known, tastes) = parts.split_at(Feature::ALL.len().min(parts.len()));
         let known = known.iter().zip(features).zip(Feature::ALL).map(|((part, value), feature)| Reason {
@@ -368,10 +377,14 @@ impl Churn {
         reasons
     }
 
+    /// The reasons of a customer of this model, worked out once.
+    pub fn reasons_of<'a>(&self, customer: &'a Customer) -> &'a [Reason] {
+        customer.reasons.get_or_init(|| self.reasons(&customer.features).into())
+    }
+
     /// Log-odds of a customer of whom nothing is known.
     pub fn base(&self) -> f64 {
-        let (base, _) = self.blend.contributions(&[0.0; WIDTH]);
-        self.parameters.log_odds(base)
+        self.base
     }
 }
 
@@ -403,8 +416,8 @@ mod tests {
         #[test]
         fn contributions_add_up_to_the_score(x in prop::collection::vec(-1e6_f32..1e6, WIDTH)) {
             let blend = blend();
-            let (base, parts) = blend.contributions(&x);
-            prop_assert!((base + parts.iter().sum::<f64>() - blend.score(&x)).abs() < 1e-6);
+            let parts: f64 = blend.contributions(&x).iter().sum();
+            prop_assert!((blend.base() + parts - blend.score(&x)).abs() < 1e-6);
             prop_assert!((0.0..=1.0).contains(&probability(blend.score(&x))));
         }
     }

@@ -8,6 +8,7 @@ pub mod artifact;
 pub mod churn;
 mod columns;
 pub mod customer;
+mod distribution;
 mod error;
 pub mod forecast;
 mod forest;
@@ -21,6 +22,7 @@ mod tensors;
 
 pub use artifact::{Artifact, ArtifactBuilder};
 pub use columns::Names;
+pub use distribution::Distribution;
 pub use error::ModelError;
 pub use forest::Forest;
 pub use ids::{CustomerId, EmptyId, StockCode};

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
 
+use crate::Distribution;
+
 /// Newest manifest format that this program reads, and the one it writes.
 pub const FORMAT: u32 = 1;
 
@@ -89,6 +91,9 @@ pub struct Manifest {
     /// What evaluation compared, in the model's own form; null where it keeps nothing.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub backtest: serde_json::Value,
+    /// How the numbers that it is given and gives were spread in training, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub distributions: BTreeMap<String, Distribution>,
     /// What scoring needs beside tensors and tables.
     pub parameters: serde_json::Value,
     /// Its files, in order of name.

@@ -663,10 +663,8 @@ impl Recommendations {
     /// Products whose factors point the same way, with the cosine.
     pub fn similar(&self, product: usize, limit: usize) -> Vec<(usize, f64)> {
         let others = (0..self.products.len()).filter(|other| *other != product);
-        let mut found: Vec<_> = others.map(|other| (other, f64::from(self.similarity(product, other)))).collect();
-        found.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        found.truncate(limit);
-        found
+        let found = greatest(others.map(|other| (other, self.similarity(product, other))), limit);
+        found.into_iter().map(|(other, cosine)| (other, f64::from(cosine))).collect()
     }
 
     /// What goes into the same order, by confidence.
@@ -695,6 +693,26 @@ fn touch<'a>(signals: &'a mut [Signals], touched: &mut Vec<usize>, row: usize) -
 
 fn find(held: &[Held], product: usize) -> Option<&Held> {
     held.binary_search_by_key(&product, |held| held.product).ok().map(|at| &held[at])
+}
+
+/// The rows with the greatest scores, the greatest first; of equal ones the first. Rows come in order.
+fn greatest(scores: impl Iterator<Item = (usize, f32)>, count: usize) -> Vec<(usize, f32)> {
+    let better = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    // Twice as many as are wanted, the worse half of which goes whenever there are so many: few of a long list even come in.
+    let (mut kept, mut least) = (Vec::with_capacity(2 * count), f32::NEG_INFINITY);
+    for (row, score) in scores.filter(|_| count > 0) {
+        if score <= least {
+            continue;
+        }
+        kept.push((row, score));
+        if kept.len() == 2 * count {
+            least = kept.select_nth_unstable_by(count - 1, better).1.1;
+            kept.truncate(count);
+        }
+    }
+    kept.sort_unstable_by(better);
+    kept.truncate(count);
+    kept
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -857,6 +875,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_greatest_are_those_of_a_sorted_list(scores in prop::collection::vec(0..9_u8, 0..200), count in 0..20_usize) {
+            let all: Vec<(usize, f32)> = scores.iter().map(|score| f32::from(*score)).enumerate().collect();
+            let mut sorted = all.clone();
+            sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+            sorted.truncate(count);
+            prop_assert_eq!(greatest(all.into_iter(), count), sorted);
+        }
+
         #[test]
         fn a_solution_solves(values in prop::collection::vec(-3.0..3.0_f64, 9), b in prop::collection::vec(-3.0..3.0_f64, 3)) {
             // m mᵀ + I is positive definite.

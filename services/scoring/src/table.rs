@@ -1,6 +1,9 @@
 //! Flat Parquet tables, read into columns.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    panic::{self, AssertUnwindSafe},
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDateTime};
@@ -40,7 +43,10 @@ impl Table {
     /// # Errors
     /// [`ModelError::Damaged`] where the bytes are not such a table.
     pub fn parse(file: &str, bytes: Bytes) -> Result<Self, ModelError> {
-        let (rows, columns) = read(bytes).map_err(|e| ModelError::damaged(file, e))?;
+        // The decoder panics at pages that no writer makes.
+        let read = panic::catch_unwind(AssertUnwindSafe(|| read(bytes)));
+        let read = read.map_err(|_| ModelError::damaged(file, "a page cannot be decoded"))?;
+        let (rows, columns) = read.map_err(|e| ModelError::damaged(file, e))?;
         Ok(Self { file: file.to_owned(), rows, columns })
     }
 

@@ -1,27 +1,63 @@
-//! SegmentationService over the segmentation model.
+//! SegmentationService and the Open Inference Protocol over the segmentation model.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use prost_types::Timestamp;
 use proto::segmentation::v1::{
     BatchGetCustomerSegmentsRequest, BatchGetCustomerSegmentsResponse, ClassifyCustomerRequest,
     ClassifyCustomerResponse, CustomerSegment, GetCustomerSegmentRequest, GetCustomerSegmentResponse, Lifecycle,
-    ListCustomerSegmentsRequest, ListCustomerSegmentsResponse, ListSegmentsRequest, ListSegmentsResponse, Rfm, Segment,
+    ListCustomerSegmentsRequest, ListCustomerSegmentsResponse, ListSegmentMovementsRequest,
+    ListSegmentMovementsResponse, ListSegmentsRequest, ListSegmentsResponse, Rfm, Segment, SegmentMovement,
     batch_get_customer_segments_response::{Result as Item, result},
     segmentation_service_server::{SegmentationService, SegmentationServiceServer},
 };
 use runtime::{Page, Refusal, at_least_one, finite, item_status, non_negative, required};
 use scoring::segmentation::{self as model, Segmentation};
-use serving::{Live, Loaded};
+use serving::{
+    Live, Loaded,
+    inference::{Batch, Interface, Output, Tensor, at},
+};
 use tonic::{Request, Response, Status};
 
 /// Most customers of a batch.
 const MOST: usize = 1000;
 
+/// Place among the segments of who is in none: after all others.
+const NONE: usize = usize::MAX;
+
 /// The service over a model.
 pub fn service(live: Live<Segmentation>) -> runtime::Service {
-    serving::service(&live, serving::limited!(SegmentationServiceServer::new(Api(live.clone()))))
+    let api = Api { live: live.clone(), beside: Mutex::default() };
+    let own = serving::limited!(SegmentationServiceServer::new(api));
+    serving::service(&live, own).and(serving::inference::service(&live, &INTERFACE))
 }
 
-struct Api(Live<Segmentation>);
+struct Api {
+    live: Live<Segmentation>,
+    /// The earlier version that was asked for last.
+    beside: Mutex<Option<Arc<Loaded<Segmentation>>>>,
+}
+
+impl Api {
+    /// A named version, or the one that was current before; fetched where it is not the one that was asked for last.
+    async fn beside(&self, name: &str) -> Result<Option<Arc<Loaded<Segmentation>>>, Refusal> {
+        let name = match name {
+            "" => self.live.previous().await?,
+            name => Some(name.to_owned()),
+        };
+        let Some(name) = name else { return Ok(None) };
+        let kept = self.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(kept) = kept.filter(|kept| kept.info.version == name) {
+            return Ok(Some(kept));
+        }
+        let fetched = Arc::new(self.live.version(&name).await?);
+        *self.beside.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fetched));
+        Ok(Some(fetched))
+    }
+}
 
 #[tonic::async_trait]
 impl SegmentationService for Api {
@@ -29,38 +65,54 @@ impl SegmentationService for Api {
         &self,
         request: Request<GetCustomerSegmentRequest>,
     ) -> Result<Response<GetCustomerSegmentResponse>, Status> {
-        self.0.answer(|loaded| get(loaded, &request.get_ref().customer_id))
+        self.live.answer(request, |loaded, asked| get(loaded, &asked.customer_id))
     }
 
     async fn batch_get_customer_segments(
         &self,
         request: Request<BatchGetCustomerSegmentsRequest>,
     ) -> Result<Response<BatchGetCustomerSegmentsResponse>, Status> {
-        self.0.answer(|loaded| batch(loaded, &request.get_ref().customer_ids))
+        self.live.answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
     }
 
     async fn classify_customer(
         &self,
         request: Request<ClassifyCustomerRequest>,
     ) -> Result<Response<ClassifyCustomerResponse>, Status> {
-        self.0.answer(|loaded| classify(loaded, request.get_ref().rfm))
+        self.live.answer(request, |loaded, asked| classify(loaded, asked.rfm))
     }
 
-    async fn list_segments(&self, _: Request<ListSegmentsRequest>) -> Result<Response<ListSegmentsResponse>, Status> {
-        self.0.answer(|loaded| Ok(list(loaded)))
+    async fn list_segments(
+        &self,
+        request: Request<ListSegmentsRequest>,
+    ) -> Result<Response<ListSegmentsResponse>, Status> {
+        self.live.answer(request, |loaded, _| Ok(list(loaded)))
     }
 
     async fn list_customer_segments(
         &self,
         request: Request<ListCustomerSegmentsRequest>,
     ) -> Result<Response<ListCustomerSegmentsResponse>, Status> {
-        self.0.answer(|loaded| list_customers(loaded, request.get_ref()))
+        self.live.answer(request, list_customers)
+    }
+
+    async fn list_segment_movements(
+        &self,
+        request: Request<ListSegmentMovementsRequest>,
+    ) -> Result<Response<ListSegmentMovementsResponse>, Status> {
+        let before = self.beside(&request.get_ref().since_version).await?;
+        self.live.answer(request, move |loaded, _| Ok(movements(loaded, before.as_deref())))
     }
 }
 
-fn find(model: &Segmentation, id: &str) -> Result<CustomerSegment, Refusal> {
+fn known<'a, 'b>(model: &'a Segmentation, id: &'b str) -> Result<(&'b str, &'a model::Customer), Refusal> {
     let id = scoring::CustomerId::canonical(required("customer_id", id)?);
     let customer = model.customer(id).ok_or_else(|| Refusal::not_found("customer", id))?;
+    Ok((id, customer))
+}
+
+fn find(model: &Segmentation, id: &str) -> Result<CustomerSegment, Refusal> {
+    let (id, customer) = known(model, id)?;
     Ok(CustomerSegment {
         customer_id: id.to_owned(),
         lifecycle: lifecycle(model.lifecycle(customer)).into(),
@@ -115,16 +167,23 @@ fn batch(loaded: &Loaded<Segmentation>, ids: &[String]) -> Result<BatchGetCustom
     Ok(BatchGetCustomerSegmentsResponse { results: results.collect(), model: Some(loaded.info.clone()) })
 }
 
-fn classify(loaded: &Loaded<Segmentation>, rfm: Option<Rfm>) -> Result<ClassifyCustomerResponse, Refusal> {
-    let Rfm { recency_days, frequency, monetary } = rfm.ok_or_else(|| Refusal::field("rfm", "is missing"))?;
+/// Measures as the model takes them.
+fn usable(rfm: Rfm) -> Result<model::Rfm, Refusal> {
     let rfm = model::Rfm {
-        recency_days: non_negative("rfm.recency_days", recency_days)?,
-        frequency: non_negative("rfm.frequency", frequency)?,
-        monetary: finite("rfm.monetary", monetary)?,
+        recency_days: non_negative("recency_days", rfm.recency_days)?,
+        frequency: non_negative("frequency", rfm.frequency)?,
+        monetary: finite("monetary", rfm.monetary)?,
     };
     if rfm.frequency < 1.0 {
-        return Err(Refusal::field("rfm.frequency", "is below 1; who has never ordered is in no segment"));
+        return Err(Refusal::field("frequency", "is below 1; who has never ordered is in no segment"));
     }
+    Ok(rfm)
+}
+
+fn classify(loaded: &Loaded<Segmentation>, rfm: Option<Rfm>) -> Result<ClassifyCustomerResponse, Refusal> {
+    let rfm = rfm.ok_or_else(|| Refusal::field("rfm", "is missing"))?;
+    let rfm = usable(rfm).map_err(|refusal| refusal.renamed(|field| format!("rfm.{field}")))?;
+    loaded.note([("recency_days", rfm.recency_days), ("frequency", rfm.frequency), ("monetary", rfm.monetary)]);
     let customer_segment = Some(message(loaded.model.classify(rfm), rfm));
     Ok(ClassifyCustomerResponse { customer_segment, model: Some(loaded.info.clone()) })
 }
@@ -197,4 +256,78 @@ fn list_customers(
         total_size: i32::try_from(matching.len()).unwrap_or(i32::MAX),
         model: Some(loaded.info.clone()),
     })
+}
+
+fn movements(loaded: &Loaded<Segmentation>, before: Option<&Loaded<Segmentation>>) -> ListSegmentMovementsResponse {
+    let model = Some(loaded.info.clone());
+    let Some(before) = before else {
+        return ListSegmentMovementsResponse { movements: Vec::new(), since: None, model };
+    };
+    // By places among the segments of then and now.
+    let mut pairs = BTreeMap::<(usize, usize), (i64, f64)>::new();
+    let mut count = |from, to, customer: &model::Customer| {
+        let (customers, monetary) = pairs.entry((from, to)).or_default();
+        *customers += 1;
+        *monetary += customer.rfm.monetary;
+    };
+    for (id, now) in loaded.model.customers() {
+        count(before.model.customer(id.as_str()).map_or(NONE, |then| then.segment), now.segment, now);
+    }
+    for (id, then) in before.model.customers() {
+        if loaded.model.customer(id.as_str()).is_none() {
+            count(then.segment, NONE, then);
+        }
+    }
+    let (then, now) = (&before.model.parameters().segments, &loaded.model.parameters().segments);
+    let movements = pairs.into_iter().map(|((from, to), (customers, monetary))| {
+        let (from, to) = (then.get(from), now.get(to));
+        SegmentMovement {
+            from_segment_id: from.map(|segment| segment.id.cast_signed()),
+            from_segment_name: from.map(|segment| segment.name.clone()).unwrap_or_default(),
+            to_segment_id: to.map(|segment| segment.id.cast_signed()),
+            to_segment_name: to.map(|segment| segment.name.clone()).unwrap_or_default(),
+            customers,
+            monetary,
+        }
+    });
+    ListSegmentMovementsResponse { movements: movements.collect(), since: Some(before.info.clone()), model }
+}
+
+const RECENCY_DAYS: Tensor<f64> = Tensor::column("recency_days");
+const FREQUENCY: Tensor<f64> = Tensor::column("frequency");
+const MONETARY: Tensor<f64> = Tensor::column("monetary");
+const CUSTOMER_ID: Tensor<String> = Tensor::column("customer_id");
+const SEGMENT_ID: Tensor<i32> = Tensor::column("segment_id");
+const SEGMENT_NAME: Tensor<String> = Tensor::column("segment_name");
+
+/// What ClassifyCustomer takes, or customers whom the model knows.
+static INTERFACE: Interface<Segmentation> = Interface {
+    inputs: &[RECENCY_DAYS.info(), FREQUENCY.info(), MONETARY.info(), CUSTOMER_ID.info()],
+    outputs: &[SEGMENT_ID.info(), SEGMENT_NAME.info()],
+    infer,
+};
+
+fn infer(model: &Segmentation, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
+    let segments: Vec<_> = match batch.alone(&CUSTOMER_ID)? {
+        Some(ids) => {
+            let placed = ids.iter().enumerate().map(|(row, id)| {
+                let (_, customer) = known(model, id).map_err(|refusal| refusal.renamed(|field| at(field, row)))?;
+                Ok(model.place(customer).segment)
+            });
+            placed.collect::<Result<_, Refusal>>()?
+        }
+        None => {
+            let (frequency, monetary) = (batch.required(&FREQUENCY)?, batch.required(&MONETARY)?);
+            let rows = batch.required(&RECENCY_DAYS)?.into_iter().zip(frequency).zip(monetary).enumerate();
+            let placed = rows.map(|(row, ((recency_days, frequency), monetary))| {
+                let rfm = usable(Rfm { recency_days, frequency, monetary });
+                Ok(model.classify(rfm.map_err(|refusal| refusal.renamed(|field| at(field, row)))?).segment)
+            });
+            placed.collect::<Result<_, Refusal>>()?
+        }
+    };
+    Ok(vec![
+        SEGMENT_ID.of(segments.iter().map(|segment| segment.id.cast_signed())),
+        SEGMENT_NAME.of(segments.iter().map(|segment| segment.name.clone())),
+    ])
 }

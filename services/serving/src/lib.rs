@@ -1,8 +1,11 @@
-//! What every model service needs: a model that follows the store's pointer, ModelService, readiness, and one way to
-//! answer.
+//! What every model service needs: a model that follows the store's pointer, ModelService, the Open Inference Protocol,
+//! readiness, and one way to answer.
 
+mod drift;
+pub mod inference;
 mod live;
 mod model_service;
+mod shadow;
 
 use std::time::Duration;
 
@@ -11,10 +14,13 @@ use runtime::{Server, ServerArgs, Service, telemetry::TelemetryArgs};
 use scoring::Model;
 use tonic::{server::NamedService, service::Routes};
 
-pub use live::{Live, Loaded};
+pub use live::{Live, Loaded, channel};
 
 /// Header of every answer of a model: the version that gave it.
 pub const MODEL_VERSION: &str = "x-model-version";
+
+/// Header of a call that asks for the version on trial, `canary`, or for the current one, `stable`.
+pub const MODEL_CHANNEL: &str = "x-model-channel";
 
 /// Where a service finds its model.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,6 +32,10 @@ pub struct StoreArgs {
     /// How often the store is asked whether another version is current
     #[arg(long, env = "SHOPKEEPER_RELOAD_EVERY", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub reload_every: Duration,
+    /// Let callers make another version of the store the current one (ModelService/SetCurrentVersion). The gateway's API
+    /// keys say which callers
+    #[arg(long, env = "SHOPKEEPER_ALLOW_PUBLISH")]
+    pub allow_publish: bool,
 }
 
 /// All options of a model service's process.
@@ -46,7 +56,7 @@ pub struct ProcessArgs {
 /// Where the store's address cannot be used.
 pub async fn watch<M: Model>(args: &StoreArgs) -> anyhow::Result<Live<M>> {
     let store = ModelStore::open(&args.models)?;
-    Ok(Live::follow(store, args.reload_every).await)
+    Ok(Live::follow(store, args.reload_every).await.publishing(args.allow_publish))
 }
 
 /// Bundles a model's own gRPC service with ModelService.
@@ -61,17 +71,9 @@ where
     S::Response: axum::response::IntoResponse,
     S::Future: Send,
 {
-    let models = limited!(model_service::server(live));
-    Service {
-        name: M::KIND.as_str(),
-        services: vec![S::NAME, name_of(&models)],
-        routes: Routes::new(server).add_service(models),
-        ready: live.ready(),
-    }
-}
-
-fn name_of<S: NamedService>(_: &S) -> &'static str {
-    S::NAME
+    let own =
+        Service { name: M::KIND.as_str(), services: vec![S::NAME], routes: Routes::new(server), ready: live.ready() };
+    own.and(limited!(model_service::server(live)))
 }
 
 /// The life of a model service's process.

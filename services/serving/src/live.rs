@@ -2,24 +2,25 @@
 //!
 //! A new version is fetched, verified, loaded and tried beside the one that answers, and then swapped in. Calls in flight
 //! end on the version they began with. A version that cannot be used is refused by name and tried again, less and less
-//! often; the one before it goes on answering.
+//! often; the one before it goes on answering. Versions on trial are loaded in the same way, and refused without harm:
+//! callers of a canary that was refused are answered by the current version.
 
 use std::{
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
-use model_store::{ModelStore, StoreError};
+use model_store::{Canary, Channel, ModelStore, Pointer, StoreError};
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use prost_types::Timestamp;
 use proto::model::v1 as pb;
 use runtime::Refusal;
 use scoring::{Artifact, Manifest, Model, ModelError};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
-use tonic::{Response, Status, metadata::MetadataValue};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
-use crate::MODEL_VERSION;
+use crate::{MODEL_CHANNEL, MODEL_VERSION, drift::Drift, shadow::Shadow};
 
 /// What callers are told to wait while there is no model.
 const RETRY_IN: Duration = Duration::from_secs(2);
@@ -39,11 +40,87 @@ static LOADS: LazyLock<Counter<u64>> = LazyLock::new(|| {
 #[derive(Debug)]
 pub struct Loaded<M> {
     /// What answers.
-    pub model: M,
+    pub model: Arc<M>,
     /// What answers say of it.
     pub info: pb::ModelInfo,
     /// What it says of itself.
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
+    numbers: Numbers,
+}
+
+/// What becomes of the numbers that a model is given and gives.
+#[derive(Debug)]
+enum Numbers {
+    /// Nothing.
+    Ignored,
+    /// They are counted.
+    Counted(Drift),
+    /// They are kept, to be compared.
+    Kept(Mutex<Vec<(&'static str, f64)>>),
+}
+
+impl<M> Loaded<M> {
+    fn new(artifact: &Artifact, model: M) -> Self {
+        let manifest = Arc::new(artifact.manifest().clone());
+        let as_of = manifest.as_of.and_utc();
+        let info = pb::ModelInfo {
+            name: manifest.model.to_string(),
+            version: manifest.version.clone(),
+            as_of: Some(Timestamp { seconds: as_of.timestamp(), nanos: 0 }),
+        };
+        Self { model: Arc::new(model), info, manifest, numbers: Numbers::Ignored }
+    }
+
+    /// Answers a call, and names its version in the answer's or refusal's header.
+    ///
+    /// # Errors
+    /// The refusal, as a status.
+    pub fn answer<T>(&self, with: impl FnOnce(&Self) -> Result<T, Refusal>) -> Result<Response<T>, Status> {
+        // A version is ASCII; the store takes no other.
+        let version = MetadataValue::try_from(self.info.version.as_str()).ok();
+        match with(self) {
+            Ok(answer) => {
+                let mut response = Response::new(answer);
+                version.and_then(|version| response.metadata_mut().insert(MODEL_VERSION, version));
+                Ok(response)
+            }
+            Err(refusal) => {
+                let mut status = Status::from(refusal);
+                version.and_then(|version| status.metadata_mut().insert(MODEL_VERSION, version));
+                Err(status)
+            }
+        }
+    }
+
+    /// Notes numbers that it was given or has given, by the names that the manifest knows them by.
+    pub fn note(&self, numbers: impl IntoIterator<Item = (&'static str, f64)>) {
+        match &self.numbers {
+            Numbers::Ignored => {}
+            Numbers::Counted(drift) => drift.note(numbers),
+            Numbers::Kept(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).extend(numbers),
+        }
+    }
+
+    /// The same model, whose numbers are counted from here on.
+    fn counted(&self) -> Self {
+        let (model, manifest) = (Arc::clone(&self.model), Arc::clone(&self.manifest));
+        let numbers = Numbers::Counted(Drift::of(&manifest));
+        Self { model, info: self.info.clone(), manifest, numbers }
+    }
+
+    /// The same model, which answers under this name and keeps its numbers to itself.
+    pub(crate) fn apart(&self, info: &pb::ModelInfo) -> Self {
+        let (model, manifest) = (Arc::clone(&self.model), Arc::clone(&self.manifest));
+        Self { model, info: info.clone(), manifest, numbers: Numbers::Kept(Mutex::default()) }
+    }
+
+    /// The numbers that it has kept.
+    pub(crate) fn told(&self) -> Vec<(&'static str, f64)> {
+        match &self.numbers {
+            Numbers::Ignored | Numbers::Counted(_) => Vec::new(),
+            Numbers::Kept(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
 }
 
 /// The model of a service. Clones share it; it is followed until the last one is gone.
@@ -51,20 +128,37 @@ pub struct Loaded<M> {
 pub struct Live<M> {
     shared: Arc<Shared<M>>,
     follower: Option<Arc<Follower>>,
+    allows_publish: bool,
 }
 
 impl<M> Clone for Live<M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), follower: self.follower.clone() }
+        let Self { shared, follower, allows_publish } = self;
+        Self { shared: Arc::clone(shared), follower: follower.clone(), allows_publish: *allows_publish }
     }
 }
 
 #[derive(Debug)]
 struct Shared<M> {
-    current: ArcSwapOption<Loaded<M>>,
+    versions: ArcSwapOption<Versions<M>>,
     ready: watch::Sender<bool>,
     status: watch::Sender<pb::ModelStatus>,
     store: Option<ModelStore>,
+}
+
+/// The versions that are loaded.
+#[derive(Debug)]
+struct Versions<M> {
+    stable: Arc<Loaded<M>>,
+    canary: Option<Arc<Loaded<M>>>,
+    shadow: Option<Arc<Shadow<M>>>,
+}
+
+impl<M> Versions<M> {
+    /// The version of a name, whatever it was loaded for.
+    fn find(&self, version: &str) -> Option<&Arc<Loaded<M>>> {
+        [Some(&self.stable), self.canary.as_ref()].into_iter().flatten().find(|loaded| loaded.info.version == version)
+    }
 }
 
 /// The task that follows the store ends with the last handle.
@@ -90,7 +184,12 @@ impl<M: Model> Live<M> {
                 following.look(&store, &mut wanted).await;
             }
         });
-        Self { shared, follower: Some(Arc::new(Follower(follower))) }
+        Self { shared, follower: Some(Arc::new(Follower(follower))), allows_publish: false }
+    }
+
+    /// Lets callers move the store's pointer, or not.
+    pub fn publishing(self, allows_publish: bool) -> Self {
+        Self { allows_publish, ..self }
     }
 
     /// One model for ever, without a store.
@@ -99,38 +198,54 @@ impl<M: Model> Live<M> {
     /// Where the model refuses the artifact.
     pub fn fixed(artifact: &Artifact) -> Result<Self, ModelError> {
         let shared = Shared::new(None);
-        shared.swap(artifact, M::load(artifact)?);
-        Ok(Self { shared, follower: None })
+        shared.swap(&Loaded::new(artifact, M::load(artifact)?));
+        Ok(Self { shared, follower: None, allows_publish: false })
     }
 
-    /// The model that answers now.
+    /// The model that answers now whoever asks for no other.
     ///
     /// # Errors
     /// [`Refusal::NotReady`] while there is none.
     pub fn current(&self) -> Result<Arc<Loaded<M>>, Refusal> {
-        self.shared.current.load_full().ok_or(Refusal::NotReady { retry_in: RETRY_IN })
+        self.on(Channel::Stable)
     }
 
-    /// Answers a call with the model of this moment, and names its version in the answer's or refusal's header.
+    /// The model of this moment for a call: the canary where it asks for that and there is one.
+    ///
+    /// # Errors
+    /// As [`Self::current`].
+    pub fn asked<R>(&self, request: &Request<R>) -> Result<Arc<Loaded<M>>, Refusal> {
+        self.on(channel(request))
+    }
+
+    /// The model of this moment for a channel. What has a shadow's is nobody's to have.
+    ///
+    /// # Errors
+    /// As [`Self::current`].
+    pub fn on(&self, channel: Channel) -> Result<Arc<Loaded<M>>, Refusal> {
+        let versions = self.shared.versions.load();
+        let versions = versions.as_ref().ok_or(Refusal::NotReady { retry_in: RETRY_IN })?;
+        let canary = versions.canary.as_ref().filter(|_| channel == Channel::Canary);
+        Ok(Arc::clone(canary.unwrap_or(&versions.stable)))
+    }
+
+    /// Answers a call with the model of this moment, and names its version in the answer's or refusal's header. Where a
+    /// version is on trial as a shadow, the question may be put to it afterwards.
     ///
     /// # Errors
     /// The refusal, as a status.
-    pub fn answer<T>(&self, with: impl FnOnce(&Loaded<M>) -> Result<T, Refusal>) -> Result<Response<T>, Status> {
-        let loaded = self.current()?;
-        // A version is ASCII; the store takes no other.
-        let version = MetadataValue::try_from(loaded.info.version.as_str()).ok();
-        match with(&loaded) {
-            Ok(answer) => {
-                let mut response = Response::new(answer);
-                version.and_then(|version| response.metadata_mut().insert(MODEL_VERSION, version));
-                Ok(response)
-            }
-            Err(refusal) => {
-                let mut status = Status::from(refusal);
-                version.and_then(|version| status.metadata_mut().insert(MODEL_VERSION, version));
-                Err(status)
-            }
+    pub fn answer<R: Send + 'static, T: PartialEq>(
+        &self,
+        request: Request<R>,
+        with: impl Fn(&Loaded<M>, &R) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let loaded = self.asked(&request)?;
+        let answer = loaded.answer(|loaded| with(loaded, request.get_ref()));
+        let versions = self.shared.versions.load();
+        if let Some(Versions { stable, shadow: Some(shadow), .. }) = versions.as_deref() {
+            shadow.ask(stable, request.into_inner(), with);
         }
+        answer
     }
 
     /// Whether a model is loaded, and whenever that changes.
@@ -143,21 +258,75 @@ impl<M: Model> Live<M> {
         self.shared.status.subscribe()
     }
 
+    /// The model's status now, with what the shadow has shown.
+    pub(crate) fn report(&self) -> pb::ModelStatus {
+        let mut status = self.shared.status.borrow().clone();
+        let versions = self.shared.versions.load();
+        if let Some(shadow) = versions.as_ref().and_then(|versions| versions.shadow.as_ref()) {
+            status.shadow = Some(shadow.report());
+        }
+        status
+    }
+
+    /// The name of the version that was current before this one; none where there was none.
+    ///
+    /// # Errors
+    /// [`Refusal::Unreachable`].
+    pub async fn previous(&self) -> Result<Option<String>, Refusal> {
+        let Some(store) = &self.shared.store else { return Ok(None) };
+        let pointer = store.current(M::KIND).await.map_err(|error| unreachable(&error))?;
+        Ok(pointer.and_then(|pointer| pointer.previous))
+    }
+
+    /// Another version of the store, to compare with the one that answers.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] where the store has no such version that can be used, [`Refusal::Unreachable`].
+    pub async fn version(&self, name: &str) -> Result<Loaded<M>, Refusal> {
+        let none = || Refusal::not_found("version", name);
+        let artifact = match self.shared.store.as_ref().ok_or_else(none)?.fetch(M::KIND, name).await {
+            Ok(artifact) => artifact,
+            Err(error @ StoreError::Storage { .. }) => return Err(unreachable(&error)),
+            Err(_) => return Err(none()),
+        };
+        let (artifact, model) = read(artifact).await.map_err(|_| none())?;
+        Ok(Loaded::new(&artifact, model))
+    }
+
     /// The store it follows.
     pub(crate) fn store(&self) -> Option<ModelStore> {
         self.shared.store.clone()
     }
+
+    /// Whether callers may move the store's pointer.
+    pub(crate) fn allows_publish(&self) -> bool {
+        self.allows_publish
+    }
 }
 
-/// What the store asked for last, and how often it failed.
+/// The store cannot be asked.
+pub(crate) fn unreachable(error: &StoreError) -> Refusal {
+    Refusal::Unreachable { service: "the model store".to_owned(), problem: error.to_string(), retry_in: RETRY_IN }
+}
+
+/// What the store asked for last.
 #[derive(Debug, Default)]
 struct Wanted {
+    stable: Try,
+    canary: Try,
+    shadow: Try,
+}
+
+/// A version that is wanted, and how often it failed.
+#[derive(Debug, Default)]
+struct Try {
     version: Option<String>,
+    refusal: String,
     failures: u32,
     not_before: Option<Instant>,
 }
 
-impl Wanted {
+impl Try {
     /// Whether it is time to try a version: at once when it is a new one, and less and less often after failures.
     fn due(&mut self, version: &str) -> bool {
         if self.version.as_deref() != Some(version) {
@@ -166,7 +335,8 @@ impl Wanted {
         self.not_before.is_none_or(|time| Instant::now() >= time)
     }
 
-    fn failed(&mut self) {
+    fn failed(&mut self, refusal: String) {
+        self.refusal = refusal;
         self.failures = self.failures.saturating_add(1);
         let pause = Duration::from_secs(1 << self.failures.min(6)).min(MOST_BACKOFF);
         self.not_before = Some(Instant::now() + pause);
@@ -181,10 +351,10 @@ impl<M: Model> Shared<M> {
             ..pb::ModelStatus::default()
         };
         let (ready, status) = (watch::Sender::new(false), watch::Sender::new(status));
-        Arc::new(Self { current: ArcSwapOption::empty(), ready, status, store })
+        Arc::new(Self { versions: ArcSwapOption::empty(), ready, status, store })
     }
 
-    /// Looks at the pointer once, and loads what it names where that is not what answers.
+    /// Looks at the pointer once, and loads what it names where that is not loaded.
     async fn look(&self, store: &ModelStore, wanted: &mut Wanted) {
         let pointer = match store.current(M::KIND).await {
             Ok(Some(pointer)) => pointer,
@@ -200,55 +370,113 @@ impl<M: Model> Shared<M> {
                 return;
             }
         };
-        let version = pointer.version;
-        if self.current.load().as_ref().is_some_and(|loaded| loaded.info.version == version) {
-            wanted.version = None;
-            self.status.send_if_modified(|status| {
-                let changed = note(status, &version, "");
-                status.state = pb::ModelState::Serving.into();
-                changed
-            });
-            return;
+        let Pointer { version, canary, shadow, .. } = pointer;
+        if let Some(loaded) = self.obtain(store, &version, &mut wanted.stable).await {
+            self.swap(&loaded);
+        } else {
+            self.status.send_if_modified(|status| note(status, &version, &wanted.stable.refusal));
         }
-        if !wanted.due(&version) {
-            return;
+        // Beside nothing there is nothing to try.
+        if self.versions.load().is_some() {
+            self.try_canary(store, canary, &mut wanted.canary).await;
+            self.try_shadow(store, shadow, &mut wanted.shadow).await;
         }
-        let outcome = match load::<M>(store, &version).await {
+    }
+
+    /// A version: the one that is loaded, or else from the store, where it can be used and it is time to try.
+    async fn obtain(&self, store: &ModelStore, version: &str, wanted: &mut Try) -> Option<Arc<Loaded<M>>> {
+        if let Some(loaded) = self.versions.load().as_ref().and_then(|versions| versions.find(version)) {
+            *wanted = Try::default();
+            return Some(Arc::clone(loaded));
+        }
+        if !wanted.due(version) {
+            return None;
+        }
+        let (outcome, loaded) = match load::<M>(store, version).await {
             Ok((artifact, model)) => {
-                self.swap(&artifact, model);
                 tracing::info!(model = %M::KIND, model.version = version, "loaded");
-                "loaded"
+                *wanted = Try::default();
+                ("loaded", Some(Arc::new(Loaded::new(&artifact, model))))
             }
             Err(refusal) => {
-                wanted.failed();
-                self.status.send_if_modified(|status| note(status, &version, &refusal));
                 tracing::error!(model = %M::KIND, model.version = version, refusal, "refused");
-                "refused"
+                wanted.failed(refusal);
+                ("refused", None)
             }
         };
         LOADS.add(1, &[KeyValue::new("model", M::KIND.as_str()), KeyValue::new("outcome", outcome)]);
+        loaded
     }
 
-    fn swap(&self, artifact: &Artifact, model: M) {
-        let manifest = artifact.manifest().clone();
-        let as_of = manifest.as_of.and_utc();
-        let info = pb::ModelInfo {
-            name: manifest.model.to_string(),
-            version: manifest.version.clone(),
-            as_of: Some(Timestamp { seconds: as_of.timestamp(), nanos: 0 }),
+    async fn try_canary(&self, store: &ModelStore, canary: Option<Canary>, wanted: &mut Try) {
+        let (loaded, status) = match canary {
+            None => (None, None),
+            Some(Canary { version, percent }) => {
+                let loaded = self.obtain(store, &version, wanted).await;
+                (loaded, Some(pb::Canary { version, percent: percent.into(), refusal: wanted.refusal.clone() }))
+            }
         };
-        let details = version(&manifest, true);
-        self.current.store(Some(Arc::new(Loaded { model, info, manifest })));
-        self.ready.send_replace(true);
-        let loaded_at = Timestamp::from(std::time::SystemTime::now());
-        self.status.send_modify(|status| {
+        self.change(|versions| Versions { canary: loaded, ..versions });
+        self.status.send_if_modified(|now| std::mem::replace(&mut now.canary, status.clone()) != status);
+    }
+
+    async fn try_shadow(&self, store: &ModelStore, shadow: Option<String>, wanted: &mut Try) {
+        let now = self.versions.load().as_ref().and_then(|versions| versions.shadow.clone());
+        let (loaded, status) = match shadow {
+            None => (None, None),
+            Some(version) => {
+                let kept = now.filter(|shadow| shadow.loaded.info.version == version);
+                let loaded = match kept {
+                    Some(shadow) => Some(shadow),
+                    None => {
+                        let loaded = self.obtain(store, &version, wanted).await;
+                        loaded.map(|loaded| Arc::new(Shadow::new(loaded.apart(&loaded.info))))
+                    }
+                };
+                let refusal = wanted.refusal.clone();
+                (loaded, Some(pb::Shadow { version, refusal, ..pb::Shadow::default() }))
+            }
+        };
+        self.change(|versions| Versions { shadow: loaded, ..versions });
+        self.status.send_if_modified(|now| std::mem::replace(&mut now.shadow, status.clone()) != status);
+    }
+
+    /// Makes a version the one that answers.
+    fn swap(&self, loaded: &Loaded<M>) {
+        let before = self.versions.load_full();
+        if before.as_ref().is_none_or(|before| before.stable.info.version != loaded.info.version) {
+            let (canary, shadow) = before.map_or((None, None), |v| (v.canary.clone(), v.shadow.clone()));
+            self.versions.store(Some(Arc::new(Versions { stable: Arc::new(loaded.counted()), canary, shadow })));
+            self.ready.send_replace(true);
+        }
+        self.status.send_if_modified(|status| {
+            let changed = note(status, &loaded.info.version, "");
             status.state = pb::ModelState::Serving.into();
-            status.version.clone_from(&details.version);
-            status.wanted_version.clone_from(&details.version);
-            status.refusal.clear();
-            status.details = Some(details);
-            status.loaded_at = Some(loaded_at);
+            if status.version == loaded.info.version {
+                return changed;
+            }
+            status.version.clone_from(&loaded.info.version);
+            status.details = Some(version(&loaded.manifest, Some(Channel::Stable)));
+            status.loaded_at = Some(Timestamp::from(std::time::SystemTime::now()));
+            true
         });
+    }
+
+    /// Swaps the versions beside the stable one. Nobody else does.
+    fn change(&self, to: impl FnOnce(Versions<M>) -> Versions<M>) {
+        if let Some(versions) = self.versions.load_full() {
+            let Versions { stable, canary, shadow } = &*versions;
+            let copy = Versions { stable: stable.clone(), canary: canary.clone(), shadow: shadow.clone() };
+            self.versions.store(Some(Arc::new(to(copy))));
+        }
+    }
+}
+
+/// The channel that a call asks for.
+pub fn channel<R>(request: &Request<R>) -> Channel {
+    match request.metadata().get(MODEL_CHANNEL) {
+        Some(channel) if channel == Channel::Canary.as_str() => Channel::Canary,
+        Some(_) | None => Channel::Stable,
     }
 }
 
@@ -269,6 +497,10 @@ async fn load<M: Model>(store: &ModelStore, version: &str) -> Result<(Artifact, 
         Err(StoreError::Refused { source, .. }) => return Err(source.to_string()),
         fetched => fetched.map_err(|error| error.to_string())?,
     };
+    read(artifact).await
+}
+
+async fn read<M: Model>(artifact: Artifact) -> Result<(Artifact, M), String> {
     // Reading a large model takes a while, in which others want to be answered.
     let loaded = tokio::task::spawn_blocking(move || {
         let model = M::load(&artifact)?;
@@ -280,14 +512,21 @@ async fn load<M: Model>(store: &ModelStore, version: &str) -> Result<(Artifact, 
 }
 
 /// A manifest as ModelService tells it.
-pub(crate) fn version(manifest: &Manifest, current: bool) -> pb::ModelVersion {
+pub(crate) fn version(manifest: &Manifest, channel: Option<Channel>) -> pb::ModelVersion {
     let as_of = manifest.as_of.and_utc();
+    let named_for = match channel {
+        None => pb::Channel::Unspecified,
+        Some(Channel::Stable) => pb::Channel::Stable,
+        Some(Channel::Canary) => pb::Channel::Canary,
+        Some(Channel::Shadow) => pb::Channel::Shadow,
+    };
     pb::ModelVersion {
         model: manifest.model.to_string(),
         version: manifest.version.clone(),
         recipe: manifest.recipe.clone(),
         as_of: Some(Timestamp { seconds: as_of.timestamp(), nanos: 0 }),
-        current,
+        current: channel == Some(Channel::Stable),
+        channel: named_for.into(),
         size_bytes: manifest.files.iter().map(|file| i64::try_from(file.size).unwrap_or(i64::MAX)).sum(),
         metrics: manifest
             .metrics

@@ -1,70 +1,84 @@
 //! ModelService: which model answers, and when that changes.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::SystemTime};
 
 use futures_util::{Stream, StreamExt};
-use model_store::ModelStore;
+use model_store::StoreError;
 use proto::model::v1::{
-    GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest, ListModelVersionsResponse, ModelStatus,
-    WatchModelRequest, WatchModelResponse,
+    GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest, ListModelVersionsResponse,
+    SetCurrentVersionRequest, SetCurrentVersionResponse, WatchModelRequest, WatchModelResponse,
     model_service_server::{ModelService, ModelServiceServer},
 };
-use runtime::{Page, Refusal};
-use scoring::{Model, ModelKind};
-use tokio::sync::watch;
+use runtime::{Page, Refusal, required};
+use scoring::Model;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-use crate::{Live, live};
+use crate::{Live, live, live::unreachable};
 
 /// ModelService over a model.
-pub(crate) fn server<M: Model>(live: &Live<M>) -> ModelServiceServer<Api> {
-    ModelServiceServer::new(Api { kind: M::KIND, status: live.status(), store: live.store() })
+pub(crate) fn server<M: Model>(live: &Live<M>) -> ModelServiceServer<Api<M>> {
+    ModelServiceServer::new(Api(live.clone()))
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct Api {
-    kind: ModelKind,
-    status: watch::Receiver<ModelStatus>,
-    store: Option<ModelStore>,
-}
+#[derive(Debug)]
+pub(crate) struct Api<M>(Live<M>);
 
-impl Api {
+impl<M: Model> Api<M> {
     fn check(&self, model: &str) -> Result<(), Refusal> {
-        if model.is_empty() || model == self.kind.as_str() {
+        if model.is_empty() || model == M::KIND.as_str() {
             return Ok(());
         }
-        Err(Refusal::field("model", format!("is `{model}`; this service has the {} model", self.kind)))
+        Err(Refusal::NotServed { kind: "model", name: model.to_owned(), known: M::KIND.to_string() })
     }
 
     async fn versions(&self, request: ListModelVersionsRequest) -> Result<ListModelVersionsResponse, Refusal> {
         self.check(&request.model)?;
-        let versions = match &self.store {
-            None => self.status.borrow().details.clone().into_iter().collect(),
+        let versions = match self.0.store() {
+            None => self.0.report().details.into_iter().collect(),
             Some(store) => {
-                let versions = store.versions(self.kind).await.map_err(|error| Refusal::Unreachable {
-                    service: "the model store".to_owned(),
-                    problem: error.to_string(),
-                    retry_in: std::time::Duration::from_secs(2),
-                })?;
-                versions.iter().map(|(manifest, current)| live::version(manifest, *current)).collect::<Vec<_>>()
+                let versions = store.versions(M::KIND).await.map_err(|error| unreachable(&error))?;
+                versions.iter().map(|(manifest, channel)| live::version(manifest, *channel)).collect::<Vec<_>>()
             }
         };
         // The list may grow meanwhile, which moves the pages but loses nothing that was there.
-        let page = Page::of(request.page_size, &request.page_token, self.kind, "")?;
+        let page = Page::of(request.page_size, &request.page_token, M::KIND, "")?;
         let (versions, next_page_token) = page.cut(&versions);
         Ok(ListModelVersionsResponse { versions: versions.to_vec(), next_page_token })
+    }
+
+    async fn set_current(&self, request: SetCurrentVersionRequest) -> Result<SetCurrentVersionResponse, Refusal> {
+        self.check(&request.model)?;
+        let SetCurrentVersionRequest { model: _, version, expected_version } = request;
+        let store = self.0.store().filter(|_| self.0.allows_publish());
+        let store = store.ok_or(Refusal::NotAllowed { action: "publishing" })?;
+        let version = required("version", &version)?;
+        let now = SystemTime::now().into();
+        let pointer = match store.point_from(M::KIND, &expected_version, version, now).await {
+            Ok(pointer) => pointer,
+            Err(StoreError::NoVersion { version, .. }) => return Err(Refusal::not_found("version", version)),
+            Err(StoreError::Moved { expected, found, .. }) => {
+                return Err(Refusal::Changed { what: "the current version", expected, found });
+            }
+            Err(error) => return Err(unreachable(&error)),
+        };
+        tracing::info!(model = %M::KIND, model.version = version, before = expected_version, "published over the API");
+        Ok(SetCurrentVersionResponse {
+            version: pointer.version,
+            previous_version: pointer.previous.unwrap_or_default(),
+        })
     }
 }
 
 #[tonic::async_trait]
-impl ModelService for Api {
+impl<M: Model> ModelService for Api<M> {
     async fn get_model_status(
         &self,
         request: Request<GetModelStatusRequest>,
     ) -> Result<Response<GetModelStatusResponse>, Status> {
         self.check(&request.into_inner().model)?;
-        Ok(Response::new(GetModelStatusResponse { status: Some(self.status.borrow().clone()) }))
+        let (status, allows_publish) = (Some(self.0.report()), self.0.allows_publish());
+        Ok(Response::new(GetModelStatusResponse { status, allows_publish }))
     }
 
     async fn list_model_versions(
@@ -81,7 +95,14 @@ impl ModelService for Api {
         request: Request<WatchModelRequest>,
     ) -> Result<Response<Self::WatchModelStream>, Status> {
         self.check(&request.into_inner().model)?;
-        let changes = WatchStream::new(self.status.clone());
+        let changes = WatchStream::new(self.0.status());
         Ok(Response::new(Box::pin(changes.map(|status| Ok(WatchModelResponse { status: Some(status) })))))
+    }
+
+    async fn set_current_version(
+        &self,
+        request: Request<SetCurrentVersionRequest>,
+    ) -> Result<Response<SetCurrentVersionResponse>, Status> {
+        Ok(Response::new(self.set_current(request.into_inner()).await?))
     }
 }

@@ -55,6 +55,6 @@ impl StandaloneArgs {
             let (routes, _) = runtime::health_and_reflection(service, &mut health)?;
             anyhow::Ok(backends.with(service.name, in_process(routes)))
         })?;
-        Ok(Standalone { gateway: self.front.build(backends, self.cache.build())?, _health: health })
+        Ok(Standalone { gateway: self.front.build(backends, self.cache.build(), None)?, _health: health })
     }
 }

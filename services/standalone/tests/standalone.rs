@@ -3,6 +3,10 @@
 use clap::Parser;
 use proto::{
     churn::v1::{GetChurnRiskRequest, churn_service_client::ChurnServiceClient},
+    inference::{
+        ModelInferRequest, ModelReadyRequest, RepositoryIndexRequest, ServerLiveRequest, ServerReadyRequest,
+        grpc_inference_service_client::GrpcInferenceServiceClient,
+    },
     model::v1::{GetModelStatusRequest, ModelState, model_service_client::ModelServiceClient},
 };
 use runtime::{Server, ServerArgs};
@@ -38,7 +42,7 @@ async fn it_starts_without_a_model_and_says_so() {
         answer.into_inner().status().as_str_name()
     };
     assert_eq!(health("").await, "SERVING");
-    let mut models = ModelServiceClient::new(channel.clone());
+    let mut statuses = ModelServiceClient::new(channel.clone());
     for (area, service) in [
         ("segmentation", "shopkeeper.segmentation.v1.SegmentationService"),
         ("forecast", "shopkeeper.forecast.v1.ForecastService"),
@@ -48,9 +52,22 @@ async fn it_starts_without_a_model_and_says_so() {
         ("insights", "shopkeeper.insights.v1.InsightsService"),
     ] {
         assert_eq!(health(service).await, "NOT_SERVING", "{area}");
-        let status = models.get_model_status(GetModelStatusRequest { model: area.into() }).await.unwrap();
+        let status = statuses.get_model_status(GetModelStatusRequest { model: area.into() }).await.unwrap();
         let status = status.into_inner().status.unwrap();
         assert_eq!((status.model.as_str(), status.state()), (area, ModelState::Loading));
+    }
+    assert_eq!(health("inference.GRPCInferenceService").await, "NOT_SERVING");
+    let mut inference = GrpcInferenceServiceClient::new(channel.clone());
+    assert!(inference.server_live(ServerLiveRequest {}).await.unwrap().into_inner().live);
+    assert!(!inference.server_ready(ServerReadyRequest {}).await.unwrap().into_inner().ready);
+    let models = inference.repository_index(RepositoryIndexRequest::default()).await.unwrap().into_inner().models;
+    let states: Vec<_> = models.iter().map(|model| (model.name.as_str(), model.state.as_str())).collect();
+    assert_eq!(states, ["anomaly", "churn", "segmentation"].map(|model| (model, "UNAVAILABLE")));
+    let churn = ModelReadyRequest { name: "churn".into(), ..Default::default() };
+    assert!(!inference.model_ready(churn).await.unwrap().into_inner().ready);
+    for (model, code) in [("churn", Code::Unavailable), ("forecast", Code::NotFound), ("", Code::InvalidArgument)] {
+        let request = ModelInferRequest { model_name: model.into(), ..Default::default() };
+        assert_eq!(inference.model_infer(request).await.unwrap_err().code(), code, "{model}");
     }
     let request = GetChurnRiskRequest { customer_id: "17850".into() };
     let status = ChurnServiceClient::new(channel.clone()).get_churn_risk(request).await.unwrap_err();

@@ -85,6 +85,8 @@ impl Learner for Anomaly {
             .map(|(at, features)| (sales[*at], whole_judge.base + whole.sum(features)))
             .filter(|(_, score)| *score >= whole_judge.severity[0])
             .collect();
+        // What single lines are scored with.
+        let lone = walk.recent.iter().map(|(_, features)| alone_judge.base + alone.sum(&features[..ALONE]));
         let (products, customers, kept) = walk.history.parts();
         let int = |name: &str, values: Vec<i64>| Column::new(name.into(), values);
         let number = |of: Option<u32>| of.map_or(-1, i64::from);
@@ -104,6 +106,7 @@ impl Learner for Anomaly {
             .file("anomalies.parquet", parquet(&mut listed_table(&lines, &listed)?)?)
             .parameters(&parameters)?
             .trained_on("sales", sales.len() as u64)
+            .distribution("score", lone)
             .finish())
     }
 

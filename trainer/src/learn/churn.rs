@@ -79,13 +79,19 @@ impl Learner for Churn {
             text("country", &|c| lines.countries.name(country[c as usize]).to_owned()),
             Series::new("annual_value".into(), annual).into_column(),
         ])?;
-        Ok(Artifact::builder(Self::KIND, recipe, training.as_of, training.seed)
+        let artifact = Artifact::builder(Self::KIND, recipe, training.as_of, training.seed)
             .file("model.safetensors", model.into_bytes()?)
             .file("customers.parquet", parquet(&mut table)?)
             .parameters(&parameters)?
             .trained_on("customers", now.customers.len() as u64)
-            .trained_on("cut-offs", study.past.len() as u64)
-            .finish())
+            .trained_on("cut-offs", study.past.len() as u64);
+        // As they are served.
+        let scorer = Scorer::load(&artifact.clone().finish())?;
+        let customers = scorer.customers();
+        let artifact = Feature::ALL.iter().enumerate().fold(artifact, |artifact, (at, feature)| {
+            artifact.distribution(feature.name(), customers.iter().map(|customer| customer.features[at].into()))
+        });
+        Ok(artifact.distribution("probability", customers.iter().map(|customer| customer.probability)).finish())
     }
 
     fn evaluate(training: &Training<'_>) -> Result<Evaluation, LearnError> {

@@ -11,26 +11,28 @@ use tch::{Device, Kind as Dtype, Tensor};
 use super::LearnError;
 
 /// Rows of features, by bin.
-pub(crate) struct Binned {
+#[derive(Debug)]
+pub struct Binned {
     /// Upper edges of all bins but the last, by feature, ascending.
     edges: Vec<Vec<f32>>,
-    /// `[F, n]`
+    /// `[F, n]`, a byte each.
     bins: Tensor,
     /// Most bins of a feature.
     most: i64,
 }
 
 impl Binned {
-    /// Puts rows of features of the same width into `most` bins; an edge is a quantile of the feature's values.
-    pub(crate) fn of(rows: &[&[f32]], most: i64, device: Device) -> Self {
+    /// Puts rows of features of the same width into `most` bins, 255 at most; an edge is a quantile of the feature's values.
+    pub fn of(rows: &[&[f32]], most: i64, device: Device) -> Self {
         use rayon::prelude::*;
         let width = rows.first().map_or(0, |row| row.len());
-        let columns: Vec<(Vec<f32>, Vec<i64>)> = (0..width)
+        let columns: Vec<(Vec<f32>, Vec<u8>)> = (0..width)
             .into_par_iter()
             .map(|feature| {
                 let values: Vec<f32> = rows.iter().map(|row| row[feature]).collect();
-                let edges = edges(values.clone(), most as usize);
-                let bins = values.iter().map(|x| edges.partition_point(|edge| x > edge) as i64).collect();
+                let sample = values.iter().copied().step_by(values.len().div_ceil(EDGE_SAMPLE).max(1)).collect();
+                let edges = edges(sample, most as usize);
+                let bins = values.iter().map(|x| edges.partition_point(|edge| x > edge) as u8).collect();
                 (edges, bins)
             })
             .collect();
@@ -58,6 +60,9 @@ impl Binned {
     }
 }
 
+/// Rows that edges are looked for among, at most.
+const EDGE_SAMPLE: usize = 1 << 18;
+
 /// Quantiles, each once; nothing lies above the highest value.
 fn edges(mut values: Vec<f32>, bins: usize) -> Vec<f32> {
     values.sort_by(f32::total_cmp);
@@ -69,15 +74,15 @@ fn edges(mut values: Vec<f32>, bins: usize) -> Vec<f32> {
 
 /// How trees grow.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Growth {
+pub struct Growth {
     /// Levels of splits.
-    pub(crate) depth: u32,
+    pub depth: u32,
     /// Least weight on either side of a split.
-    pub(crate) least: f64,
+    pub least: f64,
     /// Weight at 0 that every node has beside its rows' (ridge).
-    pub(crate) ridge: f64,
+    pub ridge: f64,
     /// Features that a tree's level may choose among, at random.
-    pub(crate) tried: i64,
+    pub tried: i64,
 }
 
 /// Trees as node arrays; see [`Forest`].
@@ -116,7 +121,7 @@ pub(crate) fn grow(
     for depth in 0..=growth.depth {
         let level = 1_i64 << depth;
         let cell = (&tree * level + &node).view(-1);
-        let totals = |of: &Tensor| cell.bincount(Some(of), trees * level).view([trees, level]);
+        let totals = |of: &Tensor| count(&cell, of, trees * level).view([trees, level]);
         let (weight, sum) = (totals(&flat_weights), totals(&flat_weighted));
         let own = &sum / (&weight + growth.ridge).clamp_min(1e-12);
         // A node without rows says what its parent says.
@@ -130,13 +135,13 @@ pub(crate) fn grow(
         }
         let score = |sum: &Tensor, weight: &Tensor| sum.square() / (weight + growth.ridge).clamp_min(1e-12);
         let tried = choose(trees, growth.tried.min(width), width, random).to_device(device);
+        let first_bin = (&cell * bins).view([trees, n]);
         let mut gains = Vec::new();
         for place in 0..tried.size()[1] {
             let row_bins = binned.bins.index_select(0, &tried.select(1, place));
-            let at = ((&cell * bins).view([trees, n]) + row_bins).view(-1);
-            let histogram = |of: &Tensor| {
-                at.bincount(Some(of), trees * level * bins).view([trees, level, bins]).cumsum(2, None::<Dtype>)
-            };
+            let at = (&first_bin + row_bins).view(-1);
+            let histogram =
+                |of: &Tensor| count(&at, of, trees * level * bins).view([trees, level, bins]).cumsum(2, None::<Dtype>);
             let (left, left_sum) = (histogram(&flat_weights), histogram(&flat_weighted));
             let (right, right_sum) = (weight.unsqueeze(2) - &left, sum.unsqueeze(2) - &left_sum);
             let gain = score(&left_sum, &left) + score(&right_sum, &right) - score(&sum, &weight).unsqueeze(2);
@@ -169,18 +174,32 @@ pub(crate) fn grow(
     Ok(ends)
 }
 
+/// Sums of values by their cell.
+fn count(cell: &Tensor, of: &Tensor, cells: i64) -> Tensor {
+    Tensor::zeros([cells], (of.kind(), of.device())).index_add_(0, cell, of)
+}
+
+/// From so many rows on trees are grown one by one: a tree alone keeps a thread or a GPU busy then, and its tensors are
+/// large.
+const LONG: i64 = 1 << 17;
+
 /// How many trees are bagged.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bagging {
-    pub(crate) trees: i64,
-    /// Trees grown at once, of which `trees` is a multiple.
-    pub(crate) batch: i64,
-    pub(crate) growth: Growth,
+pub struct Bagging {
+    /// Trees in all.
+    pub trees: i64,
+    /// Trees grown at once where rows are few, of which `trees` is a multiple.
+    pub batch: i64,
+    /// How they grow.
+    pub growth: Growth,
 }
 
 /// A random forest for `target` `[n]`, and its forecast of each row by the trees that have not seen the row's `owner`: a
 /// tree draws owners, not rows, so that all rows of an owner are in or out together.
-pub(crate) fn bag(
+///
+/// # Errors
+/// [`LearnError`] where a tensor operation fails.
+pub fn bag(
     binned: &Binned,
     owner: &[u32],
     target: &[f64],
@@ -190,6 +209,7 @@ pub(crate) fn bag(
 ) -> Result<(Forest, Vec<f64>), LearnError> {
     use rayon::prelude::*;
     let device = binned.bins.device();
+    let batch = if binned.rows() < LONG { batch } else { 1 };
     let owners = i64::from(owner.iter().max().copied().unwrap_or_default()) + 1;
     let owner = Tensor::from_slice(&owner.iter().map(|owner| i64::from(*owner)).collect::<Vec<_>>());
     let target = Tensor::from_slice(target).to_device(device);

@@ -15,7 +15,7 @@ pub mod anomaly;
 pub mod churn;
 pub(crate) mod customers;
 pub mod forecast;
-pub(crate) mod forest;
+pub mod forest;
 pub mod insights;
 pub(crate) mod linear;
 pub(crate) mod lines;

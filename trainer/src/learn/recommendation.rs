@@ -27,12 +27,11 @@ use super::{
     parquet,
 };
 
-mod als;
+pub mod als;
 mod fpgrowth;
 mod links;
 mod ranker;
 
-const SETTINGS: Settings = Settings { factors: 64, iterations: 8, unobserved: 1.0, lambda: 0.003 };
 /// Half-life, days, of what the autoencoder learns from.
 const TASTE_DAYS: f64 = 120.0;
 /// Place among [`HALF_LIVES`] of the counts that factors are learnt from.
@@ -206,6 +205,11 @@ impl Matrix {
     }
 }
 
+impl Recommendation {
+    /// How factors are learnt.
+    pub const ALS: Settings = Settings { factors: 64, iterations: 8, unobserved: 1.0, lambda: 0.003 };
+}
+
 impl Learner for Recommendation {
     const KIND: ModelKind = ModelKind::Recommendation;
     const RECIPES: &'static [&'static str] = &["ranked"];
@@ -333,15 +337,16 @@ fn build(training: &Training<'_>, lines: &Lines, rankers: Option<&[Forest; 2]>) 
         });
     }
     let device = training.device;
-    training.progress.begin("train recommendation: iterations", Some(SETTINGS.iterations));
+    training.progress.begin("train recommendation: iterations", Some(Recommendation::ALS.iterations));
     let cells = matrix.weighted(|held| (1.0 + held.fresh[CONFIDENCE]).log2().max(1e-3));
     let advance = || training.progress.advance(1);
-    let products = als::factorise(&cells, [n, m], SETTINGS, training.seed, device, advance)?;
+    let products = als::factorise(&cells, [n, m], Recommendation::ALS, training.seed, device, advance)?;
     // Customers are solved once more as the services fold in, so that both give the same.
-    let customers = als::Side::of(&matrix.weighted(Held::confidence), n, m, SETTINGS, device).solve(&products)?;
+    let customers =
+        als::Side::of(&matrix.weighted(Held::confidence), n, m, Recommendation::ALS, device).solve(&products)?;
     training.progress.end();
     let flat = |of: Tensor| Vec::<f32>::try_from(of.to_device(Device::Cpu).contiguous().view(-1));
-    let factors = SETTINGS.factors as usize;
+    let factors = Recommendation::ALS.factors as usize;
     let file = TensorFile::new().with("product", &[m, factors], &flat(products)?).with(
         "customer",
         &[n, factors],
@@ -357,7 +362,11 @@ fn build(training: &Training<'_>, lines: &Lines, rankers: Option<&[Forest; 2]>) 
         file = ranker.write(file, name);
     }
 
-    let parameters = Parameters { unobserved: SETTINGS.unobserved, lambda: SETTINGS.lambda, ranked: rankers.is_some() };
+    let parameters = Parameters {
+        unobserved: Recommendation::ALS.unobserved,
+        lambda: Recommendation::ALS.lambda,
+        ranked: rankers.is_some(),
+    };
     Ok(Artifact::builder(ModelKind::Recommendation, "ranked", training.as_of, training.seed)
         .file("model.safetensors", file.into_bytes()?)
         .file("products.parquet", parquet(&mut product_table(lines, &matrix)?)?)

@@ -31,7 +31,7 @@ const COLUMNS: Column<Action>[] = [
     show: (a) => (
       <>
         {a.value === undefined ? "–" : money(a.value)}
-        <span class="formula">{a.formula}</span>
+        <span class="below-value formula">{a.formula}</span>
       </>
     ),
   },
@@ -82,14 +82,21 @@ export default function Actions() {
               ["all", "All"],
             ]}
           />
-          <NumberFilter name="winback" label="Won back by asking" otherwise={10} least={0} most={100} unit="%" />
-          <NumberFilter name="crosssell" label="More by an offer" otherwise={5} least={0} most={100} unit="%" />
-          <NumberFilter name="bundle" label="Take up a bundle" otherwise={2} least={0} most={100} unit="%" />
         </>
       }
     >
       <div class="cards">
-        <Card title="Worth" note={country ? "Customers and lines of the country; products of the whole shop" : "By kind, of all that is open or done"}>
+        <Card
+          title="Worth"
+          note={country ? "Customers and lines of the country; products of the whole shop" : "By kind, of all that is open or done"}
+          actions={
+            <form class="filters" aria-label="Rates" onSubmit={(event) => event.preventDefault()}>
+              <NumberFilter name="winback" label="Won back by asking" otherwise={10} least={0} most={100} unit="%" />
+              <NumberFilter name="crosssell" label="More by an offer" otherwise={5} least={0} most={100} unit="%" />
+              <NumberFilter name="bundle" label="Take up a bundle" otherwise={2} least={0} most={100} unit="%" />
+            </form>
+          }
+        >
           <dl class="figures">
             {kinds.map((k, at) => {
               const those = all.filter((a) => a.kind === k);

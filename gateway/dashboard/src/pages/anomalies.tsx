@@ -4,7 +4,7 @@ import { useQuery } from "@tanstack/preact-query";
 import { ask, askAll } from "../api";
 import { axis, Chart, timeAxis, tooltip } from "../chart";
 import { ClearFilters, CountryFilter, RangeFilter } from "../filters";
-import { count, dayOf, decimal, enumWord, isoDay, moment, money } from "../format";
+import { count, dayOf, enumWord, isoDay, moment, money, price, sentence } from "../format";
 import { AnomalyService, Severity, type Anomaly } from "../gen/shopkeeper/anomaly/v1/anomaly_pb";
 import { Answer, Badge, Card, Choice, CustomerLink, Figure, Page, ProductLink, SelectFilter } from "../parts";
 import { seen } from "../session";
@@ -38,16 +38,25 @@ const COLUMNS: Column<Anomaly>[] = [
     ),
   },
   { header: "Severity", value: (a) => enumWord(Severity[severityOf(a)]), show: (a) => <SeverityBadge severity={severityOf(a)} /> },
-  { header: "When", value: (a) => dayOf(a.transaction?.invoiceTime), show: (a) => moment(a.transaction?.invoiceTime) },
-  { header: "Invoice", value: (a) => a.transaction?.invoice },
+  {
+    header: "When",
+    value: (a) => dayOf(a.transaction?.invoiceTime),
+    show: (a) => (
+      <>
+        {moment(a.transaction?.invoiceTime)}
+        <span class="below-value">invoice {a.transaction?.invoice}</span>
+      </>
+    ),
+  },
+  { header: "Invoice", value: (a) => a.transaction?.invoice, hidden: true },
   { header: "Product", value: (a) => a.transaction?.stockCode, show: (a) => <ProductLink code={a.transaction?.stockCode ?? ""} /> },
-  { header: "Reason", value: (a) => a.score?.reason, wide: true },
+  { header: "Reason", value: (a) => sentence(a.score?.reason ?? ""), wide: true },
   { header: "Pieces", value: (a) => Number(a.transaction?.quantity), format: count },
-  { header: "Unit price", value: (a) => a.transaction?.unitPrice, format: money },
+  { header: "Unit price", value: (a) => a.transaction?.unitPrice, format: price },
   { header: "Total", value: total, format: money },
-  { header: "Score", value: (a) => a.score?.score, format: decimal },
+  { header: "Score", value: (a) => a.score?.score, hidden: true },
   { header: "Customer", value: (a) => a.transaction?.customerId, show: (a) => <CustomerLink id={a.transaction?.customerId ?? ""} /> },
-  { header: "Country", value: (a) => a.transaction?.country },
+  { header: "Country", value: (a) => a.transaction?.country, hidden: true },
 ];
 
 export default function Anomalies() {

@@ -2,7 +2,7 @@
 import { useCall } from "../api";
 import { axis, Chart, tooltip, type Palette } from "../chart";
 import { CountryFilter } from "../filters";
-import { count, day, enumWord, money, percent } from "../format";
+import { count, day, enumWord, money, percent, sentence } from "../format";
 import { ChurnService, RiskLevel, type ChurnRisk, type GetChurnCalibrationResponse_CalibrationBin } from "../gen/shopkeeper/churn/v1/churn_pb";
 import { Answer, Badge, Card, CustomerLink, Figure, Page, SelectFilter } from "../parts";
 import { useRisks } from "../shop";
@@ -103,9 +103,9 @@ export const RISKS: Column<ChurnRisk>[] = [
   { header: "Value at risk", value: (r) => r.valueAtRisk, format: money },
   {
     header: "Reasons",
-    value: (r) => r.reasons.map((reason) => reason.text).join("; "),
+    value: (r) => sentence(r.reasons.map((reason) => reason.text).join("; ")),
     wide: true,
-    show: (r) => r.reasons.slice(0, 3).map((reason) => reason.text).join("; "),
+    show: (r) => sentence(r.reasons.slice(0, 3).map((reason) => reason.text).join("; ")),
   },
 ];
 

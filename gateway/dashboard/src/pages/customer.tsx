@@ -1,7 +1,7 @@
 // One customer whole: who they are, what they bought, what they will do, what to offer.
 import { skipToken, useCall } from "../api";
 import { axis, Chart, timeAxis, tooltip } from "../chart";
-import { count, day, dayOf, days, decimal, enumWord, isoDay, money, percent } from "../format";
+import { count, day, dayOf, days, decimal, enumWord, isoDay, money, percent, sentence, shortMoney } from "../format";
 import { ChurnService, type Reason } from "../gen/shopkeeper/churn/v1/churn_pb";
 import { InsightsService, type CustomerOrder, type ProductSales } from "../gen/shopkeeper/insights/v1/insights_pb";
 import { RecommendationService } from "../gen/shopkeeper/recommendation/v1/recommendation_pb";
@@ -102,7 +102,7 @@ function Segment({ id }: { id: string }) {
               {s.reasons.length > 0 && (
                 <ul class="reasons below">
                   {s.reasons.map((reason) => (
-                    <li key={reason}>{reason}</li>
+                    <li key={reason}>{sentence(reason)}</li>
                   ))}
                 </ul>
               )}
@@ -142,16 +142,16 @@ function Risk({ id }: { id: string }) {
                 option={(colors) => ({
                   tooltip: tooltip(colors, {
                     formatter: ({ dataIndex }: { dataIndex: number }) =>
-                      `${rows[dataIndex]!.text}\n${rows[dataIndex]!.contribution > 0 ? "makes churn likelier" : "makes churn less likely"}`,
+                      `${sentence(rows[dataIndex]!.text)}\n${rows[dataIndex]!.contribution > 0 ? "makes churn likelier" : "makes churn less likely"}`,
                   }),
                   grid: { left: 8, right: 16, top: 4, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
                   xAxis: { type: "value", ...axis(colors) },
                   yAxis: {
                     type: "category",
                     inverse: true,
-                    data: rows.map((reason) => reason.text),
+                    data: rows.map((reason) => sentence(reason.text)),
                     ...axis(colors),
-                    axisLabel: { color: colors.text, width: 190, overflow: "truncate" },
+                    axisLabel: { color: colors.text, width: 150, overflow: "break", lineHeight: 14 },
                   },
                   series: [
                     {
@@ -233,7 +233,7 @@ function History({ id }: { id: string }) {
                     formatter: ({ value }: { value: [string, number] }) => `${isoDay(value[0])}\n${money(value[1])}`,
                   }),
                   xAxis: timeAxis(colors),
-                  yAxis: { type: "value", ...axis(colors) },
+                  yAxis: { type: "value", ...axis(colors), axisLabel: { color: colors.muted, formatter: shortMoney } },
                   series: [false, true].map((back) => ({
                     name: back ? "Taken back" : "Bought",
                     type: "bar",

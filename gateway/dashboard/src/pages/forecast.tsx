@@ -2,7 +2,7 @@
 import { skipToken, useCall } from "../api";
 import { axis, Chart, timeAxis, legend, tooltip, type Palette } from "../chart";
 import { CountryFilter, ProductFilter } from "../filters";
-import { change, count, day, dayOf, decimal, isoDay, money, percent, shortCount, shortMoney } from "../format";
+import { change, count, day, dayOf, decimal, isoDay, money, percent, sentence, shortCount, shortMoney } from "../format";
 import { ForecastService, Frequency, Level, type ForecastPoint, type Series } from "../gen/shopkeeper/forecast/v1/forecast_pb";
 import { Frequency as Every, InsightsService } from "../gen/shopkeeper/insights/v1/insights_pb";
 import { ModelService, type Metric } from "../gen/shopkeeper/model/v1/model_pb";
@@ -82,6 +82,9 @@ export default function Forecast() {
   );
 }
 
+/** A quantile's name: 10 %, 2.5 %. */
+const quantile = (level: number) => percent(level, Math.round(level * 1000) % 10 === 0 ? 0 : 1);
+
 interface Row {
   from: string;
   actual?: number;
@@ -124,7 +127,7 @@ function Ahead() {
         <Empty>Choose a {level === Level.COUNTRY ? "country" : "product"} above, or one of the list below.</Empty>
       </Card>
     );
-  const name = forecast.data?.series?.name || "the shop";
+  const name = sentence(forecast.data?.series?.name || "the shop");
   return (
     <Card
       title={level === Level.TOTAL ? "The shop" : `${name}${level === Level.PRODUCT ? ` (${key})` : ""}`}
@@ -149,8 +152,8 @@ function Ahead() {
             { header: "Period from", value: (r) => r.from, show: (r) => isoDay(r.from) },
             { header: "Actual", value: (r) => r.actual, format: amount },
             { header: "Expected", value: (r) => r.mean, format: amount },
-            { header: `Low (${percent((1 - interval) / 2)})`, value: (r) => r.low, format: amount },
-            { header: `High (${percent((1 + interval) / 2)})`, value: (r) => r.high, format: amount },
+            { header: `Low (${quantile((1 - interval) / 2)})`, value: (r) => r.low, format: amount },
+            { header: `High (${quantile((1 + interval) / 2)})`, value: (r) => r.high, format: amount },
           ];
           return (
             <>
@@ -174,7 +177,7 @@ function Ahead() {
               {a.reasons.length > 0 && (
                 <ul class="reasons below">
                   {a.reasons.map((reason) => (
-                    <li key={reason}>{reason}</li>
+                    <li key={reason}>{sentence(reason)}</li>
                   ))}
                 </ul>
               )}
@@ -217,6 +220,7 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
         color: orange,
         lineStyle: { opacity: 0 },
         areaStyle: { opacity: 0.25 },
+        itemStyle: { opacity: 0.35 }, // the legend's, which the area would not colour
         data: ahead.map((r) => [r.from, r.high! - r.low!]),
       },
       { ...line, name: "Expected", color: orange, data: ahead.map((r) => [r.from, r.mean]) },
@@ -293,7 +297,7 @@ const BACKTEST: Column<Row>[] = [
 const SERIES: Column<Series>[] = [
   {
     header: "Series",
-    value: (s) => s.name || "The shop",
+    value: (s) => sentence(s.name || "the shop"),
     wide: true,
     show: (s) => (
       <button
@@ -307,7 +311,7 @@ const SERIES: Column<Series>[] = [
           })
         }
       >
-        {s.name || "The shop"}
+        {sentence(s.name || "the shop")}
       </button>
     ),
   },

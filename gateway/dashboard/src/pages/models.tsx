@@ -1,12 +1,15 @@
 // The models: which version answers, how good it is, what it had to pass.
-import { useQueries } from "@tanstack/preact-query";
+import { ConnectError } from "@connectrpc/connect";
 import { createQueryOptions } from "@connectrpc/connect-query-core";
-import { transport, useCall } from "../api";
+import { keepPreviousData, useQueries, useQuery } from "@tanstack/preact-query";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { change, queries, transport, useCall } from "../api";
 import { axis, Chart, tooltip } from "../chart";
-import { bytes, day, dayOf, decimal, enumWord, isoDay, moment } from "../format";
+import { bytes, day, dayOf, decimal, enumWord, isoDay, moment, sentence, words } from "../format";
 import { ModelService, ModelState, type Gate, type ModelStatus, type ModelVersion } from "../gen/shopkeeper/model/v1/model_pb";
 import { metricName, metricValue } from "../metrics";
-import { Answer, Badge, Card, Choice, Empty, Page, SelectFilter } from "../parts";
+import { Answer, Badge, Card, Choice, Empty, explain, Page, SelectFilter } from "../parts";
+import { useMetrics } from "../prometheus";
 import { Table, type Column } from "../table";
 import { filter } from "../url";
 
@@ -38,23 +41,35 @@ export default function Models() {
       <div class="cards">
         <Current model={model} />
         <Versions model={model} />
+        <Drift model={model} />
       </div>
     </Page>
   );
 }
 
 const GATES: Column<Gate>[] = [
-  { header: "Gate", value: (g) => g.name, wide: true },
+  { header: "Gate", value: (g) => sentence(g.name), wide: true },
   {
     header: "Passed",
     value: (g) => (g.passed ? "yes" : "no"),
     show: (g) => <Badge tone={g.passed ? "good" : "bad"}>{g.passed ? "Passed" : "Failed"}</Badge>,
   },
-  { header: "Figures", value: (g) => g.detail, wide: true },
+  { header: "Figures", value: (g) => sentence(g.detail), wide: true },
 ];
 
+/** The status of a model, asked again every second while its service is on the way to another version. */
+const useStatus = (model: string) =>
+  useQuery({
+    ...createQueryOptions(ModelService.method.getModelStatus, { model }, { transport }),
+    placeholderData: keepPreviousData,
+    refetchInterval: (query) => {
+      const status = query.state.data?.status;
+      return query.state.error ? 5_000 : status && status.version !== status.wantedVersion && !status.refusal ? 1_000 : 10_000;
+    },
+  });
+
 function Current({ model }: { model: string }) {
-  const answer = useCall(ModelService.method.getModelStatus, { model });
+  const answer = useStatus(model);
   return (
     <>
       <Card title="Now" span={5}>
@@ -127,6 +142,8 @@ interface Measured {
   name: string;
   value: number;
   baseline?: number;
+  /** Of the next older version. */
+  before?: number;
 }
 const MEASURED: Column<Measured>[] = [
   { header: "Figure", value: (m) => metricName(m.name), wide: true },
@@ -139,6 +156,16 @@ const MEASURED: Column<Measured>[] = [
   },
 ];
 
+const CURRENT: Column<Measured>[] = [
+  ...MEASURED,
+  {
+    header: "Before",
+    value: (m) => m.before,
+    format: (v) => decimal(v, 3),
+    show: (m) => (m.before === undefined ? "–" : metricValue(m.name, m.before)),
+  },
+];
+
 const shortVersion = (version: string) => version.split("-").at(-1)!.slice(0, 6);
 const OVER: Column<Measured>[] = [
   { header: "Version", value: (m) => m.version },
@@ -148,17 +175,117 @@ const OVER: Column<Measured>[] = [
 
 function Versions({ model }: { model: string }) {
   const answer = useCall(ModelService.method.listModelVersions, { model, pageSize: 100 });
+  const allowed = useStatus(model).data?.allowsPublish ?? false;
+  const [chosen, choose] = useState<ModelVersion>();
+  const [told, tell] = useState("");
+  useEffect(() => tell(""), [model]);
+  const columns = useMemo((): Column<ModelVersion>[] => {
+    const publish: Column<ModelVersion> = {
+      header: "Publish",
+      value: (v) => (v.current ? "current" : ""),
+      screen: true,
+      show: (v) =>
+        v.current ? (
+          "–"
+        ) : (
+          <button type="button" aria-label={`Make ${v.version} current`} onClick={() => choose(v)}>
+            Make current
+          </button>
+        ),
+    };
+    return allowed ? [...VERSIONS, publish] : VERSIONS;
+  }, [allowed]);
+  const current = answer.data?.versions.find((v) => v.current);
   return (
     <>
       <Answer of={answer} empty={(a) => a.versions.length === 0} nothing="The store has no version of this model.">
         {({ versions }) => <Metrics versions={versions} />}
       </Answer>
-      <Card title="Versions">
+      <Card title="Versions" note={allowed ? "An earlier version can be made current again, and a newer one current" : undefined}>
+        <p role="status" class={told ? "notice" : "unseen"}>
+          {told}
+        </p>
         <Answer of={answer} empty={(a) => a.versions.length === 0}>
-          {({ versions }) => <Table label="Versions in the model store" rows={versions} columns={VERSIONS} download={`${model}-versions`} />}
+          {({ versions }) => <Table label="Versions in the model store" rows={versions} columns={columns} download={`${model}-versions`} />}
         </Answer>
       </Card>
+      {chosen && (
+        <PublishDialog
+          model={model}
+          version={chosen}
+          current={current}
+          onEnd={(said) => {
+            choose(undefined);
+            if (said) tell(said);
+          }}
+        />
+      )}
     </>
+  );
+}
+
+function PublishDialog(props: { model: string; version: ModelVersion; current?: ModelVersion; onEnd: (said?: string) => void }) {
+  const { model, version, current, onEnd } = props;
+  const dialog = useRef<HTMLDialogElement>(null);
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState("");
+  useEffect(() => dialog.current?.showModal(), []);
+  async function run() {
+    setBusy(true);
+    setProblem("");
+    try {
+      await change(ModelService.method.setCurrentVersion, {
+        model,
+        version: version.version,
+        expectedVersion: current?.version ?? "",
+      });
+      onEnd(`${version.version} is the current version. Services take it within seconds.`);
+    } catch (error) {
+      setProblem(explain(ConnectError.from(error)));
+      setBusy(false);
+    }
+    // What other pages have was said by the version before.
+    void queries.invalidateQueries();
+  }
+  const older = current && Number(version.asOf?.seconds ?? 0n) < Number(current.asOf?.seconds ?? 0n);
+  return (
+    <dialog ref={dialog} aria-labelledby="publish-title" onClose={() => onEnd()}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          void run();
+        }}
+      >
+        <h2 id="publish-title">Make this version current?</h2>
+        <dl class="pairs">
+          <dt>Model</dt>
+          <dd>{enumWord(model)}</dd>
+          <dt>From</dt>
+          <dd class="breaks">{current ? `${current.version}, as of ${day(current.asOf)}` : "none"}</dd>
+          <dt>To</dt>
+          <dd class="breaks">
+            {version.version}, as of {day(version.asOf)}
+          </dd>
+        </dl>
+        <p>
+          Every service that follows this store answers with it from then on.
+          {older && " It knows less than the current one: lines after its day are not in it."}
+        </p>
+        {problem && (
+          <p class="bad" role="alert">
+            {problem}
+          </p>
+        )}
+        <div class="buttons">
+          <button type="button" onClick={() => dialog.current?.close()}>
+            Leave it
+          </button>
+          <button type="submit" class="primary" disabled={busy}>
+            Make current
+          </button>
+        </div>
+      </form>
+    </dialog>
   );
 }
 
@@ -172,6 +299,11 @@ function Metrics({ versions }: { versions: ModelVersion[] }) {
   const chosen = names.includes(filter("figure")) ? filter("figure") : names[0];
   const shown = rows.filter((r) => r.name === chosen);
   const newest = versions.find((v) => v.current) ?? versions[0];
+  // Versions come newest first.
+  const older = newest && versions[versions.indexOf(newest) + 1];
+  const measured = rows
+    .filter((r) => r.version === newest?.version)
+    .map((r): Measured => ({ ...r, before: older?.metrics.find((m) => m.name === r.name)?.value }));
   if (!chosen)
     return (
       <Card title="Figures">
@@ -180,13 +312,13 @@ function Metrics({ versions }: { versions: ModelVersion[] }) {
     );
   return (
     <div class="cards">
-      <Card title="Figures of the current version" note="On transactions after those it learnt from" span={5}>
-        <Table label="Figures of the current version" rows={rows.filter((r) => r.version === newest?.version)} columns={MEASURED} />
+      <Card title="Figures of the current version" note={`On transactions after those it learnt from${older ? "; before: the same of the version before" : ""}`} span={6}>
+        <Table label="Figures of the current version" rows={measured} columns={older ? CURRENT : MEASURED} />
       </Card>
       <Card
         title="Over versions"
         note="Dashed: the naive answer to the same question"
-        span={7}
+        span={6}
         actions={
           <form class="filters" onSubmit={(event) => event.preventDefault()}>
             <SelectFilter name="figure" label="Figure" otherwise={names[0]} options={names.map((n): [string, string] => [n, metricName(n)])} />
@@ -219,5 +351,43 @@ function Metrics({ versions }: { versions: ModelVersion[] }) {
         />
       </Card>
     </div>
+  );
+}
+
+interface Drifted {
+  number: string;
+  index: number;
+}
+/** From which population stability index on a number is worth a look, and from which it is another one. */
+const LOOK = 0.1;
+const OTHER = 0.25;
+const drifted = (index: number) => (index >= OTHER ? "bad" : index >= LOOK ? "weak" : "good");
+const DRIFT: Column<Drifted>[] = [
+  { header: "Number", value: (d) => words(d.number), wide: true },
+  { header: "Stability index", value: (d) => d.index, format: (v) => decimal(v, 3) },
+  {
+    header: "Since training",
+    value: (d) => (d.index >= OTHER ? "another spread" : d.index >= LOOK ? "worth a look" : "the same spread"),
+    show: (d) => (
+      <Badge tone={drifted(d.index)}>{d.index >= OTHER ? "Another spread" : d.index >= LOOK ? "Worth a look" : "The same spread"}</Badge>
+    ),
+  },
+];
+
+function Drift({ model }: { model: string }) {
+  const metrics = useMetrics();
+  const numbers = (metrics.data ?? [])
+    .filter((s) => s.name === "shopkeeper_model_drift" && s.labels.model === model)
+    .map((s): Drifted => ({ number: s.labels.number ?? "", index: s.value }))
+    .toSorted((a, b) => b.index - a.index);
+  return (
+    <Card
+      title="Drift"
+      note="How far the numbers of today's calls are spread otherwise than those of training: population stability index, from 0.1 on worth a look, from 0.25 on another spread"
+    >
+      <Answer of={metrics} empty={() => numbers.length === 0} nothing="This gateway has no drift figures of this model.">
+        {() => <Table label="Drift of the model's numbers" rows={numbers} columns={DRIFT} download={`${model}-drift`} />}
+      </Answer>
+    </Card>
   );
 }

@@ -30,6 +30,7 @@ const FREQUENCIES: Record<string, Frequency> = {
   day: Frequency.DAILY,
   week: Frequency.WEEKLY,
   month: Frequency.MONTHLY,
+  year: Frequency.YEARLY,
 };
 
 export default function Overview() {
@@ -123,6 +124,7 @@ function Trend() {
             ["day", "Day"],
             ["week", "Week"],
             ["month", "Month"],
+            ["year", "Year"],
           ]}
         />
       }
@@ -441,9 +443,10 @@ function Cohorts() {
   const cohorts = useCall(InsightsService.method.listCohortRetention, { ...useRange(), pageSize: 1000 });
   return (
     <Card title="Who comes back" note="Customers by the month of their first order, and how many bought again later" span={6}>
-      <Answer of={cohorts} empty={(a) => !a.cohorts.some((c) => c.customers > 0n)}>
+      <Answer of={cohorts} empty={(a) => !a.cohorts.some((c) => c.periods.some((p) => p.offset > 0))}>
         {(a) => {
-          const shown = a.cohorts.filter((c) => c.customers > 0n && c.periodStart);
+          // Those of the last month have had no later one.
+          const shown = a.cohorts.filter((c) => c.customers > 0n && c.periodStart && c.periods.some((p) => p.offset > 0));
           const months = shown.map((c) =>
             timestampDate(c.periodStart!).toLocaleString(undefined, { month: "short", year: "2-digit", timeZone: "UTC" }),
           );

@@ -12,6 +12,7 @@ import {
   type SimilarProduct,
 } from "../gen/shopkeeper/recommendation/v1/recommendation_pb";
 import { Answer, Badge, Card, Choice, Empty, NumberFilter, Page, ProductLink, TextFilter } from "../parts";
+import { useProductName } from "../shop";
 import { Table, type Column } from "../table";
 import { filter, numberFilter, setFilters } from "../url";
 
@@ -95,6 +96,8 @@ function ForCustomer() {
   );
 }
 
+const ProductName = ({ code }: { code: string }) => <span class="grow">{useProductName(code)}</span>;
+
 function ForBasket() {
   const basket = filter("basket").split(",").filter(Boolean);
   const adding = filter("add").toUpperCase();
@@ -127,7 +130,8 @@ function ForBasket() {
           <ul class="basket">
             {basket.map((code) => (
               <li key={code}>
-                <ProductLink code={code} /> {unknown.includes(code) && <Badge tone="weak">Unknown to the model</Badge>}
+                <ProductLink code={code} /> <ProductName code={code} />
+                {unknown.includes(code) && <Badge tone="weak">Unknown to the model</Badge>}
                 <button type="button" class="icon" aria-label={`Take ${code} out`} onClick={() => setBasket(basket.filter((c) => c !== code))}>
                   <X aria-hidden="true" />
                 </button>
@@ -169,6 +173,7 @@ export const RULES: Column<AssociationRule>[] = [
 
 function ForProduct() {
   const stockCode = filter("product");
+  const called = useProductName(stockCode) || stockCode;
   const similar = useCall(RecommendationService.method.listSimilarProducts, stockCode ? { stockCode, limit: 20 } : skipToken);
   const rules = useCall(
     RecommendationService.method.listBoughtTogether,
@@ -189,7 +194,7 @@ function ForProduct() {
     );
   return (
     <>
-      <Card title={`In the same order as ${stockCode}`} note="Lift 1: no connection. Higher: they belong together.">
+      <Card title={`In the same order as ${called}`} note="Lift 1: no connection. Higher: they belong together.">
         <Answer of={rules} empty={(a) => a.rules.length === 0}>
           {(a) => <Table label="Bundles with the product" rows={a.rules} columns={RULES} download={`bundles-${stockCode}`} />}
         </Answer>
@@ -232,7 +237,7 @@ function ForProduct() {
           )}
         </Answer>
       </Card>
-      <Card title={`Like ${stockCode}`} note="Bought by the same customers, not only in the same order" span={6}>
+      <Card title={`Like ${called}`} note="Bought by the same customers, not only in the same order" span={6}>
         <Answer of={similar} empty={(a) => a.products.length === 0}>
           {(a) => <Table label="Similar products" rows={a.products} columns={SIMILAR} pageSize={8} download={`similar-${stockCode}`} />}
         </Answer>

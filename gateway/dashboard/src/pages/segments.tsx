@@ -3,8 +3,9 @@ import { useCall } from "../api";
 import { axis, Chart, tooltip } from "../chart";
 import { CountryFilter } from "../filters";
 import { count, day, days, decimal, enumWord, money, percent, shortMoney } from "../format";
-import { Lifecycle, SegmentationService, type Segment } from "../gen/shopkeeper/segmentation/v1/segmentation_pb";
-import { Answer, Card, CustomerLink, Figure, Page, SelectFilter } from "../parts";
+import { ModelService } from "../gen/shopkeeper/model/v1/model_pb";
+import { Lifecycle, SegmentationService, type Segment, type SegmentMovement } from "../gen/shopkeeper/segmentation/v1/segmentation_pb";
+import { Answer, Card, CustomerLink, Empty, Figure, Page, SelectFilter } from "../parts";
 import { useCustomers, type Customer } from "../shop";
 import { Table, type Column } from "../table";
 import { filter, numberFilter, setFilters } from "../url";
@@ -50,6 +51,7 @@ export default function Segments() {
         </Card>
         <Scatter />
         <Answer of={segments}>{(a) => <Profiles segments={a.segments} />}</Answer>
+        <Movements />
         <People />
       </div>
     </Page>
@@ -166,6 +168,139 @@ function Profiles({ segments }: { segments: Segment[] }) {
           </section>
         ))}
     </div>
+  );
+}
+
+/** Segments are numbered by value, 1 the highest; `undefined` is none. */
+type Direction = "up" | "down" | "stayed" | "new" | "gone";
+function direction({ fromSegmentId: from, toSegmentId: to }: SegmentMovement): Direction {
+  if (from === undefined) return "new";
+  if (to === undefined) return "gone";
+  return to < from ? "up" : to > from ? "down" : "stayed";
+}
+const DIRECTIONS: [Direction, string][] = [
+  ["up", "Moved up"],
+  ["down", "Moved down"],
+  ["stayed", "Stayed"],
+  ["new", "New"],
+  ["gone", "Gone"],
+];
+const NEW = "New";
+const GONE = "Gone";
+
+const MOVEMENTS: Column<SegmentMovement>[] = [
+  { header: "Then", value: (m) => m.fromSegmentName || NEW },
+  { header: "Now", value: (m) => m.toSegmentName || GONE },
+  { header: "Direction", value: (m) => direction(m) },
+  { header: "Customers", value: (m) => Number(m.customers), format: count },
+  { header: "Spend", value: (m) => m.monetary, format: money },
+];
+
+function Movements() {
+  const answer = useCall(SegmentationService.method.listSegmentMovements, { sinceVersion: filter("since") });
+  const versions = useCall(ModelService.method.listModelVersions, { model: "segmentation", pageSize: 100 });
+  const others = versions.data?.versions.filter((v) => v.version !== answer.data?.model?.version) ?? [];
+  return (
+    <Card
+      title="Movement between segments"
+      note={
+        answer.data?.since
+          ? `From the model of ${day(answer.data.since.asOf)} to that of ${day(answer.data.model?.asOf)}: customers by their segment then and now`
+          : "Customers by their segment then and now"
+      }
+      actions={
+        others.length > 1 && (
+          <form class="filters" onSubmit={(event) => event.preventDefault()}>
+            <SelectFilter
+              name="since"
+              label="Since"
+              options={[["", "The model before"], ...others.map((v): [string, string] => [v.version, `${day(v.asOf)}, ${v.recipe}`])]}
+            />
+          </form>
+        )
+      }
+    >
+      <Answer of={answer}>
+        {({ since, movements }) =>
+          since ? (
+            <>
+              <dl class="figures">
+                {DIRECTIONS.map(([which, name]) => {
+                  const those = movements.filter((m) => direction(m) === which);
+                  return (
+                    <Figure
+                      key={which}
+                      name={name}
+                      value={count(those.reduce((all, m) => all + Number(m.customers), 0))}
+                      note={`${money(those.reduce((all, m) => all + m.monetary, 0))} spent`}
+                    />
+                  );
+                })}
+              </dl>
+              <Matrix movements={movements} />
+            </>
+          ) : (
+            <Empty>This is the first model. Movement shows once another one has been trained.</Empty>
+          )
+        }
+      </Answer>
+    </Card>
+  );
+}
+
+const narrow = matchMedia("(max-width: 760px)");
+
+function Matrix({ movements }: { movements: SegmentMovement[] }) {
+  // In the order of value, which is that of the answer; those who were or are in none come last.
+  const then = [...new Map(movements.map((m) => [m.fromSegmentId, m.fromSegmentName || NEW]))];
+  const now = [...new Map(movements.map((m) => [m.toSegmentId, m.toSegmentName || GONE]))].toSorted(([a = Infinity], [b = Infinity]) => a - b);
+  const place = (of: typeof then, id: number | undefined) => of.findIndex(([other]) => other === id);
+  const before = new Map(
+    then.map(([id]) => [id, movements.filter((m) => m.fromSegmentId === id).reduce((all, m) => all + Number(m.customers), 0)]),
+  );
+  const share = (m: SegmentMovement) => Number(m.customers) / (before.get(m.fromSegmentId) || 1);
+  const tone = { up: 1, stayed: 0, new: 0, gone: 0, down: -1 };
+  return (
+    <Chart
+      label="Customers by their segment then, downwards, and now, from left to right"
+      rows={movements}
+      columns={MOVEMENTS}
+      download="segment-movements"
+      onChoose={(_name, at) => {
+        const to = movements[at]?.toSegmentId;
+        if (to !== undefined) setFilters({ segment: to });
+      }}
+      option={(colors) => ({
+        tooltip: tooltip(colors, {
+          formatter: ({ dataIndex }: { dataIndex: number }) => {
+            const m = movements[dataIndex]!;
+            const from = m.fromSegmentName || NEW;
+            return `${from} → ${m.toSegmentName || GONE}\n${count(m.customers)} customers, ${percent(share(m))} of ${from}\n${money(m.monetary)} spent`;
+          },
+        }),
+        grid: { left: 8, right: 8, top: 4, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+        xAxis: {
+          type: "category",
+          position: "top",
+          data: now.map(([, name]) => name),
+          ...axis(colors),
+          axisLabel: { color: colors.text, interval: 0, rotate: narrow.matches ? 60 : 0 },
+        },
+        yAxis: { type: "category", inverse: true, data: then.map(([, name]) => name), ...axis(colors), axisLabel: { color: colors.text } },
+        visualMap: [
+          { show: false, type: "continuous", dimension: 3, min: -1, max: 1, inRange: { color: [colors.down, colors.tint, colors.up] } },
+          { show: false, type: "continuous", dimension: 2, min: 0, max: 1, inRange: { colorAlpha: [0.3, 1] } },
+        ],
+        series: [
+          {
+            type: "heatmap",
+            data: movements.map((m) => [place(now, m.toSegmentId), place(then, m.fromSegmentId), share(m), tone[direction(m)]]),
+            itemStyle: { borderColor: colors.surface, borderWidth: 2 },
+            label: { show: true, color: colors.text, formatter: ({ dataIndex }) => count(movements[dataIndex]!.customers) },
+          },
+        ],
+      })}
+    />
   );
 }
 

@@ -1,11 +1,9 @@
 // How the gateway and its services are doing.
 import { Code, ConnectError } from "@connectrpc/connect";
-import { useQuery } from "@tanstack/preact-query";
 import { axis, Chart, tooltip } from "../chart";
 import { count, enumWord, milliseconds, moment, percent } from "../format";
 import { Answer, Badge, Card, Empty, Figure, Loading, Page, Problem } from "../parts";
-import { parse, quantile, sumBy, type Sample } from "../prometheus";
-import { apiKey, keyWanted } from "../session";
+import { quantile, sumBy, useMetrics, type Sample } from "../prometheus";
 import { Table, type Column } from "../table";
 import { StateBadge, useStatuses } from "./models";
 
@@ -61,23 +59,6 @@ function Services() {
 
 const CALLS = "rpc_server_call_duration_seconds";
 const LOOKUPS = "shopkeeper_gateway_cache_lookups_total";
-
-/** The gateway's own figures; undefined where it does not offer them here. */
-function useMetrics() {
-  return useQuery({
-    queryKey: ["metrics", apiKey.value],
-    queryFn: async ({ signal }) => {
-      const answer = await fetch("/metrics", { signal, headers: apiKey.value ? { "x-api-key": apiKey.value } : {} });
-      if (answer.status === 401) {
-        keyWanted.value = true;
-        throw new ConnectError("", Code.Unauthenticated);
-      }
-      if (!answer.ok || !answer.headers.get("content-type")?.startsWith("text/plain")) return null;
-      return parse(await answer.text());
-    },
-    refetchInterval: 10_000,
-  });
-}
 
 interface Method {
   method: string;
@@ -150,10 +131,10 @@ function Gateway() {
   const methods = methodsOf(samples);
   const calls = methods.reduce((all, m) => all + m.calls, 0);
   const errors = methods.reduce((all, m) => all + m.errors, 0);
-  const outcomes = [...sumBy(samples, LOOKUPS, "outcome")].map(([name, value]): Part => ({ name, value }));
+  const outcomes = [...sumBy(samples, LOOKUPS, "outcome")].map(([name, value]): Part => ({ name: enumWord(name.replace("-", ", ")), value }));
   const codes = [...sumBy(samples, `${CALLS}_count`, "rpc_response_status_code")].map(([name, value]): Part => ({ name, value }));
-  const looked = outcomes.filter((o) => o.name !== "bypass").reduce((all, o) => all + o.value, 0);
-  const hits = outcomes.filter((o) => o.name.startsWith("hit")).reduce((all, o) => all + o.value, 0);
+  const looked = outcomes.filter((o) => o.name !== "Bypass").reduce((all, o) => all + o.value, 0);
+  const hits = outcomes.filter((o) => o.name.startsWith("Hit")).reduce((all, o) => all + o.value, 0);
   const p95 = quantile(samples, CALLS, 0.95, () => true);
   return (
     <>

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use chrono::{DateTime, NaiveDate, Utc};
-use model_store::{ModelStore, StoreError};
+use model_store::{Canary, Channel, ModelStore, StoreError};
 use scoring::{Artifact, ModelKind, TensorFile};
 
 const KIND: ModelKind = ModelKind::Churn;
@@ -53,11 +53,54 @@ async fn rollback_goes_to_the_version_before_or_to_a_named_one() {
 
     let current: Vec<_> = store.versions(KIND).await.unwrap().into_iter().map(|(m, c)| (m.version, c)).collect();
     assert_eq!(current.len(), 2);
-    assert!(current.contains(&(two.manifest().version.clone(), true)));
+    assert!(current.contains(&(two.manifest().version.clone(), Some(Channel::Stable))));
     for absent in ["20110901T000000-000000000000", "../../etc", ""] {
         let refused = store.rollback(KIND, Some(absent), now()).await.unwrap_err();
         assert!(matches!(refused, StoreError::NoVersion { .. }), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
+    let (folder, store) = store();
+    let [one, two, three] = [1, 2, 3].map(artifact);
+    let version = |artifact: &Artifact| artifact.manifest().version.clone();
+    let canary = |artifact, percent| Some(Canary { version: version(artifact), percent });
+    for artifact in [&one, &two, &three] {
+        store.upload(artifact).await.unwrap();
+    }
+    let alone = store.set_canary(KIND, canary(&two, 10)).await.unwrap_err();
+    assert!(matches!(alone, StoreError::NothingCurrent { .. }), "{alone}");
+    // As it was written before there were trials.
+    let pointer = folder.path().join("models/churn/current.json");
+    let moved_at = "2023-11-14T22:13:20Z";
+    std::fs::write(&pointer, format!(r#"{{"version": "{}", "moved_at": "{moved_at}"}}"#, version(&one))).unwrap();
+
+    let none = store.promote(KIND, None, now()).await.unwrap_err();
+    assert!(matches!(none, StoreError::NoCanary { .. }), "{none}");
+    store.set_shadow(KIND, Some(version(&three))).await.unwrap();
+    let tried = store.set_canary(KIND, canary(&two, 10)).await.unwrap();
+    assert_eq!(
+        (&tried.version, &tried.canary, &tried.shadow),
+        (&version(&one), &canary(&two, 10), &Some(version(&three)))
+    );
+    assert_eq!(store.current(KIND).await.unwrap(), Some(tried));
+    let versions = store.versions(KIND).await.unwrap();
+    let of = |artifact| versions.iter().find(|(manifest, _)| manifest.version == version(artifact)).unwrap().1;
+    assert_eq!([&one, &two, &three].map(of), [Channel::Stable, Channel::Canary, Channel::Shadow].map(Some));
+
+    assert_eq!(store.promote(KIND, Some(50), now()).await.unwrap().canary, canary(&two, 50));
+    let promoted = store.promote(KIND, None, now()).await.unwrap();
+    assert_eq!(
+        (&promoted.version, &promoted.previous, &promoted.canary),
+        (&version(&two), &Some(version(&one)), &None)
+    );
+    assert_eq!(promoted.shadow, Some(version(&three)), "one trial is not the other");
+    store.set_canary(KIND, canary(&one, 10)).await.unwrap();
+    assert_eq!(store.set_canary(KIND, None).await.unwrap().canary, None);
+    assert_eq!(store.point(KIND, &version(&three), now()).await.unwrap().shadow, None, "it is on trial no more");
+    let absent = Some("20110901T000000-000000000000".to_owned());
+    assert!(matches!(store.set_shadow(KIND, absent).await.unwrap_err(), StoreError::NoVersion { .. }));
 }
 
 #[tokio::test]
@@ -84,7 +127,13 @@ async fn a_pointer_that_is_none_is_named() {
     let (folder, store) = store();
     store.publish(&artifact(1), now()).await.unwrap();
     let pointer = folder.path().join("models/churn/current.json");
-    for bytes in ["", "{}", r#"{"version": "../x", "moved_at": "2023-11-14T22:13:20Z"}"#] {
+    for bytes in [
+        "",
+        "{}",
+        r#"{"version": "../x", "moved_at": "2023-11-14T22:13:20Z"}"#,
+        r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "canary": {"version": "../x", "percent": 10}}"#,
+        r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "shadow": "../x"}"#,
+    ] {
         std::fs::write(&pointer, bytes).unwrap();
         let error = store.current(KIND).await.unwrap_err().to_string();
         assert!(error.contains("churn/current.json is not a pointer"), "{error}");
@@ -113,4 +162,27 @@ async fn publishers_at_the_same_time_leave_one_whole_version_current() {
     let version = store.current(KIND).await.unwrap().unwrap().version;
     assert!(store.fetch(KIND, &version).await.is_ok());
     assert_eq!(store.versions(KIND).await.unwrap().len(), 8);
+}
+
+#[tokio::test]
+async fn of_many_who_expect_the_same_version_one_moves_the_pointer() {
+    let (_folder, store) = store();
+    let versions: Vec<_> = (0..8).map(|seed| artifact(seed).manifest().version.clone()).collect();
+    for seed in 0..8 {
+        store.upload(&artifact(seed)).await.unwrap();
+    }
+    store.point_from(KIND, "", &versions[0], now()).await.unwrap();
+    let movers = versions[1..].iter().cloned().map(|version| {
+        let (store, expected) = (store.clone(), versions[0].clone());
+        tokio::spawn(async move { store.point_from(KIND, &expected, &version, now()).await })
+    });
+    let mut moved = Vec::new();
+    for mover in movers.collect::<Vec<_>>() {
+        match mover.await.unwrap() {
+            Ok(pointer) => moved.push(pointer),
+            Err(refused) => assert!(matches!(refused, StoreError::Moved { .. }), "{refused}"),
+        }
+    }
+    assert_eq!(moved, [store.current(KIND).await.unwrap().unwrap()]);
+    assert_eq!(moved[0].previous.as_ref(), Some(&versions[0]));
 }

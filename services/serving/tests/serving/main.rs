@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod trials;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use model_store::ModelStore;
 use proto::model::v1::{
-    GetModelStatusRequest, ListModelVersionsRequest, ModelState, ModelStatus, WatchModelRequest,
-    model_service_client::ModelServiceClient,
+    GetModelStatusRequest, ListModelVersionsRequest, ModelState, ModelStatus, SetCurrentVersionRequest,
+    WatchModelRequest, model_service_client::ModelServiceClient,
 };
 use runtime::{Server, ServerArgs};
 use scoring::{Artifact, Model, ModelError, ModelKind};
@@ -18,14 +20,14 @@ use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 /// A model that is the number it was made with.
-struct Number;
+struct Number(u64);
 
 impl Model for Number {
     const KIND: ModelKind = ModelKind::Churn;
 
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
         artifact.expect(Self::KIND)?;
-        artifact.parameters::<u64>().map(|_| Self)
+        artifact.parameters().map(Self)
     }
 }
 
@@ -68,8 +70,12 @@ struct Running {
 }
 
 async fn start(models: &Path) -> Running {
+    start_with(models, false).await
+}
+
+async fn start_with(models: &Path, allows_publish: bool) -> Running {
     let store = ModelStore::open(models.to_str().unwrap()).unwrap();
-    let live = Live::<Number>::follow(store, Duration::from_millis(20)).await;
+    let live = Live::<Number>::follow(store, Duration::from_millis(20)).await.publishing(allows_publish);
     let server = Server::bind(&ServerArgs::local()).await.unwrap().serving(serving::service(&live, Nothing));
     let address = server.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -148,7 +154,7 @@ async fn a_service_follows_the_store_and_refuses_what_is_damaged() {
 
     let mut client = ModelServiceClient::new(channel.clone());
     let other = client.get_model_status(GetModelStatusRequest { model: "anomaly".to_owned() }).await.unwrap_err();
-    assert_eq!(other.code(), Code::InvalidArgument);
+    assert_eq!(other.code(), Code::NotFound);
     let request = ListModelVersionsRequest { page_size: 1, ..ListModelVersionsRequest::default() };
     let page = client.list_model_versions(request).await.unwrap().into_inner();
     assert_eq!(page.versions.len(), 1);
@@ -177,4 +183,49 @@ async fn malformed_deadlines_and_unknown_methods_are_refused() {
     assert_eq!(call(&mut client, known, "1S").await, Ok(()));
     assert_eq!(call(&mut client, known, "soon").await, Err(Code::InvalidArgument));
     assert_eq!(call(&mut client, "/shopkeeper.none.v1.None/Get", "1S").await, Err(Code::Unimplemented));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_publish_and_roll_back_where_they_may_and_see_what_is_current() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = ModelStore::open(folder.path().to_str().unwrap()).unwrap();
+    let [first, second] = [1, 2].map(artifact);
+    let [first, second] = [&first, &second].map(|artifact| (artifact, artifact.manifest().version.clone()));
+    store.publish(first.0, now()).await.unwrap();
+    store.upload(second.0).await.unwrap();
+    let (first, second) = (first.1, second.1);
+    let request = |version: &str, expected: &str| SetCurrentVersionRequest {
+        model: "churn".to_owned(),
+        version: version.to_owned(),
+        expected_version: expected.to_owned(),
+    };
+
+    let closed = start(folder.path()).await;
+    let mut client = ModelServiceClient::new(connect(closed.address).await);
+    let refused = client.set_current_version(request(&second, &first)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert_eq!(store.current(ModelKind::Churn).await.unwrap().unwrap().version, first);
+
+    let open = start_with(folder.path(), true).await;
+    let channel = connect(open.address).await;
+    let mut client = ModelServiceClient::new(channel.clone());
+    let told = client.get_model_status(GetModelStatusRequest::default()).await.unwrap().into_inner();
+    assert!(told.allows_publish);
+    for (version, expected, code) in [
+        ("", &first, Code::InvalidArgument),
+        ("20110901T000000-000000000000", &first, Code::NotFound),
+        ("../../etc", &first, Code::NotFound),
+        (&second, &second, Code::Aborted),
+        (&second, &String::new(), Code::Aborted),
+    ] {
+        let refused = client.set_current_version(request(version, expected)).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{version}: {refused}");
+    }
+    wait_for("the first still answers", &channel, |status| status.version == first).await;
+
+    let moved = client.set_current_version(request(&second, &first)).await.unwrap().into_inner();
+    assert_eq!((moved.version, moved.previous_version), (second.clone(), first.clone()));
+    wait_for("the second answers", &channel, |status| status.version == second).await;
+    client.set_current_version(request(&first, &second)).await.unwrap();
+    wait_for("the first answers again", &channel, |status| status.version == first).await;
 }

@@ -1,0 +1,100 @@
+//! Counts a caller's calls against what they may make. Promise: replicas that share a Redis count together; one that is slow
+//! or away costs a few milliseconds and no call, because each replica then counts for itself.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use governor::{
+    DefaultDirectRateLimiter, NotUntil, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+use moka::future;
+
+use crate::{cache::Redis, caller::Caller};
+
+/// Callers that are counted here; of more, those that are silent longest begin anew.
+const CALLERS: u64 = 100_000;
+
+/// The time when the caller would be back at nothing (GCRA), in microseconds of Redis' own clock. In: the time that a call
+/// takes, calls at once. Out: 0, or how long to wait.
+const TAKE: &str = "
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local free = math.max(tonumber(redis.call('GET', KEYS[1])) or now, now) + ARGV[1]
+local wait = free - now - ARGV[1] * ARGV[2]
+if wait > 0 then return math.ceil(wait) end
+redis.call('SET', KEYS[1], string.format('%.0f', free), 'PX', math.ceil((free - now) / 1000))
+return 0
+";
+
+/// Calls that somebody may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Rate {
+    /// In the long run.
+    pub(super) per_second: NonZeroU32,
+    /// At once.
+    pub(super) burst: NonZeroU32,
+}
+
+impl Rate {
+    /// So many a second, and at once as many where nothing else is said.
+    pub(super) fn of(per_second: NonZeroU32, burst: Option<NonZeroU32>) -> Self {
+        Self { per_second, burst: burst.unwrap_or(per_second) }
+    }
+}
+
+/// Everybody's calls.
+#[derive(Debug, Clone)]
+pub(super) struct Quotas {
+    shared: Option<Arc<Redis>>,
+    own: future::Cache<(Caller, Rate), Arc<DefaultDirectRateLimiter>>,
+}
+
+impl Quotas {
+    /// Counted in this Redis, or here.
+    pub(super) fn new(shared: Option<Arc<Redis>>) -> Self {
+        Self { shared, own: future::Cache::new(CALLERS) }
+    }
+
+    /// One more call.
+    ///
+    /// # Errors
+    /// How long to wait, where it is one too many.
+    pub(super) async fn take(&self, caller: Caller, rate: Rate) -> Result<(), Duration> {
+        if let Some(redis) = &self.shared {
+            let mut take = redis::cmd("EVAL");
+            let (each, burst) = (1e6 / f64::from(rate.per_second.get()), rate.burst.get());
+            take.arg(TAKE).arg(1).arg(format!("sk:quota:{caller}")).arg(each).arg(burst);
+            match redis.ask("quota", &take).await {
+                Some(0_u64) => return Ok(()),
+                Some(wait) => return Err(Duration::from_micros(wait)),
+                None => {}
+            }
+        }
+        let fresh = async {
+            let quota = governor::Quota::per_second(rate.per_second).allow_burst(rate.burst);
+            Arc::new(RateLimiter::direct(quota))
+        };
+        let wait = |over: NotUntil<_>| over.wait_time_from(DefaultClock::default().now());
+        self.own.get_with((caller, rate), fresh).await.check().map_err(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_caller_has_as_many_at_once_as_they_may() {
+        let (quotas, number) = (Quotas::new(None), |n| NonZeroU32::new(n).unwrap());
+        for caller in [Caller::named("a"), Caller::named("b")] {
+            let rate = Rate::of(number(1), Some(number(3)));
+            for _ in 0..3 {
+                assert_eq!(quotas.take(caller, rate).await, Ok(()));
+            }
+            let wait = quotas.take(caller, rate).await.unwrap_err();
+            assert!(wait <= Duration::from_secs(1), "{wait:?}");
+        }
+        let rate = Rate::of(number(2), None);
+        assert_eq!(rate, Rate::of(number(2), Some(number(2))));
+    }
+}

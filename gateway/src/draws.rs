@@ -1,0 +1,33 @@
+//! Numbers that look random.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Numbers that look random, the same ones from every start: SplitMix64 (Steele et al. 2014) of a counter.
+#[derive(Debug, Default)]
+pub(crate) struct Draws(AtomicU64);
+
+impl Draws {
+    /// A share of 0 to 1, neither of them.
+    pub(crate) fn share(&self) -> f64 {
+        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (f64::from(((z ^ (z >> 31)) >> 32) as u32) + 0.5) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_spread_evenly() {
+        let draws = Draws::default();
+        let shares: Vec<_> = (0..10_000).map(|_| draws.share()).collect();
+        assert!(shares.iter().all(|share| *share > 0.0 && *share < 1.0));
+        for tenth in 0..10 {
+            let within = shares.iter().filter(|share| (**share * 10.0) as i32 == tenth).count();
+            assert!((800..1_200).contains(&within), "{tenth}: {within}");
+        }
+    }
+}

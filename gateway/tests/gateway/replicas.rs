@@ -1,0 +1,179 @@
+//! Services that have more to do than they can, replicas that fail, and replicas that come and go.
+
+use std::time::{Duration, Instant};
+
+use proto::{
+    anomaly::v1::{ScoreTransactionRequest, ScoreTransactionsRequest, anomaly_service_client::AnomalyServiceClient},
+    churn::v1::churn_service_client::ChurnServiceClient,
+};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt;
+
+use crate::{
+    load::{self, CAPACITY, HANDS, checkout, list, offer},
+    shop::{Front, Manner, Model, Running, ask, until},
+};
+
+#[tokio::test]
+async fn at_ten_times_its_capacity_a_service_goes_on_doing_what_it_can() {
+    let (model, _service, front) = load::start().await;
+    let (calls, worked, start) = (model.calls(), model.worked(), Instant::now());
+    let lasts = Duration::from_secs(4);
+    let cached = async {
+        let mut client = front.churn().await;
+        while start.elapsed() < lasts {
+            let answer = ask(&mut client, "does it know").await.unwrap();
+            assert_eq!(answer.cache, "hit-memory", "what is known needs no place at the service");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (checkouts, lists, ()) = tokio::join!(
+        offer(&front, CAPACITY / 2, lasts, checkout),
+        offer(&front, CAPACITY * 19 / 2, lasts, list),
+        cached
+    );
+    // What it could have done in this time, at the pace that it worked at.
+    let (took, calls) = (start.elapsed(), model.calls() - calls);
+    let pace = (model.worked() - worked).as_secs_f64() / calls as f64;
+    let could = HANDS as f64 * took.as_secs_f64() / pace;
+    let answered = checkouts.answered.len() + lists.answered.len();
+    assert!(answered as f64 > 0.8 * could, "{answered} of {could}");
+    let checked_out = checkouts.answered.len();
+    assert!(
+        checked_out * 10 > checkouts.offered * 6,
+        "{checked_out} of {}: {:?}",
+        checkouts.offered,
+        checkouts.failed.first()
+    );
+    assert!(lists.refused * 2 > lists.offered, "{} of {}", lists.refused, lists.offered);
+    assert!(lists.failed.len() * 100 < lists.offered, "{:?}", lists.failed.first());
+}
+
+/// A client of a gateway without a cache over these replicas, which are known to be ready.
+async fn before(replicas: &[&Running]) -> (Front, ChurnServiceClient<Channel>) {
+    let urls: Vec<_> = replicas.iter().map(|replica| replica.url()).collect();
+    let front = Front::start(&[("churn", urls.join(",")), ("cache-memory", "0".into())]).await;
+    let client = front.churn().await;
+    (front, client)
+}
+
+#[tokio::test]
+async fn a_replica_that_refuses_costs_no_call_and_is_soon_left_alone() {
+    let (good, bad) = (Model::new("churn", "v1"), Model::new("churn", "v1"));
+    let (one, two) = (Running::start(good.service()).await, Running::start(bad.service()).await);
+    let (_front, client) = before(&[&one, &two]).await;
+    let (good, bad) = (&good, &bad);
+    until("both are asked", || {
+        let mut client = client.clone();
+        async move { ask(&mut client, "17850").await.is_ok() && good.calls() > 0 && bad.calls() > 0 }
+    })
+    .await;
+    bad.works(Manner::Refusing(Status::unavailable("not today")));
+    let calls = bad.calls();
+    while bad.calls() == calls {
+        ask(&mut client.clone(), "17850").await.unwrap();
+    }
+    for n in 0..300 {
+        ask(&mut client.clone(), &n.to_string()).await.unwrap();
+    }
+    let refused = bad.calls() - calls;
+    assert!(refused < 60, "{refused} of 300 calls");
+    bad.works(Manner::Well);
+    let calls = bad.calls();
+    until("it is asked again", || {
+        let mut client = client.clone();
+        async move { ask(&mut client, "17850").await.is_ok() && bad.calls() > calls }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_service_says_whether_and_when_it_is_asked_again() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    for (code, pushback, attempts) in [
+        (Code::Unavailable, None, 3),
+        (Code::Unavailable, Some("-1"), 1),
+        (Code::ResourceExhausted, None, 1),
+        (Code::ResourceExhausted, Some("1"), 3),
+        (Code::Internal, None, 1),
+    ] {
+        model.works(Manner::Well);
+        let (_front, mut client) = before(&[&service]).await; // with a budget of its own
+        ask(&mut client, "17850").await.unwrap();
+        let mut status = Status::new(code, "not now");
+        if let Some(pushback) = pushback {
+            status.metadata_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
+        }
+        model.works(Manner::Refusing(status));
+        let calls = model.calls();
+        let refused = ask(&mut client, "17850").await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (code, "not now"));
+        assert_eq!(model.calls() - calls, attempts, "{code:?} {pushback:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_answers_nothing_is_asked_by_one_call_at_a_time() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let (_front, mut client) = before(&[&service]).await;
+    ask(&mut client, "17850").await.unwrap();
+    let slow =
+        |mut client: ChurnServiceClient<Channel>| async move { ask(&mut client, "slow").await.unwrap_err().code() };
+    for _ in 0..5 {
+        assert_eq!(slow(client.clone()).await, Code::DeadlineExceeded);
+    }
+    let arrived = model.arrived();
+    let mut finds_out = JoinSet::new();
+    finds_out.spawn(slow(client.clone()));
+    until("somebody finds out", || async { model.arrived() > arrived }).await;
+    let refused = ask(&mut client, "17850").await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "churn cannot be reached: nobody answers"));
+    assert!(refused.get_details_retry_info().unwrap().retry_delay.is_some());
+    assert_eq!(model.arrived(), arrived + 1);
+    until("it answers again", || {
+        let mut client = client.clone();
+        async move { ask(&mut client, "17850").await.is_ok() }
+    })
+    .await;
+    ask(&mut client, "17850").await.unwrap();
+}
+
+#[tokio::test]
+async fn replicas_come_and_go_with_the_lines_of_a_file() {
+    let (first, second) = (Model::new("anomaly", "a1"), Model::new("anomaly", "a1"));
+    let (one, two) = (Running::start(first.service()).await, Running::start(second.service()).await);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("anomaly");
+    std::fs::write(&file, one.url()).unwrap();
+    let flags = [("anomaly", format!("file:{}", file.display())), ("cache-memory", "0".into())];
+    let front = Front::start(&flags).await;
+    let mut client = AnomalyServiceClient::new(front.running.channel().await);
+    let scoring = client.clone();
+    let score = async |model: &Model| {
+        let calls = model.calls();
+        scoring.clone().score_transaction(ScoreTransactionRequest::default()).await.unwrap();
+        model.calls() > calls
+    };
+    assert!(score(&first).await);
+
+    let (send, lines) = tokio::sync::mpsc::channel(1);
+    let line = |sequence| ScoreTransactionsRequest { sequence, transaction: None };
+    send.send(line(1)).await.unwrap();
+    let mut stream = client.score_transactions(ReceiverStream::new(lines)).await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap().unwrap().sequence, 1);
+
+    std::fs::write(&file, two.url()).unwrap();
+    until("the other one is asked", || score(&second)).await;
+    for _ in 0..20 {
+        assert!(score(&second).await, "and the first no more");
+    }
+    send.send(line(2)).await.unwrap();
+    assert_eq!(stream.message().await.unwrap().unwrap().sequence, 2, "what was begun goes on");
+
+    std::fs::write(&file, format!("{}\n{}\n", one.url(), two.url())).unwrap();
+    until("both are asked", || score(&first)).await;
+}

@@ -1,0 +1,122 @@
+//! A version that is asked as well. Some questions are put once more, to the version that answers and to this one, after
+//! the caller has been answered; what they differ in is counted. Promise: no caller waits for it, and no more is kept
+//! waiting than a short queue.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, Gauge, Meter},
+};
+use proto::model::v1 as pb;
+use runtime::Refusal;
+use scoring::{Model, ModelKind};
+use tokio::sync::mpsc;
+
+use crate::Loaded;
+
+/// One question of so many is put to the shadow.
+const SAMPLED: u64 = 4;
+/// Questions that wait.
+const QUEUE: usize = 64;
+
+static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
+
+static COMPARED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.shadow.comparisons");
+    counter.with_description("questions put to a shadow version, by outcome: same, different, dropped").build()
+});
+
+static DIFFERENCE: LazyLock<Gauge<f64>> = LazyLock::new(|| {
+    let gauge = METER.f64_gauge("shopkeeper.shadow.difference");
+    gauge.with_description("largest difference between two scores since the shadow was loaded").build()
+});
+
+type Question = Box<dyn FnOnce() + Send>;
+
+/// A version that is asked as well.
+#[derive(Debug)]
+pub(crate) struct Shadow<M> {
+    pub(crate) loaded: Loaded<M>,
+    calls: AtomicU64,
+    found: Arc<Mutex<Found>>,
+    questions: mpsc::Sender<Question>,
+}
+
+/// What came of the questions.
+#[derive(Debug, Clone, Copy, Default)]
+struct Found {
+    compared: i64,
+    different: i64,
+    dropped: i64,
+    largest: f64,
+}
+
+impl<M: Model> Shadow<M> {
+    /// Asks one question after the other, for as long as it lives.
+    pub(crate) fn new(loaded: Loaded<M>) -> Self {
+        let (questions, mut queue) = mpsc::channel::<Question>(QUEUE);
+        tokio::spawn(async move {
+            while let Some(question) = queue.recv().await {
+                // It does not panic, and is not aborted.
+                let _ = tokio::task::spawn_blocking(question).await;
+            }
+        });
+        Self { loaded, calls: AtomicU64::new(0), found: Arc::default(), questions }
+    }
+
+    /// Puts a question that `stable` has answered once more, where it is its turn.
+    pub(crate) fn ask<R: Send + 'static, T: PartialEq>(
+        &self,
+        stable: &Loaded<M>,
+        request: R,
+        with: impl Fn(&Loaded<M>, &R) -> Result<T, Refusal> + Send + 'static,
+    ) {
+        if !self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLED) {
+            return;
+        }
+        // Under one name, or every answer would be another for that alone.
+        let (one, other) = (stable.apart(&stable.info), self.loaded.apart(&stable.info));
+        let found = Arc::clone(&self.found);
+        let question = Box::new(move || {
+            let both = AssertUnwindSafe(|| with(&one, &request) == with(&other, &request));
+            // No answer is another answer.
+            let same = catch_unwind(both).unwrap_or(false);
+            let apart = furthest(&one.told(), &other.told());
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.compared += 1;
+            found.different += i64::from(!same);
+            found.largest = found.largest.max(apart);
+            DIFFERENCE.record(found.largest, &[KeyValue::new("model", M::KIND.as_str())]);
+            count(M::KIND, if same { "same" } else { "different" });
+        });
+        if self.questions.try_send(question).is_err() {
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).dropped += 1;
+            count(M::KIND, "dropped");
+        }
+    }
+
+    /// What has been found, as ModelService tells it.
+    pub(crate) fn report(&self) -> pb::Shadow {
+        let Found { compared, different, dropped, largest } =
+            *self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.loaded.info.version.clone();
+        pb::Shadow { version, refusal: String::new(), compared, different, dropped, largest_difference: largest }
+    }
+}
+
+/// How far apart two numbers of one name are at most.
+fn furthest(one: &[(&'static str, f64)], other: &[(&'static str, f64)]) -> f64 {
+    let both = one.iter().zip(other).filter(|((one, _), (other, _))| one == other);
+    both.map(|((_, one), (_, other))| (one - other).abs()).fold(0.0, f64::max)
+}
+
+fn count(model: ModelKind, outcome: &'static str) {
+    COMPARED.add(1, &[KeyValue::new("model", model.as_str()), KeyValue::new("outcome", outcome)]);
+}

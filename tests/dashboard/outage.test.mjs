@@ -1,0 +1,50 @@
+// A service that dies and comes back, seen in a browser: DASHBOARD_URL=... CHURN='["churn", "--models", ...]' node --test outage.test.mjs
+// The churn service is this test's to start and to kill; the gateway and the other services run already.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { after, before, test } from "node:test";
+import { card, figure, launch, needsPages, open, settled } from "./browser.mjs";
+
+const URL_ = process.env.DASHBOARD_URL;
+const [command, ...args] = JSON.parse(process.env.CHURN);
+await needsPages(URL_);
+
+let browser, churn;
+before(async () => (browser = await launch()));
+after(async () => {
+  churn?.kill("SIGKILL");
+  await browser.close();
+});
+const start = () => (churn = spawn(command, args, { stdio: "ignore" }));
+const kill = async () => {
+  churn.kill("SIGKILL");
+  await once(churn, "exit");
+};
+
+test("a service that is away shows it, the rest works, and it comes back by itself", async () => {
+  start();
+  const { page, wrong, close } = await open(browser, URL_, "customer?id=14911");
+  await figure(page, "Chance").waitFor();
+
+  await kill();
+  // Somebody else: what was answered about the first may come from the cache.
+  await page.goto(`${URL_}/#/customer?id=17841`);
+  const risk = card(page, "Churn risk");
+  await risk.getByRole("alert").waitFor();
+  assert.match(await risk.innerText(), /not answering/);
+  assert.equal(await page.getByRole("alert").count(), 1, "the rest goes on");
+  await card(page, "Segment").locator(".strategy").waitFor();
+  await figure(page, "Revenue").waitFor();
+  await page.goto(`${URL_}/#/system`);
+  await page.locator("tr", { hasText: "Churn" }).getByText("No answer").waitFor();
+
+  await page.goto(`${URL_}/#/customer?id=17841`);
+  await risk.getByRole("alert").waitFor();
+  start();
+  await figure(page, "Chance").waitFor();
+  await settled(page);
+  assert.equal(await page.getByRole("alert").count(), 0);
+  assert.deepEqual(wrong, []);
+  await close();
+});
