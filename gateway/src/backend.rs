@@ -127,7 +127,7 @@ impl FromStr for Target {
 
 impl Target {
     /// Whether it is reached over TLS.
-    pub fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
 }

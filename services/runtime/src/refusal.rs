@@ -143,8 +143,13 @@ impl Refusal {
                 shorten(name, NAME);
             }
             Self::Unreachable { problem, .. } => shorten(problem, NAME),
+            Self::Changed { expected, found, .. } => {
+                shorten(expected, NAME);
+                shorten(found, NAME);
+            }
             Self::NotReady { .. }
             | Self::ModelChanged
+            | Self::NotAllowed { .. }
             | Self::TooLarge { .. }
             | Self::Overloaded { .. }
             | Self::TooLate
