@@ -40,14 +40,14 @@ test("who may look alone is told so when they publish, and nothing has changed",
   const { page, close } = await open(browser, URL_, "models?model=segmentation");
   await show(page, "sesame");
   const versions = card(page, "Versions");
-  const buttons = versions.getByRole("button", { name: /^Make .* current$/ });
+  const buttons = versions.getByRole("button", { name: /^Make current: / });
   await buttons.first().click();
   const dialog = page.getByRole("dialog", { name: "Make this version current?" });
   await dialog.getByRole("button", { name: "Make current" }).click();
   await dialog.getByRole("alert").getByText("Your key may not do this.").waitFor();
   await dialog.getByRole("button", { name: "Leave it" }).click();
   await dialog.waitFor({ state: "detached" });
-  const other = (await buttons.first().getAttribute("aria-label")).split(" ")[1];
+  const other = (await buttons.first().getAttribute("aria-label")).split(": ")[1];
 
   await page.getByRole("button", { name: "Forget the key" }).click();
   await show(page, "open sesame");

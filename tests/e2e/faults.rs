@@ -3,7 +3,7 @@
 //! wrong; no call fails that a healthy replica, a second attempt or the cache can save; what cannot be saved is refused with
 //! a code that says so; everything comes back. The figures are printed.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeMap,

@@ -188,7 +188,7 @@ function Versions({ model }: { model: string }) {
         v.current ? (
           "–"
         ) : (
-          <button type="button" aria-label={`Make ${v.version} current`} onClick={() => choose(v)}>
+          <button type="button" aria-label={`Make current: ${v.version}`} onClick={() => choose(v)}>
             Make current
           </button>
         ),
