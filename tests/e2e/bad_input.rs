@@ -12,6 +12,7 @@ use e2e::{Trained, stderr, stdout, trained, trainer};
 const HEADER: &str = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
 const BAD_INPUT: i32 = 3;
 const BAD_ENVIRONMENT: i32 = 4;
+const NOT_MOUNTED: &str = "a small file system cannot be mounted here: not tested";
 
 fn ingest(input: &Path, lake: &Path) -> Output {
     let [ingest, input_flag, lake_flag] = ["ingest", "--input", "--lake"].map(OsString::from);
@@ -127,7 +128,7 @@ fn a_full_model_store_is_named_and_the_current_version_stays() {
     };
     // A file system of its own is as full as it is small.
     let mount = tempfile::tempdir().unwrap();
-    let Some(_mounted) = Mounted::at(mount.path()) else { return };
+    let Some(_mounted) = Mounted::at(mount.path()) else { return println!("{NOT_MOUNTED}") };
     let store = mount.path().join("models");
     let publish = |kind: &str, store: &Path| {
         let publish = ["publish", kind, "--lake"].map(OsString::from).into_iter();
@@ -145,7 +146,7 @@ fn a_full_model_store_is_named_and_the_current_version_stays() {
 #[test]
 fn a_lake_that_may_be_read_alone_is_named_and_still_answers() {
     let mount = tempfile::tempdir().unwrap();
-    let Some(mounted) = Mounted::at(mount.path()) else { return };
+    let Some(mounted) = Mounted::at(mount.path()) else { return println!("{NOT_MOUNTED}") };
     let (lake, input) = (mount.path().join("lake"), mount.path().join("some.csv"));
     fs_err::write(&input, format!("{HEADER}1,85123A,HEART,6,12/1/2010 8:26,2.55,17850,United Kingdom\n")).unwrap();
     let curate = || trainer(["curate".into(), "--lake".into(), lake.as_os_str().to_owned()]);
@@ -163,15 +164,11 @@ fn a_lake_that_may_be_read_alone_is_named_and_still_answers() {
 struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {
-    /// None, and a word about it, where this machine does not let tests mount one.
+    /// None where this machine does not let tests mount one.
     fn at(folder: &'a Path) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs"]).arg(folder);
-        if mount.status().is_ok_and(|status| status.success()) {
-            return Some(Self(folder));
-        }
-        println!("a small file system cannot be mounted here: not tested");
-        None
+        mount.status().is_ok_and(|status| status.success()).then_some(Self(folder))
     }
 
     fn again(&self, options: &str) {

@@ -40,7 +40,8 @@ fn variant(seed: &[u8], number: u64) -> Vec<u8> {
 #[test]
 fn no_bytes_at_an_entrance_break_the_shop() {
     let shop = Entrances::open(&trained().models());
-    let entrances: [(&str, fn(&Entrances, &[u8])); 4] = [
+    type Entrance = fn(&Entrances, &[u8]);
+    let entrances: [(&str, Entrance); 4] = [
         ("grpc", Entrances::grpc),
         ("json", Entrances::json),
         ("inference", Entrances::inference),
