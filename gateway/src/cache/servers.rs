@@ -278,9 +278,9 @@ mod tests {
     fn the_servers_of_a_url_have_its_user_and_a_port_each() {
         let url = Url::of("rediss", "user:p%2Fw@a,b:1,[::1],[::1]:2/shop");
         let servers = url.servers(26379).unwrap();
-        let at = |info: &ConnectionInfo| match info.addr() {
-            ConnectionAddr::TcpTls { host, port, insecure: false, .. } => format!("{host} {port}"),
-            other => panic!("{other:?}"),
+        let at = |info: &ConnectionInfo| {
+            let ConnectionAddr::TcpTls { host, port, insecure: false, .. } = info.addr() else { panic!("{info:?}") };
+            format!("{host} {port}")
         };
         assert_eq!(servers.iter().map(at).collect::<Vec<_>>(), ["a 26379", "b 1", "::1 26379", "::1 2"]);
         for server in &servers {

@@ -96,7 +96,8 @@ fn what_cannot_be_used_is_refused_by_name() {
         change(&mut request);
         asked(request).unwrap_err().to_string()
     };
-    let cases: [(fn(&mut ModelInferRequest), &str); 17] = [
+    type Spoil = fn(&mut ModelInferRequest);
+    let cases: [(Spoil, &str); 17] = [
         (|r| r.inputs.clear(), "raw_input_contents is of 1 tensors, and there are 0 inputs"),
         (|r| (r.inputs, r.raw_input_contents) = Default::default(), "inputs.point is missing"),
         (|r| r.inputs[0].name = "dot".into(), "inputs.dot is none of the model's: point, name"),
