@@ -19,7 +19,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, local::LocalFileSystem, path::Path,
 };
-use scoring::{Artifact, Manifest, ModelKind, artifact::MANIFEST};
+use scoring::{Artifact, Manifest, ModelError, ModelKind, artifact::MANIFEST};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -384,7 +384,12 @@ impl ModelStore {
         }
         let bytes = self.get(&self.path(model, version, MANIFEST)).await?.ok_or_else(none)?;
         let refused = |source| StoreError::Refused { model, version: version.to_owned(), source };
-        Ok((Artifact::read_manifest(&bytes).map_err(refused)?, bytes))
+        let manifest = Artifact::read_manifest(&bytes).map_err(refused)?;
+        if manifest.version != version {
+            let reason = format!("it is of version `{}`", manifest.version);
+            return Err(refused(ModelError::Damaged { file: MANIFEST.to_owned(), reason }));
+        }
+        Ok((manifest, bytes))
     }
 
     async fn read_pointer(&self, model: ModelKind) -> Result<Option<(Pointer, UpdateVersion)>, StoreError> {

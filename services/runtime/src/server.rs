@@ -63,6 +63,8 @@ pub struct Service {
     pub routes: Routes,
     /// Whether they are ready.
     pub ready: watch::Receiver<bool>,
+    /// Says true when the process is about to end: what watches something for ever ends with that.
+    pub draining: watch::Sender<bool>,
 }
 
 impl Service {
@@ -145,7 +147,7 @@ impl Server {
                 }
             });
         }
-        let (routes, reporter) = health_and_reflection(&service, &mut tasks)?;
+        let (routes, mut reporter) = health_and_reflection(&service, &mut tasks)?;
 
         let (stop, stopped) = watch::channel(false);
         let encrypted = tls.is_some();
@@ -167,6 +169,11 @@ impl Server {
         }
         tokio::time::sleep(args.drain_delay).await;
         stop.send_replace(true);
+        // Whoever watches would watch until the bound.
+        service.draining.send_replace(true);
+        for name in service.services.iter().copied().chain([""]) {
+            reporter.clear_service_status(name).await;
+        }
         // hyper waits for idle connections as well, and for ever; the bound is ours.
         if tokio::time::timeout(args.drain_timeout, serving.join_next()).await.is_err() {
             tracing::warn!(service = service.name, "calls were still in flight when the drain timeout ended");

@@ -53,7 +53,8 @@ async fn start(folder: &TempDir, more: &[String]) -> SocketAddr {
     let server = Server::bind(&args.server).await.unwrap();
     let address = server.local_addr().unwrap();
     let ready = watch::Sender::new(true);
-    let service = Service { name: "test", services: vec![], routes: Routes::default(), ready: ready.subscribe() };
+    let (routes, draining) = (Routes::default(), watch::Sender::new(false));
+    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), draining };
     tokio::spawn(async move {
         server.serving(service).serve_until(std::future::pending()).await.unwrap();
         drop(ready);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use model_store::ModelStore;
 use runtime::{Server, ServerArgs, Service, telemetry::TelemetryArgs};
 use scoring::Model;
+use tokio::sync::watch;
 use tonic::{server::NamedService, service::Routes};
 
 pub use live::{Live, Loaded, channel};
@@ -71,9 +72,10 @@ where
     S::Response: axum::response::IntoResponse,
     S::Future: Send,
 {
-    let own =
-        Service { name: M::KIND.as_str(), services: vec![S::NAME], routes: Routes::new(server), ready: live.ready() };
-    own.and(limited!(model_service::server(live)))
+    let draining = watch::Sender::new(false);
+    let models = limited!(model_service::server(live, draining.subscribe()));
+    let (routes, ready) = (Routes::new(server), live.ready());
+    Service { name: M::KIND.as_str(), services: vec![S::NAME], routes, ready, draining }.and(models)
 }
 
 /// The life of a model service's process.

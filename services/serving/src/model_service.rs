@@ -11,18 +11,22 @@ use proto::model::v1::{
 };
 use runtime::{Page, Refusal, required};
 use scoring::Model;
+use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use crate::{Live, live, live::unreachable};
 
-/// ModelService over a model.
-pub(crate) fn server<M: Model>(live: &Live<M>) -> ModelServiceServer<Api<M>> {
-    ModelServiceServer::new(Api(live.clone()))
+/// ModelService over a model, whose watches end when it drains.
+pub(crate) fn server<M: Model>(live: &Live<M>, draining: watch::Receiver<bool>) -> ModelServiceServer<Api<M>> {
+    ModelServiceServer::new(Api { live: live.clone(), draining })
 }
 
 #[derive(Debug)]
-pub(crate) struct Api<M>(Live<M>);
+pub(crate) struct Api<M> {
+    live: Live<M>,
+    draining: watch::Receiver<bool>,
+}
 
 impl<M: Model> Api<M> {
     fn check(&self, model: &str) -> Result<(), Refusal> {
@@ -34,8 +38,8 @@ impl<M: Model> Api<M> {
 
     async fn versions(&self, request: ListModelVersionsRequest) -> Result<ListModelVersionsResponse, Refusal> {
         self.check(&request.model)?;
-        let versions = match self.0.store() {
-            None => self.0.report().details.into_iter().collect(),
+        let versions = match self.live.store() {
+            None => self.live.report().details.into_iter().collect(),
             Some(store) => {
                 let versions = store.versions(M::KIND).await.map_err(|error| unreachable(&error))?;
                 versions.iter().map(|(manifest, channel)| live::version(manifest, *channel)).collect::<Vec<_>>()
@@ -50,7 +54,7 @@ impl<M: Model> Api<M> {
     async fn set_current(&self, request: SetCurrentVersionRequest) -> Result<SetCurrentVersionResponse, Refusal> {
         self.check(&request.model)?;
         let SetCurrentVersionRequest { model: _, version, expected_version } = request;
-        let store = self.0.store().filter(|_| self.0.allows_publish());
+        let store = self.live.store().filter(|_| self.live.allows_publish());
         let store = store.ok_or(Refusal::NotAllowed { action: "publishing" })?;
         let version = required("version", &version)?;
         let now = SystemTime::now().into();
@@ -77,7 +81,7 @@ impl<M: Model> ModelService for Api<M> {
         request: Request<GetModelStatusRequest>,
     ) -> Result<Response<GetModelStatusResponse>, Status> {
         self.check(&request.into_inner().model)?;
-        let (status, allows_publish) = (Some(self.0.report()), self.0.allows_publish());
+        let (status, allows_publish) = (Some(self.live.report()), self.live.allows_publish());
         Ok(Response::new(GetModelStatusResponse { status, allows_publish }))
     }
 
@@ -95,8 +99,14 @@ impl<M: Model> ModelService for Api<M> {
         request: Request<WatchModelRequest>,
     ) -> Result<Response<Self::WatchModelStream>, Status> {
         self.check(&request.into_inner().model)?;
-        let changes = WatchStream::new(self.0.status());
-        Ok(Response::new(Box::pin(changes.map(|status| Ok(WatchModelResponse { status: Some(status) })))))
+        let changes =
+            WatchStream::new(self.live.status()).map(|status| Ok(WatchModelResponse { status: Some(status) }));
+        let mut draining = self.draining.clone();
+        let end = async move {
+            // An error means that nobody can say so any more.
+            let _ = draining.wait_for(|draining| *draining).await;
+        };
+        Ok(Response::new(Box::pin(changes.take_until(Box::pin(end)))))
     }
 
     async fn set_current_version(

@@ -111,6 +111,14 @@ async fn a_damaged_version_is_refused_by_name() {
     let file = place.join("model.safetensors");
     let whole = std::fs::read(&file).unwrap();
 
+    let manifest = std::fs::read(place.join("manifest.json")).unwrap();
+    let other = store.publish(&artifact(2), now()).await.unwrap().version;
+    std::fs::copy(folder.path().join("models/churn").join(&other).join("manifest.json"), place.join("manifest.json"))
+        .unwrap();
+    let swapped = store.fetch(KIND, &version).await.unwrap_err().to_string();
+    assert!(swapped.contains(&format!("manifest.json is damaged: it is of version `{other}`")), "{swapped}");
+    std::fs::write(place.join("manifest.json"), manifest).unwrap();
+
     std::fs::write(&file, &whole[1..]).unwrap();
     let cut = store.fetch(KIND, &version).await.unwrap_err().to_string();
     assert!(cut.contains("model.safetensors is damaged"), "{cut}");

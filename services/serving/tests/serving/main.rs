@@ -160,8 +160,11 @@ async fn a_service_follows_the_store_and_refuses_what_is_damaged() {
     assert_eq!(page.versions.len(), 1);
     assert!(!page.next_page_token.is_empty());
 
-    drop(watch);
+    let everything = HealthCheckRequest { service: String::new() };
+    let mut healthy = HealthClient::new(channel).watch(everything).await.unwrap().into_inner();
     running.stop.send(()).unwrap();
+    while watch.message().await.expect("a watch ends, and is not cut off").is_some() {}
+    while healthy.message().await.expect("so does one of health").is_some() {}
     running.ended.await.unwrap().unwrap();
     assert!(tokio::net::TcpStream::connect(running.address).await.is_err(), "nobody listens any more");
 }
