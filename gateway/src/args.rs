@@ -50,7 +50,8 @@ impl GatewayArgs {
 struct BackendArgs {
     /// Which kind of customer somebody is: http://host:port or https://host:port, every address of the host being a replica;
     /// file:PATH for a file with such an URL a line; or several with commas between. Names are looked up and files read again
-    /// every few seconds. Methods of services that are not given are UNIMPLEMENTED    #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL", value_delimiter = ',')]
+    /// every few seconds. Methods of services that are not given are UNIMPLEMENTED
+    #[arg(long, env = "SHOPKEEPER_SEGMENTATION", value_name = "URL", value_delimiter = ',')]
     segmentation: Vec<Endpoint>,
     /// What will sell
     #[arg(long, env = "SHOPKEEPER_FORECAST", value_name = "URL", value_delimiter = ',')]

@@ -100,7 +100,7 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             let mut versions = Vec::new();
             for kind in kinds {
                 for (manifest, channel) in runtime.block_on(store.versions(kind))? {
-                    versions.push(Version { channel, manifest });
+                    versions.push(Version::of(manifest, channel));
                 }
             }
             console.result(&versions, || list(&versions))
@@ -260,17 +260,25 @@ fn pointed(model: ModelKind, pointer: &Pointer) -> String {
 /// A version in the store.
 #[derive(Serialize)]
 struct Version {
+    /// Whether it is the one that answers whoever is not on trial.
+    current: bool,
     /// What it is for, if anything.
     channel: Option<Channel>,
     #[serde(flatten)]
     manifest: Manifest,
 }
 
+impl Version {
+    fn of(manifest: Manifest, channel: Option<Channel>) -> Self {
+        Self { current: channel == Some(Channel::Stable), channel, manifest }
+    }
+}
+
 fn list(versions: &[Version]) -> String {
     if versions.is_empty() {
         return "no model has been published here".to_owned();
     }
-    let rows = versions.iter().map(|Version { channel, manifest }| {
+    let rows = versions.iter().map(|Version { channel, manifest, .. }| {
         let size: u64 = manifest.files.iter().map(|file| file.size).sum();
         [
             manifest.model.to_string(),
@@ -302,7 +310,7 @@ fn each(
     let (mut versions, mut failures) = (Vec::new(), Vec::new());
     for &kind in kinds {
         match step(kind) {
-            Ok(manifest) => versions.push(Version { channel: None, manifest }),
+            Ok(manifest) => versions.push(Version::of(manifest, None)),
             Err(failure) => failures.push(failure),
         }
     }

@@ -20,7 +20,7 @@ pub enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A model could not be trained or evaluated.
-    #[error("{model} could not be trained")]
+    #[error("{model} could not be trained or measured")]
     Learn {
         /// The model.
         model: ModelKind,

@@ -101,6 +101,7 @@ impl Reason {
         match self.about {
             About::Taste => "what they buy".to_owned(),
             About::Feature(feature, value) => {
+                let value = value + 0.0; // -0 is told as 0
                 let value = if value.fract() == 0.0 || value.abs() >= 100.0 {
                     format!("{value:.0}")
                 } else {
@@ -420,6 +421,13 @@ mod tests {
             prop_assert!((blend.base() + parts - blend.score(&x)).abs() < 1e-6);
             prop_assert!((0.0..=1.0).contains(&probability(blend.score(&x))));
         }
+    }
+
+    #[test]
+    fn a_reason_has_no_zero_below_zero() {
+        let told = |value| Reason { about: About::Feature(Feature::ALL[0], value), contribution: 0.0 }.text();
+        assert_eq!(told(-0.0), told(0.0));
+        assert_ne!(told(1.0), told(0.0));
     }
 
     #[test]
