@@ -20,6 +20,8 @@ fn a_question_has_one_answer_in_every_way_in() {
     let shop = Shop::start(&trained().models());
     let standalone = Standalone::start(trained());
     println!("{}", checks(["one-answer".to_owned(), shop.gateway.to_string(), standalone.address.to_string()]));
+    let cached = asked("cached", standalone.address);
+    assert!(cached.contains("\"hit-memory\""), "{cached}");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
     python checks.py every-method ADDR [AREA]   every method of the API, through the gateway; of an area, at its service
     python checks.py refusals ADDR AREA...      unusable requests, at a service or through the gateway
-    python checks.py one-answer ADDR...         every unary method has one answer at all of them: over gRPC, gRPC-Web and
-                                                JSON, asked anew and from the cache
+    python checks.py one-answer ADDR...         every unary method without effects has one answer at all of them: over gRPC,
+                                                gRPC-Web and JSON, asked anew and from the cache
     python checks.py seeds ADDR FOLDER          writes its questions as seeds of the fuzzers
     python checks.py cached ADDR                a second answer comes from the cache and equals the first
     python checks.py steady ADDR                asks until its standard input closes; prints what it saw as JSON
@@ -31,7 +31,7 @@ import urllib.parse
 import urllib.request
 
 import grpc
-from google.protobuf import json_format
+from google.protobuf import descriptor_pb2, json_format
 from google.protobuf.message_factory import GetMessageClass
 
 from client import Api, as_json, details
@@ -494,8 +494,8 @@ FRESH = {"cache-control": "no-cache"}
 
 
 def one_answer(*addresses: str):
-    """Asks a question of every unary method there is, in every way in. Methods are the server's own list: one without a
-    question fails."""
+    """Asks a question of every unary method that changes nothing, in every way in. Methods are the server's own list: one
+    without a question fails."""
     ways = [(f"{way.__name__} at {address}", way(address)) for address in addresses for way in (over_grpc, over_web, over_json)]
     api = Api(addresses[0])
     asked, count = set(), 0
@@ -510,8 +510,13 @@ def one_answer(*addresses: str):
         check(len(answers) == 1, f"{method} {fields} has one answer", answers)
         asked.add(method)
     for address in addresses:
-        unary = {name for name, m in methods(Api(address)) if not m.client_streaming and not m.server_streaming}
-        check(asked == unary, f"every unary method of {address} was asked", unary ^ asked)
+        harmless = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+        unary = {
+            name
+            for name, m in methods(Api(address))
+            if not m.client_streaming and not m.server_streaming and m.GetOptions().idempotency_level == harmless
+        }
+        check(asked == unary, f"every unary method of {address} without effects was asked", unary ^ asked)
     print(f"{len(asked)} methods, {count} answers: one for each question")
 
 

@@ -103,8 +103,10 @@ impl<M: Model> ModelService for Api<M> {
             WatchStream::new(self.live.status()).map(|status| Ok(WatchModelResponse { status: Some(status) }));
         let mut draining = self.draining.clone();
         let end = async move {
-            // An error means that nobody can say so any more.
-            let _ = draining.wait_for(|draining| *draining).await;
+            if draining.wait_for(|draining| *draining).await.is_err() {
+                // In a process that calls it without a listener nobody says so.
+                std::future::pending::<()>().await;
+            }
         };
         Ok(Response::new(Box::pin(changes.take_until(Box::pin(end)))))
     }

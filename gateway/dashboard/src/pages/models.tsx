@@ -377,7 +377,8 @@ const DRIFT: Column<Drifted>[] = [
 function Drift({ model }: { model: string }) {
   const metrics = useMetrics();
   const numbers = (metrics.data ?? [])
-    .filter((s) => s.name === "shopkeeper_model_drift" && s.labels.model === model)
+    // 0 until a thousand values have been compared, and hardly ever after.
+    .filter((s) => s.name === "shopkeeper_model_drift" && s.labels.model === model && s.value > 0)
     .map((s): Drifted => ({ number: s.labels.number ?? "", index: s.value }))
     .toSorted((a, b) => b.index - a.index);
   return (
@@ -385,7 +386,7 @@ function Drift({ model }: { model: string }) {
       title="Drift"
       note="How far the numbers of today's calls are spread otherwise than those of training: population stability index, from 0.1 on worth a look, from 0.25 on another spread"
     >
-      <Answer of={metrics} empty={() => numbers.length === 0} nothing="This gateway has no drift figures of this model.">
+      <Answer of={metrics} empty={() => numbers.length === 0} nothing="This gateway has not yet seen enough calls of this model, or the model's service is elsewhere.">
         {() => <Table label="Drift of the model's numbers" rows={numbers} columns={DRIFT} download={`${model}-drift`} />}
       </Answer>
     </Card>
