@@ -111,6 +111,8 @@ struct Replicas {
     changes: watch::Sender<()>,
     /// Told when one cannot be reached.
     doubted: Notify,
+    /// What a call was lost to last, where it was more than silence.
+    lost_to: ArcSwapOption<Unreachable>,
     start: Instant,
     draws: AtomicU64,
     /// Milliseconds from the start until somebody is asked again, where nobody answers.
@@ -263,6 +265,7 @@ impl Replicas {
             problem: ArcSwapOption::default(),
             changes: watch::Sender::new(()),
             doubted: Notify::new(),
+            lost_to: ArcSwapOption::default(),
             start: Instant::now(),
             draws: AtomicU64::new(0),
             probe_at: AtomicU64::new(0),
@@ -332,7 +335,9 @@ impl Replicas {
             return Choice::Wait;
         }
         if all.iter().all(|replica| replica.record().losses >= BROKEN) && !self.may_probe(now) {
-            return Choice::Nobody(self.nobody("nobody answers"));
+            let lost_to = self.lost_to.load();
+            let nobody = || self.nobody("nobody answers");
+            return Choice::Nobody(lost_to.as_deref().cloned().unwrap_or_else(nobody));
         }
         let tried = tried.asked();
         let is_new = |replica: &Arc<Replica>| !tried.contains(&identity(replica));
@@ -420,7 +425,7 @@ impl Asked {
             Ok(response) => {
                 let (code, took) = (frame::code(response.headers()), self.since.elapsed());
                 if code == Some(Code::DeadlineExceeded) && took >= SILENCE {
-                    return self.lost(); // its own clock was the first to say so
+                    return self.lost(None); // its own clock was the first to say so
                 }
                 let (failed, now) = (code.is_some_and(is_failure), self.replicas.start.elapsed());
                 self.replica.answered(took, failed, now);
@@ -428,12 +433,16 @@ impl Asked {
                     self.replicas.judge(&self.replica, now);
                 }
             }
-            Err(error) if error.is::<Unreachable>() => self.lost(),
-            Err(_) => {}
+            Err(error) => {
+                if let Some(problem) = error.downcast_ref() {
+                    self.lost(Some(problem));
+                }
+            }
         }
     }
 
-    fn lost(&self) {
+    fn lost(&self, to: Option<&Unreachable>) {
+        self.replicas.lost_to.store(to.cloned().map(Arc::new));
         let (made, now) = (self.since - self.replicas.start, self.replicas.start.elapsed());
         if self.replica.lost(made, now) {
             meter::replica_rests(&self.replicas.service, "lost");
@@ -447,7 +456,7 @@ impl Drop for Asked {
     fn drop(&mut self) {
         self.replica.in_flight.fetch_sub(1, Ordering::Relaxed);
         if !self.over && self.since.elapsed() >= SILENCE {
-            self.lost();
+            self.lost(None);
         }
     }
 }

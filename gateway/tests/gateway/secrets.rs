@@ -72,8 +72,8 @@ async fn secrets_are_not_in_logs_nor_in_answers() {
         let start = said.len();
         assert_ne!(log.read_line(&mut said).unwrap(), 0, "{said}");
         let line: Value = serde_json::from_str(&said[start..]).unwrap();
-        if let Some(address) = line["fields"]["address"].as_str() {
-            break format!("http://{address}");
+        if line["fields"]["message"] == "listening" {
+            break format!("http://{}", line["fields"]["address"].as_str().unwrap());
         }
     };
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
