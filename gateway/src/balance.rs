@@ -29,6 +29,7 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 use crate::{
     backend::{Backend, CONNECT, RETRY_IN, Target, Unreachable},
     backends::watch_readiness,
+    draws::Draws,
     endpoints::Endpoints,
     frame, meter,
     stack::BoxError,
@@ -114,7 +115,7 @@ struct Replicas {
     /// What a call was lost to last, where it was more than silence.
     lost_to: ArcSwapOption<Unreachable>,
     start: Instant,
-    draws: AtomicU64,
+    draws: Draws,
     /// Milliseconds from the start until somebody is asked again, where nobody answers.
     probe_at: AtomicU64,
 }
@@ -267,7 +268,7 @@ impl Replicas {
             doubted: Notify::new(),
             lost_to: ArcSwapOption::default(),
             start: Instant::now(),
-            draws: AtomicU64::new(0),
+            draws: Draws::default(),
             probe_at: AtomicU64::new(0),
         }
     }
@@ -351,11 +352,11 @@ impl Replicas {
         ];
         let those = |wanted: Wanted<'_>| all.iter().filter(|replica| wanted(replica)).collect::<Vec<_>>();
         let mut left = best.into_iter().map(those).find(|left| !left.is_empty()).unwrap_or_default();
-        let one = left.swap_remove(self.draw(left.len()));
+        let one = left.swap_remove(self.draws.below(left.len()));
         if left.is_empty() {
             return Choice::One(one.clone());
         }
-        let other = left.swap_remove(self.draw(left.len()));
+        let other = left.swap_remove(self.draws.below(left.len()));
         Choice::One(if one.load(now) <= other.load(now) { one } else { other }.clone())
     }
 
@@ -389,14 +390,6 @@ impl Replicas {
             drop(record);
             meter::replica_rests(&self.service, "failing");
         }
-    }
-
-    /// A number below `end`, which is above 0: SplitMix64 (Steele et al. 2014) of a counter.
-    fn draw(&self, end: usize) -> usize {
-        let mut z = self.draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % end as u64) as usize
     }
 }
 

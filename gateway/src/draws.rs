@@ -9,10 +9,19 @@ pub(crate) struct Draws(AtomicU64);
 impl Draws {
     /// A share of 0 to 1, neither of them.
     pub(crate) fn share(&self) -> f64 {
+        (f64::from((self.bits() >> 32) as u32) + 0.5) / (f64::from(u32::MAX) + 1.0)
+    }
+
+    /// A number below `end`, which is above 0.
+    pub(crate) fn below(&self, end: usize) -> usize {
+        (self.bits() % end as u64) as usize
+    }
+
+    fn bits(&self) -> u64 {
         let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (f64::from(((z ^ (z >> 31)) >> 32) as u32) + 0.5) / (f64::from(u32::MAX) + 1.0)
+        z ^ (z >> 31)
     }
 }
 
