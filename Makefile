@@ -16,6 +16,7 @@ MINUTES ?= 10
 MODELS ?=
 WITHOUT_MLSERVER ?=
 FLAGS ?=
+SEED ?= 1
 PARTS ?= kmeans forest als fold-in
 export TORCH DATA ONCE WITHOUT_MLSERVER
 
@@ -61,10 +62,11 @@ proto-lint: ## Lint the .proto files
 deny: ## Check licences, sources and bans of dependencies; advisories too where their database can be had
 	deploy/deny.sh
 
-unit: libtorch dashboard ## Run all Rust tests: unit, property, integration, end to end
+unit: libtorch dashboard ## Run all Rust tests: unit, property (SEED=N for other cases), integration, end to end
 	# All targets at once, so that binaries and tests share every dependency; the end-to-end tests start the binaries.
 	$(CARGO) build --release --locked --workspace --all-targets
-	$(CARGO) test --release --locked --workspace
+	# The same made-up cases each time, so that a commit passes or fails for good; other seeds are for those who look for more.
+	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --release --locked --workspace
 
 fuzz: build ## Give made-up bytes to every entrance of the shop, MINUTES each
 	@deploy/fuzz.sh $(MINUTES)
