@@ -3,7 +3,7 @@
 
 use std::{fs, time::Instant};
 
-use opentelemetry::{KeyValue, global, metrics::AsyncInstrument};
+use opentelemetry::{KeyValue, global};
 
 /// What Linux counts processor time in, seconds; part of its interface to programs.
 const TICK: f64 = 0.01;
@@ -11,27 +11,29 @@ const TICK: f64 = 0.01;
 /// Tells it from here on.
 pub(crate) fn observe() {
     let (meter, started) = (global::meter("shopkeeper"), Instant::now());
-    let uptime = meter.f64_observable_gauge("process.uptime").with_unit("s");
-    uptime.with_callback(move |observer| observer.observe(started.elapsed().as_secs_f64(), &[])).build();
-    let time = meter.f64_observable_counter("process.cpu.time").with_unit("s");
-    time.with_callback(|observer| {
-        for (mode, seconds) in cpu_time().into_iter().flatten() {
-            observer.observe(seconds, &[KeyValue::new("cpu.mode", mode)]);
-        }
-    })
-    .build();
-    let memory = meter.i64_observable_up_down_counter("process.memory.usage").with_unit("By");
-    memory.with_callback(|observer| tell(observer, status("VmRSS:").map(|kib| kib * 1024))).build();
-    let threads = meter.i64_observable_up_down_counter("process.thread.count").with_unit("{thread}");
-    threads.with_callback(|observer| tell(observer, status("Threads:"))).build();
-    let files = meter.i64_observable_up_down_counter("process.unix.file_descriptor.count");
-    files.with_unit("{file_descriptor}").with_callback(|observer| tell(observer, open_files())).build();
-}
-
-fn tell(observer: &dyn AsyncInstrument<i64>, number: Option<i64>) {
-    if let Some(number) = number {
-        observer.observe(number, &[]);
-    }
+    meter
+        .f64_observable_gauge("process.uptime")
+        .with_unit("s")
+        .with_description("Time since the process started")
+        .with_callback(move |observer| observer.observe(started.elapsed().as_secs_f64(), &[]))
+        .build();
+    meter
+        .f64_observable_counter("process.cpu.time")
+        .with_unit("s")
+        .with_description("Processor time taken, by mode")
+        .with_callback(|observer| {
+            for (mode, seconds) in cpu_time().into_iter().flatten() {
+                observer.observe(seconds, &[KeyValue::new("cpu.mode", mode)]);
+            }
+        })
+        .build();
+    let number = |name, unit, description, read: fn() -> Option<i64>| {
+        let counter = meter.i64_observable_up_down_counter(name).with_unit(unit).with_description(description);
+        counter.with_callback(move |observer| read().into_iter().for_each(|now| observer.observe(now, &[]))).build();
+    };
+    number("process.memory.usage", "By", "Memory in use", || status("VmRSS:").map(|kib| kib * 1024));
+    number("process.thread.count", "{thread}", "Threads", || status("Threads:"));
+    number("process.unix.file_descriptor.count", "{file_descriptor}", "Open files and sockets", open_files);
 }
 
 fn open_files() -> Option<i64> {
