@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, stream};
 use prost_types::Timestamp;
 use proto::anomaly::v1::{
     Anomaly as Listed, Deviation, ListAnomaliesRequest, ListAnomaliesResponse, Measure, ScoreTransactionRequest,
@@ -47,16 +47,24 @@ impl AnomalyService for Api {
     ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
         let (live, channel) = (self.0.clone(), serving::channel(&request));
         live.on(channel)?;
-        // A line is asked for when the answer before it has been taken: the caller's window is the only buffer.
-        let answers = request.into_inner().map(move |line| {
-            let ScoreTransactionsRequest { sequence, transaction } = line?;
-            // Every line is scored by the model of its moment; a stream may outlive many.
-            let loaded = live.on(channel)?;
-            let result = match score(&loaded, transaction.as_ref()) {
-                Ok(score) => score_transactions_response::Result::Score(score),
-                Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
-            };
-            Ok(ScoreTransactionsResponse { sequence, result: Some(result), model: Some(loaded.info.clone()) })
+        // A line is asked for when the answer before it has been taken: the caller's window is the only buffer. What cannot be
+        // read ends the stream: tonic would say the same of it for ever.
+        let answers = stream::try_unfold(request.into_inner(), move |mut lines| {
+            let live = live.clone();
+            async move {
+                let Some(ScoreTransactionsRequest { sequence, transaction }) = lines.message().await? else {
+                    return Ok(None);
+                };
+                // Every line is scored by the model of its moment; a stream may outlive many.
+                let loaded = live.on(channel)?;
+                let result = match score(&loaded, transaction.as_ref()) {
+                    Ok(score) => score_transactions_response::Result::Score(score),
+                    Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
+                };
+                let answer =
+                    ScoreTransactionsResponse { sequence, result: Some(result), model: Some(loaded.info.clone()) };
+                Ok(Some((answer, lines)))
+            }
         });
         Ok(Response::new(Box::pin(answers)))
     }
