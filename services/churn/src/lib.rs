@@ -77,10 +77,6 @@ fn level(level: model::RiskLevel) -> RiskLevel {
     }
 }
 
-fn risk(model: &Churn, features: &[f32], probability: f64) -> ChurnRisk {
-    with_reasons(model, &model.reasons(features), probability)
-}
-
 fn with_reasons(model: &Churn, all: &[model::Reason], probability: f64) -> ChurnRisk {
     let (told, rest) = all.split_at(all.len().min(REASONS));
     let reasons = told.iter().map(|reason| {
@@ -144,12 +140,7 @@ fn usable(value: f64) -> Result<f32, String> {
 }
 
 fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreChurnResponse, Refusal> {
-    let mut problems = Vec::new();
-    let mut unknown: Vec<_> = given.keys().filter(|name| Feature::named(name).is_none()).collect();
-    unknown.sort();
-    problems
-        .extend(unknown.into_iter().map(|name| (format!("features.{name}"), "is no feature of the model".to_owned())));
-    let mut features = Vec::with_capacity(Feature::ALL.len());
+    let (mut features, mut problems) = (Vec::with_capacity(model::WIDTH), Vec::new());
     for feature in Feature::ALL {
         let value = given.get(feature.name()).ok_or_else(|| "is missing".to_owned());
         match value.and_then(|value| usable(*value)) {
@@ -157,15 +148,19 @@ fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreCh
             Err(problem) => problems.push((format!("features.{}", feature.name()), problem)),
         }
     }
-    if !problems.is_empty() {
-        return Err(Refusal::InvalidFields(problems));
+    // Names that are all known are as many as the features.
+    if !problems.is_empty() || given.len() != features.len() {
+        let mut unknown: Vec<_> = given.keys().filter(|name| Feature::named(name).is_none()).collect();
+        unknown.sort();
+        let none = |name| (format!("features.{name}"), "is no feature of the model".to_owned());
+        return Err(Refusal::InvalidFields(unknown.into_iter().map(none).chain(problems).collect()));
     }
     // Of what they buy nothing is given: their taste is nobody's in particular.
     features.resize(model::WIDTH, 0.0);
-    let probability = loaded.model.probability(&features);
+    let (probability, reasons) = loaded.model.explain(&features);
     let named = Feature::ALL.iter().zip(&features).map(|(feature, value)| (feature.name(), f64::from(*value)));
     loaded.note(named.chain([("probability", probability)]));
-    let churn_risk = Some(risk(&loaded.model, &features, probability));
+    let churn_risk = Some(with_reasons(&loaded.model, &reasons, probability));
     Ok(ScoreChurnResponse { churn_risk, model: Some(loaded.info.clone()) })
 }
 

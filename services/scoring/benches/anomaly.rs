@@ -32,9 +32,9 @@ impl Draw {
 fn forest(width: usize, draw: &mut Draw) -> Result<Forest, ModelError> {
     let inner = (1 << DEPTH) - 1;
     let features: Vec<i32> = (0..TREES * inner).map(|_| draw.below(width) as i32).collect();
-    let thresholds = features.iter().map(|_| draw.below(600) as f32 / 100.0 - 3.0).collect();
-    let values = (0..TREES * (2 * inner + 1)).map(|_| draw.below(100) as f32 / 1_000.0).collect();
-    Forest::new(width, DEPTH, &features, thresholds, values)
+    let thresholds: Vec<f32> = features.iter().map(|_| draw.below(600) as f32 / 100.0 - 3.0).collect();
+    let values: Vec<f32> = (0..TREES * (2 * inner + 1)).map(|_| draw.below(100) as f32 / 1_000.0).collect();
+    Forest::new(width, DEPTH, &features, &thresholds, &values)
 }
 
 fn main() -> Result<(), ModelError> {

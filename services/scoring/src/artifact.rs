@@ -113,6 +113,13 @@ impl Artifact {
         Self::named(self.manifest, self.files)
     }
 
+    /// The same with one more file, which was made with it; the version changes with it.
+    #[must_use]
+    pub fn with_file(self, name: &str, bytes: impl Into<Bytes>) -> Self {
+        let Self { manifest, text: _, files } = self;
+        ArtifactBuilder { manifest, files }.file(name, bytes).finish()
+    }
+
     /// Gives a manifest the version that its text makes.
     fn named(mut manifest: Manifest, files: BTreeMap<String, Bytes>) -> Self {
         manifest.version.clear();
@@ -160,7 +167,7 @@ impl Artifact {
         Tensors::parse(file, self.file(file)?)
     }
 
-    /// A Parquet file, read into memory whole.
+    /// A Parquet file.
     ///
     /// # Errors
     /// [`ModelError::MissingFile`] or [`ModelError::Damaged`].

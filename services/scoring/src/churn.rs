@@ -213,15 +213,14 @@ impl Blend {
         score(self.forest.base() / self.forest.trees() as f64, self.logit.intercept)
     }
 
-    /// What each feature adds to [`Self::base`].
-    pub fn contributions(&self, features: &[f32]) -> Vec<f64> {
-        let mut parts = vec![0.0; features.len()];
-        self.forest.contribute(features, &mut parts);
-        let trees = self.forest.trees() as f64;
-        for (part, linear) in parts.iter_mut().zip(self.logit.parts(features)) {
+    /// [`Self::score`], and what each feature adds to [`Self::base`] in it: one walk through the trees.
+    pub fn explain(&self, features: &[f32]) -> (f64, Vec<f64>) {
+        let (mut parts, linear) = (vec![0.0; features.len()], self.logit.parts(features).collect::<Vec<f64>>());
+        let (sum, trees) = (self.forest.contribute(features, &mut parts), self.forest.trees() as f64);
+        for (part, linear) in parts.iter_mut().zip(&linear) {
             *part = 2.0 * *part / trees + linear / 2.0;
         }
-        parts
+        (score(sum / trees, self.logit.intercept + linear.iter().sum::<f64>()), parts)
     }
 }
 
@@ -362,10 +361,10 @@ impl Churn {
         }
     }
 
-    /// What a score rests on, the strongest first; features without a part are left out. Together with [`Self::base`] the
-    /// contributions make the log-odds of the probability.
-    pub fn reasons(&self, features: &[f32]) -> Vec<Reason> {
-        let parts = self.blend.contributions(features);
+    /// [`Self::probability`] and what it rests on, the strongest first; features without a part are left out. Together with
+    /// [`Self::base`] the contributions make the log-odds of the probability.
+    pub fn explain(&self, features: &[f32]) -> (f64, Vec<Reason>) {
+        let (score, parts) = self.blend.explain(features);
         let [slope, _] = self.parameters.calibration;
         let (known, tastes) = parts.split_at(Feature::ALL.len().min(parts.len()));
         let known = known.iter().zip(features).zip(Feature::ALL).map(|((part, value), feature)| Reason {
@@ -375,12 +374,12 @@ impl Churn {
         let taste = Reason { about: About::Taste, contribution: slope * tastes.iter().sum::<f64>() };
         let mut reasons: Vec<_> = known.chain([taste]).filter(|reason| reason.contribution != 0.0).collect();
         reasons.sort_by(|a, b| b.contribution.abs().total_cmp(&a.contribution.abs()));
-        reasons
+        (self.parameters.probability(score), reasons)
     }
 
     /// The reasons of a customer of this model, worked out once.
     pub fn reasons_of<'a>(&self, customer: &'a Customer) -> &'a [Reason] {
-        customer.reasons.get_or_init(|| self.reasons(&customer.features).into())
+        customer.reasons.get_or_init(|| self.explain(&customer.features).1.into())
     }
 
     /// Log-odds of a customer of whom nothing is known.
@@ -408,7 +407,7 @@ mod tests {
     use super::*;
 
     fn blend() -> Blend {
-        let forest = Forest::new(WIDTH, 1, &[0, 1], vec![50.0, f32::MAX], vec![0.4, 0.2, 0.9, 0.5, 0.5, 0.5]).unwrap();
+        let forest = Forest::new(WIDTH, 1, &[0, 1], &[50.0, f32::MAX], &[0.4, 0.2, 0.9, 0.5, 0.5, 0.5]).unwrap();
         let term = |at: usize| Term { mean: 1.0, scale: 2.0, low: 0.0, high: 5.0, weight: 0.1 * (at as f64).sin() };
         Blend { forest, logit: Logit { terms: (0..WIDTH).map(term).collect(), intercept: -0.3 } }
     }
@@ -417,8 +416,9 @@ mod tests {
         #[test]
         fn contributions_add_up_to_the_score(x in prop::collection::vec(-1e6_f32..1e6, WIDTH)) {
             let blend = blend();
-            let parts: f64 = blend.contributions(&x).iter().sum();
-            prop_assert!((blend.base() + parts - blend.score(&x)).abs() < 1e-6);
+            let (score, parts) = blend.explain(&x);
+            prop_assert_eq!(score, blend.score(&x));
+            prop_assert!((blend.base() + parts.iter().sum::<f64>() - score).abs() < 1e-6);
             prop_assert!((0.0..=1.0).contains(&probability(blend.score(&x))));
         }
     }

@@ -27,7 +27,7 @@ pub use error::ModelError;
 pub use forest::Forest;
 pub use ids::{CustomerId, EmptyId, StockCode};
 pub use manifest::{FORMAT, File, Gate, Manifest, Metric, ModelKind, UnknownModel};
-pub use table::{Column, Table};
+pub use table::Table;
 pub use tensors::{Element, TensorFile, Tensors};
 
 /// A model that can be loaded from an artifact and answer questions.

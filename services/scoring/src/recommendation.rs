@@ -11,7 +11,7 @@
 //! `[e]` u32 and f32: those from product p are at `start[p]..start[p + 1]`; `next.` and `new.` the rankers' trees, see
 //! [`Forest`], where there are any. `products.parquet`, `customers.parquet` and `interactions.parquet`: [`Product`],
 //! [`Shopper`] and [`Held`] by row, with `customer` and `product` the rows of the other two; `rules.parquet`: `product`,
-//! `other`, `orders`, `support`, `confidence`, `lift`.
+//! `other`, `orders`, `support`, `confidence`, `lift`. `answers.safetensors`: see [`answers`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,8 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Artifact, CustomerId, Forest, Model, ModelError, ModelKind, StockCode, Table, Tensors};
 
+pub mod answers;
 mod features;
 
+use answers::Answers;
 pub use features::{HALF_LIVES, Held, NEVER, Shopper, Standing, WIDTH, WINDOWS};
 use features::{Pair, SIGNALS, Signals, features};
 
@@ -96,6 +98,17 @@ pub struct Recommendation {
     pub reason: Reason,
 }
 
+/// A product that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Found {
+    /// How well it fits.
+    pub score: f64,
+    /// Row of the product.
+    pub product: usize,
+    /// Whether anything that the customer holds speaks for it.
+    pub spoken_for: bool,
+}
+
 /// What is asked.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
@@ -113,6 +126,15 @@ pub struct Query {
     pub min_price: Option<f64>,
     /// Highest price.
     pub max_price: Option<f64>,
+}
+
+impl Query {
+    /// The customer who asks, where nothing but a number of products is wished for.
+    fn plainly_of(&self) -> Option<usize> {
+        let Self { customer, basket, limit: _, new_only, exclude, min_price, max_price } = self;
+        let is_plain = basket.is_empty() && !new_only && exclude.is_empty();
+        customer.filter(|_| is_plain && min_price.is_none() && max_price.is_none())
+    }
 }
 
 /// Products that a ranker orders, and what it sees of them.
@@ -166,6 +188,34 @@ impl Links {
     }
 }
 
+/// Items by the row of what they belong to, in one piece of memory.
+#[derive(Debug)]
+struct Grouped<T> {
+    start: Vec<usize>,
+    all: Vec<T>,
+}
+
+impl<T> Grouped<T> {
+    /// From rows of a table, of which each belongs to a group below `groups`. Within a group they keep their order.
+    fn new(groups: usize, group_of: &[usize], item: impl Fn(usize) -> T) -> Self {
+        let mut start = vec![0; groups + 1];
+        group_of.iter().for_each(|group| start[group + 1] += 1);
+        for group in 0..groups {
+            start[group + 1] += start[group];
+        }
+        let (mut next, mut order) = (start.clone(), vec![0; group_of.len()]);
+        for (row, group) in group_of.iter().enumerate() {
+            order[next[*group]] = row;
+            next[*group] += 1;
+        }
+        Self { start, all: order.into_iter().map(item).collect() }
+    }
+
+    fn of(&self, group: usize) -> &[T] {
+        &self.all[self.start[group]..self.start[group + 1]]
+    }
+}
+
 /// The model.
 #[derive(Debug)]
 pub struct Recommendations {
@@ -177,7 +227,7 @@ pub struct Recommendations {
     norms: Vec<f32>,
     /// `[n, f]`
     customer_factors: Vec<f32>,
-    /// Sum of the products' outer products, `[f, f]`.
+    /// Sum of the products' outer products, `[f, f]`: the lower triangle.
     gram: Vec<f64>,
     products: Vec<Product>,
     /// By the code in capitals.
@@ -185,16 +235,19 @@ pub struct Recommendations {
     /// Rows of the products, those that sell best lately first.
     popular: Vec<usize>,
     best: [f64; WINDOWS.len()],
+    /// How well each product sells, as candidates are found by it.
+    sells: Vec<f64>,
     customer_rows: HashMap<CustomerId, usize>,
     shoppers: Vec<Shopper>,
     /// What each customer holds, in order of product.
-    held: Vec<Vec<Held>>,
+    held: Grouped<Held>,
     taste: Links,
     together: Links,
     words: Links,
     /// Of all products, and of those new to the customer.
     rankers: Option<[Forest; 2]>,
-    rules: Vec<Vec<Rule>>,
+    rules: Grouped<Rule>,
+    answers: Option<Answers>,
 }
 
 impl Model for Recommendations {
@@ -226,12 +279,14 @@ impl Model for Recommendations {
         let shoppers = shoppers(&table)?;
         let held = held(&artifact.table("interactions.parquet")?, n, m)?;
         let rules = rules(&artifact.table("rules.parquet")?, m)?;
+        let answers = Answers::read(artifact, n, m)?;
         let ranker = |name| Forest::read(&tensors, name, WIDTH);
         let rankers = parameters.ranked.then(|| Ok([ranker("next.")?, ranker("new.")?])).transpose()?;
 
         let folded = |product: &Product| StockCode::folded(product.stock_code.as_str());
         let product_rows = products.iter().enumerate().map(|(row, product)| (folded(product), row)).collect();
         let (popular, best) = (popular(&products), best(&products));
+        let sells = sells(&products, &best);
         let norms = product_factors.chunks(factors).map(|row| dot(row, row).sqrt().max(f32::MIN_POSITIVE)).collect();
         let gram = gram(&product_factors, factors);
         Ok(Self {
@@ -245,6 +300,7 @@ impl Model for Recommendations {
             product_rows,
             popular,
             best,
+            sells,
             customer_rows,
             shoppers,
             held,
@@ -253,6 +309,7 @@ impl Model for Recommendations {
             words: Links::read(&tensors, "words", m)?,
             rankers,
             rules,
+            answers,
         })
     }
 }
@@ -278,6 +335,12 @@ fn best(products: &[Product]) -> [f64; WINDOWS.len()] {
         let at = AMONG_BEST.min(all.len()) - 1;
         *all.select_nth_unstable_by(at, |a, b| b.total_cmp(a)).1
     })
+}
+
+/// How well each product sells lately, as candidates are found by it.
+fn sells(products: &[Product], best: &[f64; WINDOWS.len()]) -> Vec<f64> {
+    let best = (1.0 + best[LATELY]).ln().max(1.0);
+    products.iter().map(|product| 0.15 * (1.0 + product.standing.buyers[LATELY]).ln() / best).collect()
 }
 
 fn products(table: &Table) -> Result<Vec<Product>, ModelError> {
@@ -332,42 +395,42 @@ fn within(row: i64, of: usize, name: &'static str) -> Result<usize, ModelError> 
     row_number.ok_or_else(|| ModelError::inconsistent(name, format!("has no row {row}")))
 }
 
-fn held(table: &Table, n: usize, m: usize) -> Result<Vec<Vec<Held>>, ModelError> {
-    let (of, product, purchases) = (table.int("customer")?, table.int("product")?, table.float("purchases")?);
-    let (days, first, quantity) = (table.float("days")?, table.float("first_days")?, table.float("quantity")?);
+fn rows(numbers: &[i64], of: usize, name: &'static str) -> Result<Vec<usize>, ModelError> {
+    numbers.iter().map(|row| within(*row, of, name)).collect()
+}
+
+fn held(table: &Table, n: usize, m: usize) -> Result<Grouped<Held>, ModelError> {
+    let of = rows(&table.int("customer")?, n, "customer")?;
+    let product = rows(&table.int("product")?, m, "product")?;
+    let (purchases, quantity) = (table.float("purchases")?, table.float("quantity")?);
+    let (days, first) = (table.float("days")?, table.float("first_days")?);
     let fresh: Vec<Vec<f64>> =
         (0..HALF_LIVES.len()).map(|at| table.float(&column("fresh", at))).collect::<Result<_, _>>()?;
-    let mut held = vec![Vec::new(); n];
-    for row in 0..table.rows() {
-        let (customer, product) = (within(of[row], n, "customer")?, within(product[row], m, "product")?);
-        held[customer].push(Held {
-            product,
-            purchases: purchases[row].max(0.0),
-            days: days[row].max(0.0),
-            first_days: first[row].max(0.0),
-            quantity: quantity[row],
-            fresh: std::array::from_fn(|at| fresh[at][row].max(0.0)),
-        });
+    let mut held = Grouped::new(n, &of, |row| Held {
+        product: product[row],
+        purchases: purchases[row].max(0.0),
+        days: days[row].max(0.0),
+        first_days: first[row].max(0.0),
+        quantity: quantity[row],
+        fresh: std::array::from_fn(|at| fresh[at][row].max(0.0)),
+    });
+    for customer in held.start.windows(2) {
+        held.all[customer[0]..customer[1]].sort_unstable_by_key(|held| held.product);
     }
-    held.iter_mut().for_each(|of| of.sort_unstable_by_key(|held| held.product));
     Ok(held)
 }
 
-fn rules(table: &Table, m: usize) -> Result<Vec<Vec<Rule>>, ModelError> {
-    let (of, other, orders) = (table.int("product")?, table.int("other")?, table.int("orders")?);
+fn rules(table: &Table, m: usize) -> Result<Grouped<Rule>, ModelError> {
+    let of = rows(&table.int("product")?, m, "rule")?;
+    let (other, orders) = (rows(&table.int("other")?, m, "rule")?, table.int("orders")?);
     let (support, confidence, lift) = (table.float("support")?, table.float("confidence")?, table.float("lift")?);
-    let mut rules = vec![Vec::new(); m];
-    for row in 0..table.rows() {
-        let (product, other) = (within(of[row], m, "rule")?, within(other[row], m, "rule")?);
-        rules[product].push(Rule {
-            other,
-            orders: orders[row],
-            support: support[row],
-            confidence: confidence[row],
-            lift: lift[row],
-        });
-    }
-    Ok(rules)
+    Ok(Grouped::new(m, &of, |row| Rule {
+        other: other[row],
+        orders: orders[row],
+        support: support[row],
+        confidence: confidence[row],
+        lift: lift[row],
+    }))
 }
 
 /// What is known of who asks.
@@ -411,33 +474,41 @@ impl Recommendations {
 
     /// What a customer has bought, in order of product.
     pub fn held(&self, customer: usize) -> &[Held] {
-        &self.held[customer]
+        self.held.of(customer)
     }
 
     /// What to recommend.
     pub fn recommend(&self, query: &Query) -> Vec<Recommendation> {
-        let candidates = self.candidates(query);
-        // Without a past, no product can be bought again.
-        let new = query.new_only || query.customer.is_none();
-        let ranker = self.rankers.as_ref().map(|[next, of_new]| if new { of_new } else { next });
-        let score = |(row, found): (&[f32], &f32)| ranker.map_or(f64::from(*found), |ranker| ranker.sum(row));
-        let scores = candidates.rows().zip(&candidates.found).map(score);
-        let mut found: Vec<(f64, usize, bool)> = scores
-            .zip(&candidates.products)
-            .zip(&candidates.spoken_for)
-            .map(|((score, product), spoken_for)| (score, *product, *spoken_for))
-            .collect();
-        found.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        found.truncate(query.limit);
-        let explained = found.into_iter().map(|(score, product, spoken_for)| {
+        let answers = self.answers.as_ref().zip(query.plainly_of());
+        let found = answers.and_then(|(answers, customer)| answers.of(customer, query.limit));
+        let found = found.unwrap_or_else(|| self.rank(query));
+        let explained = found.into_iter().map(|Found { score, product, spoken_for }| {
             let reason = self.reason(query, product, spoken_for);
             Recommendation { product, score, reason }
         });
         explained.collect()
     }
 
+    /// What to recommend, found anew.
+    pub fn rank(&self, query: &Query) -> Vec<Found> {
+        let candidates = self.candidates(query);
+        // Without a past, no product can be bought again.
+        let new = query.new_only || query.customer.is_none();
+        let ranker = self.rankers.as_ref().map(|[next, of_new]| if new { of_new } else { next });
+        let score = |(row, found): (&[f32], &f32)| ranker.map_or(f64::from(*found), |ranker| ranker.sum(row));
+        let scores = candidates.rows().zip(&candidates.found).map(score);
+        let mut found: Vec<Found> = scores
+            .zip(&candidates.products)
+            .zip(&candidates.spoken_for)
+            .map(|((score, product), spoken_for)| Found { score, product: *product, spoken_for: *spoken_for })
+            .collect();
+        found.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.product.cmp(&b.product)));
+        found.truncate(query.limit);
+        found
+    }
+
     fn reason(&self, query: &Query, product: usize, spoken_for: bool) -> Reason {
-        if let Some(held) = query.customer.and_then(|customer| find(&self.held[customer], product)) {
+        if let Some(held) = query.customer.and_then(|customer| find(self.held.of(customer), product)) {
             return Reason::BoughtBefore(held.purchases as u64);
         }
         let weight = |basket: usize| {
@@ -456,7 +527,7 @@ impl Recommendations {
 
     /// Who asks: a customer's past, with the basket as bought this instant.
     fn asking(&self, query: &Query) -> Asking {
-        let mut held = query.customer.map(|row| self.held[row].clone()).unwrap_or_default();
+        let mut held = query.customer.map(|row| self.held.of(row).to_vec()).unwrap_or_default();
         for product in &query.basket {
             match held.binary_search_by_key(product, |held| held.product) {
                 Ok(at) => held[at] = held[at].again(),
@@ -488,7 +559,7 @@ impl Recommendations {
     pub fn candidates(&self, query: &Query) -> Candidates {
         let asking = self.asking(query);
         let (mut signals, mut touched) = self.signals(&asking);
-        let past = query.customer.map(|row| self.held[row].as_slice()).unwrap_or_default();
+        let past = query.customer.map(|row| self.held.of(row)).unwrap_or_default();
         for held in past {
             touch(&mut signals, &mut touched, held.product)[MARK] = HELD;
         }
@@ -521,16 +592,14 @@ impl Recommendations {
             }
         }
         let [taste, together, words] = highest;
-        let best = (1.0 + self.best[LATELY]).ln().max(1.0);
         let mut found = Vec::with_capacity(touched.len());
         for row in touched {
             let of = &signals[row].0;
             let liked = of[LIKED[0]] / taste + 0.4 * of[LIKED[1]] / together + 0.1 * of[LIKED[2]] / words;
-            let sells = 0.15 * (1.0 + self.products[row].standing.buyers[LATELY]).ln() / best;
             // What was bought before comes before what was not; the rankers see both.
             let again = if of[MARK] == HELD { find(past, row) } else { None };
             let again = again.map_or(0.0, |held| 5.0 + 2.0 * held.purchases.ln_1p() + held.fresh[3]);
-            found.push((liked + (sells + again) as f32, row));
+            found.push((liked + (self.sells[row] + again) as f32, row));
         }
         let better = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         if wanted < found.len() {
@@ -669,7 +738,7 @@ impl Recommendations {
 
     /// What goes into the same order, by confidence.
     pub fn rules(&self, product: usize) -> &[Rule] {
-        &self.rules[product]
+        self.rules.of(product)
     }
 }
 
@@ -726,13 +795,13 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + a[split..].iter().zip(&b[split..]).map(|(a, b)| a * b).sum::<f32>()
 }
 
+/// The lower triangle alone, which is all that the solver reads.
 fn gram(factors: &[f32], f: usize) -> Vec<f64> {
     let mut gram = vec![0.0; f * f];
     for row in factors.chunks(f) {
+        let row: Vec<f64> = row.iter().copied().map(f64::from).collect();
         for i in 0..f {
-            for j in 0..f {
-                gram[i * f + j] += f64::from(row[i]) * f64::from(row[j]);
-            }
+            gram[i * f..=i * f + i].iter_mut().zip(&row).for_each(|(to, other)| *to += row[i] * other);
         }
     }
     gram
@@ -804,15 +873,17 @@ mod tests {
             product_rows: all.iter().enumerate().map(|(row, of)| (of.stock_code.to_string(), row)).collect(),
             popular: popular(&all),
             best: best(&all),
+            sells: sells(&all, &best(&all)),
             products: all,
             customer_rows: HashMap::from([("c".parse().unwrap(), 0)]),
             shoppers: vec![Shopper { orders: 2.0, ..Shopper::default() }],
-            held: vec![held.iter().map(|row| Held::now(*row, 1.0)).collect()],
+            held: Grouped::new(1, &vec![0; held.len()], |at| Held::now(held[at], 1.0)),
             taste: if rankers.is_some() { many } else { links(1.min(products - 1)) },
             together: few,
             words: Links { start: vec![0; products + 1], other: Vec::new(), weight: Vec::new() },
             rankers,
-            rules: vec![Vec::new(); products],
+            rules: Grouped::new(products, &[], |_| unreachable!()),
+            answers: None,
         }
     }
 
@@ -854,9 +925,9 @@ mod tests {
         let (trees, depth) = (150, 4);
         let inner = (1 << depth) - 1;
         let feature: Vec<i32> = (0..trees * inner).map(|at| (at * 7 % WIDTH) as i32).collect();
-        let threshold = (0..trees * inner).map(|at| (at % 13) as f32 / 13.0).collect();
-        let value = (0..trees * (2 * inner + 1)).map(|at| (at % 17) as f32).collect();
-        let ranker = Forest::new(WIDTH, depth, &feature, threshold, value).unwrap();
+        let threshold: Vec<f32> = (0..trees * inner).map(|at| (at % 13) as f32 / 13.0).collect();
+        let value: Vec<f32> = (0..trees * (2 * inner + 1)).map(|at| (at % 17) as f32).collect();
+        let ranker = Forest::new(WIDTH, depth, &feature, &threshold, &value).unwrap();
         let model = shop(100_000, &(0..100).map(|at| at * 997).collect::<Vec<_>>(), Some([ranker.clone(), ranker]));
         let fastest = |query: &Query| {
             let times = (0..100).map(|_| {
@@ -874,7 +945,48 @@ mod tests {
         }
     }
 
+    /// Answers of one customer over `products`, as a service reads them.
+    fn answers(products: usize, found: &[Vec<Found>]) -> Result<Option<Answers>, ModelError> {
+        let file = answers::write(found).into_bytes().unwrap();
+        let artifact = Artifact::builder(ModelKind::Recommendation, "ranked", chrono::NaiveDateTime::default(), 1);
+        Answers::read(&artifact.file(answers::FILE, file).finish(), found.len(), products)
+    }
+
+    #[test]
+    fn answers_that_do_not_hold_together_are_refused() {
+        let found = |score: f64, product| Found { score, product, spoken_for: false };
+        assert!(answers(5, &[vec![found(2.0, 4), found(1.0, 0)]]).unwrap().is_some());
+        for wrong in [
+            vec![found(2.0, 5), found(1.0, 0)],
+            vec![found(1.0, 4), found(2.0, 0)],
+            vec![found(f64::NAN, 4), found(1.0, 0)],
+            vec![found(2.0, 4), found(f64::NEG_INFINITY, 0)],
+            vec![found(f64::INFINITY, 4)],
+            vec![],
+        ] {
+            assert!(answers(5, std::slice::from_ref(&wrong)).is_err(), "{wrong:?}");
+        }
+        let uneven = [vec![found(2.0, 4), found(1.0, 0)], vec![found(2.0, 4), found(1.0, 0)]];
+        let file = answers::write(&uneven).into_bytes().unwrap();
+        let artifact = Artifact::builder(ModelKind::Recommendation, "ranked", chrono::NaiveDateTime::default(), 1);
+        assert!(Answers::read(&artifact.file(answers::FILE, file).finish(), 3, 5).is_err(), "of 3 customers");
+    }
+
     proptest! {
+        #[test]
+        fn what_was_found_beforehand_is_what_is_found_anew(
+            held in prop::collection::btree_set(0..60_usize, 0..40),
+            (limit, new_only, basket) in (1..30_usize, any::<bool>(), prop::collection::vec(0..60_usize, 0..2)),
+        ) {
+            let mut model = shop(60, &held.into_iter().collect::<Vec<_>>(), None);
+            let plain = Query { customer: Some(0), limit: answers::MOST, ..Query::default() };
+            let query = Query { limit, new_only, basket, ..plain.clone() };
+            let anew = [model.recommend(&Query { limit, ..plain.clone() }), model.recommend(&query)];
+            model.answers = answers(60, &[model.rank(&plain)]).unwrap();
+            prop_assert_eq!(model.answers.as_ref().unwrap().of(0, limit).is_some(), limit <= answers::MOST);
+            prop_assert_eq!([model.recommend(&Query { limit, ..plain }), model.recommend(&query)], anew);
+        }
+
         #[test]
         fn the_greatest_are_those_of_a_sorted_list(scores in prop::collection::vec(0..9_u8, 0..200), count in 0..20_usize) {
             let all: Vec<(usize, f32)> = scores.iter().map(|score| f32::from(*score)).enumerate().collect();

@@ -1,53 +1,95 @@
-//! Flat Parquet tables, read into columns.
+//! Flat Parquet tables, read by column.
 
 use std::{
     collections::BTreeMap,
+    fmt,
     panic::{self, AssertUnwindSafe},
 };
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDateTime};
 use parquet::{
-    column::reader::{ColumnReader, ColumnReaderImpl},
-    data_type::{ByteArray, DataType},
+    column::reader::get_typed_column_reader,
+    data_type::{ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type},
     errors::ParquetError,
     file::reader::{FileReader, SerializedFileReader},
 };
 
 use crate::ModelError;
 
-/// The values of a column. `None` is null.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Column {
-    /// UTF-8 text.
-    Text(Vec<Option<Box<str>>>),
-    /// Whole numbers, times and dates.
-    Int(Vec<Option<i64>>),
-    /// Fractions.
-    Float(Vec<Option<f64>>),
-    /// Yes or no.
-    Bool(Vec<Option<bool>>),
-}
-
-/// A Parquet file of text, numbers and times, without nesting.
-#[derive(Debug, Clone)]
+/// A Parquet file of text, numbers and times, without nesting. A column is decoded when it is asked for, and kept by nobody
+/// else: of a large table no more is in memory at once than is wanted of it.
 pub struct Table {
     file: String,
     rows: usize,
-    columns: BTreeMap<String, Column>,
+    reader: SerializedFileReader<Bytes>,
+    places: BTreeMap<String, usize>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("file", &self.file).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+/// A column.
+enum Column {
+    Text(Values<ByteArray>),
+    Int(Values<i64>),
+    Float(Values<f64>),
+    Bool,
+}
+
+/// The values that are there, and of every row whether its is; of no row where all are.
+struct Values<T> {
+    present: Vec<T>,
+    is_present: Vec<bool>,
+}
+
+impl<T> Values<T> {
+    fn map<U>(self, to: impl Fn(T) -> U) -> Values<U> {
+        Values { present: self.present.into_iter().map(to).collect(), is_present: self.is_present }
+    }
+
+    /// All of them, or the first row that has none.
+    fn full(self) -> Result<Vec<T>, usize> {
+        match self.is_present.iter().position(|is_present| !is_present) {
+            None => Ok(self.present),
+            Some(row) => Err(row),
+        }
+    }
+
+    fn optional(self) -> Vec<Option<T>> {
+        if self.is_present.is_empty() {
+            return self.present.into_iter().map(Some).collect();
+        }
+        let mut present = self.present.into_iter();
+        self.is_present.into_iter().map(|is_present| present.next().filter(|_| is_present)).collect()
+    }
 }
 
 impl Table {
-    /// Reads all columns.
+    /// Reads what columns there are.
     ///
     /// # Errors
     /// [`ModelError::Damaged`] where the bytes are not such a table.
     pub fn parse(file: &str, bytes: Bytes) -> Result<Self, ModelError> {
-        // The decoder panics at pages that no writer makes.
-        let read = panic::catch_unwind(AssertUnwindSafe(|| read(bytes)));
-        let read = read.map_err(|_| ModelError::damaged(file, "a page cannot be decoded"))?;
-        let (rows, columns) = read.map_err(|e| ModelError::damaged(file, e))?;
-        Ok(Self { file: file.to_owned(), rows, columns })
+        let damaged = |e: &dyn fmt::Display| ModelError::damaged(file, e);
+        let reader = SerializedFileReader::new(bytes).map_err(|e| damaged(&e))?;
+        let (metadata, mut places) = (reader.metadata(), BTreeMap::new());
+        let groups = metadata.row_groups().iter().try_fold(0_i64, |rows, group| rows.checked_add(group.num_rows()));
+        let rows = metadata.file_metadata().num_rows();
+        if groups != Some(rows) {
+            return Err(damaged(&format!("its groups have not the {rows} rows that it has")));
+        }
+        for (place, column) in metadata.file_metadata().schema_descr().columns().iter().enumerate() {
+            let name = column.path().string();
+            if column.max_rep_level() > 0 || column.max_def_level() > 1 {
+                return Err(damaged(&format!("column {name} is nested")));
+            }
+            places.insert(name, place);
+        }
+        Ok(Self { file: file.to_owned(), rows: usize::try_from(rows).map_err(|e| damaged(&e))?, reader, places })
     }
 
     /// Number of rows.
@@ -58,55 +100,51 @@ impl Table {
     /// Text without nulls.
     ///
     /// # Errors
-    /// [`ModelError::Part`], naming the column and, for a null, its row.
+    /// [`ModelError::Part`], naming the column and, for a null, its row; [`ModelError::Damaged`].
     pub fn text(&self, name: &str) -> Result<Vec<Box<str>>, ModelError> {
-        self.full(name, self.optional_text(name)?)
+        self.full(name, self.texts(name)?)
     }
 
     /// Text.
     ///
     /// # Errors
-    /// [`ModelError::Part`], naming the column.
+    /// [`ModelError::Part`], naming the column; [`ModelError::Damaged`].
     pub fn optional_text(&self, name: &str) -> Result<Vec<Option<Box<str>>>, ModelError> {
-        match self.column(name)? {
-            Column::Text(values) => Ok(values.clone()),
-            Column::Int(_) | Column::Float(_) | Column::Bool(_) => Err(self.part(name, "is not text")),
-        }
+        Ok(self.texts(name)?.optional())
     }
 
     /// Whole numbers without nulls.
     ///
     /// # Errors
-    /// [`ModelError::Part`], naming the column and, for a null, its row.
+    /// [`ModelError::Part`], naming the column and, for a null, its row; [`ModelError::Damaged`].
     pub fn int(&self, name: &str) -> Result<Vec<i64>, ModelError> {
         match self.column(name)? {
-            Column::Int(values) => self.full(name, values.clone()),
-            Column::Text(_) | Column::Float(_) | Column::Bool(_) => Err(self.part(name, "is not a whole number")),
+            Column::Int(values) => self.full(name, values),
+            Column::Text(_) | Column::Float(_) | Column::Bool => Err(self.part(name, "is not a whole number")),
         }
     }
 
     /// Numbers without nulls, all finite.
     ///
     /// # Errors
-    /// [`ModelError::Part`], naming the column and, for a null or a NaN, its row.
+    /// [`ModelError::Part`], naming the column and, for a null or a NaN, its row; [`ModelError::Damaged`].
     pub fn float(&self, name: &str) -> Result<Vec<f64>, ModelError> {
-        let values = self.full(name, self.optional_float(name)?)?;
-        Ok(values)
+        let values = self.full(name, self.floats(name)?)?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(row) => Err(self.part(name, format!("is not finite in row {row}"))),
+        }
     }
 
     /// Numbers, all finite.
     ///
     /// # Errors
-    /// [`ModelError::Part`], naming the column and, for a NaN, its row.
+    /// [`ModelError::Part`], naming the column and, for a NaN, its row; [`ModelError::Damaged`].
     pub fn optional_float(&self, name: &str) -> Result<Vec<Option<f64>>, ModelError> {
-        match self.column(name)? {
-            Column::Float(values) => match values.iter().position(|v| v.is_some_and(|v| !v.is_finite())) {
-                None => Ok(values.clone()),
-                Some(row) => Err(self.part(name, format!("is not finite in row {row}"))),
-            },
-            #[expect(clippy::cast_precision_loss, reason = "counts and sums stay far below 2^53")]
-            Column::Int(values) => Ok(values.iter().map(|v| v.map(|v| v as f64)).collect()),
-            Column::Text(_) | Column::Bool(_) => Err(self.part(name, "is not a number")),
+        let values = self.floats(name)?.optional();
+        match values.iter().position(|value| value.is_some_and(|value| !value.is_finite())) {
+            None => Ok(values),
+            Some(row) => Err(self.part(name, format!("is not finite in row {row}"))),
         }
     }
 
@@ -123,14 +161,32 @@ impl Table {
         self.int(name)?.into_iter().enumerate().map(parse).collect()
     }
 
-    fn column(&self, name: &str) -> Result<&Column, ModelError> {
-        self.columns.get(name).ok_or_else(|| self.part(name, "is missing"))
+    fn texts(&self, name: &str) -> Result<Values<Box<str>>, ModelError> {
+        let Column::Text(values) = self.column(name)? else { return Err(self.part(name, "is not text")) };
+        let text = |value: &ByteArray| Ok(value.as_utf8().map_err(|e| ModelError::damaged(&self.file, e))?.into());
+        let present = values.present.iter().map(text).collect::<Result<_, ModelError>>()?;
+        Ok(Values { present, is_present: values.is_present })
     }
 
-    fn full<T>(&self, name: &str, values: Vec<Option<T>>) -> Result<Vec<T>, ModelError> {
-        let value =
-            |(row, value): (usize, Option<T>)| value.ok_or_else(|| self.part(name, format!("is null in row {row}")));
-        values.into_iter().enumerate().map(value).collect()
+    fn floats(&self, name: &str) -> Result<Values<f64>, ModelError> {
+        match self.column(name)? {
+            Column::Float(values) => Ok(values),
+            #[expect(clippy::cast_precision_loss, reason = "counts and sums stay far below 2^53")]
+            Column::Int(values) => Ok(values.map(|value| value as f64)),
+            Column::Text(_) | Column::Bool => Err(self.part(name, "is not a number")),
+        }
+    }
+
+    fn column(&self, name: &str) -> Result<Column, ModelError> {
+        let place = *self.places.get(name).ok_or_else(|| self.part(name, "is missing"))?;
+        // The decoder panics at pages that no writer makes.
+        let read = panic::catch_unwind(AssertUnwindSafe(|| read(&self.reader, place)));
+        let read = read.map_err(|_| ModelError::damaged(&self.file, "a page cannot be decoded"))?;
+        read.map_err(|e| ModelError::damaged(&self.file, e))
+    }
+
+    fn full<T>(&self, name: &str, values: Values<T>) -> Result<Vec<T>, ModelError> {
+        values.full().map_err(|row| self.part(name, format!("is null in row {row}")))
     }
 
     fn part(&self, name: &str, problem: impl Into<String>) -> ModelError {
@@ -138,98 +194,42 @@ impl Table {
     }
 }
 
-fn read(bytes: Bytes) -> Result<(usize, BTreeMap<String, Column>), ParquetError> {
-    let file = SerializedFileReader::new(bytes)?;
-    let schema = file.metadata().file_metadata().schema_descr_ptr();
-    let mut columns = BTreeMap::new();
-    for index in 0..schema.num_columns() {
-        let descriptor = schema.column(index);
-        let name = descriptor.path().string();
-        if descriptor.max_rep_level() > 0 || descriptor.max_def_level() > 1 {
-            return Err(ParquetError::General(format!("column {name} is nested")));
-        }
-        let nullable = descriptor.max_def_level() == 1;
-        let mut column: Option<Column> = None;
-        for group in 0..file.num_row_groups() {
-            let group = file.get_row_group(group)?;
-            let rows = usize::try_from(group.metadata().num_rows())?;
-            let part = match group.get_column_reader(index)? {
-                ColumnReader::ByteArrayColumnReader(reader) => Column::Text(values(reader, rows, nullable, text)?),
-                ColumnReader::Int32ColumnReader(reader) => {
-                    Column::Int(values(reader, rows, nullable, |v| Ok(v.into()))?)
-                }
-                ColumnReader::Int64ColumnReader(reader) => Column::Int(values(reader, rows, nullable, Ok)?),
-                ColumnReader::FloatColumnReader(reader) => {
-                    Column::Float(values(reader, rows, nullable, |v| Ok(v.into()))?)
-                }
-                ColumnReader::DoubleColumnReader(reader) => Column::Float(values(reader, rows, nullable, Ok)?),
-                ColumnReader::BoolColumnReader(reader) => Column::Bool(values(reader, rows, nullable, Ok)?),
-                ColumnReader::Int96ColumnReader(_) | ColumnReader::FixedLenByteArrayColumnReader(_) => {
-                    return Err(ParquetError::General(format!("column {name} has a type that is not read")));
-                }
-            };
-            column = Some(match (column, part) {
-                (None, part) => part,
-                (Some(Column::Text(mut all)), Column::Text(part)) => {
-                    all.extend(part);
-                    Column::Text(all)
-                }
-                (Some(Column::Int(mut all)), Column::Int(part)) => {
-                    all.extend(part);
-                    Column::Int(all)
-                }
-                (Some(Column::Float(mut all)), Column::Float(part)) => {
-                    all.extend(part);
-                    Column::Float(all)
-                }
-                (Some(Column::Bool(mut all)), Column::Bool(part)) => {
-                    all.extend(part);
-                    Column::Bool(all)
-                }
-                (Some(_), _) => return Err(ParquetError::General(format!("column {name} changes its type"))),
-            });
-        }
-        // Without a row group there are no values, of whatever type.
-        columns.insert(name, column.unwrap_or_else(|| empty(descriptor.physical_type())));
-    }
-    Ok((usize::try_from(file.metadata().file_metadata().num_rows())?, columns))
-}
-
-fn empty(of: parquet::basic::Type) -> Column {
+fn read(file: &SerializedFileReader<Bytes>, place: usize) -> Result<Column, ParquetError> {
     use parquet::basic::Type;
-    match of {
-        Type::BOOLEAN => Column::Bool(Vec::new()),
-        Type::INT32 | Type::INT64 | Type::INT96 => Column::Int(Vec::new()),
-        Type::FLOAT | Type::DOUBLE => Column::Float(Vec::new()),
-        Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY => Column::Text(Vec::new()),
-    }
-}
-
-fn text(value: ByteArray) -> Result<Box<str>, ParquetError> {
-    Ok(value.as_utf8()?.into())
-}
-
-fn values<D: DataType, T>(
-    mut reader: ColumnReaderImpl<D>,
-    rows: usize,
-    nullable: bool,
-    convert: impl Fn(D::T) -> Result<T, ParquetError>,
-) -> Result<Vec<Option<T>>, ParquetError> {
-    let (mut present, mut levels) = (Vec::new(), Vec::new());
-    let mut read = 0;
-    while read < rows {
-        let (records, _, _) = reader.read_records(rows - read, nullable.then_some(&mut levels), None, &mut present)?;
-        if records == 0 {
-            return Err(ParquetError::EOF(format!("{read} of {rows} values")));
+    let column = file.metadata().file_metadata().schema_descr().column(place);
+    match column.physical_type() {
+        Type::BYTE_ARRAY => Ok(Column::Text(values::<ByteArrayType>(file, place)?)),
+        Type::INT32 => Ok(Column::Int(values::<Int32Type>(file, place)?.map(i64::from))),
+        Type::INT64 => Ok(Column::Int(values::<Int64Type>(file, place)?)),
+        Type::FLOAT => Ok(Column::Float(values::<FloatType>(file, place)?.map(f64::from))),
+        Type::DOUBLE => Ok(Column::Float(values::<DoubleType>(file, place)?)),
+        Type::BOOLEAN => Ok(Column::Bool),
+        Type::INT96 | Type::FIXED_LEN_BYTE_ARRAY => {
+            Err(ParquetError::General(format!("column {} has a type that is not read", column.path().string())))
         }
-        read += records;
     }
-    let mut present = present.into_iter();
-    let mut next = || present.next().ok_or_else(|| ParquetError::EOF("fewer values than rows".to_owned()));
-    (0..rows)
-        .map(|row| match nullable && levels.get(row).copied() != Some(1) {
-            true => Ok(None),
-            false => next().and_then(&convert).map(Some),
-        })
-        .collect()
+}
+
+fn values<D: DataType>(file: &SerializedFileReader<Bytes>, place: usize) -> Result<Values<D::T>, ParquetError> {
+    let nullable = file.metadata().file_metadata().schema_descr().column(place).max_def_level() == 1;
+    let (mut present, mut levels) = (Vec::new(), Vec::new());
+    for group in 0..file.num_row_groups() {
+        let group = file.get_row_group(group)?;
+        let rows = usize::try_from(group.metadata().num_rows())?;
+        let mut reader = get_typed_column_reader::<D>(group.get_column_reader(place)?);
+        let mut read = 0;
+        while read < rows {
+            let levels = nullable.then_some(&mut levels);
+            let (records, _, _) = reader.read_records(rows - read, levels, None, &mut present)?;
+            if records == 0 {
+                return Err(ParquetError::EOF(format!("{read} of {rows} values")));
+            }
+            read += records;
+        }
+    }
+    let mut is_present: Vec<bool> = levels.into_iter().map(|level| level == 1).collect();
+    if is_present.iter().all(|is_present| *is_present) {
+        is_present.clear();
+    }
+    Ok(Values { present, is_present })
 }

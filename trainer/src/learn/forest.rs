@@ -96,8 +96,8 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// The trees with their values multiplied by `scale`.
     pub(crate) fn forest(&self, width: usize, depth: u32, scale: f64) -> Result<Forest, ModelError> {
-        let value = self.value.iter().map(|value| (value * scale) as f32).collect();
-        Forest::new(width, depth, &self.feature, self.threshold.clone(), value)
+        let value: Vec<f32> = self.value.iter().map(|value| (value * scale) as f32).collect();
+        Forest::new(width, depth, &self.feature, &self.threshold, &value)
     }
 }
 

@@ -16,7 +16,9 @@ use polars::prelude::{Column, DataFrame, IntoColumn, NamedFrom, Series};
 use rayon::prelude::*;
 use scoring::{
     Artifact, Forest, Gate, Metric, Model, ModelKind, StockCode, TensorFile,
-    recommendation::{HALF_LIVES, Held, NEVER, Parameters, Query, Recommendations, Shopper, Standing, WINDOWS, column},
+    recommendation::{
+        HALF_LIVES, Held, NEVER, Parameters, Query, Recommendations, Shopper, Standing, WINDOWS, answers, column,
+    },
 };
 use tch::{Device, Tensor};
 
@@ -218,7 +220,7 @@ impl Learner for Recommendation {
         known_recipe::<Self>(training.recipe)?;
         let lines = Lines::of(training)?;
         let rankers = rankers(training, &lines)?;
-        build(training, &lines, rankers.as_ref())
+        answered(build(training, &lines, rankers.as_ref())?)
     }
 
     fn evaluate(training: &Training<'_>) -> Result<Evaluation, LearnError> {
@@ -378,6 +380,15 @@ fn build(training: &Training<'_>, lines: &Lines, rankers: Option<&[Forest; 2]>) 
         .trained_on("products", m as u64)
         .trained_on("interactions", matrix.cells.len() as u64)
         .finish())
+}
+
+/// A model with what it answers to customers who wish nothing but a number of products.
+fn answered(artifact: Artifact) -> Result<Artifact, LearnError> {
+    let model = Recommendations::load(&artifact)?;
+    let query = |customer| Query { customer: Some(customer), limit: answers::MOST, ..Query::default() };
+    let all = (0..model.customers().count()).into_par_iter();
+    let found: Vec<_> = all.map(|customer| model.rank(&query(customer))).collect();
+    Ok(artifact.with_file(answers::FILE, answers::write(&found).into_bytes()?))
 }
 
 fn text<'a>(name: &str, of: impl Iterator<Item = Option<&'a str>>) -> Column {

@@ -295,19 +295,21 @@ impl History {
         let kept = Line { order: self.next, product, customer: line.customer, quantity, price };
         self.next += 1;
         let ring = &mut self.of_product[product as usize];
+        // What is full makes room first: one more would double the memory that it has.
+        let old = if ring.len() == OF_PRODUCT { ring.pop_front() } else { None };
         ring.push_back(kept);
         self.pieces.count(pieces(quantity.into()), 1);
         self.cents.count(cents(price.into()), 1);
-        if let Some(old) = (ring.len() > OF_PRODUCT).then(|| ring.pop_front()).flatten() {
+        if let Some(old) = old {
             self.pieces.count(pieces(old.quantity.into()), -1);
             self.cents.count(cents(old.price.into()), -1);
         }
         if let Some(customer) = line.customer {
             let ring = &mut self.of_customer[customer as usize];
-            ring.push_back(kept);
-            if ring.len() > OF_CUSTOMER {
+            if ring.len() == OF_CUSTOMER {
                 ring.pop_front();
             }
+            ring.push_back(kept);
         }
         self.stale[product as usize].get_or_insert(day);
     }

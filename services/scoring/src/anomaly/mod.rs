@@ -525,8 +525,7 @@ mod tests {
         }
         history.refresh_all();
         // Features 5 and 11: distance to the second nearest price, quantity over the customer's usual one.
-        let forest =
-            |width| Forest::new(width, 1, &[11, 5], vec![2.0, 1.0], vec![0.0, 0.0, 5.0, 0.0, 0.0, 5.0]).unwrap();
+        let forest = |width| Forest::new(width, 1, &[11, 5], &[2.0, 1.0], &[0.0, 0.0, 5.0, 0.0, 0.0, 5.0]).unwrap();
         let judge = Judge { base: -2.0, learnt_below: 1.5, severity: [0.0, 1.0, 2.0] };
         let parameters = Parameters { shop, whole: judge, alone: judge };
         Scorer { parameters, whole: forest(WIDTH), alone: forest(ALONE), history }

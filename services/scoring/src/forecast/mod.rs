@@ -18,7 +18,7 @@ pub mod revenue;
 pub mod smoothing;
 pub mod spread;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::OnceLock};
 
 use chrono::{Datelike, Days, Months, NaiveDate};
 use serde::{Deserialize, Serialize};
@@ -194,6 +194,8 @@ struct Money {
     means: Vec<f64>,
     /// By frequency.
     spreads: [Spread; 3],
+    /// Of its forecasts, once somebody has asked.
+    reasons: OnceLock<Vec<String>>,
 }
 
 /// A series of the past, forecast from before it when the model's training was rehearsed, and what came.
@@ -324,7 +326,9 @@ impl Model for Forecast {
         let means = revenue::forecast(&revenue_rule, &shop, &slices, AHEAD);
         let spreads = revenue_spreads.chunks(3).zip(usual).map(|(of, usual)| [Spread { usual, ..of[0] }, of[1], of[2]]);
         let money = histories.into_iter().zip(means).zip(spreads);
-        let money = money.map(|((history, means), spreads)| Money { history, means, spreads }).collect();
+        let money = money
+            .map(|((history, means), spreads)| Money { history, means, spreads, reasons: OnceLock::new() })
+            .collect();
 
         series.sort_by(|a, b| {
             a.level.cmp(&b.level).then(b.recent_total.total_cmp(&a.recent_total)).then_with(|| a.key.cmp(&b.key))
@@ -472,6 +476,15 @@ impl Forecast {
 
     /// Why a forecast looks so, in words.
     pub fn reasons(&self, series: &Series) -> Vec<String> {
+        match series.level {
+            Level::Total | Level::Country => {
+                self.money[series.row].reasons.get_or_init(|| self.find_reasons(series)).clone()
+            }
+            Level::Product => self.find_reasons(series),
+        }
+    }
+
+    fn find_reasons(&self, series: &Series) -> Vec<String> {
         const WEEKDAYS: [&str; 7] =
             ["Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays"];
         let percent = |ratio: f64| {
@@ -614,7 +627,12 @@ mod tests {
             pieces_rule: flat(pieces::FEATURES, 3, 0.0),
             share: [1.0 / 7.0; 7],
             growth: [0.0; 4],
-            money: vec![Money { means: vec![10.0; AHEAD], history: total, spreads: [spread; 3] }],
+            money: vec![Money {
+                means: vec![10.0; AHEAD],
+                history: total,
+                spreads: [spread; 3],
+                reasons: OnceLock::new(),
+            }],
             pieces: Vec::new(),
             pieces_spreads: Vec::new(),
             pieces_edges: Vec::new(),

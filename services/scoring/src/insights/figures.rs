@@ -148,6 +148,10 @@ impl<'a> Tally<'a> {
 impl Shop {
     /// The figures as a whole.
     pub fn sales(&self, selection: &Selection) -> Sales {
+        if self.is_all(selection) { self.whole } else { self.add_up(selection) }
+    }
+
+    pub(super) fn add_up(&self, selection: &Selection) -> Sales {
         let (mut tally, mut sales) = (Tally::new(self), Sales::default());
         for receipt in self.selected(selection) {
             tally.add(&mut sales, 1, receipt, &self.sums(selection, receipt));

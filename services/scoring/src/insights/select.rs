@@ -67,6 +67,13 @@ impl Shop {
         Selection { receipts, from: i64::MIN, to: i64::MAX, countries: None, products: None, customers: None }
     }
 
+    /// Whether a selection takes every receipt, with all of its lines.
+    pub(super) fn is_all(&self, selection: &Selection) -> bool {
+        let Selection { receipts, from: _, to: _, countries, products, customers } = selection;
+        let of_everybody = countries.is_none() && products.is_none() && customers.is_none();
+        of_everybody && *receipts == (0..self.receipts.time.len())
+    }
+
     /// What a filter asks for.
     ///
     /// # Errors

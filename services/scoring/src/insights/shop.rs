@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{CANCELLATION, DUPLICATE, Frequency, KIND, NONE, SALE, Sums, files};
+use super::{CANCELLATION, DUPLICATE, Frequency, KIND, NONE, SALE, Sales, Sums, files};
 use crate::{
     Artifact, ModelError,
     columns::{ColumnFile, Names},
@@ -38,6 +38,8 @@ pub struct Shop {
     pub(super) country_sums: Vec<Sums>,
     /// What is searched for products: code and description, lower case.
     pub(super) product_text: Vec<Box<str>>,
+    /// The figures of everything.
+    pub(super) whole: Sales,
 }
 
 /// Lines of one invoice, instant, customer and country; in order of time.
@@ -199,7 +201,7 @@ impl Shop {
             text.to_lowercase().into_boxed_str()
         };
         let product_text = product_description.iter().enumerate().map(text).collect();
-        Ok(Self {
+        let mut shop = Self {
             countries,
             customers,
             products,
@@ -216,7 +218,10 @@ impl Shop {
             product_sums,
             country_sums,
             product_text,
-        })
+            whole: Sales::default(),
+        };
+        shop.whole = shop.add_up(&shop.all());
+        Ok(shop)
     }
 
     /// The names of countries, in order.
