@@ -559,7 +559,8 @@ impl Redis {
 
     /// Keys of answers in it.
     pub(crate) async fn keys(&self) -> Vec<String> {
-        redis::cmd("KEYS").arg("sk:1:*").query_async(&mut self.connection().await.unwrap()).await.unwrap()
+        let keys = redis::cmd("KEYS").arg("sk:1:*").query_async(&mut self.connection().await.unwrap()).await;
+        keys.map(|keys: Vec<String>| keys.into_iter().filter(|key| !key.ends_with(":making")).collect()).unwrap()
     }
 
     pub(crate) async fn run(&self, command: &[&[u8]]) {
@@ -597,8 +598,8 @@ impl Drop for Redis {
 pub(crate) struct Wires {
     pub(crate) address: SocketAddr,
     cut: watch::Sender<()>,
-    _listening: JoinSet<()>,
     silent: watch::Sender<bool>,
+    _listening: JoinSet<()>,
 }
 
 impl Wires {
