@@ -1,6 +1,6 @@
 //! Options of the gateway: which services there are, and how many calls at once.
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use clap::Args;
@@ -71,6 +71,10 @@ struct BackendArgs {
     /// Connections to each replica of a service; without it two for each core
     #[arg(long, env = "SHOPKEEPER_CONNECTIONS", value_name = "N")]
     connections: Option<NonZeroUsize>,
+    /// Shortest time until a call without side effects that has no answer yet is made at another replica as well. Where calls
+    /// of its method usually take longer, it is longer; 0s: never
+    #[arg(long, env = "SHOPKEEPER_HEDGE_AFTER", value_name = "TIME", default_value = "10ms", value_parser = humantime::parse_duration)]
+    hedge_after: Duration,
     #[command(flatten)]
     tls: ClientTlsArgs,
 }
@@ -92,12 +96,13 @@ impl BackendArgs {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let connections = self.connections.map_or_else(|| 2 * cores(), NonZeroUsize::get);
         let tls = self.client_tls(&given)?;
+        let hedge_after = Some(self.hedge_after).filter(|time| !time.is_zero());
         let given = given.into_iter().filter(|(_, endpoints)| !endpoints.is_empty());
         Ok(given.fold(Backends::default().over(tls.clone()), |backends, (area, given)| {
             let endpoints = Endpoints::new(area.into(), given.clone(), endpoints::system());
             let tls = tls.clone();
             let connect = move |target, address| backend::network(area, target, address, connections, tls.clone());
-            backends.with(area, balance::among(area, endpoints, connect))
+            backends.with(area, balance::among(area, endpoints, hedge_after, connect))
         }))
     }
 

@@ -23,6 +23,7 @@ use crate::{
     caller::Caller,
     deadline,
     frame::{self, Known},
+    hedge::Hedge,
     meter,
     stack::BoxError,
     tasks::Tasks,
@@ -110,9 +111,12 @@ impl Service<Call> for Dispatch {
             let backend = backend.ok_or_else(|| Unreachable::new(call.area.clone(), "there is none"))?;
             deadline::carry(&mut call.headers, call.deadline)?;
             trace::carry(&mut call.headers);
-            let body = match call.payload {
-                Payload::Whole { body, .. } => Known::body(body, None),
-                Payload::Stream(body) => body,
+            let (hedge, body) = match call.payload {
+                Payload::Whole { body, .. } => {
+                    let with = |budget| Hedge { budget, deadline: call.deadline, body: body.clone() };
+                    (call.budget.map(with), Known::body(body, None))
+                }
+                Payload::Stream(body) => (None, body),
             };
             let mut request = Request::new(body);
             *request.method_mut() = Verb::POST;
@@ -120,6 +124,7 @@ impl Service<Call> for Dispatch {
             *request.uri_mut() = Uri::from(call.method.path.clone());
             *request.headers_mut() = call.headers;
             request.extensions_mut().insert(call.tried);
+            hedge.and_then(|hedge| request.extensions_mut().insert(hedge));
             backend.oneshot(request).await.inspect_err(|_| meter::backend_error(&call.area))
         })
     }

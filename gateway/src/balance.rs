@@ -2,12 +2,13 @@
 //! 2001), load being calls in flight times a latency that rises at once and falls slowly (peak EWMA). Replicas come and go; a
 //! new one is asked once it is connected and says that it is ready, and is taken to be as slow as the slowest until it has
 //! answered. One that has just lost calls, or fails much more often than the others, rests, longer each time. Where all of
-//! them lose call after call, calls are refused at once but for one now and then. Promise: while one replica answers, calls
-//! do.
+//! them lose call after call, calls are refused at once but for one now and then. A call that waits for longer than usual is
+//! made at another replica as well (`hedge`). Promise: while one replica answers, calls do.
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -17,7 +18,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use http::{Request, Response};
 use tokio::{
     sync::{Notify, watch},
@@ -31,7 +32,10 @@ use crate::{
     backends::watch_readiness,
     draws::Draws,
     endpoints::Endpoints,
-    frame, meter,
+    frame,
+    hedge::{Hedge, Usual},
+    meter,
+    retry::is_answer,
     stack::BoxError,
     tasks::Tasks,
 };
@@ -53,23 +57,26 @@ const RECENT: f64 = 0.05;
 const ANSWERS: u32 = 20;
 const IN_A_ROW: u32 = 5;
 const TOO_MANY: f64 = 0.1;
+/// Calls that others have answered first, one after the other and with no answer between, are lost from this one on.
+const OVERTAKEN: u32 = 3;
 /// Where every replica has lost so many calls one after the other, there is nobody.
 const BROKEN: u32 = 5;
 /// Pauses between looks at where the replicas are: usually, and where one of them cannot be reached.
 const LOOK: Duration = Duration::from_secs(3);
 const LOOK_SOON: Duration = Duration::from_millis(500);
 
-/// One service of the replicas that are found there. `connect` makes a replica of an address. Must be called within a tokio
-/// runtime.
+/// One service of the replicas that are found there. A call that has no answer after `hedge_after` may be made at another as
+/// well. `connect` makes a replica of an address. Must be called within a tokio runtime.
 pub(crate) fn among(
     service: &str,
     endpoints: Endpoints,
+    hedge_after: Option<Duration>,
     connect: impl Fn(Target, SocketAddr) -> Backend + Send + 'static,
 ) -> Backend {
     let replicas = Arc::new(Replicas::new(service));
     let mut tasks = Tasks::default();
     tasks.spawn(follow(replicas.clone(), endpoints, connect));
-    BoxCloneSyncService::new(Balanced { replicas, tasks: Arc::new(tasks) })
+    BoxCloneSyncService::new(Balanced { replicas, hedge_after, tasks: Arc::new(tasks) })
 }
 
 /// Keeps the replicas as they are found, for ever. Those that are gone are asked no more; calls in flight to them go on.
@@ -114,6 +121,8 @@ struct Replicas {
     doubted: Notify,
     /// What a call was lost to last, where it was more than silence.
     lost_to: ArcSwapOption<Unreachable>,
+    /// How long calls take.
+    usual: Usual,
     start: Instant,
     draws: Draws,
     /// Milliseconds from the start until somebody is asked again, where nobody answers.
@@ -138,6 +147,8 @@ struct Record {
     /// Calls lost in a row; those that were under way together are one.
     losses: u32,
     lost_at: Duration,
+    /// Calls that another answered first since its last answer.
+    overtaken: u32,
     /// Share of its answers that were failures, of how many, and how many in a row.
     failing: f64,
     answers: u32,
@@ -186,6 +197,10 @@ impl Replica {
         now < self.record().rests_until
     }
 
+    fn is_good(&self, now: Duration) -> bool {
+        self.is_ready() && !self.rests(now)
+    }
+
     /// It says how it is. What it has lost before it became ready is forgotten.
     fn says(&self, ready: bool) {
         if ready {
@@ -207,16 +222,28 @@ impl Replica {
         self.latency(now).max(1e-6) * (self.in_flight.load(Ordering::Relaxed) + 1) as f64
     }
 
-    fn answered(&self, after: Duration, failed: bool, now: Duration) {
-        let (new, old) = (after.as_secs_f64(), self.latency(now));
+    fn took(&self, time: Duration, now: Duration) {
+        let (new, old) = (time.as_secs_f64(), self.latency(now));
         let latency = if new > old { new } else { old + FALL * (new - old) };
         self.latency.store(latency.to_bits(), Ordering::Relaxed);
         self.latency_at.store(now.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn answered(&self, after: Duration, failed: bool, now: Duration) {
+        self.took(after, now);
         let mut record = self.record();
-        record.losses = 0;
+        (record.losses, record.overtaken) = (0, 0);
         record.answers += 1;
         record.failures = if failed { record.failures + 1 } else { 0 };
         record.failing += RECENT * (f64::from(u8::from(failed)) - record.failing);
+    }
+
+    /// Another answered a call that it had for so long; says whether it seems to answer none.
+    fn overtaken(&self, after: Duration, now: Duration) -> bool {
+        self.took(after, now);
+        let mut record = self.record();
+        record.overtaken += 1;
+        record.overtaken >= OVERTAKEN
     }
 
     /// It lost a call that was made then; says whether that is news.
@@ -233,11 +260,28 @@ impl Replica {
 
 /// The replicas that have been asked on behalf of one call.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tried(Arc<Mutex<Vec<usize>>>);
+pub(crate) struct Tried(Arc<Mutex<Attempts>>);
+
+#[derive(Debug, Default)]
+struct Attempts {
+    replicas: Vec<usize>,
+    /// Whether one was asked while another had the call.
+    hedged: bool,
+}
+
+impl Attempts {
+    fn lack(&self, replica: &Arc<Replica>) -> bool {
+        !self.replicas.contains(&identity(replica))
+    }
+}
 
 impl Tried {
-    fn asked(&self) -> MutexGuard<'_, Vec<usize>> {
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asks(&self, replica: &Arc<Replica>) {
+        self.attempts().replicas.push(identity(replica));
     }
 
     /// Whether both are of one call.
@@ -249,6 +293,9 @@ impl Tried {
 
 /// Who may be asked.
 type Wanted<'a> = &'a dyn Fn(&Arc<Replica>) -> bool;
+
+/// How a call ends.
+type Answer = Result<Response<Body>, BoxError>;
 
 /// Whom to ask.
 enum Choice {
@@ -267,6 +314,7 @@ impl Replicas {
             changes: watch::Sender::new(()),
             doubted: Notify::new(),
             lost_to: ArcSwapOption::default(),
+            usual: Usual::default(),
             start: Instant::now(),
             draws: Draws::default(),
             probe_at: AtomicU64::new(0),
@@ -302,7 +350,7 @@ impl Replicas {
         };
         match chosen {
             Choice::One(replica) => {
-                tried.asked().push(identity(&replica));
+                tried.asks(&replica);
                 Ok(Asked::of(self.clone(), replica))
             }
             Choice::Nobody(problem) => Err(problem),
@@ -340,24 +388,31 @@ impl Replicas {
             let nobody = || self.nobody("nobody answers");
             return Choice::Nobody(lost_to.as_deref().cloned().unwrap_or_else(nobody));
         }
-        let tried = tried.asked();
-        let is_new = |replica: &Arc<Replica>| !tried.contains(&identity(replica));
-        let is_good = |replica: &Arc<Replica>| replica.is_ready() && !replica.rests(now);
+        let tried = tried.attempts();
         let best: [Wanted<'_>; 5] = [
-            &|replica| is_good(replica) && is_new(replica),
-            &|replica| is_good(replica),
-            &|replica| !replica.rests(now) && is_new(replica),
+            &|replica| replica.is_good(now) && tried.lack(replica),
+            &|replica| replica.is_good(now),
+            &|replica| !replica.rests(now) && tried.lack(replica),
             &|replica| !replica.rests(now),
             &|_| true,
         ];
-        let those = |wanted: Wanted<'_>| all.iter().filter(|replica| wanted(replica)).collect::<Vec<_>>();
-        let mut left = best.into_iter().map(those).find(|left| !left.is_empty()).unwrap_or_default();
-        let one = left.swap_remove(self.draws.below(left.len()));
-        if left.is_empty() {
-            return Choice::One(one.clone());
-        }
-        let other = left.swap_remove(self.draws.below(left.len()));
-        Choice::One(if one.load(now) <= other.load(now) { one } else { other }.clone())
+        let chosen = best.into_iter().find_map(|wanted| self.lighter(&all, wanted, now));
+        chosen.map_or(Choice::Wait, Choice::One)
+    }
+
+    /// Of two of these taken at random the one with less to do.
+    fn lighter(&self, all: &[Arc<Replica>], wanted: Wanted<'_>, now: Duration) -> Option<Arc<Replica>> {
+        let mut left: Vec<_> = all.iter().filter(|replica| wanted(replica)).collect();
+        let mut draw = || (!left.is_empty()).then(|| left.swap_remove(self.draws.below(left.len())));
+        let (one, other) = (draw()?, draw());
+        Some(other.filter(|other| other.load(now) < one.load(now)).unwrap_or(one).clone())
+    }
+
+    /// Somebody who is well, for a call that another has; nobody where it has been with two at once before.
+    fn another(&self, tried: &Tried) -> Option<Arc<Replica>> {
+        let (tried, now) = (tried.attempts(), self.start.elapsed());
+        let wanted: Wanted<'_> = &|replica| !tried.hedged && replica.is_good(now) && tried.lack(replica);
+        self.lighter(&self.all.load(), wanted, now)
     }
 
     fn nobody(&self, problem: &str) -> Unreachable {
@@ -369,6 +424,66 @@ impl Replicas {
         let now = now.as_millis() as u64;
         let next = |at| (now >= at).then_some(now + RETRY_IN.as_millis() as u64);
         self.probe_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+
+    /// What becomes of a call that one has, and another as well where that takes longer than usual.
+    async fn hedged(
+        self: &Arc<Self>,
+        first: Asked,
+        request: Request<Body>,
+        tried: &Tried,
+        hedge: &Hedge,
+        least: Duration,
+    ) -> Answer {
+        let (uri, again) = (request.uri().clone(), hedge.again(&request));
+        let half = || hedge.deadline.duration_since(first.since) / 2; // nothing is known yet
+        let wait = self.usual.of(uri.path()).unwrap_or_else(half).max(least);
+        let took = |first: &Asked| self.usual.took(uri.path(), first.since.elapsed());
+        let mut firsts = pin!(first.put(request));
+        let in_time = timeout(wait, &mut firsts).await.ok();
+        let another = if in_time.is_none() { self.another(tried) } else { None };
+        let Some((another, again)) = another.and_then(|another| Some((another, hedge.pay(again)?))) else {
+            let answer = match in_time {
+                Some(answer) => answer,
+                None => firsts.await,
+            };
+            took(&first);
+            first.end(&answer);
+            return answer;
+        };
+        tried.asks(&another);
+        tried.attempts().hedged = true;
+        let second = Asked::of(self.clone(), another);
+        let seconds = pin!(second.put(again));
+        let ended = select(firsts, seconds).await;
+        took(&first);
+        let (answer, by) = match ended {
+            Either::Left((answer, _)) if is_answer(&answer) => {
+                first.end(&answer);
+                second.not_needed();
+                (answer, "first")
+            }
+            Either::Left((failed, seconds)) => {
+                first.end(&failed);
+                let answer = seconds.await;
+                second.end(&answer);
+                if is_answer(&answer) { (answer, "second") } else { (failed, "neither") }
+            }
+            Either::Right((answer, _)) if is_answer(&answer) => {
+                second.end(&answer);
+                first.overtaken();
+                (answer, "second")
+            }
+            Either::Right((failed, firsts)) => {
+                second.end(&failed);
+                let answer = firsts.await;
+                first.end(&answer);
+                let by = if is_answer(&answer) { "first" } else { "neither" };
+                (answer, by)
+            }
+        };
+        meter::hedged(&self.service, by);
+        answer
     }
 
     /// Lets a replica rest that fails much more often than the others; never the only one, and never more than half.
@@ -412,7 +527,25 @@ impl Asked {
         Self { replicas, replica, since: Instant::now(), over: false }
     }
 
-    fn end(mut self, answer: &Result<Response<Body>, BoxError>) {
+    /// Puts it to the replica.
+    fn put(&self, request: Request<Body>) -> impl Future<Output = Answer> + use<> {
+        self.replica.backend.clone().oneshot(request)
+    }
+
+    /// It is taken back: another answered it first.
+    fn overtaken(mut self) {
+        self.over = true;
+        if self.replica.overtaken(self.since.elapsed(), self.replicas.start.elapsed()) {
+            self.lost(None);
+        }
+    }
+
+    /// It is taken back, and that says nothing.
+    fn not_needed(mut self) {
+        self.over = true;
+    }
+
+    fn end(mut self, answer: &Answer) {
         self.over = true;
         match answer {
             Ok(response) => {
@@ -462,25 +595,32 @@ fn is_failure(code: Code) -> bool {
 #[derive(Clone)]
 struct Balanced {
     replicas: Arc<Replicas>,
+    hedge_after: Option<Duration>,
     tasks: Arc<Tasks>,
 }
 
 impl Service<Request<Body>> for Balanced {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+    type Future = BoxFuture<'static, Answer>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let (replicas, tasks) = (self.replicas.clone(), self.tasks.clone());
+        let (replicas, hedge_after, tasks) = (self.replicas.clone(), self.hedge_after, self.tasks.clone());
         Box::pin(async move {
             let _who_finds_replicas = tasks;
             let tried = request.extensions_mut().remove::<Tried>().unwrap_or_default();
+            let hedge = request.extensions_mut().remove::<Hedge>();
             let asked = replicas.ask(&tried).await?;
-            let answer = asked.replica.backend.clone().oneshot(request).await;
+            if let (Some(hedge), Some(least)) = (hedge, hedge_after)
+                && replicas.all.load().len() > 1
+            {
+                return replicas.hedged(asked, request, &tried, &hedge, least).await;
+            }
+            let answer = asked.put(request).await;
             asked.end(&answer);
             answer
         })
@@ -490,7 +630,7 @@ impl Service<Request<Body>> for Balanced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoints::Lookup;
+    use crate::{endpoints::Lookup, retry::Budget};
     use bytes::Bytes;
     use futures_util::{StreamExt, stream};
     use http::{HeaderValue, header::CONTENT_TYPE};
@@ -562,6 +702,135 @@ mod tests {
         assert_eq!(shares(&replicas, LOST_REST), [3000, 0, 0], "who says it is ready rests no more");
     }
 
+    const PATH: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
+    const LEAST: Duration = Duration::from_millis(10);
+
+    /// A replica that says so after this time; without one it says nothing.
+    type Manner = (Option<u64>, fn() -> Answer);
+
+    /// Two such replicas of which the first is asked first, and how often each has been.
+    fn two(manners: [Manner; 2]) -> (Balanced, [Arc<AtomicUsize>; 2]) {
+        let asked = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+        let replicas = Arc::new(Replicas::new("churn"));
+        let all = manners.into_iter().zip(&asked).zip([0.0, 60.0]).map(|(((after, says), asked), latency)| {
+            let asked = asked.clone();
+            let backend = service_fn(move |_: Request<Body>| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    sleep(after.map_or(Duration::MAX, Duration::from_millis)).await;
+                    says()
+                }
+            });
+            let replica = Replica::new(BoxCloneSyncService::new(backend), latency, Duration::ZERO);
+            replica.says(true);
+            Arc::new(replica)
+        });
+        replicas.set(all.collect());
+        replicas.usual.took(PATH, Duration::from_millis(1));
+        (Balanced { replicas, hedge_after: Some(LEAST), tasks: Arc::default() }, asked)
+    }
+
+    fn request(budget: &Budget) -> Request<Body> {
+        let mut request = Request::post(PATH).body(Body::empty()).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(250);
+        request.extensions_mut().insert(Hedge { budget: budget.clone(), deadline, body: Bytes::new() });
+        request
+    }
+
+    fn found() -> Answer {
+        Ok(Response::default())
+    }
+
+    fn refused() -> Answer {
+        Ok(Status::unavailable("not now").into_http())
+    }
+
+    fn lost() -> Answer {
+        Err(Unreachable::new("churn", "it is gone").into())
+    }
+
+    fn counts(asked: &[Arc<AtomicUsize>; 2]) -> [usize; 2] {
+        asked.each_ref().map(|asked| asked.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_costs_a_moment_and_soon_rests() {
+        let (service, asked) = two([(None, found), (Some(0), found)]);
+        let (silent, budget) = (one(&service.replicas, 0), Budget::new());
+        for n in 1..=OVERTAKEN as usize {
+            assert!(!silent.rests(service.replicas.start.elapsed()));
+            let begun = Instant::now();
+            service.clone().oneshot(request(&budget)).await.unwrap();
+            assert!((10..=12).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+            assert_eq!((counts(&asked), silent.in_flight.load(Ordering::Relaxed)), ([n, n], 0));
+        }
+        assert!(silent.rests(service.replicas.start.elapsed()));
+        service.clone().oneshot(request(&budget)).await.unwrap();
+        assert_eq!(counts(&asked)[0], OVERTAKEN as usize, "it is left alone");
+
+        silent.answered(LEAST, false, service.replicas.start.elapsed());
+        assert!(!silent.overtaken(LEAST, service.replicas.start.elapsed()), "an answer between");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_good_answer_is_the_callers() {
+        let answers: [(_, _, Result<_, ()>, _); 8] = [
+            ((Some(9), found as fn() -> Answer), (None, lost as fn() -> Answer), Ok(None), 9),
+            ((Some(20), found), (Some(15), found), Ok(None), 20),
+            ((Some(20), found), (Some(5), found), Ok(None), 15),
+            ((Some(30), found), (Some(5), refused), Ok(None), 30),
+            ((Some(15), lost), (Some(50), found), Ok(None), 60),
+            ((Some(15), refused), (Some(50), lost), Ok(Some(Code::Unavailable)), 60),
+            ((Some(50), lost), (Some(5), refused), Err(()), 50),
+            ((Some(5), refused), (None, found), Ok(Some(Code::Unavailable)), 5), // it is asked for again elsewhere
+        ];
+        for (n, (first, second, ends, milliseconds)) in answers.into_iter().enumerate() {
+            let (service, asked) = two([first, second]);
+            let begun = Instant::now();
+            let answer = service.clone().oneshot(request(&Budget::new())).await;
+            assert_eq!(answer.map(|answer| frame::code(answer.headers())).map_err(drop), ends, "{n}");
+            let took = begun.elapsed().as_millis();
+            assert!((milliseconds..=milliseconds + 2).contains(&took), "{n}: {took} ms");
+            assert_eq!(counts(&asked), [1, usize::from(took > 10)], "{n}");
+            let all = service.replicas.all.load();
+            assert!(all.iter().all(|replica| replica.in_flight.load(Ordering::Relaxed) == 0), "{n}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_made_at_another_only_where_that_helps_and_once() {
+        let spent = Budget::new();
+        while spent.hedges() {}
+        let resting = |service: &mut Balanced, _: &mut Request<Body>| {
+            one(&service.replicas, 1).lost(Duration::ZERO, Duration::from_secs(60));
+        };
+        let unready = |service: &mut Balanced, _: &mut Request<Body>| one(&service.replicas, 1).says(false);
+        let alone = |service: &mut Balanced, _: &mut Request<Body>| {
+            service.replicas.set(vec![one(&service.replicas, 0)]);
+        };
+        let off = |service: &mut Balanced, _: &mut Request<Body>| service.hedge_after = None;
+        let effects = |_: &mut Balanced, request: &mut Request<Body>| {
+            request.extensions_mut().remove::<Hedge>();
+        };
+        let poor = move |_: &mut Balanced, request: &mut Request<Body>| {
+            request.extensions_mut().get_mut::<Hedge>().unwrap().budget = spent.clone();
+        };
+        let before = |_: &mut Balanced, request: &mut Request<Body>| {
+            let tried = Tried::default();
+            tried.attempts().hedged = true;
+            request.extensions_mut().insert(tried);
+        };
+        type Case<'a> = &'a dyn Fn(&mut Balanced, &mut Request<Body>);
+        let cases: [Case<'_>; 7] = [&resting, &unready, &alone, &off, &effects, &poor, &before];
+        for (n, case) in cases.into_iter().enumerate() {
+            let (mut service, asked) = two([(Some(100), found), (Some(0), found)]);
+            let mut request = request(&Budget::new());
+            case(&mut service, &mut request);
+            service.oneshot(request).await.unwrap();
+            assert_eq!(counts(&asked), [1, 0], "{n}");
+        }
+    }
+
     #[test]
     fn calls_that_are_lost_together_are_one_loss() {
         let replica = one(&replicas(&[true]), 0);
@@ -580,7 +849,7 @@ mod tests {
         let mut asked = Vec::new();
         for _ in 0..3 {
             let Choice::One(chosen) = replicas.choose(now, &tried, false) else { panic!("nobody") };
-            tried.asked().push(identity(&chosen));
+            tried.asks(&chosen);
             asked.push(identity(&chosen));
         }
         assert_ne!(asked[0], asked[1]);
@@ -715,7 +984,7 @@ mod tests {
     async fn a_service_that_cannot_be_found_is_said_at_once() {
         let lookup: Lookup = Arc::new(|_, _| Box::pin(std::future::ready(Err(std::io::Error::other("no such name")))));
         let endpoints = Endpoints::new("churn".into(), vec!["http://churn:1".parse().unwrap()], lookup);
-        let service = among("churn", endpoints, |_, _| serve(true));
+        let service = among("churn", endpoints, None, |_, _| serve(true));
         let error = service.oneshot(Request::default()).await.unwrap_err();
         assert_eq!(
             error.downcast_ref::<Unreachable>().unwrap().to_string(),

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::body::Body;
 
-use crate::{balance::Tried, caller::Caller, compression::Encoding, method::Method};
+use crate::{balance::Tried, caller::Caller, compression::Encoding, method::Method, retry::Budget};
 
 /// A call whose method is known.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Call {
     pub(crate) reply: Option<Encoding>,
     /// The replicas that have been asked.
     pub(crate) tried: Tried,
+    /// What other attempts are paid from, where there may be any.
+    pub(crate) budget: Option<Budget>,
     /// The request's headers.
     pub(crate) headers: HeaderMap,
     /// The request's messages.
@@ -62,6 +64,7 @@ pub(crate) mod tests {
             method,
             reply: None,
             tried: Tried::default(),
+            budget: None,
             headers: HeaderMap::new(),
             payload: Payload::Whole {
                 body: frame::framed(false, message).unwrap(),

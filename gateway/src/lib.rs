@@ -16,6 +16,7 @@ mod draws;
 mod endpoints;
 mod frame;
 mod health;
+mod hedge;
 mod inference;
 mod limit;
 mod meter;

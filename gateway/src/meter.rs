@@ -70,6 +70,11 @@ static BACKEND_LIMIT: LazyLock<Gauge<u64>> = LazyLock::new(|| {
 static RETRIES: LazyLock<Counter<u64>> =
     LazyLock::new(|| METER.u64_counter("shopkeeper.gateway.retries").with_description("calls sent again").build());
 
+static HEDGES: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    let counter = METER.u64_counter("shopkeeper.gateway.hedges");
+    counter.with_description("calls that a second replica had as well, by who answered: first, second, neither").build()
+});
+
 static BACKEND_READY: LazyLock<Gauge<u64>> = LazyLock::new(|| {
     METER.u64_gauge("shopkeeper.gateway.backend.ready").with_description("1 while a service is ready").build()
 });
@@ -160,6 +165,11 @@ pub(crate) fn canary(area: &str) {
 /// A call was sent again.
 pub(crate) fn retried(area: &str) {
     RETRIES.add(1, &[KeyValue::new("backend", area.to_owned())]);
+}
+
+/// A call was with a second replica as well, and the `first`, the `second` or `neither` answered it.
+pub(crate) fn hedged(service: &str, by: &'static str) {
+    HEDGES.add(1, &[KeyValue::new("backend", service.to_owned()), KeyValue::new("answered", by)]);
 }
 
 /// Whether a service is ready.

@@ -64,6 +64,7 @@ where
             method,
             reply: None,
             tried: Tried::default(),
+            budget: None,
             headers: head.headers,
             payload: Payload::Stream(body),
         }))

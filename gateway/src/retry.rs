@@ -27,7 +27,7 @@ use crate::{
     stack::BoxError,
 };
 
-const ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// A call is made so many times at most.
 const MOST: u32 = 3;
@@ -39,14 +39,22 @@ const PAUSE: Duration = Duration::from_millis(20);
 const FULL: u32 = 1000;
 const FAILURE: u32 = 10;
 const ANSWER: u32 = 1;
+/// Attempts beside others leave so many to those that nothing can do without.
+const SPARED: u32 = FULL * 3 / 4;
 
 /// How many more attempts a service may be asked for.
 #[derive(Debug, Clone)]
-struct Budget(Arc<AtomicU32>);
+pub(crate) struct Budget(Arc<AtomicU32>);
 
 impl Budget {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(AtomicU32::new(FULL)))
+    }
+
+    /// Takes the token of an attempt beside another, where there is one to spare.
+    pub(crate) fn hedges(&self) -> bool {
+        let spare = |tokens| (tokens > SPARED).then_some(tokens - FAILURE);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spare).is_ok()
     }
 
     fn answered(&self) {
@@ -95,6 +103,11 @@ enum Wish {
     Again(Option<Duration>),
 }
 
+/// Whether it was answered, with whatever, rather than lost or refused.
+pub(crate) fn is_answer(answer: &Result<Response<Body>, BoxError>) -> bool {
+    Wish::of(answer) == Wish::Answered
+}
+
 impl Wish {
     fn of(answer: &Result<Response<Body>, BoxError>) -> Self {
         let headers = match answer {
@@ -141,14 +154,15 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, call: Call) -> Self::Future {
+    fn call(&mut self, mut call: Call) -> Self::Future {
         let spare = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, spare);
         let Some(budget) = self.budgets.get(&call.area).cloned().filter(|_| call.method.is_repeatable()) else {
             return Box::pin(inner.call(call));
         };
+        call.budget = Some(budget.clone());
         Box::pin(async move {
-            let (mut call, mut made) = (call, 0);
+            let mut made = 0;
             loop {
                 made += 1;
                 let next = again(&call, made).filter(|_| made < MOST);
@@ -179,6 +193,7 @@ fn again(call: &Call, made: u32) -> Option<Call> {
             deadline: call.deadline,
             reply: call.reply,
             tried: call.tried.clone(),
+            budget: call.budget.clone(),
             headers,
             payload: Payload::Whole { body: body.clone(), message: message.clone() },
         }
@@ -295,6 +310,15 @@ mod tests {
         effects.method = Arc::new(Method { side_effect_free: false, ..(*effects.method).clone() });
         assert_eq!(attempts(&mut m, effects, vec![Err(lost())]).await.0, 1);
         assert_eq!(attempts(&mut m, call(RISK, b"1"), vec![Err(DeadlineError::Passed.into())]).await.0, 1);
+    }
+
+    #[test]
+    fn attempts_beside_others_leave_some_for_those_after() {
+        let budget = Budget::new();
+        assert_eq!((0..100).filter(|_| budget.hedges()).count(), 25);
+        assert!(budget.failed(), "a call that was lost may be made again");
+        (0..200).for_each(|_| budget.answered());
+        assert!(budget.hedges());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,11 +1,11 @@
 //! Refuses calls above a number in flight, before anything has cost us work: those that are in keep their latency. Calls that
 //! can wait may take only a part of the room, so that an export yields to a checkout. A call is in flight until the last
-//! byte of its answer.
+//! byte of its answer, one that is no stream until its deadline at most: whoever reads nothing keeps nobody out.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -14,6 +14,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::Response;
 use proto::policy::v1::Priority;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
 
@@ -22,6 +23,9 @@ use crate::{call::Call, frame::Keeping, meter, stack::BoxError};
 /// When callers are told to try again.
 pub(crate) const RETRY_IN: Duration = Duration::from_millis(100);
 
+/// Bits of a mark that tell it from others of the same time.
+const NUMBER: u32 = 24;
+
 /// Too many calls are in flight.
 #[derive(Debug, thiserror::Error)]
 #[error("too many calls are in flight")]
@@ -29,7 +33,7 @@ pub(crate) struct Overloaded;
 
 /// Lets so many calls be in flight.
 pub(crate) fn layer<S>(most: usize) -> impl Layer<S, Service = Shed<S>> + Clone {
-    let room = Arc::new(Room { most, taken: AtomicUsize::new(0) });
+    let room = Arc::new(Room::new(most));
     layer_fn(move |inner| Shed { inner, room: room.clone() })
 }
 
@@ -37,9 +41,18 @@ pub(crate) fn layer<S>(most: usize) -> impl Layer<S, Service = Shed<S>> + Clone 
 struct Room {
     most: usize,
     taken: AtomicUsize,
+    /// A mark for each call that is in, 0 for each that may come.
+    marks: Box<[AtomicU64]>,
+    entered: AtomicU64,
+    start: Instant,
 }
 
 impl Room {
+    fn new(most: usize) -> Self {
+        let marks = (0..most).map(|_| AtomicU64::new(0)).collect();
+        Self { most, taken: AtomicUsize::new(0), marks, entered: AtomicU64::new(0), start: Instant::now() }
+    }
+
     /// How many calls there may be for one of this priority to be let in.
     fn most(&self, priority: Priority) -> usize {
         match priority {
@@ -49,20 +62,61 @@ impl Room {
         }
     }
 
-    fn enter(self: &Arc<Self>, priority: Priority) -> Option<Place> {
+    /// A place, which is nobody's any more after this time; none where all are taken.
+    fn enter(self: &Arc<Self>, priority: Priority, until: Option<Instant>) -> Option<Place> {
         let most = self.most(priority);
-        let one_more = |taken| (taken < most).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Place(self.clone()))
+        let enter = || {
+            let one_more = |taken| (taken < most).then_some(taken + 1);
+            self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+        };
+        enter()
+            .or_else(|_| {
+                self.clear(Instant::now());
+                enter()
+            })
+            .ok()?;
+        let entered = self.entered.fetch_add(1, Ordering::Relaxed);
+        let mark = self.time(until) << NUMBER | entered & ((1 << NUMBER) - 1);
+        // Who is counted finds a mark that is 0: it is made so before one less is counted.
+        let set = |at: &usize| self.marks[*at].compare_exchange(0, mark, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let at = (entered as usize % self.most..).map(|at| at % self.most).find(set)?;
+        Some(Place { room: self.clone(), at, mark })
+    }
+
+    /// Milliseconds from the start, more than 0.
+    fn time(&self, at: Option<Instant>) -> u64 {
+        let since = at.map(|at| at.duration_since(self.start).as_millis() as u64 + 1);
+        since.unwrap_or(u64::MAX).min(u64::MAX >> NUMBER)
+    }
+
+    /// Takes places back whose time has passed: their callers do not read what they have been answered.
+    fn clear(&self, now: Instant) {
+        let now = self.time(Some(now));
+        for at in 0..self.most {
+            let mark = self.marks[at].load(Ordering::Relaxed);
+            if mark != 0 && mark >> NUMBER < now {
+                self.leave(at, mark);
+            }
+        }
+    }
+
+    fn leave(&self, at: usize, mark: u64) {
+        if self.marks[at].compare_exchange(mark, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.taken.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
 /// Given back when it is dropped.
-struct Place(Arc<Room>);
+struct Place {
+    room: Arc<Room>,
+    at: usize,
+    mark: u64,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        self.room.leave(self.at, self.mark);
     }
 }
 
@@ -88,7 +142,8 @@ where
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        let Some(place) = self.room.enter(call.method.priority) else {
+        let until = (!call.method.server_streaming).then_some(call.deadline);
+        let Some(place) = self.room.enter(call.method.priority, until) else {
             meter::shed("gateway", call.method.priority);
             return Box::pin(std::future::ready(Err(Overloaded.into())));
         };
@@ -120,6 +175,23 @@ mod tests {
         let service = limited(1);
         let answer = service.clone().oneshot(call(RISK, b"")).await.unwrap();
         assert!(service.clone().oneshot(call(RISK, b"")).await.unwrap_err().is::<Overloaded>());
+        drop(answer);
+        assert!(service.oneshot(call(RISK, b"")).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_has_a_place_until_the_deadline() {
+        let service = limited(2);
+        let unread = [EXPORT, RISK].map(|path| service.clone().oneshot(call(path, b"")));
+        let mut unread = futures_util::future::join_all(unread).await;
+        let moment = Duration::from_millis(5);
+        tokio::time::sleep(call(RISK, b"").method.timeout - moment).await;
+        assert!(service.clone().oneshot(call(RISK, b"")).await.unwrap_err().is::<Overloaded>());
+        tokio::time::sleep(moment * 2).await;
+        let answer = service.clone().oneshot(call(RISK, b"")).await.unwrap();
+        drop(unread.remove(1));
+        let refused = service.clone().oneshot(call(RISK, b"")).await.unwrap_err();
+        assert!(refused.is::<Overloaded>(), "a place is given back once, and a stream keeps its own");
         drop(answer);
         assert!(service.oneshot(call(RISK, b"")).await.is_ok());
     }

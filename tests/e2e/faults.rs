@@ -46,7 +46,7 @@ const FAULTS: &[Fault] = &[
     ("kill -9 both replicas of a service", Some("forecast"), both_replicas_die),
     ("kill -9 a gateway", None, a_gateway_dies),
     ("kill -9 Redis", None, redis_dies),
-    ("SIGSTOP one replica", Some("churn"), |shop| shop.stopped("churn", &[0])),
+    ("SIGSTOP one replica", None, |shop| shop.stopped("churn", &[0])),
     ("SIGSTOP both replicas of a service", Some("recommendation"), |shop| shop.stopped("recommendation", &[0, 1])),
     ("SIGSTOP a gateway", None, a_gateway_stops),
     ("SIGSTOP Redis", None, redis_stops),
@@ -54,7 +54,7 @@ const FAULTS: &[Fault] = &[
     ("answers in Redis swapped and damaged", None, redis_lies),
     ("delay, reorder: gateways to a service", None, |shop| shop.weather(&[Anomaly(0), Anomaly(1)], SLOW)),
     ("cut: gateways to a service", None, |shop| shop.cut(&[Anomaly(0), Anomaly(1)])),
-    ("drop: gateways to one replica", Some("anomaly"), |shop| shop.weather(&[Anomaly(0)], Weather::Silent)),
+    ("drop: gateways to one replica", None, |shop| shop.weather(&[Anomaly(0)], Weather::Silent)),
     ("drop: gateways to both replicas", Some("anomaly"), |shop| {
         shop.weather(&[Anomaly(0), Anomaly(1)], Weather::Silent);
     }),

@@ -158,8 +158,12 @@ impl Store {
         };
         let (give, given) = oneshot::channel();
         let waiter = pilot.fly(async move {
-            // It may have landed since it was looked up.
-            if let Some((tier, entry)) = self.tiers.near(&key).await {
+            // It may have landed since it was looked up, or be on its way to another replica.
+            let landed = match self.tiers.near(&key).await {
+                None => self.tiers.awaited(&key, call.deadline.duration_since(Instant::now()) / 4).await,
+                landed => landed,
+            };
+            if let Some((tier, entry)) = landed {
                 let _ = give.send(Ok(hit(&entry, outcome(tier))));
                 return Some(entry);
             }

@@ -20,6 +20,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep};
 
 use self::sightings::Sightings;
 pub(crate) use self::{args::secret, layer::layer};
@@ -36,6 +37,11 @@ use crate::meter;
 /// Largest answer that is kept, bytes.
 const LARGEST: usize = 64 << 10;
 
+/// Longest wait for the answer that another replica is making, and the pauses between looks whether it is there.
+const AWAITED: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(1);
+const LOOK_LATER: Duration = Duration::from_millis(8);
+
 /// Somewhere to keep answers. Nothing here fails: what cannot be read is not there, what cannot be written is not kept.
 pub trait Cache: fmt::Debug + Send + Sync {
     /// Which kind it is.
@@ -46,6 +52,11 @@ pub trait Cache: fmt::Debug + Send + Sync {
 
     /// Keeps an answer.
     fn put(&self, key: Key, entry: Arc<Entry>, lifetime: Duration) -> BoxFuture<'_, ()>;
+
+    /// Whether nobody else who shares this is making the answer; from here on this one is, for so long at most.
+    fn lead<'a>(&'a self, _key: &'a Key, _at_most: Duration) -> BoxFuture<'a, bool> {
+        Box::pin(std::future::ready(true))
+    }
 }
 
 /// A kind of cache.
@@ -108,6 +119,25 @@ impl Tiers {
     pub async fn near(&self, key: &Key) -> Option<(Tier, Arc<Entry>)> {
         let near = self.tiers.first().filter(|cache| cache.tier() == Tier::Memory)?;
         near.get(key).await.map(|entry| (Tier::Memory, entry))
+    }
+
+    /// The answer that another replica is making, where it is one that replicas share and comes within a while. Where there
+    /// is none, this one is to make it.
+    pub(crate) async fn awaited(&self, key: &Key, at_most: Duration) -> Option<(Tier, Arc<Entry>)> {
+        let shared = self.tiers.iter().find(|cache| cache.tier() == Tier::Redis)?;
+        let at_most = at_most.min(AWAITED);
+        if !self.sightings.knows(key) || shared.lead(key, at_most).await {
+            return None;
+        }
+        let (until, mut pause) = (Instant::now() + at_most, LOOK);
+        while Instant::now() + pause < until {
+            sleep(pause).await;
+            if let Some(found) = self.get(key).await {
+                return Some(found);
+            }
+            pause = (pause * 2).min(LOOK_LATER);
+        }
+        None
     }
 
     /// Keeps an answer for its time give or take a tenth: what is asked at once does not end at once.

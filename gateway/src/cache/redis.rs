@@ -4,6 +4,9 @@
 //!
 //! What calls ask for at once goes out together: a connection writes all that has been handed to it in one piece, and so
 //! does each of a cluster's. No call waits for others' answers, as it would with MGET.
+//!
+//! Of several replicas that make one answer at the same time the first leaves a note beside its key, which ends by itself: one
+//! that dies over it holds the others up no longer than that.
 
 use std::{
     sync::{
@@ -189,6 +192,13 @@ impl Cache for Redis {
             meter::redis("set", "dropped");
         }
         std::future::ready(()).boxed()
+    }
+
+    fn lead<'a>(&'a self, key: &'a Key, at_most: Duration) -> BoxFuture<'a, bool> {
+        let milliseconds = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut set = redis::cmd("SET");
+        set.arg(format!("{key}:making")).arg("").arg("NX").arg("PX").arg(milliseconds);
+        async move { self.ask("lead", &set).await.is_none_or(|set: Option<String>| set.is_some()) }.boxed()
     }
 }
 

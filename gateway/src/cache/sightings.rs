@@ -20,6 +20,12 @@ impl Default for Sightings {
 }
 
 impl Sightings {
+    /// Whether there has been an answer before: the next one is written.
+    pub(super) fn knows(&self, key: &Key) -> bool {
+        let (place, mark) = self.of(key);
+        place.load(Ordering::Relaxed) | WRITTEN == mark | WRITTEN
+    }
+
     /// There is a new answer: whether to write it, which is where it was asked for before.
     pub(super) fn made(&self, key: &Key) -> bool {
         let (place, mark) = self.of(key);
@@ -68,7 +74,8 @@ mod tests {
     #[test]
     fn an_answer_is_written_the_second_time_it_is_wanted() {
         let sightings = Sightings::default();
-        assert!(!sightings.made(&key(1)), "the first time");
+        assert!(!sightings.knows(&key(1)) && !sightings.made(&key(1)), "the first time");
+        assert!(sightings.knows(&key(1)));
         assert!(sightings.given_again(&key(1)), "the second time");
         assert!(!sightings.given_again(&key(1)), "it has been written");
         assert!(sightings.made(&key(1)), "a newer answer of what is wanted");

@@ -13,7 +13,7 @@ use tonic::Code;
 
 use crate::{
     churn,
-    shop::{Front, ask},
+    shop::{Front, Model, Running, ask, until},
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -66,18 +66,26 @@ async fn beside_a_neighbour(front: &Front, harm: impl AsyncFn()) {
     neighbour.abort();
 }
 
-/// Error codes of the GOAWAY frames in this.
-fn farewells(mut bytes: &[u8]) -> Vec<u8> {
-    let mut codes = vec![];
+/// Kinds and payloads of the frames in this.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut frames = vec![];
     while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = bytes {
         let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
         let Some((payload, rest)) = rest.split_at_checked(length) else { break };
-        if *kind == 7 {
-            codes.push(payload[7]);
-        }
+        frames.push((*kind, payload));
         bytes = rest;
     }
-    codes
+    frames
+}
+
+/// Error codes of the GOAWAY frames in this.
+fn farewells(bytes: &[u8]) -> Vec<u8> {
+    frames(bytes).into_iter().filter(|(kind, _)| *kind == 7).map(|(_, payload)| payload[7]).collect()
+}
+
+/// How many HEADERS frames there are in this.
+fn heads(bytes: &[u8]) -> usize {
+    frames(bytes).into_iter().filter(|(kind, _)| *kind == 1).count()
 }
 
 const ENHANCE_YOUR_CALM: u8 = 0xb;
@@ -176,4 +184,28 @@ async fn a_body_of_a_hundred_megabytes_is_refused_and_not_kept() {
         assert!(sent < 100, "all of it was read");
     })
     .await;
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_keep_nobody_out() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let front = Front::start(&[("churn", service.url()), ("in-flight", "2".into())]).await;
+    let mut stuck = TcpStream::connect(front.running.address).await.unwrap();
+    let no_room = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]); // SETTINGS_INITIAL_WINDOW_SIZE
+    let request = [&[0, 0, 0, 0, 3][..], b"\x0a\x01a"].concat();
+    let calls = [1, 3].map(|stream| [head(stream, RISK), frame(0, 1, stream, &request)].concat());
+    stuck.write_all(&[PREFACE, &no_room, &calls.concat()].concat()).await.unwrap();
+    let (mut said, mut answered) = (vec![], 0);
+    while answered < 2 {
+        assert_ne!(stuck.read_buf(&mut said).await.unwrap(), 0);
+        answered = heads(&said);
+    }
+    let mut client = front.churn().await;
+    until("others are answered", || {
+        let mut client = client.clone();
+        async move { ask(&mut client, "17850").await.is_ok() }
+    })
+    .await;
+    ask(&mut client, "17850").await.unwrap();
 }

@@ -1,19 +1,22 @@
 //! Services that have more to do than they can, replicas that fail, and replicas that come and go.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proto::{
     anomaly::v1::{ScoreTransactionRequest, ScoreTransactionsRequest, anomaly_service_client::AnomalyServiceClient},
     churn::v1::churn_service_client::ChurnServiceClient,
 };
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
 
 use crate::{
     load::{self, CAPACITY, HANDS, checkout, list, offer},
-    shop::{Front, Manner, Model, Running, ask, until},
+    shop::{Front, Manner, Model, Running, Wires, ask, until},
 };
 
 #[tokio::test]
@@ -87,6 +90,67 @@ async fn a_replica_that_refuses_costs_no_call_and_is_soon_left_alone() {
         async move { ask(&mut client, "17850").await.is_ok() && bad.calls() > calls }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_replica_that_falls_silent_costs_no_call() {
+    let (heard, silent) = (Model::new("churn", "v1"), Model::new("churn", "v1"));
+    let (one, two) = (Running::start(heard.service()).await, Running::start(silent.service()).await);
+    let wires = Wires::to(two.address).await;
+    let (heard, silent) = (&heard, &silent);
+    // Slow enough for the other one to be asked first.
+    heard.works(Manner::Busily(Arc::new(Semaphore::new(100)), Duration::from_millis(50)));
+    let start = async |hedge_after: &str| {
+        let urls = format!("{},http://{}", one.url(), wires.address);
+        let flags = [("churn", urls), ("cache-memory", "0".into()), ("hedge-after", hedge_after.into())];
+        let front = Front::start(&flags).await;
+        let (client, calls) = (front.churn().await, [heard.calls(), silent.calls()]);
+        until("both are asked", || {
+            let mut client = client.clone();
+            let both = || heard.calls() > calls[0] && silent.calls() > calls[1];
+            async move { ask(&mut client, "17850").await.is_ok() && both() }
+        })
+        .await;
+        (front, client)
+    };
+    let (_patient, mut waiting) = start("0s").await;
+    let (_front, mut client) = start("10ms").await;
+    wires.silent(true);
+    let (calls, arrived) = (heard.calls(), silent.arrived());
+    let late = ask(&mut waiting, "17850").await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "where calls are not made at another");
+    ask(&mut client, "17850").await.unwrap();
+    heard.works(Manner::Well);
+    for n in 0..200 {
+        ask(&mut client, &n.to_string()).await.unwrap();
+    }
+    assert_eq!((heard.calls() - calls, silent.arrived()), (201, arrived));
+    wires.silent(false);
+    let calls = silent.calls();
+    until("it is asked again", || {
+        let mut client = client.clone();
+        async move { ask(&mut client, "17850").await.is_ok() && silent.calls() > calls }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_another_replica_has_answered_is_taken_back() {
+    let (quick, stuck) = (Model::new("churn", "v1"), Model::new("churn", "v1"));
+    let (one, two) = (Running::start(quick.service()).await, Running::start(stuck.service()).await);
+    let (_front, client) = before(&[&one, &two]).await;
+    stuck.works(Manner::Busily(Arc::new(Semaphore::new(0)), Duration::ZERO));
+    let stuck = &stuck;
+    until("both have a call", || {
+        let (mut client, arrived) = (client.clone(), stuck.arrived());
+        async move {
+            ask(&mut client, "17850").await.unwrap();
+            stuck.arrived() > arrived
+        }
+    })
+    .await;
+    until("it is taken back", || async { stuck.at_work() == 0 }).await;
+    assert_eq!(stuck.calls(), 0);
 }
 
 #[tokio::test]

@@ -66,6 +66,7 @@ struct State {
     status: watch::Sender<ModelStatus>,
     arrived: AtomicUsize,
     calls: AtomicUsize,
+    at_work: AtomicUsize,
     timeout: watch::Sender<Option<String>>,
     manner: watch::Sender<Manner>,
     worked: AtomicU64,
@@ -82,6 +83,22 @@ pub(crate) enum Manner {
     Busily(Arc<Semaphore>, Duration),
 }
 
+/// A call at work, until it is dropped.
+struct AtWork<'a>(&'a AtomicUsize);
+
+impl<'a> AtWork<'a> {
+    fn on(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Model {
@@ -89,8 +106,8 @@ impl Model {
         let status = ModelStatus { model: area.into(), version: version.into(), ..ModelStatus::default() };
         let (status, timeout) = (watch::Sender::new(status), watch::Sender::new(None));
         let manner = watch::Sender::new(Manner::Well);
-        let (arrived, calls, worked) = Default::default();
-        Self(Arc::new(State { area, status, arrived, calls, timeout, manner, worked }))
+        let (arrived, calls, at_work, worked) = Default::default();
+        Self(Arc::new(State { area, status, arrived, calls, at_work, timeout, manner, worked }))
     }
 
     /// From here on it works so.
@@ -101,6 +118,11 @@ impl Model {
     /// How many questions about a customer have reached it, answered or not.
     pub(crate) fn arrived(&self) -> usize {
         self.0.arrived.load(Ordering::Relaxed)
+    }
+
+    /// How many calls keep it busy.
+    pub(crate) fn at_work(&self) -> usize {
+        self.0.at_work.load(Ordering::Relaxed)
     }
 
     /// How long it has worked, every call's time together.
@@ -144,6 +166,7 @@ impl Model {
                 return Err(status);
             }
             Manner::Busily(hands, takes) => {
+                let _at_work = AtWork::on(&self.0.at_work);
                 let _hand = hands.acquire().await.unwrap();
                 let begun = Instant::now();
                 tokio::time::sleep(takes).await;
@@ -536,7 +559,8 @@ impl Redis {
 
     /// Keys of answers in it.
     pub(crate) async fn keys(&self) -> Vec<String> {
-        redis::cmd("KEYS").arg("sk:1:*").query_async(&mut self.connection().await.unwrap()).await.unwrap()
+        let keys = redis::cmd("KEYS").arg("sk:1:*").query_async(&mut self.connection().await.unwrap()).await;
+        keys.map(|keys: Vec<String>| keys.into_iter().filter(|key| !key.ends_with(":making")).collect()).unwrap()
     }
 
     pub(crate) async fn run(&self, command: &[&[u8]]) {
@@ -570,10 +594,11 @@ impl Drop for Redis {
     }
 }
 
-/// Wires that can be cut.
+/// Wires that can be cut, and be silent.
 pub(crate) struct Wires {
     pub(crate) address: SocketAddr,
     cut: watch::Sender<()>,
+    silent: watch::Sender<bool>,
     _listening: JoinSet<()>,
 }
 
@@ -581,22 +606,33 @@ impl Wires {
     pub(crate) async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let cut = watch::Sender::new(());
-        let cuts = cut.clone();
+        let (cut, silent) = (watch::Sender::new(()), watch::Sender::new(false));
+        let (cuts, silence) = (cut.clone(), silent.clone());
         let mut listening = JoinSet::new();
         listening.spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                let mut cut = cuts.subscribe();
+                let (mut cut, mut silent) = (cuts.subscribe(), silence.subscribe());
                 tokio::spawn(async move {
                     let mut far = TcpStream::connect(target).await.unwrap();
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut near, &mut far) => {}
-                        _ = cut.changed() => {}
+                    let carried = copy_bidirectional(&mut near, &mut far);
+                    tokio::pin!(carried);
+                    loop {
+                        let are_silent = *silent.borrow_and_update();
+                        tokio::select! {
+                            _ = &mut carried, if !are_silent => return,
+                            _ = silent.changed() => {}
+                            _ = cut.changed() => return,
+                        }
                     }
                 });
             }
         });
-        Self { address, cut, _listening: listening }
+        Self { address, cut, silent, _listening: listening }
+    }
+
+    /// Nothing arrives while they are.
+    pub(crate) fn silent(&self, are: bool) {
+        self.silent.send_replace(are);
     }
 
     /// Every connection breaks; new ones are taken.
