@@ -52,7 +52,7 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             let kinds = all_if_none(kinds);
             check(&kinds, &training)?;
             let device = training.device.device()?;
-            let lake = open(&lake.lake)?;
+            let lake = open(&lake.lake)?.hold()?;
             let as_of = match as_of.as_of {
                 Some(as_of) => as_of,
                 None => lake.as_of()?,
@@ -64,7 +64,7 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
         }
         Command::Evaluate { kinds, lake, training, store } => {
             let device = training.device.device()?;
-            let lake = open(&lake.lake)?;
+            let lake = open(&lake.lake)?.hold()?;
             let models = models(&lake, store.models.as_deref())?;
             each(&all_if_none(kinds), console, |kind| models.evaluate(kind, device))
         }
@@ -152,7 +152,7 @@ fn run(
     console: &Console,
 ) -> Result<(), Failure> {
     let device = training.device.device()?;
-    let lake = Lake::create(lake)?;
+    let lake = Lake::create(lake)?.hold()?;
     let mut stages = Vec::new();
     let mut staged = |usage: Usage| stages.push(usage);
 

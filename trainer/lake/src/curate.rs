@@ -65,6 +65,7 @@ impl fmt::Display for CurateReport {
 /// # Errors
 /// [`LakeError`]; the tables are as they were.
 pub fn curate(lake: &Lake, options: &CurateOptions, progress: &dyn Progress) -> Result<CurateReport, LakeError> {
+    let lake = &lake.hold()?;
     let lines = scan(&lake.processed().join("lines.parquet"))?;
     let span = lines.clone().select([col("invoice_time").max().alias("last"), len().alias("lines")]).collect()?;
     let all = span.column("lines")?.u32()?.get(0).unwrap_or_default();

@@ -1,8 +1,9 @@
 //! The lake's folders, and how a new state takes the place of an old one.
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use chrono::NaiveDateTime;
@@ -14,6 +15,7 @@ use crate::{LakeError, curate::TABLES};
 #[derive(Debug, Clone)]
 pub struct Lake {
     root: PathBuf,
+    held: Option<Arc<File>>,
 }
 
 impl Lake {
@@ -22,7 +24,7 @@ impl Lake {
     /// # Errors
     /// [`LakeError::NotYet`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, LakeError> {
-        let lake = Self { root: root.into() };
+        let lake = Self { root: root.into(), held: None };
         match lake.processed().is_dir() {
             true => Ok(lake),
             false => Err(LakeError::NotYet { lake: lake.root, what: "transactions".to_owned(), stage: "ingest" }),
@@ -36,7 +38,23 @@ impl Lake {
     pub fn create(root: impl Into<PathBuf>) -> Result<Self, LakeError> {
         let root = root.into();
         std::fs::create_dir_all(&root).map_err(LakeError::disk("make", &root))?;
-        Ok(Self { root })
+        Ok(Self { root, held: None })
+    }
+
+    /// The same lake, which nobody else writes to while it or a clone of it lives. Reading it goes on; where a file
+    /// system knows no locks, whoever writes last wins.
+    ///
+    /// # Errors
+    /// [`LakeError::Busy`] where somebody else writes to it.
+    pub fn hold(&self) -> Result<Self, LakeError> {
+        if self.held.is_some() {
+            return Ok(self.clone());
+        }
+        let root = File::open(&self.root).map_err(LakeError::disk("read", &self.root))?;
+        match root.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(LakeError::Busy(self.root.clone())),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { held: Some(Arc::new(root)), ..self.clone() }),
+        }
     }
 
     /// Its folder.

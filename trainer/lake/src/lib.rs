@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Every stage writes beside what is there and swaps the result in whole: a stage that fails or is killed leaves the
-//! last good state.
+//! last good state. One stage at a time writes to a lake.
 
 mod curate;
 mod error;

@@ -234,6 +234,7 @@ pub fn ingest(
     options: &IngestOptions,
     progress: &dyn Progress,
 ) -> Result<IngestReport, LakeError> {
+    let lake = &lake.hold()?;
     let files = source::files(inputs)?;
     let names = Columns::new(options.mapping.as_ref());
     let service_codes = options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect();

@@ -1,0 +1,53 @@
+//! Input that people really have, and that is not as it should be.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A lake of some rows, without their heading.
+struct Shop {
+    folder: TempDir,
+    lake: Lake,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::create(folder.path().join("lake")).unwrap();
+        Self { folder, lake }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs_err::write(&path, text).unwrap();
+        path
+    }
+
+    fn ingest(&self, rows: &str) -> Result<IngestReport, LakeError> {
+        let heading = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
+        let input = self.file("rows.csv", &(heading.to_owned() + rows));
+        ingest(&[input], &self.lake, &IngestOptions::default(), &NoProgress)
+    }
+}
+
+const SALE: &str = "1,10,A THING,2,1/1/2011 8:00,1.5,12,EIRE\n";
+
+#[test]
+fn one_at_a_time_writes_to_a_lake_while_others_read() {
+    let shop = Shop::new();
+    shop.ingest(SALE).unwrap();
+    curate(&shop.lake, &CurateOptions::default(), &NoProgress).unwrap();
+    let held = shop.lake.hold().unwrap();
+    let error = shop.ingest(SALE).unwrap_err();
+    assert!(matches!(error, LakeError::Busy(_)) && !error.is_bad_input(), "{error}");
+    assert!(error.to_string().contains(&shop.lake.root().display().to_string()), "{error}");
+    assert!(matches!(curate(&shop.lake, &CurateOptions::default(), &NoProgress), Err(LakeError::Busy(_))));
+    let read = Lake::open(shop.lake.root()).unwrap();
+    assert_eq!(read.sql("SELECT * FROM transactions").unwrap().height(), 1);
+    // Who holds it goes on from stage to stage.
+    curate(&held, &CurateOptions::default(), &NoProgress).unwrap();
+    drop(held);
+    shop.ingest(SALE).unwrap();
+}
