@@ -438,22 +438,29 @@ fn parse_line(fields: &[String; FIELDS], service_codes: &HashSet<String>) -> Res
     };
     let invoice = parse::code(invoice).ok_or_else(|| refuse("invoice", invoice, ""))?;
     let stock_code = parse::code(stock_code).ok_or_else(|| refuse("stock code", stock_code, ""))?;
-    let quantity = parse::quantity(quantity).ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
+    let pieces = parse::quantity(quantity).ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
     let time = parse::time(time).ok_or_else(|| refuse("invoice date", time, "is no date:"))?;
-    let (price, rounded) = parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
-    let total = quantity.checked_mul(price).filter(|total| total.abs() < 1_000_000_000_000_000_000);
+    let (money, rounded) = parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
+    let total = pieces.checked_mul(money).filter(|total| total.abs() < 1_000_000_000_000_000_000);
     total.ok_or_else(|| refuse("line total", "quantity times unit price", "is too large:"))?;
+    let kind = Kind::of(invoice, stock_code, pieces, money, service_codes);
+    if kind == Kind::Cancellation && pieces > 0 {
+        return Err(refuse("quantity", quantity, "is above 0 in a cancellation:"));
+    }
+    if kind == Kind::Cancellation && money < 0 {
+        return Err(refuse("unit price", price, "is below 0 in a cancellation:"));
+    }
     let customer = parse::customer_id(customer);
     let country = Some(country.trim()).filter(|country| !country.is_empty()).unwrap_or("Unspecified");
     let description = Some(description.trim()).filter(|description| !description.is_empty());
     let line = Line {
-        kind: Kind::of(invoice, stock_code, quantity, price, service_codes),
+        kind,
         invoice: invoice.to_owned(),
         stock_code: stock_code.to_owned(),
         description: description.map(str::to_owned),
-        quantity,
+        quantity: pieces,
         time,
-        price,
+        price: money,
         customer: customer.map(str::to_owned),
         country: country.to_owned(),
         duplicate: false,

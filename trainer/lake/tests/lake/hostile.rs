@@ -51,3 +51,17 @@ fn one_at_a_time_writes_to_a_lake_while_others_read() {
     drop(held);
     shop.ingest(SALE).unwrap();
 }
+
+#[test]
+fn a_cancellation_takes_back() {
+    for (row, reason) in [
+        ("C2,10,A THING,5,1/1/2011 8:00,1.5,12,EIRE\n", "quantity is above 0 in a cancellation:"),
+        ("c2,10,A THING,1,1/1/2011 8:00,-1.5,12,EIRE\n", "quantity is above 0 in a cancellation:"),
+        ("C2,10,A THING,-1,1/1/2011 8:00,-1.5,12,EIRE\n", "unit price is below 0 in a cancellation:"),
+    ] {
+        let report = Shop::new().ingest(&[SALE, row].concat()).unwrap();
+        assert_eq!(report.reasons.into_iter().collect::<Vec<_>>(), [(reason.to_owned(), 1)], "{row}");
+    }
+    let taken_back = "C2,10,A THING,-1,1/1/2011 8:00,1.5,12,EIRE\nC2,10,A THING,-1,1/1/2011 8:00,0,12,EIRE\n";
+    assert_eq!(Shop::new().ingest(&[SALE, taken_back].concat()).unwrap().kinds["cancellation"], 2);
+}
