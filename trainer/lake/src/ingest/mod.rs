@@ -33,6 +33,9 @@ const LINE_FIELDS: usize = 8;
 /// Rows that are in memory at once.
 const BATCH: usize = 1 << 16;
 
+/// What all lines may amount to, in ten-thousandths: no sum of any of them leaves 64 bits.
+const MOST_MONEY: i64 = 1 << 62;
+
 /// Stock codes that are services rather than products: postage, manual entries, discounts, samples, fees, gifts to
 /// charity, vouchers.
 pub const SERVICE_CODES: [&str; 14] =
@@ -302,6 +305,13 @@ struct Line {
     duplicate: bool,
 }
 
+impl Line {
+    /// Quantity times price; that it fits was checked when the line was read.
+    fn total(&self) -> i64 {
+        self.quantity.saturating_mul(self.price)
+    }
+}
+
 struct Reject {
     file: String,
     row: u64,
@@ -312,6 +322,8 @@ struct Reject {
 struct Ingestion {
     service_codes: HashSet<String>,
     seen: HashSet<u128>,
+    /// Ten-thousandths of all lines, whatever their signs.
+    money: i64,
     report: IngestReport,
     first_rejection: Option<String>,
     raw: Vec<(String, u64, [String; FIELDS])>,
@@ -338,6 +350,7 @@ impl Ingestion {
         Self {
             service_codes,
             seen: HashSet::new(),
+            money: 0,
             report,
             first_rejection: None,
             raw: Vec::new(),
@@ -381,6 +394,13 @@ impl Ingestion {
 
     fn line(&mut self, fields: &[String; FIELDS]) -> Result<Line, Rejection> {
         let (line, rounded) = parse_line(fields, &self.service_codes)?;
+        let money = self.money.saturating_add(line.total().saturating_abs());
+        if money > MOST_MONEY {
+            let [_, _, _, quantity, _, price, ..] = fields;
+            let reason = format!("is too large beside those before it: `{} times {}`", quantity.trim(), price.trim());
+            return Err(Rejection { field: "line total", reason });
+        }
+        self.money = money;
         self.report.rounded_prices += u64::from(rounded);
         let hash = |salt: u8| {
             let Line { invoice, stock_code, description, quantity, time, price, customer, country, .. } = &line;
@@ -493,8 +513,7 @@ fn table(ids: &[i64], lines: &[Line]) -> Result<DataFrame, LakeError> {
         column("country", lines.iter().map(|l| l.country.as_str())),
         column("kind", lines.iter().map(|l| l.kind.as_str())),
         Column::new("is_duplicate".into(), lines.iter().map(|l| l.duplicate).collect::<Vec<_>>()),
-        // The product was checked to fit when the line was read.
-        money("line_total", lines.iter().map(|l| l.quantity.saturating_mul(l.price)).collect())?,
+        money("line_total", lines.iter().map(Line::total).collect())?,
     ])?)
 }
 

@@ -65,3 +65,17 @@ fn a_cancellation_takes_back() {
     let taken_back = "C2,10,A THING,-1,1/1/2011 8:00,1.5,12,EIRE\nC2,10,A THING,-1,1/1/2011 8:00,0,12,EIRE\n";
     assert_eq!(Shop::new().ingest(&[SALE, taken_back].concat()).unwrap().kinds["cancellation"], 2);
 }
+
+#[test]
+fn no_sum_of_money_leaves_64_bits() {
+    let rows: String =
+        (0..8).map(|invoice| format!("{invoice},10,A THING,99000000,1/1/2011 8:00,1000000,12,EIRE\n")).collect();
+    let shop = Shop::new();
+    let report = shop.ingest(&rows).unwrap();
+    let reason = "line total is too large beside those before it:".to_owned();
+    assert_eq!((report.accepted, report.reasons.into_iter().collect()), (4, vec![(reason, 4)]));
+    curate(&shop.lake, &CurateOptions::default(), &NoProgress).unwrap();
+    let sum = shop.lake.sql("SELECT gross_revenue FROM customers").unwrap();
+    let sum = sum.column("gross_revenue").unwrap().decimal().unwrap().physical().get(0).unwrap();
+    assert_eq!(i64::try_from(sum), Ok(4 * 990_000_000_000_000_000));
+}
