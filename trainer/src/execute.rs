@@ -1,7 +1,7 @@
 //! The commands, each a few lines over the lake, the learners and the store.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use lake::{CurateOptions, CurateReport, IngestOptions, IngestReport, Lake, SynthOptions};
+use lake::{CurateOptions, CurateReport, IngestReport, Lake, SynthOptions};
 use model_store::{Canary, Channel, ModelStore, Pointer};
 use scoring::{Manifest, ModelKind};
 use serde::Serialize;
@@ -11,6 +11,7 @@ use crate::{
     cli::{Command, InputArgs, SynthArgs, TrainingArgs, Trial},
     console::{table, thousands},
     models::{Models, Settings, candidates, check_recipe},
+    output::Format,
     usage::{Usage, measure},
 };
 
@@ -52,7 +53,7 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             let kinds = all_if_none(kinds);
             check(&kinds, &training)?;
             let device = training.device.device()?;
-            let lake = open(&lake.lake)?;
+            let lake = open(&lake.lake)?.hold()?;
             let as_of = match as_of.as_of {
                 Some(as_of) => as_of,
                 None => lake.as_of()?,
@@ -64,7 +65,7 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
         }
         Command::Evaluate { kinds, lake, training, store } => {
             let device = training.device.device()?;
-            let lake = open(&lake.lake)?;
+            let lake = open(&lake.lake)?.hold()?;
             let models = models(&lake, store.models.as_deref())?;
             each(&all_if_none(kinds), console, |kind| models.evaluate(kind, device))
         }
@@ -109,9 +110,14 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             let scored = crate::score::score(&args, &runtime)?;
             console.result(&scored, || scored.to_string())
         }
-        Command::Sql { query, lake } => {
-            let frame = open(&lake.lake)?.sql(&query)?;
-            console.result(&lake::rows(&frame)?, || frame.to_string())
+        Command::Sql { query, output, lake } => {
+            let format = output.as_deref().map(Format::of).transpose()?;
+            let mut answer = open(&lake.lake)?.sql(&query)?;
+            let (Some(format), Some(output)) = (format, output) else { return console.answer(&answer) };
+            format.write(&mut answer, &output)?;
+            let rows = answer.height();
+            let report = serde_json::json!({ "rows": rows, "output": output });
+            console.result(&report, || format!("{} rows in {}", thousands(rows as u64), output.display()))
         }
         Command::Synth(args) => synth(&args, console),
     }
@@ -152,7 +158,7 @@ fn run(
     console: &Console,
 ) -> Result<(), Failure> {
     let device = training.device.device()?;
-    let lake = Lake::create(lake)?;
+    let lake = Lake::create(lake)?.hold()?;
     let mut stages = Vec::new();
     let mut staged = |usage: Usage| stages.push(usage);
 
@@ -226,14 +232,7 @@ fn report_text(report: &Report) -> String {
 }
 
 fn ingest(input: &InputArgs, lake: &Lake, console: &Console) -> Result<IngestReport, Failure> {
-    let mut options = IngestOptions::default();
-    if let Some(mapping) = &input.mapping {
-        options.mapping = Some(lake::ColumnMapping::read(mapping)?);
-    }
-    if !input.service_codes.is_empty() {
-        options.service_codes = input.service_codes.clone();
-    }
-    Ok(lake::ingest(&input.input, lake, &options, console)?)
+    Ok(lake::ingest(&input.input, lake, &input.layout.options()?, console)?)
 }
 
 fn synth(args: &SynthArgs, console: &Console) -> Result<(), Failure> {
@@ -332,4 +331,59 @@ fn fail(mut failures: Vec<Failure>) -> Result<(), Failure> {
         return Err(Failure::Gates(gates.into_iter().flatten().cloned().collect()));
     }
     Err(Failure::Several(failures))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+
+    /// Runs a command line over a lake of a few rows.
+    fn trainer(arguments: &[&str], lake: &Path) -> Result<(), Failure> {
+        let lake = lake.to_string_lossy();
+        let line = ["trainer"].iter().chain(arguments).copied().chain(["--lake", &lake]);
+        execute(Cli::parse_from(line), DateTime::UNIX_EPOCH, &mut Console::new(true))
+    }
+
+    /// A lake that ends with 1 January 2011.
+    fn lake(folder: &Path) -> std::path::PathBuf {
+        let (input, lake) = (folder.join("rows.csv"), folder.join("lake"));
+        let heading = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
+        fs_err::write(&input, heading.to_owned() + "1,10,A THING,2,1/1/2011 8:00,1.5,12,EIRE\n").unwrap();
+        trainer(&["ingest", "--input", &input.to_string_lossy()], &lake).unwrap();
+        trainer(&["curate"], &lake).unwrap();
+        lake
+    }
+
+    #[test]
+    fn no_model_is_as_of_later_than_its_tables() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(folder.path());
+        let failure = trainer(&["train", "insights", "--as-of", "2011-01-03"], &lake).unwrap_err();
+        assert!(failure.to_string().starts_with("a model as of 2011-01-03 00:00:00 needs"), "{failure}");
+        assert!(failure.to_string().contains("as of 2011-01-02 00:00:00"), "{failure}");
+        trainer(&["train", "insights", "--as-of", "2011-01-02"], &lake).unwrap();
+    }
+
+    #[test]
+    fn an_answer_goes_into_a_file_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(folder.path());
+        let output = folder.path().join("answer.csv");
+        let sql = |query: &str, output: &Path| trainer(&["sql", query, "--output", &output.to_string_lossy()], &lake);
+        sql("SELECT *, 1 AS i, 2 AS j FROM baskets", &output).unwrap();
+        let text = fs_err::read_to_string(&output).unwrap();
+        let columns = "invoice,customer_id,time,country,products,size,value,i,j\n";
+        assert_eq!(text, columns.to_owned() + "1,12,2011-01-01 08:00:00,EIRE,\"[\"\"10\"\"]\",1,3.0000,1,2\n");
+        sql("SELECT * FROM quarantine", &output).unwrap();
+        assert_eq!(fs_err::read_to_string(&output).unwrap(), "file,row,field,reason,text\n");
+        for refused in ["DROP TABLE baskets", "DESCRIBE baskets", "(DELETE FROM baskets)", ""] {
+            let failure = sql(refused, &output).unwrap_err();
+            assert!(failure.to_string().contains("it begins with none of SELECT"), "{refused}: {failure}");
+        }
+        assert!(matches!(sql("SELECT 1", Path::new("answer.txt")), Err(Failure::Ending(_))));
+    }
 }

@@ -65,6 +65,7 @@ impl fmt::Display for CurateReport {
 /// # Errors
 /// [`LakeError`]; the tables are as they were.
 pub fn curate(lake: &Lake, options: &CurateOptions, progress: &dyn Progress) -> Result<CurateReport, LakeError> {
+    let lake = &lake.hold()?;
     let lines = scan(&lake.processed().join("lines.parquet"))?;
     let span = lines.clone().select([col("invoice_time").max().alias("last"), len().alias("lines")]).collect()?;
     let all = span.column("lines")?.u32()?.get(0).unwrap_or_default();
@@ -202,6 +203,11 @@ fn sorted<const N: usize>(table: LazyFrame, by: [&str; N]) -> LazyFrame {
     table.sort(by, SortMultipleOptions::default())
 }
 
+/// Where the latest line went to; of several at once, the last of the input.
+fn country_of_last() -> Expr {
+    col("country").sort_by(["invoice_time", "line_id"], SortMultipleOptions::default()).last()
+}
+
 /// The most frequent description, the first by spelling where several are.
 fn description() -> Expr {
     col("description").drop_nulls().sort(SortOptions::default()).mode(false).sort(SortOptions::default()).first()
@@ -218,7 +224,7 @@ fn customers(transactions: LazyFrame, as_of: NaiveDateTime) -> LazyFrame {
         .agg([line_total().sum().alias("returns_value")]);
     let gap = days(col("first_purchase"), col("last_purchase")) / (col("orders").cast(DataType::Float64) - lit(1.0));
     let bought = transactions.filter(is_purchase()).group_by([col("customer_id")]).agg([
-        col("country").last().alias("country"),
+        country_of_last().alias("country"),
         col("invoice_time").min().alias("first_purchase"),
         col("invoice_time").max().alias("last_purchase"),
         orders().alias("orders"),

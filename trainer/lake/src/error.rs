@@ -69,6 +69,9 @@ pub enum LakeError {
         /// The stage that makes it.
         stage: &'static str,
     },
+    /// Two that write to one lake.
+    #[error("another trainer is writing to {}\nrun this again when that one is done; nothing was changed", .0.display())]
+    Busy(PathBuf),
     /// A query that cannot be answered.
     #[error("the query cannot be answered: {0}")]
     Query(String),
@@ -98,7 +101,7 @@ pub enum LakeError {
 impl LakeError {
     /// Whether the input or the question is at fault, rather than the machine.
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Disk { .. } | Self::Unaccounted { .. } | Self::Table(_))
+        !matches!(self, Self::Busy(_) | Self::Disk { .. } | Self::Unaccounted { .. } | Self::Table(_))
     }
 
     pub(crate) fn disk(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Every stage writes beside what is there and swaps the result in whole: a stage that fails or is killed leaves the
-//! last good state.
+//! last good state. One stage at a time writes to a lake.
 
 mod curate;
 mod error;
@@ -21,9 +21,9 @@ mod synth;
 
 pub use curate::{CurateOptions, CurateReport, TABLES, curate};
 pub use error::LakeError;
-pub use folder::{Lake, rows};
+pub use folder::{Lake, rows, text};
 pub use ingest::{
-    ColumnMapping, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions, ingest,
+    ColumnMapping, DateOrder, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions, ingest,
     read_transactions,
 };
 pub use random::Random;

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 pub use columns::ColumnMapping;
 use columns::Columns;
+pub use parse::DateOrder;
 use source::RawRow;
 
 use crate::{
@@ -33,6 +34,9 @@ const LINE_FIELDS: usize = 8;
 /// Rows that are in memory at once.
 const BATCH: usize = 1 << 16;
 
+/// What all lines may amount to, in ten-thousandths: no sum of any of them leaves 64 bits.
+const MOST_MONEY: i64 = 1 << 62;
+
 /// Stock codes that are services rather than products: postage, manual entries, discounts, samples, fees, gifts to
 /// charity, vouchers.
 pub const SERVICE_CODES: [&str; 14] =
@@ -45,11 +49,30 @@ pub struct IngestOptions {
     pub mapping: Option<ColumnMapping>,
     /// Stock codes that are services rather than products, whatever their case.
     pub service_codes: Vec<String>,
+    /// How dates are written; `None`: as the mapping says, else the month first.
+    pub date_order: Option<DateOrder>,
 }
 
 impl Default for IngestOptions {
     fn default() -> Self {
-        Self { mapping: None, service_codes: SERVICE_CODES.map(str::to_owned).to_vec() }
+        Self { mapping: None, service_codes: SERVICE_CODES.map(str::to_owned).to_vec(), date_order: None }
+    }
+}
+
+/// How the fields of a row are understood.
+struct Rules {
+    /// In capitals.
+    service_codes: HashSet<String>,
+    date_order: DateOrder,
+}
+
+impl Rules {
+    fn of(options: &IngestOptions) -> Self {
+        let mapped = options.mapping.as_ref().and_then(|mapping| mapping.date_order);
+        Self {
+            service_codes: options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect(),
+            date_order: options.date_order.or(mapped).unwrap_or_default(),
+        }
     }
 }
 
@@ -109,8 +132,11 @@ pub struct Rejection {
 /// A line of a file, outside of any lake.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transaction {
-    /// Its number, where the file has a column `line_id`; else its row, 1 the first.
+    /// Its number, where the file has a column `line_id`; else the one that it gets in a lake of these files: its place
+    /// among the lines, 0 the first.
     pub line_id: String,
+    /// What it is.
+    pub kind: Kind,
     /// The invoice.
     pub invoice: String,
     /// The product.
@@ -140,21 +166,22 @@ pub struct Transactions {
 /// [`LakeError`] where a file cannot be read.
 pub fn read_transactions(inputs: &[PathBuf], options: &IngestOptions) -> Result<Transactions, LakeError> {
     let names = Columns::new(options.mapping.as_ref());
-    let service_codes = options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect();
+    let rules = Rules::of(options);
     let mut read = Transactions::default();
     for path in source::files(inputs)? {
-        source::read(&path, &names, &mut |RawRow { row, fields, broken }| {
+        source::read(&path, &names, &mut |RawRow { row, fields, broken, .. }| {
             let parsed = match broken {
                 Some(reason) => Err(Rejection { field: "row", reason }),
-                None => parse_line(&fields, &service_codes),
+                None => parse_line(&fields, &rules),
             };
             match parsed {
                 Err(rejection) => read.rejected.push((row, rejection)),
                 Ok((line, _)) => read.lines.push(Transaction {
                     line_id: match fields[LINE_FIELDS].trim() {
-                        "" => row.to_string(),
+                        "" => read.lines.len().to_string(),
                         id => id.to_owned(),
                     },
+                    kind: line.kind,
                     invoice: line.invoice,
                     stock_code: line.stock_code,
                     quantity: line.quantity,
@@ -234,9 +261,9 @@ pub fn ingest(
     options: &IngestOptions,
     progress: &dyn Progress,
 ) -> Result<IngestReport, LakeError> {
+    let lake = &lake.hold()?;
     let files = source::files(inputs)?;
     let names = Columns::new(options.mapping.as_ref());
-    let service_codes = options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect();
     let staged = ["raw", "quarantine", "processed"].map(|name| Staged::new(lake.root().join(name)));
     let [raw, quarantine, processed] = staged;
     let (raw, quarantine, processed) = (raw?, quarantine?, processed?);
@@ -247,7 +274,7 @@ pub fn ingest(
     };
 
     progress.begin("ingest: rows", None);
-    let mut ingestion = Ingestion::new(service_codes);
+    let mut ingestion = Ingestion::new(Rules::of(options));
     let mut rows: u64 = 0;
     for path in &files {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -301,6 +328,13 @@ struct Line {
     duplicate: bool,
 }
 
+impl Line {
+    /// Quantity times price; that it fits was checked when the line was read.
+    fn total(&self) -> i64 {
+        self.quantity.saturating_mul(self.price)
+    }
+}
+
 struct Reject {
     file: String,
     row: u64,
@@ -309,8 +343,10 @@ struct Reject {
 }
 
 struct Ingestion {
-    service_codes: HashSet<String>,
+    rules: Rules,
     seen: HashSet<u128>,
+    /// Ten-thousandths of all lines, whatever their signs.
+    money: i64,
     report: IngestReport,
     first_rejection: Option<String>,
     raw: Vec<(String, u64, [String; FIELDS])>,
@@ -320,7 +356,7 @@ struct Ingestion {
 }
 
 impl Ingestion {
-    fn new(service_codes: HashSet<String>) -> Self {
+    fn new(rules: Rules) -> Self {
         let report = IngestReport {
             sources: Vec::new(),
             rows: 0,
@@ -335,8 +371,9 @@ impl Ingestion {
             last: None,
         };
         Self {
-            service_codes,
+            rules,
             seen: HashSet::new(),
+            money: 0,
             report,
             first_rejection: None,
             raw: Vec::new(),
@@ -346,7 +383,7 @@ impl Ingestion {
         }
     }
 
-    fn row(&mut self, file: &str, RawRow { row, fields, broken }: RawRow) {
+    fn row(&mut self, file: &str, RawRow { row, fields, broken, text }: RawRow<'_>) {
         let parsed = match broken {
             Some(reason) => Err(Rejection { field: "row", reason }),
             None => self.line(&fields),
@@ -371,15 +408,21 @@ impl Ingestion {
                 if self.first_rejection.is_none() {
                     self.first_rejection = Some(format!("{file}, row {row}: {} {}", rejection.field, rejection.reason));
                 }
-                let text = fields[..LINE_FIELDS].join(",");
-                self.rejects.push(Reject { file: file.to_owned(), row, rejection, text });
+                self.rejects.push(Reject { file: file.to_owned(), row, rejection, text: text() });
             }
         }
         self.raw.push((file.to_owned(), row, fields));
     }
 
     fn line(&mut self, fields: &[String; FIELDS]) -> Result<Line, Rejection> {
-        let (line, rounded) = parse_line(fields, &self.service_codes)?;
+        let (line, rounded) = parse_line(fields, &self.rules)?;
+        let money = self.money.saturating_add(line.total().saturating_abs());
+        if money > MOST_MONEY {
+            let [_, _, _, quantity, _, price, ..] = fields;
+            let reason = format!("is too large beside those before it: `{} times {}`", quantity.trim(), price.trim());
+            return Err(Rejection { field: "line total", reason });
+        }
+        self.money = money;
         self.report.rounded_prices += u64::from(rounded);
         let hash = |salt: u8| {
             let Line { invoice, stock_code, description, quantity, time, price, customer, country, .. } = &line;
@@ -429,7 +472,7 @@ impl Ingestion {
 }
 
 /// A row as a line, and whether its price was rounded.
-fn parse_line(fields: &[String; FIELDS], service_codes: &HashSet<String>) -> Result<(Line, bool), Rejection> {
+fn parse_line(fields: &[String; FIELDS], rules: &Rules) -> Result<(Line, bool), Rejection> {
     let [invoice, stock_code, description, quantity, time, price, customer, country, _] = fields;
     let refuse = |field, text: &str, problem: &str| match text.trim() {
         "" => Rejection { field, reason: "is missing".to_owned() },
@@ -437,22 +480,34 @@ fn parse_line(fields: &[String; FIELDS], service_codes: &HashSet<String>) -> Res
     };
     let invoice = parse::code(invoice).ok_or_else(|| refuse("invoice", invoice, ""))?;
     let stock_code = parse::code(stock_code).ok_or_else(|| refuse("stock code", stock_code, ""))?;
-    let quantity = parse::quantity(quantity).ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
-    let time = parse::time(time).ok_or_else(|| refuse("invoice date", time, "is no date:"))?;
-    let (price, rounded) = parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
-    let total = quantity.checked_mul(price).filter(|total| total.abs() < 1_000_000_000_000_000_000);
+    let pieces = parse::quantity(quantity).ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
+    let no_date = || match (parse::time(time, rules.date_order.other()), rules.date_order) {
+        (None, _) => "is no date:",
+        (Some(_), DateOrder::MonthFirst) => "is no date with the month first; is --date-order day-first meant?",
+        (Some(_), DateOrder::DayFirst) => "is no date with the day first; is --date-order month-first meant?",
+    };
+    let time = parse::time(time, rules.date_order).ok_or_else(|| refuse("invoice date", time, no_date()))?;
+    let (money, rounded) = parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
+    let total = pieces.checked_mul(money).filter(|total| total.abs() < 1_000_000_000_000_000_000);
     total.ok_or_else(|| refuse("line total", "quantity times unit price", "is too large:"))?;
+    let kind = Kind::of(invoice, stock_code, pieces, money, &rules.service_codes);
+    if kind == Kind::Cancellation && pieces > 0 {
+        return Err(refuse("quantity", quantity, "is above 0 in a cancellation:"));
+    }
+    if kind == Kind::Cancellation && money < 0 {
+        return Err(refuse("unit price", price, "is below 0 in a cancellation:"));
+    }
     let customer = parse::customer_id(customer);
     let country = Some(country.trim()).filter(|country| !country.is_empty()).unwrap_or("Unspecified");
     let description = Some(description.trim()).filter(|description| !description.is_empty());
     let line = Line {
-        kind: Kind::of(invoice, stock_code, quantity, price, service_codes),
+        kind,
         invoice: invoice.to_owned(),
         stock_code: stock_code.to_owned(),
         description: description.map(str::to_owned),
-        quantity,
+        quantity: pieces,
         time,
-        price,
+        price: money,
         customer: customer.map(str::to_owned),
         country: country.to_owned(),
         duplicate: false,
@@ -485,8 +540,7 @@ fn table(ids: &[i64], lines: &[Line]) -> Result<DataFrame, LakeError> {
         column("country", lines.iter().map(|l| l.country.as_str())),
         column("kind", lines.iter().map(|l| l.kind.as_str())),
         Column::new("is_duplicate".into(), lines.iter().map(|l| l.duplicate).collect::<Vec<_>>()),
-        // The product was checked to fit when the line was read.
-        money("line_total", lines.iter().map(|l| l.quantity.saturating_mul(l.price)).collect())?,
+        money("line_total", lines.iter().map(Line::total).collect())?,
     ])?)
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod formats;
+mod hostile;
 mod invariants;
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lake::{CurateOptions, IngestOptions, IngestReport, Lake, NoProgress, curate, ingest};
+use lake::{CurateOptions, IngestOptions, IngestReport, Lake, LakeError, NoProgress, curate, ingest};
 
 /// A file's lines and tables in a lake of their own.
 fn curated(input: &Path, lake: &Path) -> (Lake, IngestReport) {
