@@ -164,18 +164,23 @@ impl ModelStore {
         self.point(artifact.manifest().model, &artifact.manifest().version, now).await
     }
 
-    /// Uploads a model: its files first, its manifest last. A version that is there already is left as it is.
+    /// Uploads a model: its files first, its manifest last. Of a version that is there already, what was damaged is mended:
+    /// the same training has the same name again, and would be refused for ever.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn upload(&self, artifact: &Artifact) -> Result<(), StoreError> {
         let Manifest { model, version, .. } = artifact.manifest();
         let manifest = artifact.manifest_bytes();
-        if self.get(&self.path(*model, version, MANIFEST)).await?.as_ref() == Some(&manifest) {
-            return Ok(());
-        }
+        let known = self.get(&self.path(*model, version, MANIFEST)).await?.as_ref() == Some(&manifest);
         for (name, bytes) in artifact.files() {
-            self.put(&self.path(*model, version, name), bytes.clone(), PutMode::Overwrite).await?;
+            let path = self.path(*model, version, name);
+            if !known || self.get(&path).await?.as_ref() != Some(bytes) {
+                self.put(&path, bytes.clone(), PutMode::Overwrite).await?;
+            }
+        }
+        if known {
+            return Ok(());
         }
         self.put(&self.path(*model, version, MANIFEST), manifest, PutMode::Overwrite).await
     }

@@ -131,6 +131,29 @@ async fn a_damaged_version_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn publishing_a_damaged_version_again_mends_it() {
+    let (folder, store) = store();
+    let whole = artifact(1);
+    let version = store.publish(&whole, now()).await.unwrap().version;
+    let place = folder.path().join("models/churn").join(&version);
+    let file = place.join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let (cut, other) = (bytes[1..].to_vec(), bytes.iter().map(|byte| !byte).collect::<Vec<_>>());
+    for damaged in [Some(cut), Some(other), None] {
+        match damaged {
+            Some(damaged) => std::fs::write(&file, damaged).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        store.fetch(KIND, &version).await.unwrap_err();
+        store.publish(&whole, now()).await.unwrap();
+        assert_eq!(store.fetch(KIND, &version).await.unwrap().files(), whole.files());
+    }
+    std::fs::write(place.join("manifest.json"), "{").unwrap();
+    store.publish(&whole, now()).await.unwrap();
+    assert_eq!(store.fetch(KIND, &version).await.unwrap().manifest(), whole.manifest());
+}
+
+#[tokio::test]
 async fn a_pointer_that_is_none_is_named() {
     let (folder, store) = store();
     store.publish(&artifact(1), now()).await.unwrap();
