@@ -59,23 +59,27 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             };
             let models = models(&lake, store.models.as_deref())?;
             each(&kinds, console, |kind| {
-                models.train(kind, Settings { as_of, seed: training.seed, device, recipe: training.recipe(kind) })
+                let settings = Settings { as_of, seed: training.seed, device, recipe: training.recipe(kind) };
+                Ok(Version::of(models.train(kind, settings)?, None))
             })
         }
         Command::Evaluate { kinds, lake, training, store } => {
             let device = training.device.device()?;
             let lake = open(&lake.lake)?;
             let models = models(&lake, store.models.as_deref())?;
-            each(&all_if_none(kinds), console, |kind| models.evaluate(kind, device))
+            each(&all_if_none(kinds), console, |kind| Ok(Version::of(models.evaluate(kind, device)?, None)))
         }
         Command::Publish { kinds, channel, percent, lake, store } => {
             let lake = open(&lake.lake)?;
             let store = ModelStore::open(&store.models)?;
             let models = models(&lake, None)?;
-            each(&all_if_none(kinds), console, |kind| match channel {
-                None => models.publish(kind, &store),
-                Some(Trial::Canary) => models.publish_canary(kind, percent, &store),
-                Some(Trial::Shadow) => models.publish_shadow(kind, &store),
+            each(&all_if_none(kinds), console, |kind| {
+                let (manifest, channel) = match channel {
+                    None => (models.publish(kind, &store)?, Channel::Stable),
+                    Some(Trial::Canary) => (models.publish_canary(kind, percent, &store)?, Channel::Canary),
+                    Some(Trial::Shadow) => (models.publish_shadow(kind, &store)?, Channel::Shadow),
+                };
+                Ok(Version::of(manifest, Some(channel)))
             })
         }
         Command::Promote { model, percent, store } => {
@@ -246,8 +250,10 @@ fn synth(args: &SynthArgs, console: &Console) -> Result<(), Failure> {
 /// Where a pointer points.
 fn pointed(model: ModelKind, pointer: &Pointer) -> String {
     let Pointer { version, previous, canary, shadow, .. } = pointer;
-    let before = previous.as_deref().unwrap_or("none");
-    let mut text = format!("{model}: {version} is current, {before} was");
+    let mut text = format!("{model}: {version} is current");
+    if let Some(previous) = previous {
+        text += &format!("; {previous} is the one before it");
+    }
     if let Some(Canary { version, percent }) = canary {
         text += &format!("; {version} is the canary of {percent} % of callers");
     }
@@ -305,12 +311,12 @@ fn check(kinds: &[ModelKind], training: &TrainingArgs) -> Result<(), Failure> {
 fn each(
     kinds: &[ModelKind],
     console: &Console,
-    step: impl Fn(ModelKind) -> Result<Manifest, Failure>,
+    step: impl Fn(ModelKind) -> Result<Version, Failure>,
 ) -> Result<(), Failure> {
     let (mut versions, mut failures) = (Vec::new(), Vec::new());
     for &kind in kinds {
         match step(kind) {
-            Ok(manifest) => versions.push(Version::of(manifest, None)),
+            Ok(version) => versions.push(version),
             Err(failure) => failures.push(failure),
         }
     }

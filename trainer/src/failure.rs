@@ -102,6 +102,7 @@ impl Failure {
             Self::Learn { source: LearnError::UnknownRecipe { .. }, .. } | Self::Unknown(_) => 2,
             Self::Ending(_) | Self::NoScores(_) => 2,
             Self::NoCandidate(_) | Self::NotEvaluated(_) | Self::NotPublished(_) | Self::Input { .. } => 3,
+            Self::Store(error) if error.is_bad_input() => 3,
             Self::Unusable { .. } => 4,
             Self::Lake(_) | Self::Store(_) | Self::NoCuda(_) | Self::Output { .. } | Self::Process(_) => 4,
             Self::Gates(_) => 5,
@@ -132,6 +133,8 @@ pub(crate) fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use model_store::Channel;
+
     use super::*;
 
     #[test]
@@ -140,6 +143,9 @@ mod tests {
         for (failure, code) in [
             (gate(), 5),
             (Failure::NoCandidate(ModelKind::Churn), 3),
+            (StoreError::NothingBefore { model: ModelKind::Churn }.into(), 3),
+            (StoreError::NoTrial { model: ModelKind::Churn, channel: Channel::Canary }.into(), 3),
+            (StoreError::Race { place: "store".to_owned() }.into(), 4),
             (Failure::NoCuda("this libtorch has none"), 4),
             (Failure::Several(vec![gate(), Failure::NoCandidate(ModelKind::Churn)]), 3),
         ] {

@@ -61,6 +61,36 @@ async fn rollback_goes_to_the_version_before_or_to_a_named_one() {
 }
 
 #[tokio::test]
+async fn rollbacks_go_further_back_each_time_and_never_forward() {
+    let (folder, store) = store();
+    let mut versions = Vec::new();
+    for seed in 0..4 {
+        versions.push(store.publish(&artifact(seed), now()).await.unwrap().version);
+    }
+    let back = async |version: Option<&str>| store.rollback(KIND, version, now()).await.map(|pointer| pointer.version);
+    assert_eq!(back(None).await.unwrap(), versions[2]);
+    assert_eq!(back(None).await.unwrap(), versions[1]);
+    // What is published then comes after what it replaced.
+    store.point(KIND, &versions[3], now()).await.unwrap();
+    assert_eq!(back(None).await.unwrap(), versions[1]);
+    assert_eq!(back(None).await.unwrap(), versions[0]);
+    let first = back(None).await.unwrap_err();
+    assert!(matches!(first, StoreError::NothingBefore { .. }), "{first}");
+
+    for version in &versions[1..] {
+        store.point(KIND, version, now()).await.unwrap();
+    }
+    assert_eq!(back(Some(&versions[1])).await.unwrap(), versions[1]);
+    assert_eq!(back(None).await.unwrap(), versions[0], "a named version is gone back to as well");
+
+    store.point(KIND, &versions[1], now()).await.unwrap();
+    std::fs::remove_dir_all(folder.path().join("models/churn").join(&versions[0])).unwrap();
+    let gone = back(None).await.unwrap_err();
+    assert!(matches!(gone, StoreError::NoVersion { .. }), "{gone}");
+    assert_eq!(store.current(KIND).await.unwrap().unwrap().version, versions[1]);
+}
+
+#[tokio::test]
 async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
     let (folder, store) = store();
     let [one, two, three] = [1, 2, 3].map(artifact);
@@ -77,7 +107,7 @@ async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
     std::fs::write(&pointer, format!(r#"{{"version": "{}", "moved_at": "{moved_at}"}}"#, version(&one))).unwrap();
 
     let none = store.promote(KIND, None, now()).await.unwrap_err();
-    assert!(matches!(none, StoreError::NoCanary { .. }), "{none}");
+    assert!(matches!(none, StoreError::NoTrial { channel: Channel::Canary, .. }), "{none}");
     store.set_shadow(KIND, Some(version(&three))).await.unwrap();
     let tried = store.set_canary(KIND, canary(&two, 10)).await.unwrap();
     assert_eq!(
@@ -98,6 +128,8 @@ async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
     assert_eq!(promoted.shadow, Some(version(&three)), "one trial is not the other");
     store.set_canary(KIND, canary(&one, 10)).await.unwrap();
     assert_eq!(store.set_canary(KIND, None).await.unwrap().canary, None);
+    let none = store.set_canary(KIND, None).await.unwrap_err();
+    assert!(matches!(none, StoreError::NoTrial { channel: Channel::Canary, .. }), "{none}");
     assert_eq!(store.point(KIND, &version(&three), now()).await.unwrap().shadow, None, "it is on trial no more");
     let absent = Some("20110901T000000-000000000000".to_owned());
     assert!(matches!(store.set_shadow(KIND, absent).await.unwrap_err(), StoreError::NoVersion { .. }));
@@ -164,6 +196,7 @@ async fn a_pointer_that_is_none_is_named() {
         r#"{"version": "../x", "moved_at": "2023-11-14T22:13:20Z"}"#,
         r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "canary": {"version": "../x", "percent": 10}}"#,
         r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "shadow": "../x"}"#,
+        r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "earlier": ["../x"]}"#,
     ] {
         std::fs::write(&pointer, bytes).unwrap();
         let error = store.current(KIND).await.unwrap_err().to_string();
