@@ -11,7 +11,13 @@
 
 mod error;
 
-use std::{collections::BTreeMap, fmt, fs::File, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    path::{Component, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -153,6 +159,7 @@ impl ModelStore {
     fn folder(folder: PathBuf) -> Result<Self, StoreError> {
         let place = folder.display().to_string();
         let absolute = std::path::absolute(&folder)
+            .map(|folder| without_parents(&folder))
             .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
         let root = Path::from_absolute_path(&absolute)
             .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
@@ -521,6 +528,18 @@ fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer 
             }
         }
     }
+}
+
+/// The same folder without `..`, which object_store's paths do not know. A link before it is followed, as the system does.
+fn without_parents(folder: &std::path::Path) -> PathBuf {
+    folder.components().fold(PathBuf::new(), |so_far, part| {
+        if part != Component::ParentDir {
+            return so_far.join(part);
+        }
+        let mut real = so_far.canonicalize().unwrap_or(so_far);
+        real.pop();
+        real
+    })
 }
 
 /// Whether a name could be a version's, and leads out of no folder.

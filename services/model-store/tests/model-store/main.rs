@@ -39,6 +39,26 @@ async fn a_published_model_is_current_and_comes_back_as_it_went() {
 }
 
 #[tokio::test]
+async fn a_folder_is_found_by_a_path_with_parents_and_links_in_it() {
+    let (folder, store) = store();
+    let version = store.publish(&artifact(1), now()).await.unwrap().version;
+    let root = folder.path();
+    std::fs::create_dir_all(root.join("far/away")).unwrap();
+    std::os::unix::fs::symlink(root.join("far/away"), root.join("link")).unwrap();
+    let inside = std::env::current_dir().unwrap();
+    let up = inside.components().skip(1).map(|_| "../").collect::<String>();
+    let relative = format!("{up}{}/models", root.strip_prefix("/").unwrap().display());
+    for place in ["absent/../models", "far/away/../../models", "link/../../models", "./models/"]
+        .map(|place| root.join(place).display().to_string())
+        .into_iter()
+        .chain([relative])
+    {
+        let found = ModelStore::open(&place).unwrap().current(KIND).await.unwrap();
+        assert_eq!(found.map(|pointer| pointer.version).as_ref(), Some(&version), "{place}");
+    }
+}
+
+#[tokio::test]
 async fn rollback_goes_to_the_version_before_or_to_a_named_one() {
     let (_folder, store) = store();
     let (one, two) = (artifact(1), artifact(2));
