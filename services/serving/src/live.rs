@@ -359,7 +359,10 @@ impl<M: Model> Shared<M> {
         let pointer = match store.current(M::KIND).await {
             Ok(Some(pointer)) => pointer,
             Ok(None) => {
-                self.status.send_if_modified(|status| note(status, "", "no version has been published"));
+                let refusal = format!("no version has been published in {}", store.place());
+                if self.status.send_if_modified(|status| note(status, "", &refusal)) {
+                    tracing::warn!(model = %M::KIND, models = store.place(), "no version has been published there");
+                }
                 return;
             }
             Err(error) => {
