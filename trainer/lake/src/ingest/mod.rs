@@ -16,7 +16,7 @@ use chrono::NaiveDateTime;
 use polars::{io::parquet::write::BatchedWriter, prelude::*};
 use serde::Serialize;
 
-pub use columns::ColumnMapping;
+pub use columns::{ColumnMapping, column};
 use columns::Columns;
 use source::RawRow;
 
