@@ -121,6 +121,7 @@ impl Gateway {
             services: self.served.clone(),
             routes: Routes::from(self.web.routes(router)),
             ready: self.ready.subscribe(),
+            status: None,
             draining: watch::Sender::new(false),
         }
     }

@@ -113,6 +113,29 @@ fn a_lake_or_store_that_cannot_be_written_is_named_and_the_published_models_stay
 }
 
 #[test]
+fn versions_and_trials_that_are_not_there_are_bad_input_and_publishing_says_what_for() {
+    let good = trained().copy();
+    let (lake, models) = (good.lake(), good.models());
+    let command = |words: &[&str], with_lake: bool| {
+        let words = words.iter().map(OsString::from);
+        let lake = ["--lake".into(), lake.clone().into_os_string()].into_iter().filter(|_| with_lake);
+        trainer(words.chain(lake).chain(["--models".into(), models.clone().into_os_string()]))
+    };
+    assert_refused(&command(&["rollback", "churn", "20110901T000000-nonsense"], false), BAD_INPUT, &["nonsense"]);
+    assert_refused(&command(&["rollback", "churn"], false), BAD_INPUT, &["no version before"]);
+    for channel in ["canary", "shadow"] {
+        let end = || command(&["rollback", "churn", "--channel", channel], false);
+        assert_refused(&end(), BAD_INPUT, &[&format!("the churn model has no {channel}")]);
+        let published = command(&["publish", "churn", "--channel", channel], true);
+        assert!(published.status.success() && stdout(&published).contains(channel), "{}", stdout(&published));
+        assert!(end().status.success());
+    }
+    assert_refused(&command(&["promote", "churn"], false), BAD_INPUT, &["the churn model has no canary"]);
+    let published = command(&["publish", "churn"], true);
+    assert!(published.status.success() && stdout(&published).contains("stable"), "{}", stdout(&published));
+}
+
+#[test]
 fn a_full_model_store_is_named_and_the_current_version_stays() {
     let good = trained().copy();
     let current = |models: &Path| {

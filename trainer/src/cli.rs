@@ -1,4 +1,4 @@
-//! The command line. Every flag is also an environment variable.
+//! The command line. Flags that hold for a shop are also environment variables; what one command is to do is not.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -45,7 +45,7 @@ pub(crate) enum Command {
         training: TrainingArgs,
         #[command(flatten)]
         store: StoreArgs,
-        /// Train these models alone
+        /// Train these models alone: segmentation, forecast, recommendation, churn, anomaly, insights
         #[arg(long, value_name = "MODEL", num_args = 1.., value_delimiter = ',')]
         only: Vec<ModelKind>,
     },
@@ -227,7 +227,8 @@ pub(crate) struct TrainingArgs {
     #[arg(long, default_value_t = 42, env = "SHOPKEEPER_SEED")]
     pub(crate) seed: u64,
 
-    /// How a model is made, for example segmentation=rfm3
+    /// How a model is made; without it the first of segmentation=default, rfm3 or value4. Of the others each has one:
+    /// forecast=blend, recommendation=ranked, churn=blend, anomaly=self-supervised, insights=lines
     #[arg(long, value_name = "MODEL=NAME", env = "SHOPKEEPER_RECIPE", value_delimiter = ',')]
     pub(crate) recipe: Vec<Recipe>,
 }
@@ -282,28 +283,27 @@ pub(crate) struct ScoreArgs {
     /// File to write, .csv or .parquet
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// recommendation: products for each customer
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) top: u16,
+    /// recommendation: products for each customer; without it 20
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) top: Option<u16>,
     /// recommendation: leave out what the customer has already bought
     #[arg(long)]
     pub(crate) new_only: bool,
-    /// forecast: which series
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) level: LevelChoice,
-    /// forecast: how long a period is
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) frequency: FrequencyChoice,
+    /// forecast: which series; without it those that the input names, or else the shop
+    #[arg(long, value_enum)]
+    pub(crate) level: Option<LevelChoice>,
+    /// forecast: how long a period is; without it as the input's names say, or else a day
+    #[arg(long, value_enum)]
+    pub(crate) frequency: Option<FrequencyChoice>,
     /// forecast: periods from the as-of time on; without it 28 days, 8 weeks or 3 months
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=366))]
     pub(crate) horizon: Option<u16>,
 }
 
 /// Whose sales are forecast.
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum LevelChoice {
     /// The shop, revenue
-    #[default]
     Total,
     /// Each country, revenue
     Country,
@@ -312,10 +312,9 @@ pub(crate) enum LevelChoice {
 }
 
 /// How long a period is.
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum FrequencyChoice {
     /// A day
-    #[default]
     Daily,
     /// A week from Monday
     Weekly,
@@ -394,6 +393,19 @@ mod tests {
         }
         assert!(parse("trainer rollback churn --channel shadow --models m").is_ok());
         assert!(parse("trainer promote churn --models m").is_ok());
+    }
+
+    #[test]
+    fn help_names_the_models_and_their_recipes() {
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for kind in ModelKind::ALL {
+            let recipes = crate::models::recipes(kind);
+            assert!(help.contains(&format!("{kind}={}", recipes[0])), "{kind}: {help}");
+            assert!(recipes.iter().all(|recipe| help.contains(recipe)), "{kind}: {help}");
+        }
+        assert!(help.contains(&ModelKind::ALL.map(ModelKind::as_str).join(", ")), "{help}");
     }
 
     #[test]

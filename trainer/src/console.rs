@@ -67,7 +67,11 @@ impl Console {
         }
         let out = std::io::stdout();
         let output = |source| Failure::Output { path: "standard output".into(), source };
-        if out.is_terminal() { writeln!(out.lock(), "{}", page(answer)).map_err(output) } else { csv(answer, out.lock()).map_err(output) }
+        if out.is_terminal() {
+            writeln!(out.lock(), "{}", page(answer)).map_err(output)
+        } else {
+            csv(answer, out.lock()).map_err(output)
+        }
     }
 
     /// Says something that is no result.
@@ -160,7 +164,9 @@ fn page(answer: &DataFrame) -> String {
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(answer.get_column_names());
     let cell = |column: &Column, row| lake::text(&column.get(row).unwrap_or(AnyValue::Null));
-    table.add_rows((0..answer.height().min(PAGE)).map(|row| answer.columns().iter().map(move |column| cell(column, row))));
+    table.add_rows(
+        (0..answer.height().min(PAGE)).map(|row| answer.columns().iter().map(move |column| cell(column, row))),
+    );
     match answer.height().checked_sub(PAGE) {
         None | Some(0) => table.to_string(),
         Some(more) => format!(
@@ -211,6 +217,9 @@ mod tests {
         let answer = DataFrame::new_infer_height(names.iter().map(column).collect()).unwrap();
         let (whole, page) = (page(&answer.head(Some(PAGE))), page(&answer));
         assert!(names.iter().all(|name| page.contains(name.as_str())) && !whole.contains("left out"), "{page}");
-        assert!(page.ends_with("\n1,234 of 1,334 rows are left out; all go to a file with --output, or into a pipe"), "{page}");
+        assert!(
+            page.ends_with("\n1,234 of 1,334 rows are left out; all go to a file with --output, or into a pipe"),
+            "{page}"
+        );
     }
 }

@@ -60,23 +60,27 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             };
             let models = models(&lake, store.models.as_deref())?;
             each(&kinds, console, |kind| {
-                models.train(kind, Settings { as_of, seed: training.seed, device, recipe: training.recipe(kind) })
+                let settings = Settings { as_of, seed: training.seed, device, recipe: training.recipe(kind) };
+                Ok(Version::of(models.train(kind, settings)?, None))
             })
         }
         Command::Evaluate { kinds, lake, training, store } => {
             let device = training.device.device()?;
             let lake = open(&lake.lake)?.hold()?;
             let models = models(&lake, store.models.as_deref())?;
-            each(&all_if_none(kinds), console, |kind| models.evaluate(kind, device))
+            each(&all_if_none(kinds), console, |kind| Ok(Version::of(models.evaluate(kind, device)?, None)))
         }
         Command::Publish { kinds, channel, percent, lake, store } => {
             let lake = open(&lake.lake)?;
             let store = ModelStore::open(&store.models)?;
             let models = models(&lake, None)?;
-            each(&all_if_none(kinds), console, |kind| match channel {
-                None => models.publish(kind, &store),
-                Some(Trial::Canary) => models.publish_canary(kind, percent, &store),
-                Some(Trial::Shadow) => models.publish_shadow(kind, &store),
+            each(&all_if_none(kinds), console, |kind| {
+                let (manifest, channel) = match channel {
+                    None => (models.publish(kind, &store)?, Channel::Stable),
+                    Some(Trial::Canary) => (models.publish_canary(kind, percent, &store)?, Channel::Canary),
+                    Some(Trial::Shadow) => (models.publish_shadow(kind, &store)?, Channel::Shadow),
+                };
+                Ok(Version::of(manifest, Some(channel)))
             })
         }
         Command::Promote { model, percent, store } => {
@@ -202,7 +206,7 @@ fn run(
 }
 
 fn report_text(report: &Report) -> String {
-    let models = report.models.iter().map(|Outcome { model, published, manifest, error }| {
+    let models = report.models.iter().map(|Outcome { model, published, manifest, .. }| {
         let metric = manifest.as_ref().and_then(|m| m.metrics.first()).map(|m| match m.baseline {
             Some(baseline) => format!("{} {:.3} (naive {baseline:.3})", m.name, m.value),
             None => format!("{} {:.3}", m.name, m.value),
@@ -212,7 +216,8 @@ fn report_text(report: &Report) -> String {
             manifest.as_ref().map(|m| m.recipe.clone()).unwrap_or_default(),
             manifest.as_ref().map(|m| m.version.clone()).unwrap_or_default(),
             metric.unwrap_or_default(),
-            if *published { "published".to_owned() } else { error.clone().unwrap_or_default() },
+            // Why, the command says when it ends.
+            if *published { "published" } else { "not published" }.to_owned(),
         ]
     });
     let total: f64 = report.stages.iter().map(|usage| usage.wall_s).sum();
@@ -245,8 +250,10 @@ fn synth(args: &SynthArgs, console: &Console) -> Result<(), Failure> {
 /// Where a pointer points.
 fn pointed(model: ModelKind, pointer: &Pointer) -> String {
     let Pointer { version, previous, canary, shadow, .. } = pointer;
-    let before = previous.as_deref().unwrap_or("none");
-    let mut text = format!("{model}: {version} is current, {before} was");
+    let mut text = format!("{model}: {version} is current");
+    if let Some(previous) = previous {
+        text += &format!("; {previous} is the one before it");
+    }
     if let Some(Canary { version, percent }) = canary {
         text += &format!("; {version} is the canary of {percent} % of callers");
     }
@@ -304,12 +311,12 @@ fn check(kinds: &[ModelKind], training: &TrainingArgs) -> Result<(), Failure> {
 fn each(
     kinds: &[ModelKind],
     console: &Console,
-    step: impl Fn(ModelKind) -> Result<Manifest, Failure>,
+    step: impl Fn(ModelKind) -> Result<Version, Failure>,
 ) -> Result<(), Failure> {
     let (mut versions, mut failures) = (Vec::new(), Vec::new());
     for &kind in kinds {
         match step(kind) {
-            Ok(manifest) => versions.push(Version::of(manifest, None)),
+            Ok(version) => versions.push(version),
             Err(failure) => failures.push(failure),
         }
     }

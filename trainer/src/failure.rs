@@ -79,6 +79,14 @@ pub enum Failure {
         /// What is wrong with it.
         problem: String,
     },
+    /// A flag that does not go with the others.
+    #[error("{flag} {problem}")]
+    Flag {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The output's ending names no format.
     #[error("{0} ends in neither .csv nor .parquet")]
     Ending(PathBuf),
@@ -110,9 +118,10 @@ impl Failure {
             Self::Lake(error) if error.is_bad_input() => 3,
             Self::Learn { source: LearnError::TooLittle { .. }, .. } => 3,
             Self::Learn { source: LearnError::UnknownRecipe { .. }, .. } | Self::Unknown(_) => 2,
-            Self::Ending(_) | Self::NoScores(_) => 2,
+            Self::Ending(_) | Self::NoScores(_) | Self::Flag { .. } => 2,
             Self::Later { .. } => 3,
             Self::NoCandidate(_) | Self::NotEvaluated(_) | Self::NotPublished(_) | Self::Input { .. } => 3,
+            Self::Store(error) if error.is_bad_input() => 3,
             Self::Unusable { .. } => 4,
             Self::Lake(_) | Self::Store(_) | Self::NoCuda(_) | Self::Output { .. } | Self::Process(_) => 4,
             Self::Gates(_) => 5,
@@ -143,7 +152,19 @@ pub(crate) fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use model_store::Channel;
+
     use super::*;
+
+    #[test]
+    fn a_model_is_named_once() {
+        let (model, as_of) = (ModelKind::Churn, chrono::NaiveDate::default().into());
+        let source = LearnError::TooLittle { model, what: "customers", needed: 50, found: 3, as_of };
+        assert_eq!(
+            chain(&Failure::Learn { model, source }),
+            "churn could not be trained or measured: 50 customers before 1970-01-01 00:00:00 are needed, 3 are there"
+        );
+    }
 
     #[test]
     fn an_exit_code_tells_input_from_environment_from_gate() {
@@ -151,6 +172,9 @@ mod tests {
         for (failure, code) in [
             (gate(), 5),
             (Failure::NoCandidate(ModelKind::Churn), 3),
+            (StoreError::NothingBefore { model: ModelKind::Churn }.into(), 3),
+            (StoreError::NoTrial { model: ModelKind::Churn, channel: Channel::Canary }.into(), 3),
+            (StoreError::Race { place: "store".to_owned() }.into(), 4),
             (Failure::NoCuda("this libtorch has none"), 4),
             (Failure::Several(vec![gate(), Failure::NoCandidate(ModelKind::Churn)]), 3),
         ] {

@@ -220,6 +220,7 @@ impl Model {
             services: vec![own, "shopkeeper.model.v1.ModelService"],
             routes,
             ready: watch::Sender::new(true).subscribe(),
+            status: None,
             draining: watch::Sender::new(false),
         }
     }

@@ -155,8 +155,7 @@ fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreCh
         let none = |name| (format!("features.{name}"), "is no feature of the model".to_owned());
         return Err(Refusal::InvalidFields(unknown.into_iter().map(none).chain(problems).collect()));
     }
-    // Of what they buy nothing is given: their taste is nobody's in particular.
-    features.resize(model::WIDTH, 0.0);
+    let features = loaded.model.with_average_taste(&features);
     let (probability, reasons) = loaded.model.explain(&features);
     let named = Feature::ALL.iter().zip(&features).map(|(feature, value)| (feature.name(), f64::from(*value)));
     loaded.note(named.chain([("probability", probability)]));
@@ -178,6 +177,9 @@ fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<
         model.level(customer.probability) >= least && (country.is_empty() || *customer.country == **country)
     });
     let matching: Vec<&Customer> = matching.collect();
+    if matching.is_empty() && !knows_country(model.customers(), country) {
+        return Err(Refusal::not_found("country", country));
+    }
     let (customers, next_page_token) = page.cut(&matching);
     Ok(ListAtRiskCustomersResponse {
         churn_risks: customers.iter().map(|customer| of_customer(model, customer)).collect(),
@@ -186,6 +188,11 @@ fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<
         as_of: loaded.info.as_of,
         model: Some(loaded.info.clone()),
     })
+}
+
+/// Whether anybody buys there; an empty name is anywhere.
+fn knows_country(customers: &[Customer], country: &str) -> bool {
+    country.is_empty() || customers.iter().any(|customer| *customer.country == *country)
 }
 
 fn calibration(loaded: &Loaded<Churn>) -> GetChurnCalibrationResponse {
@@ -228,13 +235,12 @@ fn infer(model: &Churn, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
 }
 
 fn of_features(model: &Churn, rows: &[f32]) -> Result<Vec<f64>, Refusal> {
-    let mut features = [0.0; model::WIDTH];
     let rows = rows.chunks_exact(Feature::ALL.len()).enumerate().map(|(row, given)| {
-        for ((place, value), feature) in features.iter_mut().zip(given).zip(Feature::ALL) {
+        for (value, feature) in given.iter().zip(Feature::ALL) {
             let field = |problem| Refusal::field(format!("{}.{}", at("features", row), feature.name()), problem);
-            *place = usable((*value).into()).map_err(field)?;
+            usable((*value).into()).map_err(field)?;
         }
-        Ok(model.probability(&features))
+        Ok(model.probability(&model.with_average_taste(given)))
     });
     rows.collect()
 }

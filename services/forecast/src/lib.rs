@@ -150,6 +150,11 @@ fn find<'a>(model: &'a Forecast, of: i32, key: &str) -> Result<&'a model::Series
     model.find(of, key).ok_or_else(|| Refusal::not_found(of.as_str(), key))
 }
 
+/// What a series is asked for by.
+fn asked(series: &model::Series) -> &str {
+    if series.key.is_empty() { series.level.as_str() } else { &series.key }
+}
+
 fn sales(loaded: &Loaded<Forecast>, request: &ForecastSalesRequest) -> Result<ForecastSalesResponse, Refusal> {
     let (frequency, levels) = (frequency(request.frequency)?, quantiles(&request.quantiles)?);
     let horizon = horizon(request.horizon, frequency)?;
@@ -169,7 +174,7 @@ fn backtest(loaded: &Loaded<Forecast>, request: &ListBacktestRequest) -> Result<
     }
     let series = find(&loaded.model, request.level, &request.key)?;
     let backtest = loaded.model.backtest(series, frequency);
-    let points = &backtest.ok_or_else(|| Refusal::not_found("backtest", format!("{}", series.name)))?.points;
+    let points = &backtest.ok_or_else(|| Refusal::not_found("backtest", asked(series)))?.points;
     let actual: f64 = points.iter().map(|point| point.actual).sum();
     let error: f64 = points.iter().map(|point| (point.actual - point.mean).abs()).sum();
     // A day that was known to be closed is no achievement.
@@ -228,7 +233,34 @@ fn past(history: &[Observation], frequency: model::Frequency) -> Result<Vec<(Nai
                 return Err(Refusal::field(field, format!("is in the period of {day}; the one of {next} comes next")));
             }
         }
-        past.push((day, non_negative(&format!("history[{at}].value"), observation.value)?));
+        let field = format!("history[{at}].value");
+        let value = non_negative(&field, observation.value)?;
+        if value > model::MOST_VALUE {
+            return Err(Refusal::field(field, format!("is {value:e}; {:e} is the most", model::MOST_VALUE)));
+        }
+        past.push((day, value));
     }
     Ok(past)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_no_shop_has_is_refused_by_field() {
+        let day = |at: i64| Some(Timestamp { seconds: at * 86_400, nanos: 0 });
+        let of =
+            |value| [0.0, value].into_iter().zip(0..).map(|(value, at)| Observation { period_start: day(at), value });
+        let past = |value| past(&of(value).collect::<Vec<_>>(), model::Frequency::Daily);
+        assert_eq!(past(model::MOST_VALUE).unwrap()[1].1, 1e15);
+        for (value, problem) in [
+            (1e160, "history[1].value is 1e160; 1e15 is the most"),
+            (1e307, "history[1].value is 1e307; 1e15 is the most"),
+            (f64::INFINITY, "history[1].value is inf, not a finite number"),
+            (-1.0, "history[1].value is -1; 0 is the least"),
+        ] {
+            assert_eq!(past(value).unwrap_err().to_string(), problem);
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use scoring::{ModelError, ModelKind};
 
+use crate::Channel;
+
 /// Why the store did not do what it was asked. The version that was current before stays so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,11 +66,13 @@ pub enum StoreError {
         /// The model.
         model: ModelKind,
     },
-    /// No version is on trial with a share of callers.
-    #[error("the {model} model has no canary\npublish one with --channel canary first")]
-    NoCanary {
+    /// No version is on that trial.
+    #[error("the {model} model has no {0}\npublish one with --channel {0} first", channel.as_str())]
+    NoTrial {
         /// The model.
         model: ModelKind,
+        /// Canary or shadow.
+        channel: Channel,
     },
     /// Another version is current than the caller believes.
     #[error("the current version of the {model} model is `{found}`, not `{expected}`\nlook again, and decide again")]
@@ -86,6 +90,16 @@ pub enum StoreError {
         /// File or URL.
         place: String,
     },
+}
+
+impl StoreError {
+    /// Whether the store does not have what was asked for, rather than being at fault itself.
+    pub fn is_bad_input(&self) -> bool {
+        matches!(
+            self,
+            Self::NoVersion { .. } | Self::NothingBefore { .. } | Self::NothingCurrent { .. } | Self::NoTrial { .. }
+        )
+    }
 }
 
 /// What the storage's innermost cause says: `No space left on device`, `Permission denied`.

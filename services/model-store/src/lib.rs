@@ -11,7 +11,13 @@
 
 mod error;
 
-use std::{collections::BTreeMap, fmt, fs::File, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    path::{Component, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -27,6 +33,9 @@ pub use error::StoreError;
 
 const POINTER: &str = "current.json";
 
+/// Versions that a pointer remembers as current before the previous one.
+const MOST_EARLIER: usize = 32;
+
 /// Files of an artifact that are fetched at once.
 const CONCURRENCY: usize = 4;
 
@@ -38,6 +47,9 @@ pub struct Pointer {
     /// The version that was current before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
+    /// Those that were current before that, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<String>,
     /// When it became the current one.
     pub moved_at: DateTime<Utc>,
     /// The version that a share of callers gets instead.
@@ -93,12 +105,15 @@ impl Pointer {
         }
     }
 
+    /// The versions that were current before, the latest first.
+    pub fn past(&self) -> impl Iterator<Item = &str> {
+        self.previous.iter().chain(self.earlier.iter().rev()).map(String::as_str)
+    }
+
     fn versions(&self) -> impl Iterator<Item = &str> {
         let canary = self.canary.as_ref().map(|canary| &canary.version);
-        [Some(&self.version), self.previous.as_ref(), canary, self.shadow.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
+        let now = [Some(&self.version), canary, self.shadow.as_ref()];
+        now.into_iter().flatten().map(String::as_str).chain(self.past())
     }
 }
 
@@ -144,6 +159,7 @@ impl ModelStore {
     fn folder(folder: PathBuf) -> Result<Self, StoreError> {
         let place = folder.display().to_string();
         let absolute = std::path::absolute(&folder)
+            .map(|folder| without_parents(&folder))
             .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
         let root = Path::from_absolute_path(&absolute)
             .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
@@ -164,18 +180,23 @@ impl ModelStore {
         self.point(artifact.manifest().model, &artifact.manifest().version, now).await
     }
 
-    /// Uploads a model: its files first, its manifest last. A version that is there already is left as it is.
+    /// Uploads a model: its files first, its manifest last. Of a version that is there already, what was damaged is mended:
+    /// the same training has the same name again, and would be refused for ever.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn upload(&self, artifact: &Artifact) -> Result<(), StoreError> {
         let Manifest { model, version, .. } = artifact.manifest();
         let manifest = artifact.manifest_bytes();
-        if self.get(&self.path(*model, version, MANIFEST)).await?.as_ref() == Some(&manifest) {
-            return Ok(());
-        }
+        let known = self.get(&self.path(*model, version, MANIFEST)).await?.as_ref() == Some(&manifest);
         for (name, bytes) in artifact.files() {
-            self.put(&self.path(*model, version, name), bytes.clone(), PutMode::Overwrite).await?;
+            let path = self.path(*model, version, name);
+            if !known || self.get(&path).await?.as_ref() != Some(bytes) {
+                self.put(&path, bytes.clone(), PutMode::Overwrite).await?;
+            }
+        }
+        if known {
+            return Ok(());
         }
         self.put(&self.path(*model, version, MANIFEST), manifest, PutMode::Overwrite).await
     }
@@ -186,7 +207,6 @@ impl ModelStore {
     /// [`StoreError::NoVersion`] where it is not in the store, [`StoreError::Race`] where somebody else moved the
     /// pointer meanwhile.
     pub async fn point(&self, model: ModelKind, version: &str, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
-        self.manifest(model, version).await?;
         self.change(model, |before| Ok(moved(before, version, now))).await
     }
 
@@ -201,7 +221,6 @@ impl ModelStore {
         version: &str,
         now: DateTime<Utc>,
     ) -> Result<Pointer, StoreError> {
-        self.manifest(model, version).await?;
         let to = |before: Option<Pointer>| {
             let found = before.as_ref().map_or("", |pointer| &pointer.version);
             if found != expected {
@@ -215,12 +234,16 @@ impl ModelStore {
     /// Gives a share of callers another version than the current one, or gives it to nobody any more.
     ///
     /// # Errors
-    /// As [`Self::point`], and [`StoreError::NothingCurrent`].
+    /// As [`Self::point`], [`StoreError::NothingCurrent`], and [`StoreError::NoTrial`] where it is nobody's already.
     pub async fn set_canary(&self, model: ModelKind, canary: Option<Canary>) -> Result<Pointer, StoreError> {
         if let Some(Canary { version, .. }) = &canary {
             self.manifest(model, version).await?;
         }
-        self.try_out(model, |before| Ok(Pointer { canary, ..before })).await
+        self.try_out(model, |before| match (&canary, &before.canary) {
+            (None, None) => Err(StoreError::NoTrial { model, channel: Channel::Canary }),
+            _ => Ok(Pointer { canary, ..before }),
+        })
+        .await
     }
 
     /// Compares a version's answers with those of the current one, or none's any more.
@@ -231,13 +254,17 @@ impl ModelStore {
         if let Some(version) = &shadow {
             self.manifest(model, version).await?;
         }
-        self.try_out(model, |before| Ok(Pointer { shadow, ..before })).await
+        self.try_out(model, |before| match (&shadow, &before.shadow) {
+            (None, None) => Err(StoreError::NoTrial { model, channel: Channel::Shadow }),
+            _ => Ok(Pointer { shadow, ..before }),
+        })
+        .await
     }
 
     /// Gives the canary to another share of callers, or, without one, to all: it becomes the current version.
     ///
     /// # Errors
-    /// [`StoreError::NoCanary`], [`StoreError::Race`].
+    /// [`StoreError::NoTrial`], [`StoreError::Race`].
     pub async fn promote(
         &self,
         model: ModelKind,
@@ -245,7 +272,8 @@ impl ModelStore {
         now: DateTime<Utc>,
     ) -> Result<Pointer, StoreError> {
         let to = |before: Pointer| {
-            let Canary { version, .. } = before.canary.clone().ok_or(StoreError::NoCanary { model })?;
+            let none = StoreError::NoTrial { model, channel: Channel::Canary };
+            let Canary { version, .. } = before.canary.clone().ok_or(none)?;
             Ok(match percent {
                 Some(percent) => Pointer { canary: Some(Canary { version, percent }), ..before },
                 None => moved(Some(before), &version, now),
@@ -262,7 +290,7 @@ impl ModelStore {
         self.change(model, |before| to(before.ok_or(StoreError::NothingCurrent { model })?)).await
     }
 
-    /// Moves the pointer to where it should be.
+    /// Moves the pointer to where it should be, if that is there.
     async fn change(
         &self,
         model: ModelKind,
@@ -273,6 +301,9 @@ impl ModelStore {
         let pointer = to(before.clone())?;
         if before.as_ref() == Some(&pointer) {
             return Ok(pointer);
+        }
+        if before.is_none_or(|before| before.version != pointer.version) {
+            self.manifest(model, &pointer.version).await?;
         }
         let bytes = serde_json::to_vec_pretty(&pointer).map_err(|e| self.unreadable(model, POINTER, e))?;
         let mode = match (&self.folder, held) {
@@ -296,7 +327,8 @@ impl ModelStore {
         held.await.ok().flatten()
     }
 
-    /// Makes an earlier version the current one: the given one, or the one before the current one.
+    /// Makes an earlier version the current one: the given one, or the one before the current one. What was current after
+    /// it is forgotten, so that the next rollback goes further back.
     ///
     /// # Errors
     /// [`StoreError::NothingBefore`], [`StoreError::NoVersion`].
@@ -306,14 +338,18 @@ impl ModelStore {
         version: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Pointer, StoreError> {
-        match version {
-            Some(version) => self.point(model, version, now).await,
-            None => {
-                let previous = self.current(model).await?.and_then(|pointer| pointer.previous);
-                let previous = previous.ok_or(StoreError::NothingBefore { model })?;
-                self.point(model, &previous, now).await
-            }
-        }
+        let to = |before: Option<Pointer>| {
+            let past: Vec<String> = before.iter().flat_map(Pointer::past).map(str::to_owned).collect();
+            let Some(version) = version.or(past.first().map(String::as_str)) else {
+                return Err(StoreError::NothingBefore { model });
+            };
+            let moved = moved(before, version, now);
+            let Some(place) = past.iter().position(|past| past == version) else { return Ok(moved) };
+            let mut further = past[place + 1..].iter().cloned();
+            let previous = further.next();
+            Ok(Pointer { previous, earlier: further.rev().collect(), ..moved })
+        };
+        self.change(model, to).await
     }
 
     /// The pointer, where a version has been published.
@@ -322,6 +358,23 @@ impl ModelStore {
     /// [`StoreError`].
     pub async fn current(&self, model: ModelKind) -> Result<Option<Pointer>, StoreError> {
         Ok(self.read_pointer(model).await?.map(|(pointer, _)| pointer))
+    }
+
+    /// The last version that was current before this one and was made by a recipe.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn before(&self, model: ModelKind, recipe: &str) -> Result<Option<String>, StoreError> {
+        let pointer = self.current(model).await?;
+        for version in pointer.iter().flat_map(Pointer::past) {
+            match self.manifest(model, version).await {
+                Ok(manifest) if manifest.recipe == recipe => return Ok(Some(version.to_owned())),
+                // Another recipe's, or one that cannot be compared with.
+                Ok(_) | Err(StoreError::NoVersion { .. } | StoreError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// A version, checked against its manifest.
@@ -475,15 +528,33 @@ fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer 
     let version = version.to_owned();
     match before {
         Some(before) if before.version == version => before,
-        None => Pointer { version, previous: None, moved_at: now, canary: None, shadow: None },
-        Some(before) => Pointer {
-            canary: before.canary.filter(|canary| canary.version != version),
-            shadow: before.shadow.filter(|shadow| *shadow != version),
-            version,
-            previous: Some(before.version),
-            moved_at: now,
-        },
+        None => Pointer { version, previous: None, earlier: Vec::new(), moved_at: now, canary: None, shadow: None },
+        Some(before) => {
+            let past = before.past().filter(|past| *past != version).take(MOST_EARLIER);
+            let mut earlier: Vec<String> = past.map(str::to_owned).collect();
+            earlier.reverse();
+            Pointer {
+                canary: before.canary.filter(|canary| canary.version != version),
+                shadow: before.shadow.filter(|shadow| *shadow != version),
+                version,
+                previous: Some(before.version),
+                earlier,
+                moved_at: now,
+            }
+        }
     }
+}
+
+/// The same folder without `..`, which object_store's paths do not know. A link before it is followed, as the system does.
+fn without_parents(folder: &std::path::Path) -> PathBuf {
+    folder.components().fold(PathBuf::new(), |so_far, part| {
+        if part != Component::ParentDir {
+            return so_far.join(part);
+        }
+        let mut real = so_far.canonicalize().unwrap_or(so_far);
+        real.pop();
+        real
+    })
 }
 
 /// Whether a name could be a version's, and leads out of no folder.

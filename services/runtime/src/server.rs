@@ -4,6 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use proto::model::v1::ModelStatus;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -63,6 +64,8 @@ pub struct Service {
     pub routes: Routes,
     /// Whether they are ready.
     pub ready: watch::Receiver<bool>,
+    /// What becomes of their model, where they answer by one.
+    pub status: Option<watch::Receiver<ModelStatus>>,
     /// Says true when the process is about to end: what watches something for ever ends with that.
     pub draining: watch::Sender<bool>,
 }
@@ -140,7 +143,7 @@ impl Server {
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
         if let Some(listener) = metrics {
-            let router = probes(service.ready.clone());
+            let router = probes(service.ready.clone(), service.status.clone());
             tasks.spawn(async move {
                 if let Err(error) = axum::serve(listener, router).await {
                     tracing::error!(%error, "metrics are served no more");
@@ -223,13 +226,45 @@ async fn unknown(request: axum::extract::Request) -> axum::response::Response {
     answer.map(axum::body::Body::new)
 }
 
-fn probes(ready: watch::Receiver<bool>) -> Router {
+fn probes(ready: watch::Receiver<bool>, status: Option<watch::Receiver<ModelStatus>>) -> Router {
     let readyz = move || {
-        let status = if *ready.borrow() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        async move { status }
+        let answer = match &status {
+            _ if *ready.borrow() => (StatusCode::OK, String::new()),
+            None => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
+            Some(status) => {
+                let status = status.borrow();
+                (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {}\n", status.model, status.refusal))
+            }
+        };
+        async move { answer }
     };
     Router::new()
         .route("/metrics", get(async || telemetry::metrics()))
         .route("/healthz", get(async || StatusCode::OK))
         .route("/readyz", get(readyz))
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_not_ready_says_why() {
+        let refusal = "no version has been published in ./modles".to_owned();
+        let status = ModelStatus { model: "churn".to_owned(), refusal, ..ModelStatus::default() };
+        let (ready, status) = (watch::Sender::new(false), watch::Sender::new(status));
+        let probes = probes(ready.subscribe(), Some(status.subscribe()));
+        let ask = async || {
+            let request = axum::extract::Request::get("/readyz").body(axum::body::Body::empty()).unwrap();
+            let (head, body) = probes.clone().oneshot(request).await.unwrap().into_parts();
+            let body = axum::body::to_bytes(body, 1024).await.unwrap();
+            (head.status, String::from_utf8(body.to_vec()).unwrap())
+        };
+        let why = "churn: no version has been published in ./modles\n".to_owned();
+        assert_eq!(ask().await, (StatusCode::SERVICE_UNAVAILABLE, why));
+        ready.send_replace(true);
+        assert_eq!(ask().await, (StatusCode::OK, String::new()));
+    }
 }

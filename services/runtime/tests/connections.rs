@@ -30,7 +30,7 @@ async fn start(flags: &[&str]) -> SocketAddr {
     let address = server.local_addr().unwrap();
     let ready = watch::Sender::new(true);
     let (routes, draining) = (Routes::default(), watch::Sender::new(false));
-    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), draining };
+    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), status: None, draining };
     tokio::spawn(async move {
         server.serving(service).serve_until(std::future::pending()).await.unwrap();
         drop(ready);

@@ -74,8 +74,8 @@ where
 {
     let draining = watch::Sender::new(false);
     let models = limited!(model_service::server(live, draining.subscribe()));
-    let (routes, ready) = (Routes::new(server), live.ready());
-    Service { name: M::KIND.as_str(), services: vec![S::NAME], routes, ready, draining }.and(models)
+    let (routes, ready, status) = (Routes::new(server), live.ready(), Some(live.status()));
+    Service { name: M::KIND.as_str(), services: vec![S::NAME], routes, ready, status, draining }.and(models)
 }
 
 /// The life of a model service's process.

@@ -75,7 +75,9 @@ impl Learner for Churn {
         let annual: Vec<f64> = now.customers.iter().map(|c| annual[*c as usize] as f64 / super::lines::SCALE).collect();
         let mut table = DataFrame::new_infer_height(vec![
             text("customer_id", &|c| lines.customers.name(c).to_owned()),
-            text("country", &|c| country[c as usize].map(|country| lines.countries.name(country).to_owned()).unwrap_or_default()),
+            text("country", &|c| {
+                country[c as usize].map(|country| lines.countries.name(country).to_owned()).unwrap_or_default()
+            }),
             Series::new("annual_value".into(), annual).into_column(),
         ])?;
         let artifact = Artifact::builder(Self::KIND, recipe, training.as_of, training.seed)

@@ -210,8 +210,9 @@ pub(crate) mod tests {
              7,12,??,-9,1/4/2011 10:00,0,,EIRE\n\
              8,13,,1,1/4/2011 10:00,1,,EIRE\n",
         );
-        let called: Vec<_> =
-            (0..4).map(|product| (lines.products.name(product), lines.descriptions[product as usize].as_deref())).collect();
+        let called: Vec<_> = (0..4)
+            .map(|product| (lines.products.name(product), lines.descriptions[product as usize].as_deref()))
+            .collect();
         assert_eq!(called, [("10", Some("RED MUG")), ("11", Some("A TEAPOT")), ("12", Some("??")), ("13", None)]);
     }
 }

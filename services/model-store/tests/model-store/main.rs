@@ -9,9 +9,13 @@ use scoring::{Artifact, ModelKind, TensorFile};
 const KIND: ModelKind = ModelKind::Churn;
 
 fn artifact(seed: u64) -> Artifact {
+    made("test", seed)
+}
+
+fn made(recipe: &str, seed: u64) -> Artifact {
     let as_of = NaiveDate::from_ymd_opt(2011, 9, 1).unwrap().into();
     let tensors = TensorFile::new().with("x", &[2], &[1f32, 2.0]).into_bytes().unwrap();
-    Artifact::builder(KIND, "test", as_of, seed).file("model.safetensors", tensors).finish()
+    Artifact::builder(KIND, recipe, as_of, seed).file("model.safetensors", tensors).finish()
 }
 
 fn now() -> DateTime<Utc> {
@@ -39,6 +43,26 @@ async fn a_published_model_is_current_and_comes_back_as_it_went() {
 }
 
 #[tokio::test]
+async fn a_folder_is_found_by_a_path_with_parents_and_links_in_it() {
+    let (folder, store) = store();
+    let version = store.publish(&artifact(1), now()).await.unwrap().version;
+    let root = folder.path();
+    std::fs::create_dir_all(root.join("far/away")).unwrap();
+    std::os::unix::fs::symlink(root.join("far/away"), root.join("link")).unwrap();
+    let inside = std::env::current_dir().unwrap();
+    let up = inside.components().skip(1).map(|_| "../").collect::<String>();
+    let relative = format!("{up}{}/models", root.strip_prefix("/").unwrap().display());
+    for place in ["absent/../models", "far/away/../../models", "link/../../models", "./models/"]
+        .map(|place| root.join(place).display().to_string())
+        .into_iter()
+        .chain([relative])
+    {
+        let found = ModelStore::open(&place).unwrap().current(KIND).await.unwrap();
+        assert_eq!(found.map(|pointer| pointer.version).as_ref(), Some(&version), "{place}");
+    }
+}
+
+#[tokio::test]
 async fn rollback_goes_to_the_version_before_or_to_a_named_one() {
     let (_folder, store) = store();
     let (one, two) = (artifact(1), artifact(2));
@@ -61,6 +85,53 @@ async fn rollback_goes_to_the_version_before_or_to_a_named_one() {
 }
 
 #[tokio::test]
+async fn rollbacks_go_further_back_each_time_and_never_forward() {
+    let (folder, store) = store();
+    let mut versions = Vec::new();
+    for seed in 0..4 {
+        versions.push(store.publish(&artifact(seed), now()).await.unwrap().version);
+    }
+    let back = async |version: Option<&str>| store.rollback(KIND, version, now()).await.map(|pointer| pointer.version);
+    assert_eq!(back(None).await.unwrap(), versions[2]);
+    assert_eq!(back(None).await.unwrap(), versions[1]);
+    // What is published then comes after what it replaced.
+    store.point(KIND, &versions[3], now()).await.unwrap();
+    assert_eq!(back(None).await.unwrap(), versions[1]);
+    assert_eq!(back(None).await.unwrap(), versions[0]);
+    let first = back(None).await.unwrap_err();
+    assert!(matches!(first, StoreError::NothingBefore { .. }), "{first}");
+
+    for version in &versions[1..] {
+        store.point(KIND, version, now()).await.unwrap();
+    }
+    assert_eq!(back(Some(&versions[1])).await.unwrap(), versions[1]);
+    assert_eq!(back(None).await.unwrap(), versions[0], "a named version is gone back to as well");
+
+    store.point(KIND, &versions[1], now()).await.unwrap();
+    std::fs::remove_dir_all(folder.path().join("models/churn").join(&versions[0])).unwrap();
+    let gone = back(None).await.unwrap_err();
+    assert!(matches!(gone, StoreError::NoVersion { .. }), "{gone}");
+    assert_eq!(store.current(KIND).await.unwrap().unwrap().version, versions[1]);
+}
+
+#[tokio::test]
+async fn the_version_before_of_the_same_recipe_is_found_behind_others() {
+    let (folder, store) = store();
+    let mut publish = async |recipe, seed| store.publish(&made(recipe, seed), now()).await.unwrap().version;
+    let before = async |recipe| store.before(KIND, recipe).await.unwrap();
+    assert_eq!(before("default").await, None);
+    let first = publish("default", 1).await;
+    assert_eq!(before("default").await, None, "it is the current one");
+    let second = publish("default", 2).await;
+    let other = publish("rfm3", 1).await;
+    publish("default", 3).await;
+    assert_eq!(before("default").await.as_ref(), Some(&second));
+    assert_eq!(before("rfm3").await.as_ref(), Some(&other));
+    std::fs::remove_dir_all(folder.path().join("models/churn").join(second)).unwrap();
+    assert_eq!(before("default").await.as_ref(), Some(&first));
+}
+
+#[tokio::test]
 async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
     let (folder, store) = store();
     let [one, two, three] = [1, 2, 3].map(artifact);
@@ -77,7 +148,7 @@ async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
     std::fs::write(&pointer, format!(r#"{{"version": "{}", "moved_at": "{moved_at}"}}"#, version(&one))).unwrap();
 
     let none = store.promote(KIND, None, now()).await.unwrap_err();
-    assert!(matches!(none, StoreError::NoCanary { .. }), "{none}");
+    assert!(matches!(none, StoreError::NoTrial { channel: Channel::Canary, .. }), "{none}");
     store.set_shadow(KIND, Some(version(&three))).await.unwrap();
     let tried = store.set_canary(KIND, canary(&two, 10)).await.unwrap();
     assert_eq!(
@@ -98,6 +169,8 @@ async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
     assert_eq!(promoted.shadow, Some(version(&three)), "one trial is not the other");
     store.set_canary(KIND, canary(&one, 10)).await.unwrap();
     assert_eq!(store.set_canary(KIND, None).await.unwrap().canary, None);
+    let none = store.set_canary(KIND, None).await.unwrap_err();
+    assert!(matches!(none, StoreError::NoTrial { channel: Channel::Canary, .. }), "{none}");
     assert_eq!(store.point(KIND, &version(&three), now()).await.unwrap().shadow, None, "it is on trial no more");
     let absent = Some("20110901T000000-000000000000".to_owned());
     assert!(matches!(store.set_shadow(KIND, absent).await.unwrap_err(), StoreError::NoVersion { .. }));
@@ -131,6 +204,29 @@ async fn a_damaged_version_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn publishing_a_damaged_version_again_mends_it() {
+    let (folder, store) = store();
+    let whole = artifact(1);
+    let version = store.publish(&whole, now()).await.unwrap().version;
+    let place = folder.path().join("models/churn").join(&version);
+    let file = place.join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let (cut, other) = (bytes[1..].to_vec(), bytes.iter().map(|byte| !byte).collect::<Vec<_>>());
+    for damaged in [Some(cut), Some(other), None] {
+        match damaged {
+            Some(damaged) => std::fs::write(&file, damaged).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        store.fetch(KIND, &version).await.unwrap_err();
+        store.publish(&whole, now()).await.unwrap();
+        assert_eq!(store.fetch(KIND, &version).await.unwrap().files(), whole.files());
+    }
+    std::fs::write(place.join("manifest.json"), "{").unwrap();
+    store.publish(&whole, now()).await.unwrap();
+    assert_eq!(store.fetch(KIND, &version).await.unwrap().manifest(), whole.manifest());
+}
+
+#[tokio::test]
 async fn a_pointer_that_is_none_is_named() {
     let (folder, store) = store();
     store.publish(&artifact(1), now()).await.unwrap();
@@ -141,6 +237,7 @@ async fn a_pointer_that_is_none_is_named() {
         r#"{"version": "../x", "moved_at": "2023-11-14T22:13:20Z"}"#,
         r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "canary": {"version": "../x", "percent": 10}}"#,
         r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "shadow": "../x"}"#,
+        r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "earlier": ["../x"]}"#,
     ] {
         std::fs::write(&pointer, bytes).unwrap();
         let error = store.current(KIND).await.unwrap_err().to_string();

@@ -118,7 +118,9 @@ async fn a_service_follows_the_store_and_refuses_what_is_damaged() {
         health.check(request).await.unwrap().into_inner().status()
             == tonic_health::pb::health_check_response::ServingStatus::Serving
     };
-    assert_eq!(status(&channel).await.state(), ModelState::Loading);
+    let loading = status(&channel).await;
+    let refusal = format!("no version has been published in {}", folder.path().display());
+    assert_eq!((loading.state(), loading.refusal), (ModelState::Loading, refusal));
     assert!(!serving().await, "without a model it is not ready");
 
     let store = ModelStore::open(folder.path().to_str().unwrap()).unwrap();

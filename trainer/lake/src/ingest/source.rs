@@ -142,7 +142,11 @@ fn encoding(path: &Path) -> Result<&'static Encoding, LakeError> {
     }
 }
 
-fn csv(path: &Path, names: &Columns, each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>) -> Result<(), LakeError> {
+fn csv(
+    path: &Path,
+    names: &Columns,
+    each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
+) -> Result<(), LakeError> {
     let encoding = encoding(path)?;
     let decoded = || -> Result<_, LakeError> {
         Ok(DecodeReaderBytesBuilder::new().encoding(Some(encoding)).bom_override(true).build(open(path)?))
@@ -195,7 +199,11 @@ fn text(fields: impl IntoIterator<Item = impl AsRef<[u8]>>, delimiter: u8) -> St
     String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned()
 }
 
-fn xlsx(path: &Path, names: &Columns, each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>) -> Result<(), LakeError> {
+fn xlsx(
+    path: &Path,
+    names: &Columns,
+    each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
+) -> Result<(), LakeError> {
     let damaged = |row, reason: String| LakeError::Damaged { path: path.to_owned(), row, reason };
     let mut workbook: Xlsx<_> = open_workbook(path).map_err(|e: calamine::XlsxError| damaged(0, e.to_string()))?;
     let mut row = 0;

@@ -137,7 +137,10 @@ fn dates_are_read_in_the_order_that_is_asked_for() {
     for options in [by_option, by_mapping] {
         let report = ingest(&[input.clone()], &shop.lake, &options, &NoProgress).unwrap();
         let day = |time: Option<chrono::NaiveDateTime>| time.unwrap().date().to_string();
-        assert_eq!((report.accepted, day(report.first), day(report.last)), (3, "2024-04-03".into(), "2024-04-25".into()));
+        assert_eq!(
+            (report.accepted, day(report.first), day(report.last)),
+            (3, "2024-04-03".into(), "2024-04-25".into())
+        );
     }
 }
 
