@@ -1,5 +1,7 @@
 //! The same questions over JSON and gRPC-Web, from a client of HTTP/1.1.
 
+use std::io::Write;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -200,4 +202,26 @@ async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
         ask(risk, &[("x-api-key", "old")]).await.status == StatusCode::UNAUTHORIZED
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_opened_has_another_length() {
+    let (_model, _service, front) = shop("churn").await;
+    let message = GetChurnRiskRequest { customer_id: "17850 ".repeat(500) }.encode_to_vec();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&message).unwrap();
+    let packed = packed.finish().unwrap();
+    let framed = [&[1][..], &u32::try_from(packed.len()).unwrap().to_be_bytes(), &packed].concat();
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    // More often than it takes for a service to be taken for lost.
+    for _ in 0..10 {
+        let path = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
+        let request = Request::post(format!("{}{path}", front.running.url())).header("content-type", "application/grpc");
+        let request = request.header("content-length", framed.len()).header("grpc-encoding", "gzip");
+        let request = request.header("cache-control", "no-cache").header("te", "trailers");
+        let response = client.request(request.body(Full::new(Bytes::from(framed.clone()))).unwrap()).await.unwrap();
+        let status = response.headers().get("grpc-status").cloned();
+        let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap_or_default();
+        assert_eq!(status.as_ref().or_else(|| trailers.get("grpc-status")).unwrap(), "0");
+    }
 }

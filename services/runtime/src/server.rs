@@ -9,7 +9,7 @@ use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    connections::{ConnectionArgs, Connections},
+    connections::{ConnectionArgs, Connections, HEAD, HEAD_IN_FRONT},
     telemetry,
     tls::{Tls, TlsArgs},
 };
@@ -94,6 +94,7 @@ pub struct Server {
     listener: TcpListener,
     metrics: Option<TcpListener>,
     tls: Option<Tls>,
+    head: u32,
     service: Option<Service>,
 }
 
@@ -111,7 +112,14 @@ impl Server {
             None => None,
         };
         let tls = args.tls.build()?;
-        Ok(Self { args: args.clone(), listener: bind(args.listen).await?, metrics, tls, service: None })
+        Ok(Self { args: args.clone(), listener: bind(args.listen).await?, metrics, tls, head: HEAD, service: None })
+    }
+
+    /// Takes no head of a request that would be too large for a service behind, where it has a few fields more.
+    #[must_use]
+    pub fn in_front(mut self) -> Self {
+        self.head = HEAD_IN_FRONT;
+        self
     }
 
     /// What it will answer with.
@@ -135,7 +143,7 @@ impl Server {
     /// # Errors
     /// Where the listener fails.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
-        let Self { args, listener, metrics, tls, service } = self;
+        let Self { args, listener, metrics, tls, head, service } = self;
         let service = service.context("no service is added")?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
@@ -156,7 +164,7 @@ impl Server {
         if let Some(tls) = tls.clone() {
             watching.spawn(tls.watch());
         }
-        let connections = Connections::new(args.connections, routes, tls, args.drain_timeout);
+        let connections = Connections::new(args.connections, head, routes, tls, args.drain_timeout);
         serving.spawn(connections.serve(listener, stopped));
         tracing::info!(service = service.name, %address, encrypted, "listening");
         shutdown.await;
