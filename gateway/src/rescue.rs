@@ -84,6 +84,8 @@ fn status(error: BoxError) -> Status {
     }
     match error.downcast_ref() {
         Some(BufferError::TooLarge { limit }) => return Refusal::TooLarge { limit: *limit }.into(),
+        // One that came as JSON says why; any other has gone.
+        Some(BufferError::Broken(status)) if !status.details().is_empty() => return status.clone(),
         Some(BufferError::Broken(status)) => return Status::cancelled(status.message()),
         None => {}
     }

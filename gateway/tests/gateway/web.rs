@@ -1,6 +1,6 @@
 //! The same questions over JSON and gRPC-Web, from a client of HTTP/1.1.
 
-use std::io::Write;
+use std::io::Write as _;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -10,6 +10,10 @@ use prost::Message;
 use proto::churn::v1::{GetChurnRiskRequest, GetChurnRiskResponse};
 use serde_json::{Value, json};
 use sha2::Digest;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::shop::{Front, Model, Running, ask, until};
 
@@ -224,4 +228,36 @@ async fn a_message_that_is_opened_has_another_length() {
         let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap_or_default();
         assert_eq!(status.as_ref().or_else(|| trailers.get("grpc-status")).unwrap(), "0");
     }
+}
+
+/// Sends the head of a request and a part of its body over HTTP/1.1, and says which status comes.
+async fn status_of_a_part(front: &Front, key: &str) -> String {
+    let mut stream = TcpStream::connect(front.running.address).await.unwrap();
+    let head = format!(
+        "POST /v1/customers/churnRisks:batchGet HTTP/1.1\r\nhost: shop\r\nx-api-key: {key}\r\ncontent-length: 1000\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    let answered = tokio::time::timeout(std::time::Duration::from_secs(20), stream.read_exact(&mut status)).await;
+    answered.expect("it is not waited for for ever").unwrap();
+    String::from_utf8_lossy(&status[9..]).into_owned()
+}
+
+#[tokio::test]
+async fn a_body_is_read_from_those_who_may_send_it_and_not_for_ever() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    let hash = sha2::Sha256::digest("known").iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    std::fs::write(&file, format!("[[keys]]\nname = \"till\"\nsha256 = \"{hash}\"\n")).unwrap();
+    let flags = [("churn", service.url()), ("api-keys", file.display().to_string()), ("in-flight", "1".into())];
+    let front = Front::start(&flags).await;
+    assert_eq!(status_of_a_part(&front, "unknown").await, "401");
+    assert_eq!(status_of_a_part(&front, "known").await, "504");
+    // Who is being read from has a place.
+    let (one, other) = tokio::join!(status_of_a_part(&front, "known"), status_of_a_part(&front, "known"));
+    let mut both = [one, other];
+    both.sort();
+    assert_eq!(both, ["429", "504"]);
 }
