@@ -73,6 +73,39 @@ impl Unreachable {
     }
 }
 
+/// A service has turned a call down without an answer of gRPC: it is there, and would do so again.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{service} turned the call down: {problem}")]
+pub(crate) struct TurnedDown {
+    pub(crate) service: Arc<str>,
+    problem: Arc<str>,
+    /// Whether the call itself was the reason, as far as anybody can tell.
+    pub(crate) its_own_fault: bool,
+}
+
+impl TurnedDown {
+    /// Turned down for what it is.
+    pub(crate) fn new(service: impl Into<Arc<str>>, problem: impl Into<Arc<str>>) -> Self {
+        Self { service: service.into(), problem: problem.into(), its_own_fault: true }
+    }
+
+    /// Where a stream was reset and its connection goes on. One that the service refuses to begin is lost: it has done
+    /// nothing for it.
+    fn of(service: &Arc<str>, error: &hyper::Error) -> Option<Self> {
+        let mut source = std::error::Error::source(error);
+        while let Some(error) = source {
+            if let Some(error) = error.downcast_ref::<h2::Error>() {
+                let lost = !error.is_reset() || error.reason() == Some(h2::Reason::REFUSED_STREAM);
+                // Where it was not the service that did so, the request broke off.
+                let its_own_fault = !error.is_remote() && !error.is_library();
+                return (!lost).then(|| Self { its_own_fault, ..Self::new(service.clone(), error.to_string()) });
+            }
+            source = error.source();
+        }
+        None
+    }
+}
+
 /// A service in this process: no socket between.
 pub fn in_process(routes: Routes) -> Backend {
     let routes = routes.prepare();
@@ -325,8 +358,17 @@ impl Service<Request<Body>> for Network {
             let mut open = connections.open().await?;
             let (head, body) = match open.sender.try_send_request(request).await {
                 Ok(response) => response.into_parts(),
-                Err(error) => return Err(Unreachable::new(service, chain(error.error())).into()),
+                Err(error) => {
+                    return Err(match TurnedDown::of(&service, error.error()) {
+                        Some(turned_down) => turned_down.into(),
+                        None => Unreachable::new(service, chain(error.error())).into(),
+                    });
+                }
             };
+            if head.status.is_client_error() {
+                let problem = format!("{} answers {}", connections.target, head.status);
+                return Err(TurnedDown::new(service, problem).into());
+            }
             let is_grpc = head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
             if !head.status.is_success() || !is_grpc {
                 let problem = format!("{} answers {} and not gRPC", connections.target, head.status);

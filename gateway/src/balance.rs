@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -18,17 +18,19 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
 use http::{Request, Response};
+use http_body::Frame;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tonic::{Code, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
-    backend::{Backend, CONNECT, RETRY_IN, Target, Unreachable},
+    backend::{Backend, CONNECT, RETRY_IN, Target, TurnedDown, Unreachable},
     backends::watch_readiness,
     draws::Draws,
     endpoints::Endpoints,
@@ -44,8 +46,10 @@ use crate::{
 const LOST_REST: Duration = Duration::from_millis(100);
 const FAILING_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(30);
-/// Who is left waiting this long and gives up was lost as well.
+/// Who has asked all there is to ask, is left waiting this long, and so many times as long as the replica's calls take
+/// otherwise, and gives up was lost as well.
 const SILENCE: Duration = Duration::from_millis(100);
+const UNUSUAL: f64 = 4.0;
 /// What a new latency counts for where it is below the old ones, and the time in which one that is not renewed loses most of
 /// its weight: who was slow once is asked again.
 const FALL: f64 = 0.1;
@@ -59,7 +63,8 @@ const IN_A_ROW: u32 = 5;
 const TOO_MANY: f64 = 0.1;
 /// Calls that others have answered first, one after the other and with no answer between, are lost from this one on.
 const OVERTAKEN: u32 = 3;
-/// Where every replica has lost so many calls one after the other, there is nobody.
+/// Where every replica has lost so many calls one after the other, there is nobody. Silence alone does not show that: it is
+/// the caller who says how long it is waited for.
 const BROKEN: u32 = 5;
 /// Pauses between looks at where the replicas are: usually, and where one of them cannot be reached.
 const LOOK: Duration = Duration::from_secs(3);
@@ -246,12 +251,24 @@ impl Replica {
         record.overtaken >= OVERTAKEN
     }
 
-    /// It lost a call that was made then; says whether that is news.
-    fn lost(&self, made: Duration, now: Duration) -> bool {
+    /// Longest that a call of it is silent and yet not lost.
+    fn patience(&self) -> Duration {
+        let usual = Duration::try_from_secs_f64(f64::from_bits(self.latency.load(Ordering::Relaxed)) * UNUSUAL);
+        usual.unwrap_or(Duration::MAX).max(SILENCE)
+    }
+
+    /// It has turned a call down, and so is there.
+    fn is_there(&self) {
+        self.record().losses = 0;
+    }
+
+    /// It lost a call that was made then, to silence or to more than that; says whether that is news.
+    fn lost(&self, made: Duration, silent: bool, now: Duration) -> bool {
         let mut record = self.record();
         let is_news = record.losses == 0 || made >= record.lost_at;
         if is_news {
-            (record.losses, record.lost_at) = (record.losses + 1, now);
+            let most = if silent { (BROKEN - 1).max(record.losses) } else { u32::MAX };
+            (record.losses, record.lost_at) = (record.losses.saturating_add(1).min(most), now);
             record.rest(now, LOST_REST);
         }
         is_news
@@ -518,18 +535,25 @@ struct Asked {
     replicas: Arc<Replicas>,
     replica: Arc<Replica>,
     since: Instant,
+    /// Whether the whole of the request has been handed over.
+    sent: Arc<AtomicBool>,
     over: bool,
 }
 
 impl Asked {
     fn of(replicas: Arc<Replicas>, replica: Arc<Replica>) -> Self {
         replica.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { replicas, replica, since: Instant::now(), over: false }
+        Self { replicas, replica, since: Instant::now(), sent: Arc::default(), over: false }
+    }
+
+    /// Whether the replica has been silent for too long about a request that it has whole.
+    fn is_lost_to_silence(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) && self.since.elapsed() >= self.replica.patience()
     }
 
     /// Puts it to the replica.
     fn put(&self, request: Request<Body>) -> impl Future<Output = Answer> + use<> {
-        self.replica.backend.clone().oneshot(request)
+        self.replica.backend.clone().oneshot(request.map(|body| Sent::body(body, self.sent.clone())))
     }
 
     /// It is taken back: another answered it first.
@@ -550,8 +574,9 @@ impl Asked {
         match answer {
             Ok(response) => {
                 let (code, took) = (frame::code(response.headers()), self.since.elapsed());
-                if code == Some(Code::DeadlineExceeded) && took >= SILENCE {
-                    return self.lost(None); // its own clock was the first to say so
+                if code == Some(Code::DeadlineExceeded) {
+                    // Its own clock was the first to say so.
+                    return if self.is_lost_to_silence() { self.lost(None) } else { self.replica.is_there() };
                 }
                 let (failed, now) = (code.is_some_and(is_failure), self.replicas.start.elapsed());
                 self.replica.answered(took, failed, now);
@@ -562,15 +587,26 @@ impl Asked {
             Err(error) => {
                 if let Some(problem) = error.downcast_ref() {
                     self.lost(Some(problem));
+                } else if let Some(turned_down) = error.downcast_ref::<TurnedDown>() {
+                    self.turned_down(turned_down);
                 }
             }
         }
     }
 
+    fn turned_down(&self, how: &TurnedDown) {
+        if how.its_own_fault {
+            return self.replica.is_there();
+        }
+        let now = self.replicas.start.elapsed();
+        self.replica.answered(self.since.elapsed(), true, now);
+        self.replicas.judge(&self.replica, now);
+    }
+
     fn lost(&self, to: Option<&Unreachable>) {
         self.replicas.lost_to.store(to.cloned().map(Arc::new));
         let (made, now) = (self.since - self.replicas.start, self.replicas.start.elapsed());
-        if self.replica.lost(made, now) {
+        if self.replica.lost(made, to.is_none(), now) {
             meter::replica_rests(&self.replicas.service, "lost");
         }
         self.replicas.doubted.notify_one();
@@ -581,9 +617,46 @@ impl Asked {
 impl Drop for Asked {
     fn drop(&mut self) {
         self.replica.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if !self.over && self.since.elapsed() >= SILENCE {
+        if !self.over && self.is_lost_to_silence() {
             self.lost(None);
         }
+    }
+}
+
+/// A request's body that tells when all of it has been taken.
+struct Sent {
+    body: Body,
+    whole: Arc<AtomicBool>,
+}
+
+impl Sent {
+    fn body(body: Body, whole: Arc<AtomicBool>) -> Body {
+        if http_body::Body::is_end_stream(&body) {
+            whole.store(true, Ordering::Relaxed);
+            return body;
+        }
+        Body::new(Self { body, whole })
+    }
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None)) || polled.is_ready() && self.body.is_end_stream() {
+            self.whole.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -630,14 +703,11 @@ impl Service<Request<Body>> for Balanced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{endpoints::Lookup, retry::Budget};
-    use bytes::Bytes;
+    use crate::{endpoints::Lookup, frame::Known, retry::Budget};
     use futures_util::{StreamExt, stream};
     use http::{HeaderValue, header::CONTENT_TYPE};
-    use http_body::Frame;
-    use http_body_util::StreamBody;
+    use http_body_util::{BodyExt, StreamBody};
     use std::collections::HashMap;
-    use tonic::Status;
     use tower::service_fn;
 
     /// Replicas of which these are ready.
@@ -687,16 +757,16 @@ mod tests {
     fn who_is_not_ready_or_lost_a_call_is_asked_last() {
         let replicas = replicas(&[true, false, true]);
         assert_eq!(shares(&replicas, Duration::ZERO)[1], 0);
-        one(&replicas, 0).lost(Duration::ZERO, Duration::ZERO);
+        one(&replicas, 0).lost(Duration::ZERO, false, Duration::ZERO);
         assert_eq!(shares(&replicas, Duration::ZERO), [0, 0, 3000]);
         assert!(shares(&replicas, LOST_REST)[0] > 0, "a rest ends");
-        one(&replicas, 0).lost(LOST_REST, LOST_REST);
+        one(&replicas, 0).lost(LOST_REST, false, LOST_REST);
         assert_eq!(shares(&replicas, LOST_REST * 2), [0, 0, 3000], "the second is longer");
 
         one(&replicas, 2).says(false);
         assert_eq!(shares(&replicas, LOST_REST * 2)[0], 0, "nobody is ready: whoever has not lost a call");
-        one(&replicas, 1).lost(LOST_REST, LOST_REST);
-        one(&replicas, 2).lost(LOST_REST, LOST_REST);
+        one(&replicas, 1).lost(LOST_REST, false, LOST_REST);
+        one(&replicas, 2).lost(LOST_REST, false, LOST_REST);
         assert!(shares(&replicas, LOST_REST).iter().all(|count| *count > 0), "never nobody");
         one(&replicas, 0).says(true);
         assert_eq!(shares(&replicas, LOST_REST), [3000, 0, 0], "who says it is ready rests no more");
@@ -834,7 +904,7 @@ mod tests {
     #[test]
     fn calls_that_are_lost_together_are_one_loss() {
         let replica = one(&replicas(&[true]), 0);
-        let lost = |made, now| replica.lost(LOST_REST * made, LOST_REST * now);
+        let lost = |made, now| replica.lost(LOST_REST * made, false, LOST_REST * now);
         assert!(lost(0, 3) && !lost(0, 3) && !lost(2, 4));
         assert_eq!(replica.record().rests_until, LOST_REST * 4);
         assert!(lost(5, 6));
@@ -914,7 +984,7 @@ mod tests {
         for _ in 0..BROKEN {
             for at in [0, 1] {
                 assert!(matches!(ask(now), Choice::One(_)));
-                one(&replicas, at).lost(now, now);
+                one(&replicas, at).lost(now, false, now);
             }
             now += SILENCE;
         }
@@ -925,6 +995,59 @@ mod tests {
         }
         one(&replicas, 0).answered(SILENCE, false, now);
         assert!((0..10).all(|_| matches!(ask(now), Choice::One(_))), "one answers: everybody asks");
+    }
+
+    #[test]
+    fn silence_alone_does_not_show_that_there_is_nobody() {
+        let replica = one(&replicas(&[true]), 0);
+        for n in 0..2 * BROKEN {
+            assert!(replica.lost(SILENCE * n, true, SILENCE * n));
+        }
+        assert_eq!(replica.record().losses, BROKEN - 1);
+        assert!(replica.lost(SILENCE * 20, false, SILENCE * 20));
+        assert_eq!(replica.record().losses, BROKEN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_not_said_all_or_waits_no_longer_than_usual_is_not_lost() {
+        let silent = BoxCloneSyncService::new(service_fn(async |request: Request<Body>| {
+            let _all_there_is = request.into_body().collect().await;
+            std::future::pending::<Result<Response<Body>, BoxError>>().await
+        }));
+        let whole = || Known::body(Bytes::from_static(b"all"), None);
+        let withheld = || Body::new(StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>()));
+        let usual = Duration::from_millis(50);
+        for (body, waited, lost) in [
+            (withheld as fn() -> Body, 100 * SILENCE, 0),
+            (whole, SILENCE / 2, 0),
+            (whole, SILENCE, 0),
+            (whole, usual.mul_f64(UNUSUAL), 1),
+        ] {
+            let replicas = Arc::new(Replicas::new("churn"));
+            let replica = Arc::new(Replica::new(silent.clone(), usual.as_secs_f64(), Duration::ZERO));
+            replica.says(true);
+            replicas.set(vec![replica.clone()]);
+            let balanced = Balanced { replicas, tasks: Arc::default() };
+            assert!(timeout(waited, balanced.oneshot(Request::new(body()))).await.is_err());
+            assert_eq!(replica.record().losses, lost, "after {waited:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_turned_down_shows_that_somebody_is_there() {
+        let replicas = replicas(&[true]);
+        let replica = one(&replicas, 0);
+        replica.lost(Duration::ZERO, false, Duration::ZERO);
+        for (its_own_fault, failures) in [(true, 0), (false, 1)] {
+            let turned_down = TurnedDown { its_own_fault, ..turned_down() };
+            Asked::of(replicas.clone(), replica.clone()).end(&Err(turned_down.into()));
+            let record = replica.record();
+            assert_eq!((record.losses, record.failures), (0, failures));
+        }
+    }
+
+    fn turned_down() -> TurnedDown {
+        TurnedDown::new("churn", "it answers 431")
     }
 
     /// A replica that says for ever whether it is ready, and nothing else.

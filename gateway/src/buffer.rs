@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, header::CONTENT_LENGTH};
 use proto::MAX_MESSAGE;
 use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
@@ -78,6 +78,7 @@ fn open(
                 Some((encoding, Ok(message))) => {
                     *reply = Some(encoding).filter(|encoding| encoding.is_accepted(headers));
                     headers.remove(compression::ENCODING);
+                    headers.remove(CONTENT_LENGTH); // of what it was
                     let body = frame::framed(false, &message).unwrap_or_default();
                     return Ok(Payload::Whole { body, message: Some(message) });
                 }

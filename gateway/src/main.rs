@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let _sends_the_rest = runtime::telemetry::init("gateway", &args.telemetry)?;
-    let server = Server::bind(&args.server).await?;
+    let server = Server::bind(&args.server).await?.in_front();
     let gateway = args.gateway.build(args.server.listen)?;
     server.serving(gateway.service()).serve_until(gateway.until(runtime::shutdown())).await
 }

@@ -14,7 +14,7 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     auth::{AuthError, TokenError},
-    backend::Unreachable,
+    backend::{TurnedDown, Unreachable},
     deadline::DeadlineError,
     frame::BufferError,
     policy::NoMethod,
@@ -68,6 +68,10 @@ fn status(error: BoxError) -> Status {
     if let Some(unreachable) = error.downcast_ref::<Unreachable>() {
         return unreachable.refusal().into();
     }
+    if let Some(turned_down) = error.downcast_ref::<TurnedDown>() {
+        let service = Some(("service", turned_down.service.to_string()));
+        return status_of(Code::Internal, turned_down.to_string(), "CALL_TURNED_DOWN", service);
+    }
     if let Some(error) = error.downcast_ref::<AuthError>() {
         return not_let_in(*error);
     }
@@ -80,6 +84,8 @@ fn status(error: BoxError) -> Status {
     }
     match error.downcast_ref() {
         Some(BufferError::TooLarge { limit }) => return Refusal::TooLarge { limit: *limit }.into(),
+        // One that came as JSON says why; any other has gone.
+        Some(BufferError::Broken(status)) if !status.details().is_empty() => return status.clone(),
         Some(BufferError::Broken(status)) => return Status::cancelled(status.message()),
         None => {}
     }
@@ -137,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn every_error_has_its_status_and_details() {
         type Case = (fn() -> BoxError, Code, &'static str, &'static str);
-        let errors: [Case; 14] = [
+        let errors: [Case; 15] = [
             (
                 || NoMethod { path: "/a/B".into() }.into(),
                 Code::Unimplemented,
@@ -175,6 +181,12 @@ mod tests {
                 Code::Unavailable,
                 "SERVICE_UNREACHABLE",
                 "churn cannot be reached: refused",
+            ),
+            (
+                || TurnedDown::new("churn", "it answers 431").into(),
+                Code::Internal,
+                "CALL_TURNED_DOWN",
+                "churn turned the call down: it answers 431",
             ),
             (
                 || DeadlineError::Malformed.into(),

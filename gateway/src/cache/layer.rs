@@ -406,7 +406,8 @@ fn keepable(
     }
     match field(Status::GRPC_STATUS, headers, trailers)?.as_bytes() {
         b"0" if frame::only(data).is_some_and(|(compressed, _)| !compressed) => {
-            Some((method.cache_ttl?, Answer::Found(data.clone())))
+            // Its own bytes alone: a slice would keep all that came with it.
+            Some((method.cache_ttl?, Answer::Found(Bytes::copy_from_slice(data))))
         }
         b"5" if data.is_empty() => {
             let (message, details) = (bytes(Status::GRPC_MESSAGE), bytes(Status::GRPC_STATUS_DETAILS));
@@ -445,6 +446,17 @@ mod tests {
         let mut response = Response::new(body);
         response.headers_mut().insert(X_MODEL_VERSION, HeaderValue::from_static(version));
         response
+    }
+
+    #[test]
+    fn what_is_kept_keeps_nothing_else() {
+        let method = call(RISK, b"").method;
+        let read = Bytes::from([&[0; 8192][..], &framed(false, b"found").unwrap()].concat());
+        let data = read.slice(8192..);
+        let (_, kept) = keepable(&method, &HeaderMap::new(), &data, Some(&trailers(Status::ok("")))).unwrap();
+        let Answer::Found(kept) = kept else { panic!("{kept:?}") };
+        assert_eq!(kept, data);
+        assert_ne!(kept.as_ptr(), data.as_ptr());
     }
 
     fn not_found() -> Response<Body> {

@@ -1,6 +1,6 @@
 //! Which methods have a JSON form, and at which paths: the `google.api.http` options beside them, read once at start.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
 
 use http::{Method as Verb, uri::PathAndQuery};
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MethodDescriptor, ReflectMessage};
@@ -49,14 +49,14 @@ pub(crate) struct RuleError {
 /// Every way to call a method over HTTP.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
-    rules: Vec<Rule>,
+    rules: Vec<Arc<Rule>>,
 }
 
 /// What a path of HTTP is.
 #[derive(Debug)]
 pub(super) enum Found<'a> {
-    /// A call of this rule's method, with these fields.
-    Rule(&'a Rule, Vec<(&'a str, String)>),
+    /// A call of this rule's method.
+    Rule(&'a Arc<Rule>),
     /// A path that is called with these verbs.
     OtherVerb(Vec<&'a Verb>),
     /// Nothing.
@@ -79,11 +79,11 @@ impl Rules {
             let error = |problem| RuleError { method: method.full_name().to_owned(), problem };
             let value = options.get_extension(&option);
             let rule = value.as_message().ok_or_else(|| error("is not a message".to_owned()))?;
-            rules.push(read(&method, rule).map_err(error)?);
+            rules.push(Arc::new(read(&method, rule).map_err(error)?));
             let more = rule.get_field_by_name("additional_bindings");
             for rule in more.as_ref().and_then(|more| more.as_list()).unwrap_or_default() {
                 let rule = rule.as_message().ok_or_else(|| error("is not a message".to_owned()))?;
-                rules.push(read(&method, rule).map_err(error)?);
+                rules.push(Arc::new(read(&method, rule).map_err(error)?));
             }
         }
         rules.sort_by_cached_key(|rule| rule.template.precedence());
@@ -94,9 +94,9 @@ impl Rules {
     pub(super) fn find(&self, verb: &Verb, path: &str) -> Found<'_> {
         let mut others = Vec::new();
         for rule in &self.rules {
-            if let Some(values) = rule.template.values(path) {
+            if rule.template.values(path).is_some() {
                 if rule.verb == *verb {
-                    return Found::Rule(rule, values);
+                    return Found::Rule(rule);
                 }
                 others.push(&rule.verb);
             }
@@ -106,7 +106,7 @@ impl Rules {
 
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.iter()
+        self.rules.iter().map(|rule| &**rule)
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
         ] {
             let rules = rules();
             let found = match rules.find(&verb, path) {
-                Found::Rule(rule, _) => rule.method.name().to_owned(),
+                Found::Rule(rule) => rule.method.name().to_owned(),
                 Found::OtherVerb(verbs) => verbs[0].to_string(),
                 Found::Nothing => "nothing".to_owned(),
             };

@@ -72,26 +72,23 @@ where
     pub(super) async fn answer(self, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
-        let (rule, values) = match self.rules.find(&head.method, path) {
-            Found::Rule(rule, values) => (rule, values),
+        let rule = match self.rules.find(&head.method, path) {
+            Found::Rule(rule) => rule,
             Found::OtherVerb(verbs) => return self.errors.other_verb(path, &verbs),
             Found::Nothing => return self.errors.answer(&no_such_path(path)),
         };
         let failed = Arc::new(OnceLock::new());
         let sent = if rule.method.is_client_streaming() {
-            Ok(requests(body, rule.method.input(), failed.clone()))
+            requests(body, rule.method.input(), failed.clone())
         } else {
             let target = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-            one_request(rule, &values, &target, body).await
-        };
-        let sent = match sent {
-            Ok(sent) => sent,
-            Err(refusal) => return self.errors.answer(&refusal.into()),
+            one_request(rule.clone(), target, body, failed.clone())
         };
         let call = call(rule, &head.headers, sent);
         let Ok(response) = self.calls.oneshot(call).await;
         let (head, body) = response.into_parts();
         if let Some(status) = Status::from_header_map(&head.headers).filter(|status| status.code() != Code::Ok) {
+            let status = failed.get().map_or(status, |refusal| refusal.clone().into());
             return with_metadata(self.errors.answer(&status), &head.headers);
         }
         let answer = if rule.method.is_server_streaming() {
@@ -111,12 +108,18 @@ pub(super) fn no_such_path(path: &str) -> Status {
     Status::not_found(format!("there is nothing at {path}; /openapi.json lists what there is"))
 }
 
-async fn one_request(
-    rule: &Rule,
-    values: &[(&str, String)],
-    target: &PathAndQuery,
-    mut body: Body,
-) -> Result<Body, Refusal> {
+/// The one message of a request. It is read when somebody asks for it, which is after its caller was let in and while
+/// there is time; `failed` says why it cannot be.
+fn one_request(rule: Arc<Rule>, target: PathAndQuery, body: Body, failed: Arc<OnceLock<Refusal>>) -> Body {
+    Body::new(StreamBody::new(stream::once(async move {
+        message(&rule, &target, body).await.map(Frame::data).map_err(|refusal| {
+            let _ = failed.set(refusal.clone());
+            Status::from(refusal)
+        })
+    })))
+}
+
+async fn message(rule: &Rule, target: &PathAndQuery, mut body: Body) -> Result<Bytes, Refusal> {
     let mut text = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Err(Refusal::field("body", "ended before its end")) };
@@ -127,8 +130,8 @@ async fn one_request(
             return Err(Refusal::TooLarge { limit: MAX_MESSAGE });
         }
     }
-    let message = json::request(rule, values, target, &text)?;
-    framed(&message).map(|frame| Known::body(frame, None))
+    let values = rule.template.values(target.path()).unwrap_or_default();
+    framed(&json::request(rule, &values, target, &text)?)
 }
 
 fn framed(message: &[u8]) -> Result<Bytes, Refusal> {

@@ -16,7 +16,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     load::{self, CAPACITY, HANDS, checkout, list, offer},
-    shop::{Front, Manner, Model, Running, Wires, ask, until},
+    shop::{Front, Manner, Model, Running, Wires, ask, ask_with, customer, until},
 };
 
 #[tokio::test]
@@ -180,30 +180,40 @@ async fn a_service_says_whether_and_when_it_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_service_that_answers_nothing_is_asked_by_one_call_at_a_time() {
+async fn callers_who_wait_in_vain_take_nothing_from_others() {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
     let (_front, mut client) = before(&[&service]).await;
     ask(&mut client, "17850").await.unwrap();
-    let slow =
-        |mut client: ChurnServiceClient<Channel>| async move { ask(&mut client, "slow").await.unwrap_err().code() };
-    for _ in 0..5 {
-        assert_eq!(slow(client.clone()).await, Code::DeadlineExceeded);
+    for _ in 0..10 {
+        let mut request = customer("slow");
+        request.set_timeout(Duration::from_millis(130));
+        ask_with(&mut client, request).await.unwrap_err();
+        ask(&mut client, "17850").await.unwrap();
     }
-    let arrived = model.arrived();
-    let mut finds_out = JoinSet::new();
-    finds_out.spawn(slow(client.clone()));
-    until("somebody finds out", || async { model.arrived() > arrived }).await;
-    let refused = ask(&mut client, "17850").await.unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "churn cannot be reached: nobody answers"));
-    assert!(refused.get_details_retry_info().unwrap().retry_delay.is_some());
-    assert_eq!(model.arrived(), arrived + 1);
-    until("it answers again", || {
-        let mut client = client.clone();
-        async move { ask(&mut client, "17850").await.is_ok() }
-    })
-    .await;
-    ask(&mut client, "17850").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_for_the_service_is_its_callers_own_trouble() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let (_front, mut client) = before(&[&service]).await;
+    let mut turned_down = 0;
+    // What the gateway takes and, with a few fields more, the service does not.
+    for pad in (15_200..16_300).step_by(8) {
+        let mut request = customer("17850");
+        request.metadata_mut().insert("x-pad", "z".repeat(pad).parse().unwrap());
+        let arrived = model.arrived();
+        if let Err(status) = ask_with(&mut client, request).await
+            && let Some(info) = status.get_details_error_info()
+        {
+            assert_eq!((status.code(), info.reason.as_str()), (Code::Internal, "CALL_TURNED_DOWN"), "{status:?}");
+            assert_eq!(model.arrived(), arrived);
+            turned_down += 1;
+        }
+        ask(&mut client, "17850").await.unwrap();
+    }
+    assert!(turned_down >= 3, "{turned_down}");
 }
 
 #[tokio::test]

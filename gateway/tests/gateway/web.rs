@@ -1,5 +1,7 @@
 //! The same questions over JSON and gRPC-Web, from a client of HTTP/1.1.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -8,6 +10,10 @@ use prost::Message;
 use proto::churn::v1::{GetChurnRiskRequest, GetChurnRiskResponse};
 use serde_json::{Value, json};
 use sha2::Digest;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::shop::{Front, Model, Running, ask, until};
 
@@ -200,4 +206,59 @@ async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
         ask(risk, &[("x-api-key", "old")]).await.status == StatusCode::UNAUTHORIZED
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_opened_has_another_length() {
+    let (_model, _service, front) = shop("churn").await;
+    let message = GetChurnRiskRequest { customer_id: "17850 ".repeat(500) }.encode_to_vec();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&message).unwrap();
+    let packed = packed.finish().unwrap();
+    let framed = [&[1][..], &u32::try_from(packed.len()).unwrap().to_be_bytes(), &packed].concat();
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    // More often than it takes for a service to be taken for lost.
+    for _ in 0..10 {
+        let path = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
+        let request =
+            Request::post(format!("{}{path}", front.running.url())).header("content-type", "application/grpc");
+        let request = request.header("content-length", framed.len()).header("grpc-encoding", "gzip");
+        let request = request.header("cache-control", "no-cache").header("te", "trailers");
+        let response = client.request(request.body(Full::new(Bytes::from(framed.clone()))).unwrap()).await.unwrap();
+        let status = response.headers().get("grpc-status").cloned();
+        let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap_or_default();
+        assert_eq!(status.as_ref().or_else(|| trailers.get("grpc-status")).unwrap(), "0");
+    }
+}
+
+/// Sends the head of a request and a part of its body over HTTP/1.1, and says which status comes.
+async fn status_of_a_part(front: &Front, key: &str) -> String {
+    let mut stream = TcpStream::connect(front.running.address).await.unwrap();
+    let head = format!(
+        "POST /v1/customers/churnRisks:batchGet HTTP/1.1\r\nhost: shop\r\nx-api-key: {key}\r\ncontent-length: 1000\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    let answered = tokio::time::timeout(std::time::Duration::from_secs(20), stream.read_exact(&mut status)).await;
+    answered.expect("it is not waited for for ever").unwrap();
+    String::from_utf8_lossy(&status[9..]).into_owned()
+}
+
+#[tokio::test]
+async fn a_body_is_read_from_those_who_may_send_it_and_not_for_ever() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    let hash = sha2::Sha256::digest("known").iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    std::fs::write(&file, format!("[[keys]]\nname = \"till\"\nsha256 = \"{hash}\"\n")).unwrap();
+    let flags = [("churn", service.url()), ("api-keys", file.display().to_string()), ("in-flight", "1".into())];
+    let front = Front::start(&flags).await;
+    assert_eq!(status_of_a_part(&front, "unknown").await, "401");
+    assert_eq!(status_of_a_part(&front, "known").await, "504");
+    // Who is being read from has a place.
+    let (one, other) = tokio::join!(status_of_a_part(&front, "known"), status_of_a_part(&front, "known"));
+    let mut both = [one, other];
+    both.sort();
+    assert_eq!(both, ["429", "504"]);
 }

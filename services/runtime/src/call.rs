@@ -59,10 +59,6 @@ pub fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTi
     }))
 }
 
-/// When a call is too late; in its request's extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadline(pub Instant);
-
 /// The caller's deadline as an instant.
 ///
 /// # Errors
@@ -121,17 +117,18 @@ where
             // Without an exporter the span has nowhere to keep its parent.
             let _ = span.set_parent(parent);
         }
-        let deadline = deadline(request.headers(), start);
+        let deadline = deadline(request.headers(), start).and_then(|deadline| match deadline {
+            Some(deadline) if deadline <= start => Err(Refusal::TooLate),
+            deadline => Ok(deadline),
+        });
         let spare = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, spare);
+        let is_asked = deadline.is_ok();
         let answer = async move {
             let deadline = match deadline {
                 Ok(deadline) => deadline,
                 Err(refusal) => return Status::from(refusal).into_http(),
             };
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Status::from(Refusal::TooLate).into_http();
-            }
             let call = AssertUnwindSafe(ready.call(request)).catch_unwind();
             let answered = match deadline {
                 None => call.await,
@@ -155,11 +152,13 @@ where
                 let response = answer.await;
                 let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
                 recorded.record("rpc.response.status_code", i32::from(code));
-                // Paths that are no methods are the caller's to make up: they share one name, as OpenTelemetry asks.
-                let method = if code == Code::Unimplemented { "_OTHER".to_owned() } else { method };
+                // Paths that are no methods, or that nobody has looked at, are the caller's to make up: they share one name, as
+                // OpenTelemetry asks.
+                let is_method = is_asked && code != Code::Unimplemented;
+                let method = KeyValue::new("rpc.method", if is_method { method } else { "_OTHER".to_owned() });
                 let code = KeyValue::new("rpc.response.status_code", code_name(code));
                 let system = KeyValue::new("rpc.system.name", "grpc");
-                DURATION.record(start.elapsed().as_secs_f64(), &[system, KeyValue::new("rpc.method", method), code]);
+                DURATION.record(start.elapsed().as_secs_f64(), &[system, method, code]);
                 Ok(response)
             }
             .instrument(span),

@@ -41,8 +41,9 @@ const KEEPALIVE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(2
 const STREAMS: u32 = 1024;
 /// Calls that were taken back before anybody looked at them, and resets for a caller's own mistakes: more end the connection.
 const RESETS: [usize; 2] = [20, 1024];
-/// Largest head of a request, bytes; for HTTP/1.1, which reads bodies through it as well, what is held of either.
-const HEAD: u32 = 16 << 10;
+/// Largest head of a request, bytes, and of one that goes on to a service with a few fields more; for HTTP/1.1, which reads bodies through it as well, what is held of either.
+pub(crate) const HEAD: u32 = 16 << 10;
+pub(crate) const HEAD_IN_FRONT: u32 = 12 << 10;
 const HELD: usize = 64 << 10;
 /// Fields of a head of HTTP/1.1. Those of HTTP/2 count 32 bytes more each, and so are fewer than 512.
 const FIELDS: usize = 100;
@@ -87,8 +88,9 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Connections over which these routes are called. One that is old has so much `grace` to end.
-    pub(crate) fn new(args: ConnectionArgs, routes: Routes, tls: Option<Tls>, grace: Duration) -> Self {
+    /// Connections over which these routes are called, with heads of so many bytes. One that is old has so much `grace` to
+    /// end.
+    pub(crate) fn new(args: ConnectionArgs, head: u32, routes: Routes, tls: Option<Tls>, grace: Duration) -> Self {
         let mut http = Builder::new(TokioExecutor::new());
         let ([every, within], [pending, local]) = (KEEPALIVE, RESETS);
         http.http2()
@@ -98,7 +100,7 @@ impl Connections {
             .max_concurrent_streams(STREAMS)
             .max_pending_accept_reset_streams(pending)
             .max_local_error_reset_streams(local)
-            .max_header_list_size(HEAD);
+            .max_header_list_size(head);
         // Browsers, curl and probes; gRPC itself is HTTP/2.
         http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_headers(FIELDS).max_buf_size(HELD);
         Self { args, http, routes: routes.prepare(), tls, grace }

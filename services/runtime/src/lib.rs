@@ -13,7 +13,7 @@ mod server;
 pub mod telemetry;
 mod tls;
 
-pub use call::{Call, CallLayer, Deadline, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc};
+pub use call::{Call, CallLayer, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc};
 pub use check::{at_least_one, finite, item_status, non_negative, positive, required, within};
 pub use connections::ConnectionArgs;
 pub use exit::{exit, shutdown};

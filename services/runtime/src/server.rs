@@ -10,7 +10,7 @@ use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    connections::{ConnectionArgs, Connections},
+    connections::{ConnectionArgs, Connections, HEAD, HEAD_IN_FRONT},
     telemetry,
     tls::{Tls, TlsArgs},
 };
@@ -97,6 +97,7 @@ pub struct Server {
     listener: TcpListener,
     metrics: Option<TcpListener>,
     tls: Option<Tls>,
+    head: u32,
     service: Option<Service>,
 }
 
@@ -114,7 +115,14 @@ impl Server {
             None => None,
         };
         let tls = args.tls.build()?;
-        Ok(Self { args: args.clone(), listener: bind(args.listen).await?, metrics, tls, service: None })
+        Ok(Self { args: args.clone(), listener: bind(args.listen).await?, metrics, tls, head: HEAD, service: None })
+    }
+
+    /// Takes no head of a request that would be too large for a service behind, where it has a few fields more.
+    #[must_use]
+    pub fn in_front(mut self) -> Self {
+        self.head = HEAD_IN_FRONT;
+        self
     }
 
     /// What it will answer with.
@@ -138,13 +146,15 @@ impl Server {
     /// # Errors
     /// Where the listener fails.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
-        let Self { args, listener, metrics, tls, service } = self;
+        let Self { args, listener, metrics, tls, head, service } = self;
         let service = service.context("no service is added")?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
+        // Whoever looks at the process does so until its end.
+        let (mut probing, leaving) = (JoinSet::new(), watch::Sender::new(false));
         if let Some(listener) = metrics {
-            let router = probes(service.ready.clone(), service.status.clone());
-            tasks.spawn(async move {
+            let router = probes(service.ready.clone(), service.status.clone(), leaving.subscribe());
+            probing.spawn(async move {
                 if let Err(error) = axum::serve(listener, router).await {
                     tracing::error!(%error, "metrics are served no more");
                 }
@@ -159,13 +169,14 @@ impl Server {
         if let Some(tls) = tls.clone() {
             watching.spawn(tls.watch());
         }
-        let connections = Connections::new(args.connections, routes, tls, args.drain_timeout);
+        let connections = Connections::new(args.connections, head, routes, tls, args.drain_timeout);
         serving.spawn(connections.serve(listener, stopped));
         tracing::info!(service = service.name, %address, encrypted, "listening");
         shutdown.await;
 
         tracing::info!(service = service.name, "draining");
-        // The tasks mirror readiness into health; from here on the answer is no.
+        // The tasks mirror readiness into health; from here on the answer is no, there and to probes.
+        leaving.send_replace(true);
         tasks.abort_all();
         for name in service.services.iter().copied().chain([""]) {
             reporter.set_service_status(name, ServingStatus::NotServing).await;
@@ -226,9 +237,14 @@ async fn unknown(request: axum::extract::Request) -> axum::response::Response {
     answer.map(axum::body::Body::new)
 }
 
-fn probes(ready: watch::Receiver<bool>, status: Option<watch::Receiver<ModelStatus>>) -> Router {
+fn probes(
+    ready: watch::Receiver<bool>,
+    status: Option<watch::Receiver<ModelStatus>>,
+    leaving: watch::Receiver<bool>,
+) -> Router {
     let readyz = move || {
         let answer = match &status {
+            _ if *leaving.borrow() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
             _ if *ready.borrow() => (StatusCode::OK, String::new()),
             None => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
             Some(status) => {

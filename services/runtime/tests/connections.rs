@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
     sync::watch,
 };
-use tonic::{Code, service::Routes, transport::Channel};
+use tonic::{Code, Request, service::Routes, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 #[derive(Parser)]
@@ -25,8 +25,15 @@ struct Args {
 
 /// A process that has health alone.
 async fn start(flags: &[&str]) -> SocketAddr {
+    serve(bind(flags).await)
+}
+
+async fn bind(flags: &[&str]) -> Server {
     let args = Args::try_parse_from([&["test", "--listen=127.0.0.1:0"], flags].concat()).unwrap();
-    let server = Server::bind(&args.server).await.unwrap();
+    Server::bind(&args.server).await.unwrap()
+}
+
+fn serve(server: Server) -> SocketAddr {
     let address = server.local_addr().unwrap();
     let ready = watch::Sender::new(true);
     let (routes, draining) = (Routes::default(), watch::Sender::new(false));
@@ -83,4 +90,18 @@ async fn a_connection_that_is_old_takes_no_new_calls_and_those_in_flight_have_ti
     let (message, lived) = ended.await.unwrap();
     assert!(message.is_err() && lived > Duration::from_secs(2), "{message:?} {lived:?}");
     while idle.read(&mut [0; 1024]).await.is_ok_and(|length| length > 0) {}
+}
+
+#[tokio::test]
+async fn what_a_listener_in_front_takes_is_not_too_large_for_one_behind() {
+    let (behind, in_front) = (bind(&[]).await, bind(&[]).await.in_front());
+    for (server, largest) in [(behind, 15_000), (in_front, 11_000)] {
+        let channel = Channel::from_shared(format!("http://{}", serve(server))).unwrap().connect().await.unwrap();
+        for (size, taken) in [(largest, true), (largest + 2_000, false)] {
+            let mut request = Request::new(HealthCheckRequest::default());
+            request.metadata_mut().insert("x-pad", "z".repeat(size).parse().unwrap());
+            let answer = HealthClient::new(channel.clone()).check(request).await;
+            assert_eq!(answer.is_ok(), taken, "{size}: {answer:?}");
+        }
+    }
 }
