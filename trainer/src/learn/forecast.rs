@@ -144,7 +144,7 @@ impl Panel {
 /// Where history begins, of the days with sales: after the last long pause that is followed by enough.
 fn beginning(days: &BTreeSet<NaiveDate>, end: NaiveDate) -> Option<NaiveDate> {
     let enough = |day: NaiveDate| (end - day).num_days() >= LEAST_DAYS as i64;
-    let mut after_pause =
+    let after_pause =
         days.iter().zip(days.iter().skip(1)).rev().filter(|(last, next)| (**next - **last).num_days() >= PAUSE);
     after_pause.map(|(_, next)| *next).find(|next| enough(*next)).or(days.first().copied())
 }
