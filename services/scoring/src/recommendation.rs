@@ -23,8 +23,8 @@ pub mod answers;
 mod features;
 
 use answers::Answers;
-use features::{COMPARED, Compared, Pair, SIGNALS, Signals, compared, features};
-pub use features::{HALF_LIVES, Held, LATELY_DAYS, NEVER, Shopper, Standing, WIDTH, WINDOWS};
+pub use features::{HALF_LIVES, Held, NEVER, Shopper, Standing, WIDTH, WINDOWS};
+use features::{Pair, SIGNALS, Signals, features};
 
 /// Products that a ranker orders, unless more are asked for.
 pub const CANDIDATES: usize = 120;
@@ -345,10 +345,10 @@ fn sells(products: &[Product], best: &[f64; WINDOWS.len()]) -> Vec<f64> {
 
 fn products(table: &Table) -> Result<Vec<Product>, ModelError> {
     let (codes, descriptions) = (table.text("stock_code")?, table.optional_text("description")?);
-    let (price, quantity, repeats) = (table.float("price")?, table.float("quantity")?, table.float("repeats")?);
-    let (days, first_days) = (table.float("days")?, table.float("first_days")?);
-    let (repeat_share, again) = (table.float("repeat_share")?, table.float("again")?);
-    let again_lately = table.float("again_lately")?;
+    let [price, quantity, days, first_days, repeats, repeat_share] =
+        ["price", "quantity", "days", "first_days", "repeats", "repeat_share"].map(|name| table.float(name));
+    let (price, quantity, days, first_days) = (price?, quantity?, days?, first_days?);
+    let (repeats, repeat_share) = (repeats?, repeat_share?);
     let buyers: Vec<Vec<f64>> =
         (0..WINDOWS.len()).map(|at| table.float(&column("buyers", at))).collect::<Result<_, _>>()?;
     let mut products = Vec::with_capacity(codes.len());
@@ -366,8 +366,6 @@ fn products(table: &Table) -> Result<Vec<Product>, ModelError> {
                 first_days: first_days[row],
                 repeats: repeats[row],
                 repeat_share: repeat_share[row],
-                again: again[row],
-                again_lately: again_lately[row],
             },
         });
     }
@@ -406,7 +404,6 @@ fn held(table: &Table, n: usize, m: usize) -> Result<Grouped<Held>, ModelError> 
     let product = rows(&table.int("product")?, m, "product")?;
     let (purchases, quantity) = (table.float("purchases")?, table.float("quantity")?);
     let (days, first) = (table.float("days")?, table.float("first_days")?);
-    let (first_order, last_order) = (table.float("first_order")?, table.float("last_order")?);
     let fresh: Vec<Vec<f64>> =
         (0..HALF_LIVES.len()).map(|at| table.float(&column("fresh", at))).collect::<Result<_, _>>()?;
     let mut held = Grouped::new(n, &of, |row| Held {
@@ -414,8 +411,6 @@ fn held(table: &Table, n: usize, m: usize) -> Result<Grouped<Held>, ModelError> 
         purchases: purchases[row].max(0.0),
         days: days[row].max(0.0),
         first_days: first[row].max(0.0),
-        first_order: first_order[row],
-        last_order: last_order[row],
         quantity: quantity[row],
         fresh: std::array::from_fn(|at| fresh[at][row].max(0.0)),
     });
@@ -533,11 +528,10 @@ impl Recommendations {
     /// Who asks: a customer's past, with the basket as bought this instant.
     fn asking(&self, query: &Query) -> Asking {
         let mut held = query.customer.map(|row| self.held.of(row).to_vec()).unwrap_or_default();
-        let order = 1.0 + query.customer.map_or(0.0, |row| self.shoppers[row].orders);
         for product in &query.basket {
             match held.binary_search_by_key(product, |held| held.product) {
-                Ok(at) => held[at] = held[at].again(order),
-                Err(at) => held.insert(at, Held::now(*product, self.products[*product].standing.quantity, order)),
+                Ok(at) => held[at] = held[at].again(),
+                Err(at) => held.insert(at, Held::now(*product, self.products[*product].standing.quantity)),
             }
         }
         let mut shopper = query.customer.map(|row| self.shoppers[row]);
@@ -548,9 +542,9 @@ impl Recommendations {
                 all[all.len() / 2]
             };
             shopper = Some(match shopper {
-                Some(known) => Shopper { orders: order, recency_days: 0.0, ..known },
+                Some(known) => Shopper { orders: known.orders + 1.0, recency_days: 0.0, ..known },
                 None => Shopper {
-                    orders: order,
+                    orders: 1.0,
                     price: median(|product| product.price),
                     quantity: median(|product| product.quantity),
                     ..Shopper::default()
@@ -650,42 +644,40 @@ impl Recommendations {
     /// The features of what was found.
     fn described(&self, query: &Query, asking: &Asking, found: &[(f32, usize)], signals: &[Signals]) -> Candidates {
         let factors = self.taste_factors(query, &asking.held);
-        let held: Vec<Option<&Held>> = found.iter().map(|(_, row)| find(&asking.held, *row)).collect();
-        let seen: Vec<Compared> = found
+        let seen: Vec<Signals> = found
             .iter()
-            .zip(&held)
-            .map(|((_, row), held)| {
+            .map(|(_, row)| {
                 let mut of = signals[*row];
                 of.0[FACTORS] = dot(&factors, self.factors_of(*row));
-                compared(of, *held, &asking.shopper, &self.products[*row].standing)
+                of
             })
             .collect();
         // Each candidate's place by each signal.
         let places = |at: usize| {
             let mut order: Vec<usize> = (0..seen.len()).collect();
-            order.sort_unstable_by(|a, b| seen[*b][at].total_cmp(&seen[*a][at]).then(a.cmp(b)));
+            order.sort_unstable_by(|a, b| seen[*b].0[at].total_cmp(&seen[*a].0[at]).then(a.cmp(b)));
             let mut places = vec![0_u16; seen.len()];
             (0..).zip(order).for_each(|(place, candidate)| places[candidate] = place);
             places
         };
-        let ranks: [Vec<u16>; COMPARED] = std::array::from_fn(places);
-        let highest: Compared =
-            std::array::from_fn(|at| seen.iter().map(|of| of[at]).fold(f32::MIN_POSITIVE, f32::max));
+        let ranks: [Vec<u16>; SIGNALS] = std::array::from_fn(places);
+        let highest =
+            Signals(std::array::from_fn(|at| seen.iter().map(|of| of.0[at]).fold(f32::MIN_POSITIVE, f32::max)));
         let mut candidates = Candidates {
             products: found.iter().map(|(_, row)| *row).collect(),
             features: Vec::with_capacity(found.len() * WIDTH),
             found: found.iter().map(|(score, _)| *score).collect(),
-            spoken_for: seen.iter().map(|of| of[..FACTORS].iter().any(|signal| *signal > 0.0)).collect(),
+            spoken_for: seen.iter().map(|of| of.0[..FACTORS].iter().any(|signal| *signal > 0.0)).collect(),
         };
         for (at, (_, row)) in found.iter().enumerate() {
             let pair = Pair {
                 shopper: &asking.shopper,
                 held_products: asking.held.len() as f64,
                 held_orders: asking.held_orders,
-                held: held[at],
+                held: find(&asking.held, *row),
                 standing: &self.products[*row].standing,
                 best: &self.best,
-                compared: &seen[at],
+                signals: seen[at],
                 highest: &highest,
                 rank: std::array::from_fn(|signal| ranks[signal][at]),
             };
@@ -870,8 +862,6 @@ mod tests {
                 first_days: 90.0,
                 repeats: 1.0,
                 repeat_share: 0.1,
-                again: 0.1,
-                again_lately: 0.1,
             },
         };
         let all: Vec<Product> = (0..products).map(product).collect();
@@ -890,7 +880,7 @@ mod tests {
             products: all,
             customer_rows: HashMap::from([("c".parse().unwrap(), 0)]),
             shoppers: vec![Shopper { orders: 2.0, ..Shopper::default() }],
-            held: Grouped::new(1, &vec![0; held.len()], |at| Held::now(held[at], 1.0, 1.0)),
+            held: Grouped::new(1, &vec![0; held.len()], |at| Held::now(held[at], 1.0)),
             taste: if rankers.is_some() { many } else { links(1.min(products - 1)) },
             together: few,
             words: Links { start: vec![0; products + 1], other: Vec::new(), weight: Vec::new() },
@@ -931,8 +921,6 @@ mod tests {
         let both = model.asking(&Query { customer: Some(0), basket: vec![9, 3], ..Query::default() });
         let held: Vec<_> = both.held.iter().map(|held| (held.product, held.purchases)).collect();
         assert_eq!((held, both.shopper.orders), (vec![(3, 1.0), (7, 1.0), (9, 2.0)], 3.0));
-        let numbers: Vec<_> = both.held.iter().map(|held| (held.first_order, held.last_order)).collect();
-        assert_eq!(numbers, [(3.0, 3.0), (1.0, 1.0), (1.0, 3.0)], "the basket is the customer's third order");
     }
 
     #[test]

@@ -17,8 +17,7 @@ use rayon::prelude::*;
 use scoring::{
     Artifact, Forest, Gate, Metric, Model, ModelKind, StockCode, TensorFile,
     recommendation::{
-        HALF_LIVES, Held, LATELY_DAYS, NEVER, Parameters, Query, Recommendations, Shopper, Standing, WINDOWS, answers,
-        column,
+        HALF_LIVES, Held, NEVER, Parameters, Query, Recommendations, Shopper, Standing, WINDOWS, answers, column,
     },
 };
 use tch::{Device, Tensor};
@@ -44,12 +43,10 @@ const OFF_THE_LIST_DAYS: i64 = 365;
 /// Days that recommendations are for.
 const OUTCOME_DAYS: i64 = 90;
 /// Cut-offs that the rankers learn from, days before the as-of time.
-const CUT_OFFS: [i64; 7] = [30, 45, 60, 75, 90, 105, 120];
+const CUT_OFFS: [i64; 5] = [30, 45, 60, 75, 90];
 /// Customers of a cut-off that they learn from, at most.
 const MOST_LISTS: usize = 2_500;
 const LEAST: u64 = 50;
-/// Chances to buy a product again that all products' share counts for beside its own.
-const PRIOR_CHANCES: f64 = 20.0;
 /// Least orders with both products of a rule.
 const LEAST_ORDERS: u32 = 10;
 /// Rules kept of a product.
@@ -90,35 +87,6 @@ fn rows(numbers: &[u32]) -> HashMap<u32, usize> {
     numbers.iter().enumerate().map(|(row, number)| (*number, row)).collect()
 }
 
-/// Numbers of each customer's orders from 1, by time, for (customer, time, invoice) of their lines.
-fn order_numbers(lines: impl Iterator<Item = (u32, i64, u32)>) -> HashMap<(u32, u32), u32> {
-    let mut lines: Vec<_> = lines.collect();
-    lines.sort_unstable();
-    let mut numbers = HashMap::new();
-    for of in lines.chunk_by(|a, b| a.0 == b.0) {
-        let mut next = 1;
-        for (customer, _, invoice) in of {
-            numbers.entry((*customer, *invoice)).or_insert_with(|| {
-                next += 1;
-                next - 1
-            });
-        }
-    }
-    numbers
-}
-
-/// Share of each product for (product, hits, chances), drawn to that of all products by [`PRIOR_CHANCES`].
-fn shares(of: impl Iterator<Item = (usize, f64, f64)>, products: usize) -> Vec<f64> {
-    let mut sums = vec![(0.0, 0.0); products];
-    for (product, hits, chances) in of {
-        sums[product].0 += hits;
-        sums[product].1 += chances;
-    }
-    let (hits, chances) = sums.iter().fold((0.0, 0.0), |all, of| (all.0 + of.0, all.1 + of.1));
-    let usual = hits / f64::max(chances, 1.0);
-    sums.into_iter().map(|(hits, chances)| (hits + PRIOR_CHANCES * usual) / (chances + PRIOR_CHANCES)).collect()
-}
-
 impl Matrix {
     fn of(lines: &Lines, as_of: i64) -> Self {
         let sales: Vec<_> = lines.before(as_of).filter(|line| line.kind == Kind::Sale && !line.duplicate).collect();
@@ -151,19 +119,15 @@ impl Matrix {
         let mut customers: Vec<u32> = events.iter().map(|event| event.0).collect();
         customers.dedup();
         let customer_rows = rows(&customers);
-        let number = order_numbers(events.iter().map(|(customer, _, invoice, time, _)| (*customer, *time, *invoice)));
         let cells = events.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).map(|of| {
             let times: Vec<i64> = of.chunk_by(|a, b| a.2 == b.2).map(|order| order[0].3).collect();
             let purchases = times.len() as f64;
             let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
-            let numbers = || of.iter().map(|event| number[&(event.0, event.2)]);
             let held = Held {
                 product: of[0].1,
                 purchases,
                 days: last.map_or(NEVER, days),
                 first_days: first.map_or(NEVER, days),
-                first_order: numbers().min().map_or(1.0, f64::from),
-                last_order: numbers().max().map_or(1.0, f64::from),
                 quantity: of.iter().map(|event| event.4).sum::<i64>() as f64 / purchases,
                 fresh: HALF_LIVES.map(|half| times.iter().map(|time| (-days(*time) / half).exp2()).sum()),
             };
@@ -197,7 +161,7 @@ impl Matrix {
                 quantity: median(quantities) as f64,
             }
         });
-        let shoppers: Vec<Shopper> = shoppers.collect();
+        let shoppers = shoppers.collect();
 
         let mut standings: Vec<Standing> = prices
             .into_iter()
@@ -210,8 +174,6 @@ impl Matrix {
                 first_days: 0.0,
                 repeats: 0.0,
                 repeat_share: 0.0,
-                again: 0.0,
-                again_lately: 0.0,
             })
             .collect();
         for (_, held) in &cells {
@@ -228,18 +190,6 @@ impl Matrix {
             let buyers = of.buyers[WINDOWS.len() - 1].max(1.0);
             of.repeats /= buyers;
             of.repeat_share /= buyers;
-        }
-        let later = |(customer, held): &(usize, Held)| {
-            (held.product, held.purchases - 1.0, shoppers[*customer].orders - held.first_order)
-        };
-        let lately = |(_, held): &(usize, Held)| {
-            let had = held.first_days > LATELY_DAYS;
-            (held.product, f64::from(u8::from(had && held.days <= LATELY_DAYS)), f64::from(u8::from(had)))
-        };
-        let again = shares(cells.iter().map(later), standings.len());
-        let again_lately = shares(cells.iter().map(lately), standings.len());
-        for (of, (again, lately)) in standings.iter_mut().zip(again.into_iter().zip(again_lately)) {
-            (of.again, of.again_lately) = (again, lately);
         }
         let orders = in_order.into_values().map(|of| of.into_iter().collect()).collect();
         Self { customers, products, cells, shoppers, standings, orders }
@@ -338,8 +288,7 @@ fn rankers(training: &Training<'_>, lines: &Lines) -> Result<Option<[Forest; 2]>
             Err(LearnError::TooLittle { .. }) => continue,
             Err(error) => return Err(error),
         };
-        let end = training.as_of.min(cut_off + Duration::days(OUTCOME_DAYS));
-        let mut outcome = Outcome::of(&model, lines, seconds(cut_off), seconds(end));
+        let mut outcome = Outcome::of(&model, lines, seconds(cut_off), seconds(training.as_of));
         let step = outcome.customers.len().div_ceil(MOST_LISTS).max(1);
         outcome.customers = outcome.customers.into_iter().step_by(step).collect();
         for (to, new_only) in lists.iter_mut().zip([false, true]) {
@@ -474,8 +423,6 @@ fn product_table(lines: &Lines, matrix: &Matrix) -> Result<DataFrame, LearnError
         floats("first_days", of, |of| of.first_days),
         floats("repeats", of, |of| of.repeats),
         floats("repeat_share", of, |of| of.repeat_share),
-        floats("again", of, |of| of.again),
-        floats("again_lately", of, |of| of.again_lately),
     ];
     columns.extend((0..WINDOWS.len()).map(|at| floats(&column("buyers", at), of, |of| of.buyers[at])));
     Ok(DataFrame::new_infer_height(columns)?)
@@ -501,8 +448,6 @@ fn interaction_table(matrix: &Matrix) -> Result<DataFrame, LearnError> {
         floats("purchases", of, |cell| cell.1.purchases),
         floats("days", of, |cell| cell.1.days),
         floats("first_days", of, |cell| cell.1.first_days),
-        floats("first_order", of, |cell| cell.1.first_order),
-        floats("last_order", of, |cell| cell.1.last_order),
         floats("quantity", of, |cell| cell.1.quantity),
     ];
     columns.extend((0..HALF_LIVES.len()).map(|at| floats(&column("fresh", at), of, |cell| cell.1.fresh[at])));
@@ -635,22 +580,6 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn orders_are_numbered_by_time_for_each_customer() {
-        // (customer, time, invoice); invoices are not numbered in order of time.
-        let lines = [(0, 20, 7), (1, 5, 9), (0, 10, 8), (0, 20, 7), (0, 11, 8)];
-        let numbers = order_numbers(lines.into_iter());
-        assert_eq!(numbers, HashMap::from([((0, 8), 1), ((0, 7), 2), ((1, 9), 1)]));
-    }
-
-    #[test]
-    fn a_share_of_little_is_drawn_to_that_of_all() {
-        let found = shares([(0, 80.0, 100.0), (1, 0.0, 100.0), (2, 1.0, 1.0)].into_iter(), 4);
-        assert!(found[0] > 0.7 && found[1] < 0.1, "{found:?}");
-        assert!((found[2] - 0.43).abs() < 0.01 && (found[3] - 0.403).abs() < 0.001, "{found:?}");
-        assert_eq!(shares(std::iter::empty(), 1), [0.0]);
-    }
 
     #[test]
     fn a_gate_that_nobody_was_measured_for_says_so() {

@@ -7,8 +7,6 @@ const USUAL: f64 = 60.0;
 const SHORT: f64 = 15.0;
 /// Windows, days, of [`Standing::buyers`].
 pub const WINDOWS: [i64; 6] = [7, 14, 30, 60, 90, i64::MAX];
-/// Days of [`Standing::again_lately`].
-pub const LATELY_DAYS: f64 = 30.0;
 /// Stands for a time that never was, days.
 pub const NEVER: f64 = 999.0;
 
@@ -23,10 +21,6 @@ pub struct Held {
     pub days: f64,
     /// Days from the first one to the as-of time.
     pub first_days: f64,
-    /// The first order with it, the customer's orders counted from 1.
-    pub first_order: f64,
-    /// The last one.
-    pub last_order: f64,
     /// Pieces an order.
     pub quantity: f64,
     /// Orders, one that is as old as each of [`HALF_LIVES`] counting half.
@@ -34,17 +28,14 @@ pub struct Held {
 }
 
 impl Held {
-    /// Bought this instant, for the first time, in the customer's order of that number.
-    pub(crate) fn now(product: usize, quantity: f64, order: f64) -> Self {
-        let fresh = [1.0; HALF_LIVES.len()];
-        let (first_order, last_order) = (order, order);
-        Self { product, purchases: 1.0, days: 0.0, first_days: 0.0, first_order, last_order, quantity, fresh }
+    /// Bought this instant, for the first time.
+    pub(crate) fn now(product: usize, quantity: f64) -> Self {
+        Self { product, purchases: 0.0, days: 0.0, first_days: 0.0, quantity, fresh: [0.0; HALF_LIVES.len()] }.again()
     }
 
     /// Bought once more, this instant.
-    pub(crate) fn again(self, order: f64) -> Self {
-        let fresh = self.fresh.map(|count| count + 1.0);
-        Self { purchases: self.purchases + 1.0, days: 0.0, last_order: order, fresh, ..self }
+    pub(crate) fn again(self) -> Self {
+        Self { purchases: self.purchases + 1.0, days: 0.0, fresh: self.fresh.map(|count| count + 1.0), ..self }
     }
 
     /// Weights with which the item-item scores count it: usual, none forgotten, fresh alone.
@@ -90,10 +81,6 @@ pub struct Standing {
     pub repeats: f64,
     /// Share of the buyers who have come back for it.
     pub repeat_share: f64,
-    /// Share of its buyers' later orders that had it again.
-    pub again: f64,
-    /// Share of those who had it [`LATELY_DAYS`] before the as-of time and bought it again since.
-    pub again_lately: f64,
 }
 
 /// Scores of a product by what the customer holds.
@@ -102,36 +89,6 @@ pub(crate) struct Signals(pub(crate) [f32; SIGNALS]);
 
 /// Linear autoencoder with three weightings, bought in one order with two, words, factors.
 pub(crate) const SIGNALS: usize = 7;
-
-/// What is compared among a customer's candidates: [`Signals`], and what the customer has done.
-pub(crate) type Compared = [f32; COMPARED];
-pub(crate) const COMPARED: usize = SIGNALS + 4;
-
-/// Places in [`Compared`].
-const PURCHASES: usize = SIGNALS;
-const FRESH: usize = SIGNALS + 1;
-const RECENT: usize = SIGNALS + 2;
-const STEADY: usize = SIGNALS + 3;
-
-/// Orders that a product's own share of later orders counts for beside a customer's.
-const PRIOR_ORDERS: f64 = 5.0;
-
-/// Share of the customer's orders after the first with the product that had it again, drawn to the product's own.
-fn steady(held: &Held, shopper: &Shopper, standing: &Standing) -> f64 {
-    let later = (shopper.orders - held.first_order).max(0.0);
-    (held.purchases - 1.0 + PRIOR_ORDERS * standing.again) / (later + PRIOR_ORDERS)
-}
-
-/// What there is to compare of a product.
-pub(crate) fn compared(signals: Signals, held: Option<&Held>, shopper: &Shopper, standing: &Standing) -> Compared {
-    let mut all = [0.0; COMPARED];
-    all[..SIGNALS].copy_from_slice(&signals.0);
-    all[PURCHASES] = of(held, |h| h.purchases, 0.0) as f32;
-    all[FRESH] = of(held, |h| h.fresh[3], 0.0) as f32;
-    all[RECENT] = -of(held, |h| h.days, NEVER) as f32;
-    all[STEADY] = of(held, |h| steady(h, shopper, standing), 0.0) as f32;
-    all
-}
 
 /// A customer and a product.
 pub(crate) struct Pair<'a> {
@@ -143,10 +100,10 @@ pub(crate) struct Pair<'a> {
     pub(crate) standing: &'a Standing,
     /// Buyers within each window that a product among the best has.
     pub(crate) best: &'a [f64; WINDOWS.len()],
-    pub(crate) compared: &'a Compared,
+    pub(crate) signals: Signals,
     /// The highest of the customer's candidates, and the product's place among them.
-    pub(crate) highest: &'a Compared,
-    pub(crate) rank: [u16; COMPARED],
+    pub(crate) highest: &'a Signals,
+    pub(crate) rank: [u16; SIGNALS],
 }
 
 macro_rules! features {
@@ -178,8 +135,8 @@ fn gap(held: &Held) -> f64 {
     }
 }
 
-fn share(at: usize, pair: &Pair<'_>) -> f32 {
-    pair.compared[at] / pair.highest[at].max(1e-9)
+fn share(signal: usize, pair: &Pair<'_>) -> f32 {
+    pair.signals.0[signal] / pair.highest.0[signal].max(1e-9)
 }
 
 fn popularity(window: usize, pair: &Pair<'_>) -> f64 {
@@ -229,13 +186,13 @@ features! { pair;
     ShopperTenure "days since the customer's first order" => pair.shopper.tenure_days,
     ShopperRepeats "orders with each product of the customer's" => pair.held_orders / pair.held_products.max(1.0),
     ShopperWidth "products in the customer's order" => pair.held_orders / pair.shopper.orders.max(1.0),
-    Taste "autoencoder" => pair.compared[0],
-    TasteAll "autoencoder, nothing forgotten" => pair.compared[1],
-    TasteFresh "autoencoder, fresh purchases alone" => pair.compared[2],
-    Together "bought in one order with what the customer holds" => pair.compared[3],
-    TogetherFresh "the same with fresh purchases alone" => pair.compared[4],
-    Words "described like what the customer holds" => pair.compared[5],
-    Factors "factors" => pair.compared[6],
+    Taste "autoencoder" => pair.signals.0[0],
+    TasteAll "autoencoder, nothing forgotten" => pair.signals.0[1],
+    TasteFresh "autoencoder, fresh purchases alone" => pair.signals.0[2],
+    Together "bought in one order with what the customer holds" => pair.signals.0[3],
+    TogetherFresh "the same with fresh purchases alone" => pair.signals.0[4],
+    Words "described like what the customer holds" => pair.signals.0[5],
+    Factors "factors" => pair.signals.0[6],
     TasteOfBest "over the best candidate's" => share(0, pair),
     TasteAllOfBest "over the best candidate's" => share(1, pair),
     TogetherOfBest "over the best candidate's" => share(3, pair),
@@ -247,44 +204,4 @@ features! { pair;
     TogetherRank "place among the candidates" => pair.rank[3],
     WordsRank "place among the candidates" => pair.rank[5],
     FactorsRank "place among the candidates" => pair.rank[6],
-    Skipped "the customer's orders since the last one with it" =>
-        of(pair.held, |h| pair.shopper.orders - h.last_order, NEVER),
-    Steady "share of later orders that had it again" => pair.compared[STEADY],
-    Spent "what the customer has spent on it" =>
-        of(pair.held, |h| h.purchases * h.quantity, 0.0) * pair.standing.price,
-    Again "share of its buyers' later orders that had it again" => pair.standing.again,
-    AgainLately "share of earlier buyers who bought it again of late" => pair.standing.again_lately,
-    PurchasesRank "place among the candidates" => pair.rank[PURCHASES],
-    FreshRank "place among the candidates" => pair.rank[FRESH],
-    RecentRank "place among the candidates" => pair.rank[RECENT],
-    SteadyRank "place among the candidates" => pair.rank[STEADY],
-    SteadyOfBest "over the best candidate's" => share(STEADY, pair),
-    FreshOfBest "over the best candidate's" => share(FRESH, pair),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_in_every_order_is_steadier_than_what_was_in_the_last_one() {
-        let standing = Standing {
-            price: 1.0,
-            quantity: 1.0,
-            buyers: [1.0; WINDOWS.len()],
-            days: 1.0,
-            first_days: 90.0,
-            repeats: 1.0,
-            repeat_share: 0.1,
-            again: 0.2,
-            again_lately: 0.1,
-        };
-        let shopper = Shopper { orders: 11.0, ..Shopper::default() };
-        let (often, once) = (Held { purchases: 11.0, ..Held::now(0, 1.0, 1.0) }, Held::now(0, 1.0, 11.0));
-        assert!((steady(&often, &shopper, &standing) - 11.0 / 15.0).abs() < 1e-9);
-        assert!((steady(&once, &shopper, &standing) - standing.again).abs() < 1e-9);
-        let all = compared(Signals::default(), Some(&often), &shopper, &standing);
-        assert_eq!((all[PURCHASES], all[RECENT]), (11.0, 0.0));
-        assert_eq!(compared(Signals::default(), None, &shopper, &standing)[RECENT], -(NEVER as f32));
-    }
 }
