@@ -48,7 +48,7 @@ impl Tree<'_> {
 fn rooted_at_one<T: Copy>(nodes: usize, none: T, all: impl ExactSizeIterator<Item = T>) -> Vec<T> {
     let mut rooted = Vec::with_capacity(all.len() / nodes * (nodes + 1));
     for (at, node) in all.enumerate() {
-        if at % nodes == 0 {
+        if at.is_multiple_of(nodes) {
             rooted.push(none);
         }
         rooted.push(node);
