@@ -1,42 +1,18 @@
 //! How many connections there are and how long they live, over real sockets.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use clap::Parser;
-use runtime::{Server, ServerArgs, Service};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::watch,
 };
-use tonic::{Code, service::Routes, transport::Channel};
+use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-#[derive(Parser)]
-struct Args {
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
-/// A process that has health alone.
-async fn start(flags: &[&str]) -> SocketAddr {
-    let args = Args::try_parse_from([&["test", "--listen=127.0.0.1:0"], flags].concat()).unwrap();
-    let server = Server::bind(&args.server).await.unwrap();
-    let address = server.local_addr().unwrap();
-    let ready = watch::Sender::new(true);
-    let (routes, draining) = (Routes::default(), watch::Sender::new(false));
-    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), draining };
-    tokio::spawn(async move {
-        server.serving(service).serve_until(std::future::pending()).await.unwrap();
-        drop(ready);
-    });
-    address
-}
+use crate::start;
 
 /// Whether a new connection is answered; it is left open.
 async fn opens(address: SocketAddr) -> Option<TcpStream> {
@@ -50,7 +26,7 @@ async fn opens(address: SocketAddr) -> Option<TcpStream> {
 
 #[tokio::test]
 async fn there_are_as_many_connections_as_may_be() {
-    let address = start(&["--max-connections=2"]).await;
+    let address = start(["--max-connections=2".to_owned()]).await;
     let (first, second) = (opens(address).await, opens(address).await);
     assert!(first.is_some() && second.is_some());
     for _ in 0..5 {
@@ -65,7 +41,7 @@ async fn there_are_as_many_connections_as_may_be() {
 
 #[tokio::test]
 async fn a_connection_that_is_old_takes_no_new_calls_and_those_in_flight_have_time() {
-    let address = start(&["--max-connection-age=300ms", "--drain-timeout=2s"]).await;
+    let address = start(["--max-connection-age=300ms", "--drain-timeout=2s"].map(str::to_owned)).await;
     let mut idle = opens(address).await.unwrap();
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let mut client = HealthClient::new(channel);

@@ -1,0 +1,35 @@
+//! What a process does with its connections, over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod connections;
+mod tls;
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use runtime::{Server, ServerArgs, Service};
+use tokio::sync::watch;
+use tonic::service::Routes;
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// A process with these flags that has health alone.
+async fn start(flags: impl IntoIterator<Item = String>) -> SocketAddr {
+    let own = ["test", "--listen=127.0.0.1:0"].map(str::to_owned);
+    let args = Args::try_parse_from(own.into_iter().chain(flags)).unwrap();
+    let server = Server::bind(&args.server).await.unwrap();
+    let address = server.local_addr().unwrap();
+    let ready = watch::Sender::new(true);
+    let (routes, draining) = (Routes::default(), watch::Sender::new(false));
+    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), draining };
+    tokio::spawn(async move {
+        server.serving(service).serve_until(std::future::pending()).await.unwrap();
+        drop(ready);
+    });
+    address
+}
