@@ -1,49 +1,18 @@
 //! How many connections there are and how long they live, over real sockets.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use clap::Parser;
-use runtime::{Server, ServerArgs, Service};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::watch,
 };
-use tonic::{Code, Request, service::Routes, transport::Channel};
+use tonic::{Code, Request, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-#[derive(Parser)]
-struct Args {
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
-/// A process that has health alone.
-async fn start(flags: &[&str]) -> SocketAddr {
-    serve(bind(flags).await)
-}
-
-async fn bind(flags: &[&str]) -> Server {
-    let args = Args::try_parse_from([&["test", "--listen=127.0.0.1:0"], flags].concat()).unwrap();
-    Server::bind(&args.server).await.unwrap()
-}
-
-fn serve(server: Server) -> SocketAddr {
-    let address = server.local_addr().unwrap();
-    let ready = watch::Sender::new(true);
-    let (routes, draining) = (Routes::default(), watch::Sender::new(false));
-    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), status: None, draining };
-    tokio::spawn(async move {
-        server.serving(service).serve_until(std::future::pending()).await.unwrap();
-        drop(ready);
-    });
-    address
-}
+use crate::{bind, serve, start};
 
 /// Whether a new connection is answered; it is left open.
 async fn opens(address: SocketAddr) -> Option<TcpStream> {
@@ -57,7 +26,7 @@ async fn opens(address: SocketAddr) -> Option<TcpStream> {
 
 #[tokio::test]
 async fn there_are_as_many_connections_as_may_be() {
-    let address = start(&["--max-connections=2"]).await;
+    let address = start(["--max-connections=2".to_owned()]).await;
     let (first, second) = (opens(address).await, opens(address).await);
     assert!(first.is_some() && second.is_some());
     for _ in 0..5 {
@@ -72,7 +41,7 @@ async fn there_are_as_many_connections_as_may_be() {
 
 #[tokio::test]
 async fn a_connection_that_is_old_takes_no_new_calls_and_those_in_flight_have_time() {
-    let address = start(&["--max-connection-age=300ms", "--drain-timeout=2s"]).await;
+    let address = start(["--max-connection-age=300ms", "--drain-timeout=2s"].map(str::to_owned)).await;
     let mut idle = opens(address).await.unwrap();
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let mut client = HealthClient::new(channel);
@@ -94,7 +63,7 @@ async fn a_connection_that_is_old_takes_no_new_calls_and_those_in_flight_have_ti
 
 #[tokio::test]
 async fn what_a_listener_in_front_takes_is_not_too_large_for_one_behind() {
-    let (behind, in_front) = (bind(&[]).await, bind(&[]).await.in_front());
+    let (behind, in_front) = (bind([]).await, bind([]).await.in_front());
     for (server, largest) in [(behind, 15_000), (in_front, 11_000)] {
         let channel = Channel::from_shared(format!("http://{}", serve(server))).unwrap().connect().await.unwrap();
         for (size, taken) in [(largest, true), (largest + 2_000, false)] {

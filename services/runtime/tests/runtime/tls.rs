@@ -1,19 +1,14 @@
 //! Encrypted listeners over real sockets.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use clap::Parser;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use runtime::{Server, ServerArgs, Service};
 use tempfile::TempDir;
-use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch};
-use tonic::{
-    service::Routes,
-    transport::{Certificate, Channel, ClientTlsConfig, Identity},
-};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::start;
 
 /// An authority that signs certificates for localhost.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -38,28 +33,10 @@ impl Authority {
     }
 }
 
-#[derive(Parser)]
-struct Args {
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
-/// A process that has health alone.
-async fn start(folder: &TempDir, more: &[String]) -> SocketAddr {
-    let file = |name: &str| folder.path().join(name).display().to_string();
-    let flags = ["test".to_owned(), "--listen=127.0.0.1:0".to_owned()].into_iter();
-    let flags = flags.chain([format!("--tls-cert={}", file("cert.pem")), format!("--tls-key={}", file("key.pem"))]);
-    let args = Args::try_parse_from(flags.chain(more.iter().cloned())).unwrap();
-    let server = Server::bind(&args.server).await.unwrap();
-    let address = server.local_addr().unwrap();
-    let ready = watch::Sender::new(true);
-    let (routes, draining) = (Routes::default(), watch::Sender::new(false));
-    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), status: None, draining };
-    tokio::spawn(async move {
-        server.serving(service).serve_until(std::future::pending()).await.unwrap();
-        drop(ready);
-    });
-    address
+/// A process that shows the certificate in this folder.
+async fn encrypted(folder: &TempDir, more: Option<String>) -> SocketAddr {
+    let flag = |name, file| format!("--{name}={}", folder.path().join(file).display());
+    start([flag("tls-cert", "cert.pem"), flag("tls-key", "key.pem")].into_iter().chain(more)).await
 }
 
 async fn asks(address: SocketAddr, trusts: &Authority, shows: Option<(String, String)>) -> bool {
@@ -76,7 +53,7 @@ async fn asks(address: SocketAddr, trusts: &Authority, shows: Option<(String, St
 async fn calls_are_encrypted_and_certificates_are_replaced_at_work() {
     let (folder, first, second) = (TempDir::new().unwrap(), Authority::new(), Authority::new());
     first.sign_into(folder.path());
-    let address = start(&folder, &[]).await;
+    let address = encrypted(&folder, None).await;
     // Somebody who never says a word, and one who does not encrypt.
     let mut silent = TcpStream::connect(address).await.unwrap();
     let plain = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
@@ -99,7 +76,7 @@ async fn callers_show_a_certificate_where_they_must() {
     ours.sign_into(folder.path());
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, theirs.0.pem()).unwrap();
-    let address = start(&folder, &[format!("--tls-client-ca={}", ca.display())]).await;
+    let address = encrypted(&folder, Some(format!("--tls-client-ca={}", ca.display()))).await;
     assert!(asks(address, &ours, Some(theirs.sign())).await);
     assert!(!asks(address, &ours, Some(ours.sign())).await, "another authority's");
     assert!(!asks(address, &ours, None).await);
