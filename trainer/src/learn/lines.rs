@@ -1,6 +1,6 @@
 //! The transactions as rows in memory, with ids as small numbers: what every learner starts from.
 
-use std::collections::HashMap;
+use std::{cmp::Reverse, collections::HashMap};
 
 use chrono::NaiveDateTime;
 use polars::prelude::*;
@@ -96,7 +96,7 @@ pub(crate) struct Lines {
     pub(crate) products: Names,
     pub(crate) countries: Names,
     pub(crate) invoices: Names,
-    /// The last description of each product.
+    /// What each product is called; see [`usual`].
     pub(crate) descriptions: Vec<Option<String>>,
 }
 
@@ -109,7 +109,8 @@ impl Lines {
     pub(crate) fn read(frame: LazyFrame) -> Result<Self, LearnError> {
         let frame = frame.sort(["line_id"], SortMultipleOptions::default()).collect()?;
         let [mut customers, mut products, mut countries, mut invoices] = [(); 4].map(|()| Names::default());
-        let mut descriptions: Vec<Option<String>> = Vec::new();
+        let mut texts = Names::default();
+        let mut called = Called::new();
         let text = |name: &str| frame.column(name)?.str();
         let (invoice, product, customer) = (text("invoice")?, text("stock_code")?, text("customer_id")?);
         let (country, kind, description) = (text("country")?, text("kind")?, text("description")?);
@@ -122,9 +123,16 @@ impl Lines {
         let mut lines = Vec::with_capacity(frame.height());
         for row in 0..frame.height() {
             let product = products.number(product.get(row).unwrap_or_default());
-            descriptions.resize(products.len(), None);
+            let kind = match kind.get(row) {
+                Some("sale") => Kind::Sale,
+                Some("cancellation") => Kind::Cancellation,
+                Some("service") => Kind::Service,
+                Some(_) | None => Kind::Adjustment,
+            };
             if let Some(description) = description.get(row) {
-                descriptions[product as usize] = Some(description.to_owned());
+                let (sales, all) = called.entry((product, texts.number(description))).or_default();
+                *sales += u32::from(kind == Kind::Sale);
+                *all += 1;
             }
             lines.push(Line {
                 id: id.get(row).unwrap_or_default(),
@@ -136,15 +144,11 @@ impl Lines {
                 quantity: quantity.get(row).unwrap_or_default(),
                 price: i64::try_from(price.get(row).unwrap_or_default()).unwrap_or_default(),
                 total: i64::try_from(total.get(row).unwrap_or_default()).unwrap_or_default(),
-                kind: match kind.get(row) {
-                    Some("sale") => Kind::Sale,
-                    Some("cancellation") => Kind::Cancellation,
-                    Some("service") => Kind::Service,
-                    Some(_) | None => Kind::Adjustment,
-                },
+                kind,
                 duplicate: duplicate.get(row).unwrap_or_default(),
             });
         }
+        let descriptions = usual(&called, &texts, products.len());
         Ok(Self { lines, customers, products, countries, invoices, descriptions })
     }
 
@@ -154,7 +158,61 @@ impl Lines {
     }
 }
 
+/// Sales and lines of all kinds by product and description.
+type Called = HashMap<(u32, u32), (u32, u32)>;
+
+/// What each product is called most often when it is sold, the first by spelling of several; of one that never was, what
+/// it is called most often at all: clerks write on adjustments what became of the stock. Insights has the same rule.
+fn usual(called: &Called, texts: &Names, products: usize) -> Vec<Option<String>> {
+    let mut best = vec![None; products];
+    for ((product, text), (sales, all)) in called {
+        let one = Some((*sales, if *sales == 0 { *all } else { 0 }, Reverse(texts.name(*text))));
+        let best = &mut best[*product as usize];
+        *best = one.max(*best);
+    }
+    best.into_iter().map(|best| best.map(|(.., Reverse(text))| text.to_owned())).collect()
+}
+
 /// Seconds since 1970 of a time in the shop's own zone.
 pub(crate) fn seconds(time: NaiveDateTime) -> i64 {
     time.and_utc().timestamp()
+}
+
+#[cfg(test)]
+mod tests {
+    use lake::{CurateOptions, IngestOptions, Lake, NoProgress};
+
+    use super::*;
+
+    /// The lines of a file without its heading.
+    pub(crate) fn lines(rows: &str) -> Lines {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("rows.csv");
+        let heading = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
+        fs_err::write(&input, heading.to_owned() + rows).unwrap();
+        let lake = Lake::create(folder.path().join("lake")).unwrap();
+        lake::ingest(&[input], &lake, &IngestOptions::default(), &NoProgress).unwrap();
+        lake::curate(&lake, &CurateOptions::default(), &NoProgress).unwrap();
+        Lines::read(lake.transactions().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_product_is_called_what_it_is_sold_as() {
+        let lines = lines(
+            "1,10,RED MUG,2,1/1/2011 8:00,1.5,12,EIRE\n\
+             2,10,RED MUG,2,1/2/2011 8:00,1.5,12,EIRE\n\
+             3,10,RED MUG NEW,2,1/3/2011 8:00,1.5,12,EIRE\n\
+             4,10,damaged,-9,1/4/2011 8:00,0,,EIRE\n\
+             5,10,damaged,-9,1/4/2011 9:00,0,,EIRE\n\
+             6,10,damaged,-9,1/4/2011 9:30,0,,EIRE\n\
+             6,11,TEAPOT,1,1/4/2011 9:30,1,,EIRE\n\
+             6,11,A TEAPOT,1,1/4/2011 9:30,1,,EIRE\n\
+             7,12,??,-9,1/4/2011 10:00,0,,EIRE\n\
+             8,13,,1,1/4/2011 10:00,1,,EIRE\n",
+        );
+        let called: Vec<_> = (0..4)
+            .map(|product| (lines.products.name(product), lines.descriptions[product as usize].as_deref()))
+            .collect();
+        assert_eq!(called, [("10", Some("RED MUG")), ("11", Some("A TEAPOT")), ("12", Some("??")), ("13", None)]);
+    }
 }
