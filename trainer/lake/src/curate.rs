@@ -203,6 +203,11 @@ fn sorted<const N: usize>(table: LazyFrame, by: [&str; N]) -> LazyFrame {
     table.sort(by, SortMultipleOptions::default())
 }
 
+/// Where the latest line went to; of several at once, the last of the input.
+fn country_of_last() -> Expr {
+    col("country").sort_by(["invoice_time", "line_id"], SortMultipleOptions::default()).last()
+}
+
 /// The most frequent description, the first by spelling where several are.
 fn description() -> Expr {
     col("description").drop_nulls().sort(SortOptions::default()).mode(false).sort(SortOptions::default()).first()
@@ -219,7 +224,7 @@ fn customers(transactions: LazyFrame, as_of: NaiveDateTime) -> LazyFrame {
         .agg([line_total().sum().alias("returns_value")]);
     let gap = days(col("first_purchase"), col("last_purchase")) / (col("orders").cast(DataType::Float64) - lit(1.0));
     let bought = transactions.filter(is_purchase()).group_by([col("customer_id")]).agg([
-        col("country").last().alias("country"),
+        country_of_last().alias("country"),
         col("invoice_time").min().alias("first_purchase"),
         col("invoice_time").max().alias("last_purchase"),
         orders().alias("orders"),

@@ -23,7 +23,7 @@ use super::{
     customers::{Customers, Study, standardised, terms},
     forest::{Bagging, Binned, Growth, bag},
     kept, known_recipe, linear,
-    lines::{DAY, Kind, seconds},
+    lines::{DAY, Kind, Lines, seconds},
     parquet,
 };
 
@@ -56,10 +56,9 @@ impl Learner for Churn {
         let now = &study.now;
         let (lines, as_of) = (&customers.lines, seconds(training.as_of));
         let mut annual = vec![0_i64; lines.customers.len()];
-        let mut country = vec![0; lines.customers.len()];
+        let country = countries(lines);
         for line in &lines.lines {
             let Some(customer) = line.customer else { continue };
-            country[customer as usize] = line.country;
             if line.time >= as_of - 365 * DAY && (line.is_paid() || line.kind == Kind::Cancellation) {
                 annual[customer as usize] += line.total;
             }
@@ -76,7 +75,9 @@ impl Learner for Churn {
         let annual: Vec<f64> = now.customers.iter().map(|c| annual[*c as usize] as f64 / super::lines::SCALE).collect();
         let mut table = DataFrame::new_infer_height(vec![
             text("customer_id", &|c| lines.customers.name(c).to_owned()),
-            text("country", &|c| lines.countries.name(country[c as usize]).to_owned()),
+            text("country", &|c| {
+                country[c as usize].map(|country| lines.countries.name(country).to_owned()).unwrap_or_default()
+            }),
             Series::new("annual_value".into(), annual).into_column(),
         ])?;
         let artifact = Artifact::builder(Self::KIND, recipe, training.as_of, training.seed)
@@ -143,6 +144,17 @@ impl Learner for Churn {
             backtest: kept(&bins)?,
         })
     }
+}
+
+/// Where each customer's latest purchase went to; of several at once, the last of the input.
+fn countries(lines: &Lines) -> Vec<Option<u32>> {
+    let mut latest = vec![None; lines.customers.len()];
+    for line in lines.lines.iter().filter(|line| line.is_paid()) {
+        let Some(customer) = line.customer else { continue };
+        let latest = &mut latest[customer as usize];
+        *latest = Some((line.time, line.id, line.country)).max(*latest);
+    }
+    latest.into_iter().map(|latest| latest.map(|(.., country)| country)).collect()
 }
 
 /// Forest, logit and calibration; the season is left at 0.
@@ -273,6 +285,18 @@ fn calibration_error(bins: &[CalibrationBin]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_customer_lives_where_the_latest_purchase_went() {
+        let lines = crate::learn::lines::tests::lines(
+            "1,10,A THING,2,1/3/2011 8:00,1.5,12,France\n\
+             2,10,A THING,2,1/1/2011 8:00,1.5,12,Spain\n\
+             A3,10,A THING,2,1/4/2011 8:00,-1.5,12,Unspecified\n\
+             4,10,A THING,-2,1/4/2011 8:00,0,13,Spain\n",
+        );
+        let named = countries(&lines).into_iter().map(|country| country.map(|country| lines.countries.name(country)));
+        assert_eq!(named.collect::<Vec<_>>(), [Some("France"), None]);
+    }
 
     #[test]
     fn auc_counts_pairs_in_the_right_order() {

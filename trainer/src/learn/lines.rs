@@ -179,7 +179,7 @@ pub(crate) fn seconds(time: NaiveDateTime) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use lake::{CurateOptions, IngestOptions, Lake, NoProgress};
 
     use super::*;

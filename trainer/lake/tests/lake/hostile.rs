@@ -79,3 +79,13 @@ fn no_sum_of_money_leaves_64_bits() {
     let sum = sum.column("gross_revenue").unwrap().decimal().unwrap().physical().get(0).unwrap();
     assert_eq!(i64::try_from(sum), Ok(4 * 990_000_000_000_000_000));
 }
+
+#[test]
+fn a_customer_lives_where_the_latest_purchase_went() {
+    let shop = Shop::new();
+    let rows = ["1,10,A THING,2,1/3/2011 8:00,1.5,12,France\n", "2,10,A THING,2,1/1/2011 8:00,1.5,12,Spain\n"];
+    shop.ingest(&rows.concat()).unwrap();
+    curate(&shop.lake, &CurateOptions::default(), &NoProgress).unwrap();
+    let country = shop.lake.sql("SELECT country FROM customers").unwrap();
+    assert_eq!(country.column("country").unwrap().str().unwrap().get(0), Some("France"));
+}
