@@ -5,7 +5,7 @@
 //! Revenue is what was sold, gross of returns and with services (postage is paid for): lines with a quantity and a price
 //! above 0 whose invoice is neither a cancellation nor an adjustment. Products are counted in pieces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Days, NaiveDate};
 use polars::prelude::{DataFrame, DataType, IntoColumn, NamedFrom, Series, TimeUnit};
@@ -31,6 +31,8 @@ use super::{
 
 /// Days of history that a forecast needs at least.
 const LEAST_DAYS: u64 = 70;
+/// Days without a sale that end a shop's history: a row with a wrong year, or another shop.
+const PAUSE: i64 = 364;
 /// Countries that the regression learns from beside the shop, by revenue: small ones are chance.
 const LEARNT_COUNTRIES: usize = 8;
 /// Products that the regression learns from, by pieces.
@@ -93,9 +95,10 @@ impl Panel {
                 && line.kind != Kind::Cancellation
                 && !lines.invoices.name(line.invoice).starts_with(['A', 'a'])
         };
-        let lines_sold: Vec<(NaiveDate, &Line)> =
+        let mut lines_sold: Vec<(NaiveDate, &Line)> =
             lines.before(seconds(end.into())).filter(sold).filter_map(|line| Some((day_of(line)?, line))).collect();
-        let start = lines_sold.iter().map(|(day, _)| *day).min()?;
+        let start = beginning(&lines_sold.iter().map(|(day, _)| *day).collect(), end)?;
+        lines_sold.retain(|(day, _)| *day >= start);
         let days = usize::try_from((end - start).num_days()).ok()?;
         let at = |day: NaiveDate| usize::try_from((day - start).num_days()).unwrap_or_default();
         let descriptions: BTreeMap<&str, &str> = (0..lines.products.len())
@@ -136,6 +139,14 @@ impl Panel {
     fn total(&self) -> &Daily {
         &self.money[0]
     }
+}
+
+/// Where history begins, of the days with sales: after the last long pause that is followed by enough.
+fn beginning(days: &BTreeSet<NaiveDate>, end: NaiveDate) -> Option<NaiveDate> {
+    let enough = |day: NaiveDate| (end - day).num_days() >= LEAST_DAYS as i64;
+    let after_pause =
+        days.iter().zip(days.iter().skip(1)).rev().filter(|(last, next)| (**next - **last).num_days() >= PAUSE);
+    after_pause.map(|(_, next)| *next).find(|next| enough(*next)).or(days.first().copied())
 }
 
 /// The places of the largest by their past.
@@ -644,7 +655,37 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use chrono::Datelike;
+
     use super::*;
+
+    #[test]
+    fn a_row_with_a_wrong_year_changes_nothing() {
+        let shop: String = (0..200)
+            .map(|day| chrono::NaiveDate::from_ymd_opt(2011, 1, 1).unwrap() + Days::new(day))
+            .filter(|day| day.weekday() != chrono::Weekday::Sat)
+            .map(|day| format!("1,10,A THING,{},{day} 8:00,1.5,12,EIRE\n", 1 + day.day()))
+            .collect();
+        let as_of = "2011-07-20T00:00:00".parse().unwrap();
+        let panel = |rows: &str| Panel::of(&crate::learn::lines::tests::lines(rows), as_of).unwrap();
+        let (good, stray) = (panel(&shop), panel(&(shop.clone() + "2,11,OLD,1,1900-01-01 8:00,1,13,EIRE\n")));
+        assert_eq!((good.days, &good.total().values), (stray.days, &stray.total().values));
+        assert_eq!(Shop::of(stray.total().past(stray.days), stray.end).calendar.closed_weekdays, [5]);
+    }
+
+    #[test]
+    fn history_begins_after_a_long_pause_that_enough_follows() {
+        let day = |text: &str| text.parse::<NaiveDate>().unwrap();
+        for (days, end, start) in [
+            (&["2009-01-01", "2009-10-01", "2010-03-01"][..], "2010-07-01", "2009-01-01"),
+            (&["2009-01-01", "2010-03-01", "2010-03-02"], "2010-07-01", "2010-03-01"),
+            (&["2009-01-01", "2010-06-20"], "2010-07-01", "2009-01-01"),
+            (&["1900-01-01", "2009-01-01", "2010-06-20"], "2010-07-01", "2009-01-01"),
+        ] {
+            let days = days.iter().map(|text| day(text)).collect();
+            assert_eq!(beginning(&days, day(end)), Some(day(start)), "{days:?}");
+        }
+    }
 
     #[test]
     fn the_past_is_forecast_from_a_lattice_that_later_forecasts_share() {
