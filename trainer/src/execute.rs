@@ -333,3 +333,39 @@ fn fail(mut failures: Vec<Failure>) -> Result<(), Failure> {
     }
     Err(Failure::Several(failures))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+
+    /// Runs a command line over a lake of a few rows.
+    fn trainer(arguments: &[&str], lake: &Path) -> Result<(), Failure> {
+        let lake = lake.to_string_lossy();
+        let line = ["trainer"].iter().chain(arguments).copied().chain(["--lake", &lake]);
+        execute(Cli::parse_from(line), DateTime::UNIX_EPOCH, &mut Console::new(true))
+    }
+
+    /// A lake that ends with 1 January 2011.
+    fn lake(folder: &Path) -> std::path::PathBuf {
+        let (input, lake) = (folder.join("rows.csv"), folder.join("lake"));
+        let heading = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
+        fs_err::write(&input, heading.to_owned() + "1,10,A THING,2,1/1/2011 8:00,1.5,12,EIRE\n").unwrap();
+        trainer(&["ingest", "--input", &input.to_string_lossy()], &lake).unwrap();
+        trainer(&["curate"], &lake).unwrap();
+        lake
+    }
+
+    #[test]
+    fn no_model_is_as_of_later_than_its_tables() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(folder.path());
+        let failure = trainer(&["train", "insights", "--as-of", "2011-01-03"], &lake).unwrap_err();
+        assert!(failure.to_string().starts_with("a model as of 2011-01-03 00:00:00 needs"), "{failure}");
+        assert!(failure.to_string().contains("as of 2011-01-02 00:00:00"), "{failure}");
+        trainer(&["train", "insights", "--as-of", "2011-01-02"], &lake).unwrap();
+    }
+}

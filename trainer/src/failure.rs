@@ -39,6 +39,16 @@ pub enum Failure {
     /// A trained model waits, but it was not evaluated.
     #[error("the trained {0} model has not been evaluated\nrun `trainer evaluate {0}` first")]
     NotEvaluated(ModelKind),
+    /// A model is to know lines that the curated tables lack.
+    #[error(
+        "a model as of {as_of} needs tables as of then; those in the lake are as of {curated}\nrun `trainer curate` first, or train as of an earlier time"
+    )]
+    Later {
+        /// What was asked for.
+        as_of: chrono::NaiveDateTime,
+        /// What is there.
+        curated: chrono::NaiveDateTime,
+    },
     /// A model name on the command line.
     #[error(transparent)]
     Unknown(#[from] UnknownModel),
@@ -101,6 +111,7 @@ impl Failure {
             Self::Learn { source: LearnError::TooLittle { .. }, .. } => 3,
             Self::Learn { source: LearnError::UnknownRecipe { .. }, .. } | Self::Unknown(_) => 2,
             Self::Ending(_) | Self::NoScores(_) => 2,
+            Self::Later { .. } => 3,
             Self::NoCandidate(_) | Self::NotEvaluated(_) | Self::NotPublished(_) | Self::Input { .. } => 3,
             Self::Unusable { .. } => 4,
             Self::Lake(_) | Self::Store(_) | Self::NoCuda(_) | Self::Output { .. } | Self::Process(_) => 4,

@@ -98,6 +98,10 @@ impl Models<'_> {
         Settings { as_of, seed, device, recipe }: Settings<'_>,
         what: fn(ModelKind, &Training<'_>) -> Result<T, LearnError>,
     ) -> Result<T, Failure> {
+        let curated = self.lake.as_of()?;
+        if as_of > curated {
+            return Err(Failure::Later { as_of, curated });
+        }
         let previous = self.published_version(kind)?;
         let transactions = self.lake.transactions()?;
         let previous = previous.as_ref();
