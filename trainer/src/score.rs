@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lake::{ColumnMapping, IngestOptions};
+use lake::{ColumnMapping, IngestOptions, Kind};
 use model_store::ModelStore;
 use polars::prelude::*;
 use rayon::prelude::*;
@@ -244,7 +244,10 @@ fn anomaly(model: &Anomaly, args: &ScoreArgs) -> Result<Table, Failure> {
     let mapping = args.mapping.as_deref().map(ColumnMapping::read).transpose()?;
     let options = IngestOptions { mapping, ..IngestOptions::default() };
     let lake::Transactions { lines, rejected } = lake::read_transactions(std::slice::from_ref(input), &options)?;
-    let scored = model.score_all(&lines.iter().map(scoring_line).collect::<Vec<_>>());
+    let sales: Vec<_> = lines.iter().filter(|line| line.kind == Kind::Sale).map(scoring_line).collect();
+    let mut of_sales = model.score_all(&sales).into_iter();
+    let scored: Vec<_> =
+        lines.iter().map(|line| if line.kind == Kind::Sale { of_sales.next().flatten() } else { None }).collect();
     let columns = vec![
         text("line_id", lines.iter().map(|line| line.line_id.as_str())),
         Column::new("score".into(), scored.iter().map(|s| s.as_ref().map_or(0.0, |s| s.score)).collect::<Vec<_>>()),
@@ -256,7 +259,7 @@ fn anomaly(model: &Anomaly, args: &ScoreArgs) -> Result<Table, Failure> {
                 .zip(&scored)
                 .map(|(line, score)| match score {
                     Some(score) => score.reason(&line.stock_code, line.customer_id.as_deref().unwrap_or_default()),
-                    None => "no sale: returns and adjustments are not scored".to_owned(),
+                    None => "no sale: returns, services and adjustments are not scored".to_owned(),
                 })
                 .collect::<Vec<_>>(),
         ),

@@ -112,8 +112,11 @@ pub struct Rejection {
 /// A line of a file, outside of any lake.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transaction {
-    /// Its number, where the file has a column `line_id`; else its row, 1 the first.
+    /// Its number, where the file has a column `line_id`; else the one that it gets in a lake of these files: its place
+    /// among the lines, 0 the first.
     pub line_id: String,
+    /// What it is.
+    pub kind: Kind,
     /// The invoice.
     pub invoice: String,
     /// The product.
@@ -155,9 +158,10 @@ pub fn read_transactions(inputs: &[PathBuf], options: &IngestOptions) -> Result<
                 Err(rejection) => read.rejected.push((row, rejection)),
                 Ok((line, _)) => read.lines.push(Transaction {
                     line_id: match fields[LINE_FIELDS].trim() {
-                        "" => row.to_string(),
+                        "" => read.lines.len().to_string(),
                         id => id.to_owned(),
                     },
+                    kind: line.kind,
                     invoice: line.invoice,
                     stock_code: line.stock_code,
                     quantity: line.quantity,

@@ -89,3 +89,22 @@ fn a_customer_lives_where_the_latest_purchase_went() {
     let country = shop.lake.sql("SELECT country FROM customers").unwrap();
     assert_eq!(country.column("country").unwrap().str().unwrap().get(0), Some("France"));
 }
+
+#[test]
+fn lines_of_a_file_are_what_they_are_in_a_lake_of_it() {
+    let shop = Shop::new();
+    let rows = [
+        SALE,
+        "2,10,A THING,two,1/1/2011 8:00,1.5,12,EIRE\n",
+        "C3,10,A THING,-1,1/1/2011 8:00,1.5,12,EIRE\n",
+        "4,POST,POSTAGE,1,1/1/2011 8:00,18,12,EIRE\n",
+    ];
+    shop.ingest(&rows.concat()).unwrap();
+    curate(&shop.lake, &CurateOptions::default(), &NoProgress).unwrap();
+    let table = shop.lake.sql("SELECT line_id, kind FROM transactions ORDER BY line_id").unwrap();
+    let (ids, kinds) = (table.column("line_id").unwrap().i64().unwrap(), table.column("kind").unwrap().str().unwrap());
+    let kept: Vec<_> = ids.iter().flatten().map(|id| id.to_string()).zip(kinds.iter().flatten()).collect();
+    let read = lake::read_transactions(&[shop.folder.path().join("rows.csv")], &IngestOptions::default()).unwrap();
+    assert_eq!(read.lines.iter().map(|line| (line.line_id.clone(), line.kind.as_str())).collect::<Vec<_>>(), kept);
+    assert_eq!(kept.len(), 3);
+}
