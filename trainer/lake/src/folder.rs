@@ -165,7 +165,7 @@ fn json(value: AnyValue<'_>) -> serde_json::Value {
 
 /// Every Parquet file at or below a path.
 pub(crate) fn scan(path: &Path) -> Result<LazyFrame, LakeError> {
-    let args = ScanArgsParquet { hive_options: HiveOptions::new_enabled(), ..ScanArgsParquet::default() };
+    let args = ScanArgsParquet { hive_options: HiveOptions::new_enabled(), glob: false, ..ScanArgsParquet::default() };
     Ok(LazyFrame::scan_parquet(PlRefPath::try_from_path(path)?, args)?)
 }
 

@@ -26,12 +26,12 @@ impl Shop {
     }
 
     fn ingest(&self, rows: &str) -> Result<IngestReport, LakeError> {
-        let heading = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
-        let input = self.file("rows.csv", &(heading.to_owned() + rows));
+        let input = self.file("rows.csv", &(HEADING.to_owned() + rows));
         ingest(&[input], &self.lake, &IngestOptions::default(), &NoProgress)
     }
 }
 
+const HEADING: &str = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
 const SALE: &str = "1,10,A THING,2,1/1/2011 8:00,1.5,12,EIRE\n";
 
 #[test]
@@ -107,4 +107,17 @@ fn lines_of_a_file_are_what_they_are_in_a_lake_of_it() {
     let read = lake::read_transactions(&[shop.folder.path().join("rows.csv")], &IngestOptions::default()).unwrap();
     assert_eq!(read.lines.iter().map(|line| (line.line_id.clone(), line.kind.as_str())).collect::<Vec<_>>(), kept);
     assert_eq!(kept.len(), 3);
+}
+
+#[test]
+fn a_path_is_no_pattern() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join("gl[1]?*");
+    fs_err::create_dir(&odd).unwrap();
+    fs_err::write(odd.join("rows.csv"), HEADING.to_owned() + SALE).unwrap();
+    let (first, _) = curated(&odd.join("rows.csv"), &odd.join("lake"));
+    assert_eq!(first.sql("SELECT * FROM customers").unwrap().height(), 1);
+    // Its own raw rows are an input as well.
+    let (second, report) = curated(&odd.join("lake/raw/rows.parquet"), &odd.join("second"));
+    assert_eq!((report.accepted, second.transactions().unwrap().collect().unwrap().height()), (1, 1));
 }
