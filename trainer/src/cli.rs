@@ -4,6 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use chrono::{NaiveDate, NaiveDateTime};
 use clap::{Args, Parser, Subcommand};
+use lake::{ColumnMapping, DateOrder, IngestOptions, LakeError};
 use scoring::{ModelKind, UnknownModel};
 
 use crate::device::DeviceChoice;
@@ -153,13 +154,47 @@ pub(crate) struct InputArgs {
     #[arg(long, required = true, num_args = 1.., value_name = "FILE", env = "SHOPKEEPER_INPUT", value_delimiter = ',')]
     pub(crate) input: Vec<PathBuf>,
 
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LayoutArgs {
     /// TOML file that names the columns, where their names are unusual: `invoice = "Order"`
     #[arg(long, value_name = "FILE", env = "SHOPKEEPER_MAPPING")]
-    pub(crate) mapping: Option<PathBuf>,
+    mapping: Option<PathBuf>,
+
+    /// Which comes first in dates such as 03/04/2024 and 03-04-2024; without it the month, or what the mapping says
+    #[arg(long, value_enum, env = "SHOPKEEPER_DATE_ORDER")]
+    date_order: Option<DateOrderChoice>,
 
     /// Stock codes that are services rather than products, in place of the usual ones (POST, DOT, M, ...)
     #[arg(long, value_name = "CODE", env = "SHOPKEEPER_SERVICE_CODES", value_delimiter = ',')]
-    pub(crate) service_codes: Vec<String>,
+    service_codes: Vec<String>,
+}
+
+impl LayoutArgs {
+    /// Reads the mapping, where there is one.
+    pub(crate) fn options(&self) -> Result<IngestOptions, LakeError> {
+        let usual = IngestOptions::default();
+        Ok(IngestOptions {
+            mapping: self.mapping.as_deref().map(ColumnMapping::read).transpose()?,
+            service_codes: if self.service_codes.is_empty() { usual.service_codes } else { self.service_codes.clone() },
+            date_order: self.date_order.map(|order| match order {
+                DateOrderChoice::MonthFirst => DateOrder::MonthFirst,
+                DateOrderChoice::DayFirst => DateOrder::DayFirst,
+            }),
+        })
+    }
+}
+
+/// How dates are written.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum DateOrderChoice {
+    /// 12/31/2024
+    MonthFirst,
+    /// 31/12/2024
+    DayFirst,
 }
 
 #[derive(Debug, Args)]
@@ -239,9 +274,8 @@ pub(crate) struct ScoreArgs {
     /// with a column of customer ids (or series ids for forecast) to score alone; without it all
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// TOML file that names the input's columns, where their names are unusual
-    #[arg(long, value_name = "FILE", env = "SHOPKEEPER_MAPPING")]
-    pub(crate) mapping: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
     /// File to write, .csv or .parquet
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,

@@ -1,7 +1,7 @@
 //! The commands, each a few lines over the lake, the learners and the store.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use lake::{CurateOptions, CurateReport, IngestOptions, IngestReport, Lake, SynthOptions};
+use lake::{CurateOptions, CurateReport, IngestReport, Lake, SynthOptions};
 use model_store::{Canary, Channel, ModelStore, Pointer};
 use scoring::{Manifest, ModelKind};
 use serde::Serialize;
@@ -226,14 +226,7 @@ fn report_text(report: &Report) -> String {
 }
 
 fn ingest(input: &InputArgs, lake: &Lake, console: &Console) -> Result<IngestReport, Failure> {
-    let mut options = IngestOptions::default();
-    if let Some(mapping) = &input.mapping {
-        options.mapping = Some(lake::ColumnMapping::read(mapping)?);
-    }
-    if !input.service_codes.is_empty() {
-        options.service_codes = input.service_codes.clone();
-    }
-    Ok(lake::ingest(&input.input, lake, &options, console)?)
+    Ok(lake::ingest(&input.input, lake, &input.layout.options()?, console)?)
 }
 
 fn synth(args: &SynthArgs, console: &Console) -> Result<(), Failure> {

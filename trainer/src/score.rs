@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lake::{ColumnMapping, IngestOptions, Kind};
+use lake::Kind;
 use model_store::ModelStore;
 use polars::prelude::*;
 use rayon::prelude::*;
@@ -241,9 +241,8 @@ fn anomaly(model: &Anomaly, args: &ScoreArgs) -> Result<Table, Failure> {
     let Some(input) = &args.input else {
         return Err(Failure::Input { path: PathBuf::new(), problem: "give the lines with --input".to_owned() });
     };
-    let mapping = args.mapping.as_deref().map(ColumnMapping::read).transpose()?;
-    let options = IngestOptions { mapping, ..IngestOptions::default() };
-    let lake::Transactions { lines, rejected } = lake::read_transactions(std::slice::from_ref(input), &options)?;
+    let lake::Transactions { lines, rejected } =
+        lake::read_transactions(std::slice::from_ref(input), &args.layout.options()?)?;
     let sales: Vec<_> = lines.iter().filter(|line| line.kind == Kind::Sale).map(scoring_line).collect();
     let mut of_sales = model.score_all(&sales).into_iter();
     let scored: Vec<_> =

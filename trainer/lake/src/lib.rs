@@ -23,7 +23,7 @@ pub use curate::{CurateOptions, CurateReport, TABLES, curate};
 pub use error::LakeError;
 pub use folder::{Lake, rows};
 pub use ingest::{
-    ColumnMapping, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions, ingest,
+    ColumnMapping, DateOrder, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions, ingest,
     read_transactions,
 };
 pub use random::Random;

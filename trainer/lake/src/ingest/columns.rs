@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::FIELDS;
+use super::{DateOrder, FIELDS};
 use crate::LakeError;
 
 /// What a line consists of, and the spellings its columns usually have.
@@ -21,7 +21,7 @@ const SPELLINGS: [(&str, &[&str], bool); FIELDS] = [
 /// Where each field stands in a file; `None`: it has no such column.
 pub(crate) type Places = [Option<usize>; FIELDS];
 
-/// The columns' names in files whose spellings are unusual.
+/// The columns' names in files whose spellings are unusual, and how their dates are written.
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ColumnMapping {
@@ -33,6 +33,7 @@ pub struct ColumnMapping {
     unit_price: Option<String>,
     customer_id: Option<String>,
     country: Option<String>,
+    pub(crate) date_order: Option<DateOrder>,
 }
 
 impl ColumnMapping {

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 pub use columns::ColumnMapping;
 use columns::Columns;
+pub use parse::DateOrder;
 use source::RawRow;
 
 use crate::{
@@ -48,11 +49,30 @@ pub struct IngestOptions {
     pub mapping: Option<ColumnMapping>,
     /// Stock codes that are services rather than products, whatever their case.
     pub service_codes: Vec<String>,
+    /// How dates are written; `None`: as the mapping says, else the month first.
+    pub date_order: Option<DateOrder>,
 }
 
 impl Default for IngestOptions {
     fn default() -> Self {
-        Self { mapping: None, service_codes: SERVICE_CODES.map(str::to_owned).to_vec() }
+        Self { mapping: None, service_codes: SERVICE_CODES.map(str::to_owned).to_vec(), date_order: None }
+    }
+}
+
+/// How the fields of a row are understood.
+struct Rules {
+    /// In capitals.
+    service_codes: HashSet<String>,
+    date_order: DateOrder,
+}
+
+impl Rules {
+    fn of(options: &IngestOptions) -> Self {
+        let mapped = options.mapping.as_ref().and_then(|mapping| mapping.date_order);
+        Self {
+            service_codes: options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect(),
+            date_order: options.date_order.or(mapped).unwrap_or_default(),
+        }
     }
 }
 
@@ -146,13 +166,13 @@ pub struct Transactions {
 /// [`LakeError`] where a file cannot be read.
 pub fn read_transactions(inputs: &[PathBuf], options: &IngestOptions) -> Result<Transactions, LakeError> {
     let names = Columns::new(options.mapping.as_ref());
-    let service_codes = options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect();
+    let rules = Rules::of(options);
     let mut read = Transactions::default();
     for path in source::files(inputs)? {
         source::read(&path, &names, &mut |RawRow { row, fields, broken }| {
             let parsed = match broken {
                 Some(reason) => Err(Rejection { field: "row", reason }),
-                None => parse_line(&fields, &service_codes),
+                None => parse_line(&fields, &rules),
             };
             match parsed {
                 Err(rejection) => read.rejected.push((row, rejection)),
@@ -244,7 +264,6 @@ pub fn ingest(
     let lake = &lake.hold()?;
     let files = source::files(inputs)?;
     let names = Columns::new(options.mapping.as_ref());
-    let service_codes = options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect();
     let staged = ["raw", "quarantine", "processed"].map(|name| Staged::new(lake.root().join(name)));
     let [raw, quarantine, processed] = staged;
     let (raw, quarantine, processed) = (raw?, quarantine?, processed?);
@@ -255,7 +274,7 @@ pub fn ingest(
     };
 
     progress.begin("ingest: rows", None);
-    let mut ingestion = Ingestion::new(service_codes);
+    let mut ingestion = Ingestion::new(Rules::of(options));
     let mut rows: u64 = 0;
     for path in &files {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -324,7 +343,7 @@ struct Reject {
 }
 
 struct Ingestion {
-    service_codes: HashSet<String>,
+    rules: Rules,
     seen: HashSet<u128>,
     /// Ten-thousandths of all lines, whatever their signs.
     money: i64,
@@ -337,7 +356,7 @@ struct Ingestion {
 }
 
 impl Ingestion {
-    fn new(service_codes: HashSet<String>) -> Self {
+    fn new(rules: Rules) -> Self {
         let report = IngestReport {
             sources: Vec::new(),
             rows: 0,
@@ -352,7 +371,7 @@ impl Ingestion {
             last: None,
         };
         Self {
-            service_codes,
+            rules,
             seen: HashSet::new(),
             money: 0,
             report,
@@ -397,7 +416,7 @@ impl Ingestion {
     }
 
     fn line(&mut self, fields: &[String; FIELDS]) -> Result<Line, Rejection> {
-        let (line, rounded) = parse_line(fields, &self.service_codes)?;
+        let (line, rounded) = parse_line(fields, &self.rules)?;
         let money = self.money.saturating_add(line.total().saturating_abs());
         if money > MOST_MONEY {
             let [_, _, _, quantity, _, price, ..] = fields;
@@ -454,7 +473,7 @@ impl Ingestion {
 }
 
 /// A row as a line, and whether its price was rounded.
-fn parse_line(fields: &[String; FIELDS], service_codes: &HashSet<String>) -> Result<(Line, bool), Rejection> {
+fn parse_line(fields: &[String; FIELDS], rules: &Rules) -> Result<(Line, bool), Rejection> {
     let [invoice, stock_code, description, quantity, time, price, customer, country, _] = fields;
     let refuse = |field, text: &str, problem: &str| match text.trim() {
         "" => Rejection { field, reason: "is missing".to_owned() },
@@ -463,11 +482,16 @@ fn parse_line(fields: &[String; FIELDS], service_codes: &HashSet<String>) -> Res
     let invoice = parse::code(invoice).ok_or_else(|| refuse("invoice", invoice, ""))?;
     let stock_code = parse::code(stock_code).ok_or_else(|| refuse("stock code", stock_code, ""))?;
     let pieces = parse::quantity(quantity).ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
-    let time = parse::time(time).ok_or_else(|| refuse("invoice date", time, "is no date:"))?;
+    let no_date = || match (parse::time(time, rules.date_order.other()), rules.date_order) {
+        (None, _) => "is no date:",
+        (Some(_), DateOrder::MonthFirst) => "is no date with the month first; is --date-order day-first meant?",
+        (Some(_), DateOrder::DayFirst) => "is no date with the day first; is --date-order month-first meant?",
+    };
+    let time = parse::time(time, rules.date_order).ok_or_else(|| refuse("invoice date", time, no_date()))?;
     let (money, rounded) = parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
     let total = pieces.checked_mul(money).filter(|total| total.abs() < 1_000_000_000_000_000_000);
     total.ok_or_else(|| refuse("line total", "quantity times unit price", "is too large:"))?;
-    let kind = Kind::of(invoice, stock_code, pieces, money, service_codes);
+    let kind = Kind::of(invoice, stock_code, pieces, money, &rules.service_codes);
     if kind == Kind::Cancellation && pieces > 0 {
         return Err(refuse("quantity", quantity, "is above 0 in a cancellation:"));
     }

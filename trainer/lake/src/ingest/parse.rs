@@ -43,7 +43,10 @@ pub(crate) fn price(text: &str) -> Option<(i64, bool)> {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok().filter(|e| e.abs() <= 30)?),
         None => (digits, 0),
     };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    // `1,50` is 1.50; `1,500` may be either and is neither, `0,125` is no thousands.
+    let comma = |(whole, fraction): &(&str, &str)| fraction.len() != 3 || whole.bytes().all(|b| b == b'0');
+    let decimal = mantissa.split_once('.').or_else(|| mantissa.split_once(',').filter(comma));
+    let (whole, fraction) = decimal.unwrap_or((mantissa, ""));
     let mut number = String::with_capacity(mantissa.len());
     number.push_str(whole);
     number.push_str(fraction);
@@ -66,8 +69,29 @@ pub(crate) fn price(text: &str) -> Option<(i64, bool)> {
     Some((if negative { -value } else { value }, rounded))
 }
 
-/// A time without a zone: `12/1/2010 8:26` (month first), `2009-12-01 07:45:00`, with a `T`, or a day alone.
-pub(crate) fn time(text: &str) -> Option<NaiveDateTime> {
+/// Which comes first of a date whose year comes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DateOrder {
+    /// `12/31/2024`
+    #[default]
+    MonthFirst,
+    /// `31/12/2024`
+    DayFirst,
+}
+
+impl DateOrder {
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::MonthFirst => Self::DayFirst,
+            Self::DayFirst => Self::MonthFirst,
+        }
+    }
+}
+
+/// A time in the shop's own zone: `2009-12-01 07:45:00`, with a `T`, `12/1/2010 8:26`, `1.12.2010` (the day always first),
+/// or a day alone. A zone or an offset behind it is passed over: the clock on the shop's wall is what counts.
+pub(crate) fn time(text: &str, order: DateOrder) -> Option<NaiveDateTime> {
     let text = text.trim();
     let (day, clock) = match text.find([' ', 'T']) {
         Some(at) => (&text[..at], text[at + 1..].trim()),
@@ -80,21 +104,29 @@ pub(crate) fn time(text: &str) -> Option<NaiveDateTime> {
             .flatten()
             .filter(|_| part.bytes().all(|b| b.is_ascii_digit()))
     };
-    let three = |separator: char| -> Option<[u32; 3]> {
-        let mut parts = day.split(separator).map(number);
-        let three = [parts.next()??, parts.next()??, parts.next()??];
-        parts.next().is_none().then_some(three)
-    };
-    let [year, month, day] = match three('/') {
-        Some([month, day, year]) => [year, month, day],
-        None => three('-')?,
+    let separator = day.find(['/', '-', '.'])?;
+    let dots = day[separator..].starts_with('.');
+    let mut parts = day.split(&day[separator..=separator]).map(number);
+    let three = [parts.next()??, parts.next()??, parts.next()??];
+    if parts.next().is_some() {
+        return None;
+    }
+    let [year, month, day] = match (three, order) {
+        (three, _) if separator == 4 => three,
+        ([day, month, year], _) if dots => [year, month, day],
+        ([month, day, year], DateOrder::MonthFirst) | ([day, month, year], DateOrder::DayFirst) => [year, month, day],
     };
     let date =
         NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day).filter(|_| (1900..=2200).contains(&year))?;
     if clock.is_empty() {
         return date.and_hms_opt(0, 0, 0);
     }
-    let clock = clock.trim_end_matches('Z').split_once('.').map_or(clock.trim_end_matches('Z'), |(clock, _)| clock);
+    let (clock, offset) = clock.split_at(clock.find(['Z', '+', '-']).unwrap_or(clock.len()));
+    let of_offset = |b: u8| b.is_ascii_digit() || matches!(b, b':' | b'Z' | b'+' | b'-');
+    let (clock, fraction) = clock.trim_end().split_once('.').unwrap_or((clock.trim_end(), ""));
+    if !offset.bytes().all(of_offset) || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
     let mut parts = clock.split(':').map(number);
     let (hour, minute) = (parts.next()??, parts.next()??);
     let second = match parts.next() {
@@ -154,7 +186,13 @@ mod tests {
             ("inf", None),
             ("", None),
             ("-", None),
-            ("1,5", None),
+            ("1,5", Some((15_000, false))),
+            ("-1,50", Some((-15_000, false))),
+            ("0,125", Some((1_250, false))),
+            ("1,500", None),
+            ("1,500.00", None),
+            ("1.500,00", None),
+            ("1,5,0", None),
             ("1e999", None),
             ("99999999999999999999", None),
         ] {
@@ -169,16 +207,36 @@ mod tests {
             ("12/1/2010 8:26", Some(at("2010-12-01T08:26:00"))),
             ("2009-12-01 07:45:00", Some(at("2009-12-01T07:45:00"))),
             ("2009-12-01T07:45:00Z", Some(at("2009-12-01T07:45:00"))),
+            ("2009-12-01T07:45:00+02:00", Some(at("2009-12-01T07:45:00"))),
+            ("2009-12-01 07:45:00.123 -0500", Some(at("2009-12-01T07:45:00"))),
+            ("2009-12-01T07:45:00.x", None),
+            ("2009-12-01T07:45:00+two", None),
+            ("2009/12/01", Some(at("2009-12-01T00:00:00"))),
+            ("31.12.2024 8:26", Some(at("2024-12-31T08:26:00"))),
+            ("12-31-2024", Some(at("2024-12-31T00:00:00"))),
             ("2009-12-01 07:45:00.000000", Some(at("2009-12-01T07:45:00"))),
             ("2011-09-01", Some(at("2011-09-01T00:00:00"))),
             ("13/1/2010 8:26", None),
+            ("13-1-2010", None),
+            ("12.31.2024", None),
+            ("1/12-2010", None),
             ("2010-02-30", None),
             ("yesterday", None),
             ("", None),
             ("1/2/3/2010", None),
             ("2010-12-01 25:00", None),
         ] {
-            assert_eq!(time(text), instant, "{text:?}");
+            assert_eq!(time(text, DateOrder::MonthFirst), instant, "{text:?}");
+        }
+        for (text, day) in [
+            ("03/04/2024", Some("2024-04-03")),
+            ("25-04-2024 8:26", Some("2024-04-25")),
+            ("25.04.2024", Some("2024-04-25")),
+            ("2024-04-03", Some("2024-04-03")),
+            ("12/25/2024", None),
+        ] {
+            let found = time(text, DateOrder::DayFirst).map(|time| time.date().to_string());
+            assert_eq!(found.as_deref(), day, "{text:?}");
         }
     }
 
@@ -192,13 +250,14 @@ mod tests {
         #[test]
         fn a_time_comes_back_as_it_was_written(seconds in -2_208_988_800_i64..7_258_118_400) {
             let instant = chrono::DateTime::from_timestamp(seconds, 0).unwrap().naive_utc();
-            prop_assert_eq!(time(&instant.format("%Y-%m-%d %H:%M:%S").to_string()), Some(instant));
-            prop_assert_eq!(time(&instant.format("%-m/%-d/%Y %-H:%M:%S").to_string()), Some(instant));
+            prop_assert_eq!(time(&instant.format("%Y-%m-%d %H:%M:%S").to_string(), DateOrder::MonthFirst), Some(instant));
+            prop_assert_eq!(time(&instant.format("%-m/%-d/%Y %-H:%M:%S").to_string(), DateOrder::MonthFirst), Some(instant));
+            prop_assert_eq!(time(&instant.format("%d/%m/%Y %H:%M:%S").to_string(), DateOrder::DayFirst), Some(instant));
         }
 
         #[test]
         fn no_text_is_too_odd(text in ".*") {
-            let _ = (customer_id(&text), quantity(&text), price(&text), time(&text));
+            let _ = (customer_id(&text), quantity(&text), price(&text), time(&text, DateOrder::DayFirst));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lake::{ColumnMapping, DateOrder};
 use tempfile::TempDir;
 
 use super::*;
@@ -120,4 +121,23 @@ fn a_path_is_no_pattern() {
     // Its own raw rows are an input as well.
     let (second, report) = curated(&odd.join("lake/raw/rows.parquet"), &odd.join("second"));
     assert_eq!((report.accepted, second.transactions().unwrap().collect().unwrap().height()), (1, 1));
+}
+
+#[test]
+fn dates_are_read_in_the_order_that_is_asked_for() {
+    let rows = ["03/04/2024", "12/04/2024 9:00", "25/04/2024"].map(|day| SALE.replace("1/1/2011 8:00", day)).concat();
+    let report = Shop::new().ingest(&rows).unwrap();
+    let hint = "invoice date is no date with the month first; is --date-order day-first meant?";
+    assert_eq!(report.reasons.into_keys().collect::<Vec<_>>(), [hint]);
+
+    let shop = Shop::new();
+    let input = shop.file("rows.csv", &(HEADING.to_owned() + &rows));
+    let mapping = ColumnMapping::read(&shop.file("mapping.toml", "date_order = \"day-first\"\n")).unwrap();
+    let by_option = IngestOptions { date_order: Some(DateOrder::DayFirst), ..IngestOptions::default() };
+    let by_mapping = IngestOptions { mapping: Some(mapping), ..IngestOptions::default() };
+    for options in [by_option, by_mapping] {
+        let report = ingest(&[input.clone()], &shop.lake, &options, &NoProgress).unwrap();
+        let day = |time: Option<chrono::NaiveDateTime>| time.unwrap().date().to_string();
+        assert_eq!((report.accepted, day(report.first), day(report.last)), (3, "2024-04-03".into(), "2024-04-25".into()));
+    }
 }
