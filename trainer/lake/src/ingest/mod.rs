@@ -169,7 +169,7 @@ pub fn read_transactions(inputs: &[PathBuf], options: &IngestOptions) -> Result<
     let rules = Rules::of(options);
     let mut read = Transactions::default();
     for path in source::files(inputs)? {
-        source::read(&path, &names, &mut |RawRow { row, fields, broken }| {
+        source::read(&path, &names, &mut |RawRow { row, fields, broken, .. }| {
             let parsed = match broken {
                 Some(reason) => Err(Rejection { field: "row", reason }),
                 None => parse_line(&fields, &rules),
@@ -383,7 +383,7 @@ impl Ingestion {
         }
     }
 
-    fn row(&mut self, file: &str, RawRow { row, fields, broken }: RawRow) {
+    fn row(&mut self, file: &str, RawRow { row, fields, broken, text }: RawRow<'_>) {
         let parsed = match broken {
             Some(reason) => Err(Rejection { field: "row", reason }),
             None => self.line(&fields),
@@ -408,8 +408,7 @@ impl Ingestion {
                 if self.first_rejection.is_none() {
                     self.first_rejection = Some(format!("{file}, row {row}: {} {}", rejection.field, rejection.reason));
                 }
-                let text = fields[..LINE_FIELDS].join(",");
-                self.rejects.push(Reject { file: file.to_owned(), row, rejection, text });
+                self.rejects.push(Reject { file: file.to_owned(), row, rejection, text: text() });
             }
         }
         self.raw.push((file.to_owned(), row, fields));

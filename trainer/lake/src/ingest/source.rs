@@ -15,12 +15,14 @@ use super::{FIELDS, columns::Columns};
 use crate::{LakeError, folder::scan};
 
 /// A row as it came: a text for each field, empty where there is none.
-pub(crate) struct RawRow {
+pub(crate) struct RawRow<'a> {
     /// Row in the file, 1 the first after the header.
     pub(crate) row: u64,
     pub(crate) fields: [String; FIELDS],
     /// Why the row has no such fields.
     pub(crate) broken: Option<String>,
+    /// All of it, as it would stand in a file of text.
+    pub(crate) text: &'a dyn Fn() -> String,
 }
 
 /// Files to read, in order: folders are searched, hidden files passed over.
@@ -94,7 +96,7 @@ fn format(path: &Path) -> Result<Format, LakeError> {
 pub(crate) fn read(
     path: &Path,
     names: &Columns,
-    each: &mut dyn FnMut(RawRow) -> Result<(), LakeError>,
+    each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
 ) -> Result<(), LakeError> {
     let format = format(path)?;
     // The readers of Parquet and XLSX panic on some damaged files. What they had handed over is dropped with the stage.
@@ -140,7 +142,11 @@ fn encoding(path: &Path) -> Result<&'static Encoding, LakeError> {
     }
 }
 
-fn csv(path: &Path, names: &Columns, each: &mut dyn FnMut(RawRow) -> Result<(), LakeError>) -> Result<(), LakeError> {
+fn csv(
+    path: &Path,
+    names: &Columns,
+    each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
+) -> Result<(), LakeError> {
     let encoding = encoding(path)?;
     let decoded = || -> Result<_, LakeError> {
         Ok(DecodeReaderBytesBuilder::new().encoding(Some(encoding)).bom_override(true).build(open(path)?))
@@ -175,16 +181,29 @@ fn csv(path: &Path, names: &Columns, each: &mut dyn FnMut(RawRow) -> Result<(), 
             None => places.map(|place| place.and_then(|place| record.get(place)).unwrap_or_default().to_owned()),
             Some(_) => {
                 let mut fields: [String; FIELDS] = Default::default();
-                fields[0] = record.iter().collect::<Vec<_>>().join(&char::from(delimiter).to_string());
+                fields[0] = text(&record, delimiter);
                 fields
             }
         };
-        each(RawRow { row, fields, broken })?;
+        each(RawRow { row, fields, broken, text: &|| text(&record, delimiter) })?;
     }
     Ok(())
 }
 
-fn xlsx(path: &Path, names: &Columns, each: &mut dyn FnMut(RawRow) -> Result<(), LakeError>) -> Result<(), LakeError> {
+/// Fields as a line of text, quoted where they must be.
+fn text(fields: impl IntoIterator<Item = impl AsRef<[u8]>>, delimiter: u8) -> String {
+    let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
+    // Nothing fails that is written to memory.
+    let _ = writer.write_record(fields);
+    let line = writer.into_inner().unwrap_or_default();
+    String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned()
+}
+
+fn xlsx(
+    path: &Path,
+    names: &Columns,
+    each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
+) -> Result<(), LakeError> {
     let damaged = |row, reason: String| LakeError::Damaged { path: path.to_owned(), row, reason };
     let mut workbook: Xlsx<_> = open_workbook(path).map_err(|e: calamine::XlsxError| damaged(0, e.to_string()))?;
     let mut row = 0;
@@ -197,7 +216,7 @@ fn xlsx(path: &Path, names: &Columns, each: &mut dyn FnMut(RawRow) -> Result<(),
         for cells in rows {
             row += 1;
             let fields = places.map(|place| place.and_then(|place| cells.get(place)).map(cell).unwrap_or_default());
-            each(RawRow { row, fields, broken: None })?;
+            each(RawRow { row, fields, broken: None, text: &|| text(cells.iter().map(cell), b',') })?;
         }
     }
     Ok(())
@@ -226,7 +245,7 @@ fn cell(data: &Data) -> String {
 fn parquet(
     path: &Path,
     names: &Columns,
-    each: &mut dyn FnMut(RawRow) -> Result<(), LakeError>,
+    each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
 ) -> Result<(), LakeError> {
     const BATCH: u32 = 1 << 17;
     let damaged =
@@ -242,7 +261,7 @@ fn parquet(
         if batch.height() == 0 {
             return Ok(());
         }
-        let text = |place: Option<usize>| -> PolarsResult<Option<Column>> {
+        let cast = |place: Option<usize>| -> PolarsResult<Option<Column>> {
             place
                 .map(|place| {
                     let column = &batch.columns()[place];
@@ -256,7 +275,7 @@ fn parquet(
         };
         let mut columns = Vec::with_capacity(FIELDS);
         for place in places {
-            columns.push(text(place).map_err(|e| damaged(row, e))?);
+            columns.push(cast(place).map_err(|e| damaged(row, e))?);
         }
         let columns: Vec<Option<&StringChunked>> =
             columns.iter().map(|column| column.as_ref().and_then(|column| column.str().ok())).collect();
@@ -268,7 +287,15 @@ fn parquet(
                     text.clone_into(field);
                 }
             }
-            each(RawRow { row, fields, broken: None })?;
+            let all = || {
+                let values = batch.columns().iter().map(|column| match column.get(at) {
+                    Ok(AnyValue::String(text)) => text.to_owned(),
+                    Ok(AnyValue::Null) | Err(_) => String::new(),
+                    Ok(value) => value.to_string(),
+                });
+                text(values, b',')
+            };
+            each(RawRow { row, fields, broken: None, text: &all })?;
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use lake::{ColumnMapping, DateOrder};
+use polars::prelude::{ParquetReader, SerReader};
 use tempfile::TempDir;
 
 use super::*;
@@ -136,8 +137,25 @@ fn dates_are_read_in_the_order_that_is_asked_for() {
     let by_option = IngestOptions { date_order: Some(DateOrder::DayFirst), ..IngestOptions::default() };
     let by_mapping = IngestOptions { mapping: Some(mapping), ..IngestOptions::default() };
     for options in [by_option, by_mapping] {
-        let report = ingest(&[input.clone()], &shop.lake, &options, &NoProgress).unwrap();
+        let report = ingest(std::slice::from_ref(&input), &shop.lake, &options, &NoProgress).unwrap();
         let day = |time: Option<chrono::NaiveDateTime>| time.unwrap().date().to_string();
-        assert_eq!((report.accepted, day(report.first), day(report.last)), (3, "2024-04-03".into(), "2024-04-25".into()));
+        assert_eq!(
+            (report.accepted, day(report.first), day(report.last)),
+            (3, "2024-04-03".into(), "2024-04-25".into())
+        );
     }
+}
+
+#[test]
+fn a_quarantined_row_is_kept_as_it_stood() {
+    let shop = Shop::new();
+    let rows = ["EIRE;12;1,50;1/1/2011 8:00;two;\"A \"\"THING\"\"; BIG\";10;1;extra", "EIRE;12;1,50"];
+    let heading = "Country;CustomerID;UnitPrice;InvoiceDate;Quantity;Description;StockCode;InvoiceNo;Till\n";
+    let good = "EIRE;12;1,50;1/1/2011 8:00;2;A THING;10;1;extra\n";
+    let input = shop.file("rows.csv", &(heading.to_owned() + good + &rows.join("\n")));
+    ingest(&[input], &shop.lake, &IngestOptions::default(), &NoProgress).unwrap();
+    let quarantine = std::fs::File::open(shop.lake.root().join("quarantine/rows.parquet")).unwrap();
+    let held = ParquetReader::new(quarantine).finish().unwrap();
+    let texts: Vec<_> = held.column("text").unwrap().str().unwrap().iter().flatten().collect();
+    assert_eq!(texts, rows);
 }
