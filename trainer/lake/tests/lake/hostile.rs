@@ -135,7 +135,7 @@ fn dates_are_read_in_the_order_that_is_asked_for() {
     let by_option = IngestOptions { date_order: Some(DateOrder::DayFirst), ..IngestOptions::default() };
     let by_mapping = IngestOptions { mapping: Some(mapping), ..IngestOptions::default() };
     for options in [by_option, by_mapping] {
-        let report = ingest(&[input.clone()], &shop.lake, &options, &NoProgress).unwrap();
+        let report = ingest(std::slice::from_ref(&input), &shop.lake, &options, &NoProgress).unwrap();
         let day = |time: Option<chrono::NaiveDateTime>| time.unwrap().date().to_string();
         assert_eq!(
             (report.accepted, day(report.first), day(report.last)),
@@ -152,7 +152,7 @@ fn a_quarantined_row_is_kept_as_it_stood() {
     let good = "EIRE;12;1,50;1/1/2011 8:00;2;A THING;10;1;extra\n";
     let input = shop.file("rows.csv", &(heading.to_owned() + good + &rows.join("\n")));
     ingest(&[input], &shop.lake, &IngestOptions::default(), &NoProgress).unwrap();
-    let quarantine = fs_err::File::open(shop.lake.root().join("quarantine/rows.parquet")).unwrap();
+    let quarantine = std::fs::File::open(shop.lake.root().join("quarantine/rows.parquet")).unwrap();
     let held = ParquetReader::new(quarantine).finish().unwrap();
     let texts: Vec<_> = held.column("text").unwrap().str().unwrap().iter().flatten().collect();
     assert_eq!(texts, rows);
