@@ -160,8 +160,7 @@ fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreCh
     if !problems.is_empty() {
         return Err(Refusal::InvalidFields(problems));
     }
-    // Of what they buy nothing is given: their taste is nobody's in particular.
-    features.resize(model::WIDTH, 0.0);
+    let features = loaded.model.with_average_taste(&features);
     let probability = loaded.model.probability(&features);
     let named = Feature::ALL.iter().zip(&features).map(|(feature, value)| (feature.name(), f64::from(*value)));
     loaded.note(named.chain([("probability", probability)]));
@@ -233,13 +232,12 @@ fn infer(model: &Churn, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
 }
 
 fn of_features(model: &Churn, rows: &[f32]) -> Result<Vec<f64>, Refusal> {
-    let mut features = [0.0; model::WIDTH];
     let rows = rows.chunks_exact(Feature::ALL.len()).enumerate().map(|(row, given)| {
-        for ((place, value), feature) in features.iter_mut().zip(given).zip(Feature::ALL) {
+        for (value, feature) in given.iter().zip(Feature::ALL) {
             let field = |problem| Refusal::field(format!("{}.{}", at("features", row), feature.name()), problem);
-            *place = usable((*value).into()).map_err(field)?;
+            usable((*value).into()).map_err(field)?;
         }
-        Ok(model.probability(&features))
+        Ok(model.probability(&model.with_average_taste(given)))
     });
     rows.collect()
 }

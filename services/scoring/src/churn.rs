@@ -279,6 +279,8 @@ pub struct Churn {
     base: f64,
     /// By value at risk, the most first.
     customers: Vec<Customer>,
+    /// Mean of the customers' tastes.
+    average_taste: [f32; TASTES],
     places: HashMap<CustomerId, usize>,
 }
 
@@ -317,9 +319,18 @@ impl Model for Churn {
         }
         customers.sort_by(|a, b| b.value_at_risk().total_cmp(&a.value_at_risk()).then_with(|| a.id.cmp(&b.id)));
         let places = customers.iter().enumerate().map(|(at, customer)| (customer.id.clone(), at)).collect();
-        let base = parameters.log_odds(blend.base());
-        Ok(Self { parameters, calibration: artifact.backtest()?, blend, base, customers, places })
+        let (base, average_taste) = (parameters.log_odds(blend.base()), average_taste(&customers));
+        Ok(Self { parameters, calibration: artifact.backtest()?, blend, base, customers, average_taste, places })
     }
+}
+
+/// The mean of each coordinate of the customers' tastes.
+fn average_taste(customers: &[Customer]) -> [f32; TASTES] {
+    let count = customers.len().max(1) as f64;
+    std::array::from_fn(|at| {
+        let coordinate = customers.iter().map(|customer| f64::from(customer.features[Feature::ALL.len() + at]));
+        (coordinate.sum::<f64>() / count) as f32
+    })
 }
 
 impl Churn {
@@ -346,6 +357,14 @@ impl Churn {
     /// Probabilities from which on a risk is medium, and high.
     pub fn levels(&self) -> [f64; 2] {
         self.parameters.levels
+    }
+
+    /// The vector of somebody of whose purchases nothing is known but these features, in the order of [`Feature::ALL`]: an
+    /// average taste stands for theirs.
+    pub fn with_average_taste(&self, features: &[f32]) -> [f32; WIDTH] {
+        let mut vector = [0.0; WIDTH];
+        vector.iter_mut().zip(features.iter().chain(&self.average_taste)).for_each(|(place, value)| *place = *value);
+        vector
     }
 
     /// Calibrated probability of a vector of [`WIDTH`].
@@ -421,6 +440,37 @@ mod tests {
             prop_assert!((blend.base() + parts - blend.score(&x)).abs() < 1e-6);
             prop_assert!((0.0..=1.0).contains(&probability(blend.score(&x))));
         }
+    }
+
+    #[test]
+    fn whose_taste_is_not_known_has_the_average_one() {
+        let customer = |id: &str, taste: f32| Customer {
+            id: id.parse().unwrap(),
+            country: "France".into(),
+            annual_value: 0.0,
+            features: (0..WIDTH).map(|at| if at < Feature::ALL.len() { 9.0 } else { taste * at as f32 }).collect(),
+            probability: 0.5,
+            reasons: OnceLock::new(),
+        };
+        assert_eq!(average_taste(&[]), [0.0; TASTES]);
+        let average = average_taste(&[customer("1", 1.0), customer("2", 2.0)]);
+        assert_eq!(average, std::array::from_fn(|at| 1.5 * (Feature::ALL.len() + at) as f32));
+
+        let levels = [0.3, 0.6];
+        let model = Churn {
+            parameters: Parameters { features: vec![], calibration: [1.0, 0.0], season: 0.0, intercept: -0.3, levels },
+            calibration: Vec::new(),
+            base: blend().base(),
+            blend: blend(),
+            customers: Vec::new(),
+            average_taste: average,
+            places: HashMap::new(),
+        };
+        let known = vec![1.0; Feature::ALL.len()];
+        let vector = model.with_average_taste(&known);
+        assert_eq!(vector.split_at(known.len()), (&known[..], &average[..]));
+        let of_nobody = [known, vec![0.0; TASTES]].concat();
+        assert_ne!(model.probability(&vector), model.probability(&of_nobody), "taste counts");
     }
 
     #[test]
