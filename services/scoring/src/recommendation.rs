@@ -173,7 +173,7 @@ pub struct Recommendations {
     factors: usize,
     /// `[m, f]`
     product_factors: Vec<f32>,
-    /// Length of each product's factors, above 0.
+    /// Length of each product's factors; 0 where nothing is known of it.
     norms: Vec<f32>,
     /// `[n, f]`
     customer_factors: Vec<f32>,
@@ -232,7 +232,7 @@ impl Model for Recommendations {
         let folded = |product: &Product| StockCode::folded(product.stock_code.as_str());
         let product_rows = products.iter().enumerate().map(|(row, product)| (folded(product), row)).collect();
         let (popular, best) = (popular(&products), best(&products));
-        let norms = product_factors.chunks(factors).map(|row| dot(row, row).sqrt().max(f32::MIN_POSITIVE)).collect();
+        let norms = product_factors.chunks(factors).map(|row| dot(row, row).sqrt()).collect();
         let gram = gram(&product_factors, factors);
         Ok(Self {
             parameters,
@@ -656,14 +656,17 @@ impl Recommendations {
         b.into_iter().map(|x| x as f32).collect()
     }
 
+    /// The cosine; 0 of a product of which nothing is known.
     fn similarity(&self, one: usize, other: usize) -> f32 {
-        dot(self.factors_of(one), self.factors_of(other)) / (self.norms[one] * self.norms[other])
+        let cosine = dot(self.factors_of(one), self.factors_of(other)) / (self.norms[one] * self.norms[other]);
+        if cosine.is_finite() { cosine } else { 0.0 }
     }
 
     /// Products whose factors point the same way, with the cosine.
     pub fn similar(&self, product: usize, limit: usize) -> Vec<(usize, f64)> {
         let others = (0..self.products.len()).filter(|other| *other != product);
-        let found = greatest(others.map(|other| (other, self.similarity(product, other))), limit);
+        let others = others.map(|other| (other, self.similarity(product, other)));
+        let found = greatest(others.filter(|(_, cosine)| *cosine > 0.0), limit);
         found.into_iter().map(|(other, cosine)| (other, f64::from(cosine))).collect()
     }
 
@@ -847,6 +850,18 @@ mod tests {
         let both = model.asking(&Query { customer: Some(0), basket: vec![9, 3], ..Query::default() });
         let held: Vec<_> = both.held.iter().map(|held| (held.product, held.purchases)).collect();
         assert_eq!((held, both.shopper.orders), (vec![(3, 1.0), (7, 1.0), (9, 2.0)], 3.0));
+    }
+
+    #[test]
+    fn nothing_is_like_a_product_of_which_nothing_is_known() {
+        let mut model = shop(20, &[7], None);
+        model.product_factors[3 * FACTORS..][..FACTORS].fill(0.0);
+        model.product_factors[4 * FACTORS..][..FACTORS].fill(1e-30);
+        model.norms = model.product_factors.chunks(FACTORS).map(|row| dot(row, row).sqrt()).collect();
+        assert_eq!((model.similar(3, 20), model.similar(4, 20)), (vec![], vec![]));
+        let found = model.similar(0, 20);
+        assert!(found.iter().all(|(other, cosine)| ![0, 3, 4].contains(other) && *cosine > 0.0 && *cosine <= 1.001));
+        assert!(!found.is_empty());
     }
 
     #[test]
