@@ -228,7 +228,33 @@ fn past(history: &[Observation], frequency: model::Frequency) -> Result<Vec<(Nai
                 return Err(Refusal::field(field, format!("is in the period of {day}; the one of {next} comes next")));
             }
         }
-        past.push((day, non_negative(&format!("history[{at}].value"), observation.value)?));
+        let field = format!("history[{at}].value");
+        let value = non_negative(&field, observation.value)?;
+        if value > model::MOST_VALUE {
+            return Err(Refusal::field(field, format!("is {value:e}; {:e} is the most", model::MOST_VALUE)));
+        }
+        past.push((day, value));
     }
     Ok(past)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_no_shop_has_is_refused_by_field() {
+        let day = |at: i64| Some(Timestamp { seconds: at * 86_400, nanos: 0 });
+        let of = |value| [0.0, value].into_iter().zip(0..).map(|(value, at)| Observation { period_start: day(at), value });
+        let past = |value| past(&of(value).collect::<Vec<_>>(), model::Frequency::Daily);
+        assert_eq!(past(model::MOST_VALUE).unwrap()[1].1, 1e15);
+        for (value, problem) in [
+            (1e160, "history[1].value is 1e160; 1e15 is the most"),
+            (1e307, "history[1].value is 1e307; 1e15 is the most"),
+            (f64::INFINITY, "history[1].value is inf, not a finite number"),
+            (-1.0, "history[1].value is -1; 0 is the least"),
+        ] {
+            assert_eq!(past(value).unwrap_err().to_string(), problem);
+        }
+    }
 }
