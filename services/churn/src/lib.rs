@@ -182,6 +182,9 @@ fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<
         model.level(customer.probability) >= least && (country.is_empty() || *customer.country == **country)
     });
     let matching: Vec<&Customer> = matching.collect();
+    if matching.is_empty() && !knows_country(model.customers(), country) {
+        return Err(Refusal::not_found("country", country));
+    }
     let (customers, next_page_token) = page.cut(&matching);
     Ok(ListAtRiskCustomersResponse {
         churn_risks: customers.iter().map(|customer| of_customer(model, customer)).collect(),
@@ -190,6 +193,11 @@ fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<
         as_of: loaded.info.as_of,
         model: Some(loaded.info.clone()),
     })
+}
+
+/// Whether anybody buys there; an empty name is anywhere.
+fn knows_country(customers: &[Customer], country: &str) -> bool {
+    country.is_empty() || customers.iter().any(|customer| *customer.country == *country)
 }
 
 fn calibration(loaded: &Loaded<Churn>) -> GetChurnCalibrationResponse {

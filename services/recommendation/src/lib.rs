@@ -54,6 +54,22 @@ fn at_most<'a>(field: &str, list: &'a [String], most: usize) -> Result<&'a [Stri
     }
 }
 
+/// Two prices, where both are given, of which the first is not above the second.
+fn in_order(min_price: Option<f64>, max_price: Option<f64>) -> Result<(), Refusal> {
+    match min_price.zip(max_price) {
+        Some((min, max)) if max < min => Err(Refusal::field("max_price", format!("is {max}, below min_price {min}"))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A number from 0 to 1.
+fn share(field: &str, number: f64) -> Result<f64, Refusal> {
+    match non_negative(field, number)? {
+        number if number > 1.0 => Err(Refusal::field(field, format!("is {number}; 1 is the most"))),
+        number => Ok(number),
+    }
+}
+
 fn recommend(
     loaded: &Loaded<Recommendations>,
     request: &RecommendProductsRequest,
@@ -66,6 +82,7 @@ fn recommend(
     }
     let price = |field: &str, price: Option<f64>| price.map(|price| non_negative(field, price)).transpose();
     let (min_price, max_price) = (price("min_price", request.min_price)?, price("max_price", request.max_price)?);
+    in_order(min_price, max_price)?;
     let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;
     let exclude = at_most("exclude", &request.exclude, MOST_EXCLUDED)?;
     let customer = match id {
@@ -131,7 +148,7 @@ fn together(
     request: &ListBoughtTogetherRequest,
 ) -> Result<ListBoughtTogetherResponse, Refusal> {
     let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;
-    let min_confidence = non_negative("min_confidence", request.min_confidence)?;
+    let min_confidence = share("min_confidence", request.min_confidence)?;
     let min_lift = non_negative("min_lift", request.min_lift)?;
     let of = product(&loaded.model, &request.stock_code)?;
     let strong = loaded.model.rules(of).iter().filter(|r| r.confidence >= min_confidence && r.lift >= min_lift);
@@ -147,4 +164,21 @@ fn together(
         }
     });
     Ok(ListBoughtTogetherResponse { rules: rules.collect(), model: Some(loaded.info.clone()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nothing_could_match_is_refused_by_field() {
+        let problem = |checked: Result<f64, Refusal>| checked.unwrap_err().to_string();
+        assert_eq!(problem(share("min_confidence", 2.0)), "min_confidence is 2; 1 is the most");
+        assert_eq!((share("min_confidence", 0.0), share("min_confidence", 1.0)), (Ok(0.0), Ok(1.0)));
+        let crossed = in_order(Some(5.0), Some(4.0)).unwrap_err();
+        assert_eq!(crossed.to_string(), "max_price is 4, below min_price 5");
+        for prices in [(Some(4.0), Some(4.0)), (Some(5.0), None), (None, Some(0.0)), (None, None)] {
+            assert_eq!(in_order(prices.0, prices.1), Ok(()));
+        }
+    }
 }
