@@ -150,6 +150,11 @@ fn find<'a>(model: &'a Forecast, of: i32, key: &str) -> Result<&'a model::Series
     model.find(of, key).ok_or_else(|| Refusal::not_found(of.as_str(), key))
 }
 
+/// What a series is asked for by.
+fn asked(series: &model::Series) -> &str {
+    if series.key.is_empty() { series.level.as_str() } else { &series.key }
+}
+
 fn sales(loaded: &Loaded<Forecast>, request: &ForecastSalesRequest) -> Result<ForecastSalesResponse, Refusal> {
     let (frequency, levels) = (frequency(request.frequency)?, quantiles(&request.quantiles)?);
     let horizon = horizon(request.horizon, frequency)?;
@@ -169,7 +174,7 @@ fn backtest(loaded: &Loaded<Forecast>, request: &ListBacktestRequest) -> Result<
     }
     let series = find(&loaded.model, request.level, &request.key)?;
     let backtest = loaded.model.backtest(series, frequency);
-    let points = &backtest.ok_or_else(|| Refusal::not_found("backtest", format!("{}", series.name)))?.points;
+    let points = &backtest.ok_or_else(|| Refusal::not_found("backtest", asked(series)))?.points;
     let actual: f64 = points.iter().map(|point| point.actual).sum();
     let error: f64 = points.iter().map(|point| (point.actual - point.mean).abs()).sum();
     // A day that was known to be closed is no achievement.

@@ -360,6 +360,23 @@ impl ModelStore {
         Ok(self.read_pointer(model).await?.map(|(pointer, _)| pointer))
     }
 
+    /// The last version that was current before this one and was made by a recipe.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn before(&self, model: ModelKind, recipe: &str) -> Result<Option<String>, StoreError> {
+        let pointer = self.current(model).await?;
+        for version in pointer.iter().flat_map(Pointer::past) {
+            match self.manifest(model, version).await {
+                Ok(manifest) if manifest.recipe == recipe => return Ok(Some(version.to_owned())),
+                // Another recipe's, or one that cannot be compared with.
+                Ok(_) | Err(StoreError::NoVersion { .. } | StoreError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// A version, checked against its manifest.
     ///
     /// # Errors

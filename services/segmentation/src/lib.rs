@@ -42,10 +42,11 @@ struct Api {
 }
 
 impl Api {
-    /// A named version, or the one that was current before; fetched where it is not the one that was asked for last.
-    async fn beside(&self, name: &str) -> Result<Option<Arc<Loaded<Segmentation>>>, Refusal> {
+    /// A named version, or the last one of the same recipe that was current before; fetched where it is not the one that
+    /// was asked for last.
+    async fn beside(&self, name: &str, recipe: &str) -> Result<Option<Arc<Loaded<Segmentation>>>, Refusal> {
         let name = match name {
-            "" => self.live.previous().await?,
+            "" => self.live.before(recipe).await?,
             name => Some(name.to_owned()),
         };
         let Some(name) = name else { return Ok(None) };
@@ -100,8 +101,13 @@ impl SegmentationService for Api {
         &self,
         request: Request<ListSegmentMovementsRequest>,
     ) -> Result<Response<ListSegmentMovementsResponse>, Status> {
-        let before = self.beside(&request.get_ref().since_version).await?;
-        self.live.answer(request, move |loaded, _| Ok(movements(loaded, before.as_deref())))
+        let recipe = self.live.asked(&request)?.manifest.recipe.clone();
+        let before = self.beside(&request.get_ref().since_version, &recipe).await?;
+        self.live.answer(request, move |loaded, _| {
+            let recipes = before.as_ref().map(|before| [&before.manifest.recipe, &loaded.manifest.recipe]);
+            comparable(recipes.map(|recipes| recipes.map(String::as_str)))?;
+            Ok(movements(loaded, before.as_deref()))
+        })
     }
 }
 
@@ -258,6 +264,17 @@ fn list_customers(
     })
 }
 
+/// Whether the segments of then and now are the same, as their recipes are.
+fn comparable(recipes: Option<[&str; 2]>) -> Result<(), Refusal> {
+    match recipes {
+        Some([then, now]) if then != now => {
+            let problem = format!("is of recipe `{then}`, whose segments are others than those of `{now}`");
+            Err(Refusal::field("since_version", problem))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn movements(loaded: &Loaded<Segmentation>, before: Option<&Loaded<Segmentation>>) -> ListSegmentMovementsResponse {
     let model = Some(loaded.info.clone());
     let Some(before) = before else {
@@ -330,4 +347,19 @@ fn infer(model: &Segmentation, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal
         SEGMENT_ID.of(segments.iter().map(|segment| segment.id.cast_signed())),
         SEGMENT_NAME.of(segments.iter().map(|segment| segment.name.clone())),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_of_another_recipe_are_not_compared() {
+        assert_eq!((comparable(None), comparable(Some(["default", "default"]))), (Ok(()), Ok(())));
+        let refused = comparable(Some(["rfm3", "default"])).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "since_version is of recipe `rfm3`, whose segments are others than those of `default`"
+        );
+    }
 }

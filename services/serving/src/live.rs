@@ -268,14 +268,13 @@ impl<M: Model> Live<M> {
         status
     }
 
-    /// The name of the version that was current before this one; none where there was none.
+    /// The name of the last version of a recipe that was current before this one; none where there was none.
     ///
     /// # Errors
     /// [`Refusal::Unreachable`].
-    pub async fn previous(&self) -> Result<Option<String>, Refusal> {
+    pub async fn before(&self, recipe: &str) -> Result<Option<String>, Refusal> {
         let Some(store) = &self.shared.store else { return Ok(None) };
-        let pointer = store.current(M::KIND).await.map_err(|error| unreachable(&error))?;
-        Ok(pointer.and_then(|pointer| pointer.previous))
+        store.before(M::KIND, recipe).await.map_err(|error| unreachable(&error))
     }
 
     /// Another version of the store, to compare with the one that answers.

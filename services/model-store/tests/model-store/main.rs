@@ -9,9 +9,13 @@ use scoring::{Artifact, ModelKind, TensorFile};
 const KIND: ModelKind = ModelKind::Churn;
 
 fn artifact(seed: u64) -> Artifact {
+    made("test", seed)
+}
+
+fn made(recipe: &str, seed: u64) -> Artifact {
     let as_of = NaiveDate::from_ymd_opt(2011, 9, 1).unwrap().into();
     let tensors = TensorFile::new().with("x", &[2], &[1f32, 2.0]).into_bytes().unwrap();
-    Artifact::builder(KIND, "test", as_of, seed).file("model.safetensors", tensors).finish()
+    Artifact::builder(KIND, recipe, as_of, seed).file("model.safetensors", tensors).finish()
 }
 
 fn now() -> DateTime<Utc> {
@@ -108,6 +112,23 @@ async fn rollbacks_go_further_back_each_time_and_never_forward() {
     let gone = back(None).await.unwrap_err();
     assert!(matches!(gone, StoreError::NoVersion { .. }), "{gone}");
     assert_eq!(store.current(KIND).await.unwrap().unwrap().version, versions[1]);
+}
+
+#[tokio::test]
+async fn the_version_before_of_the_same_recipe_is_found_behind_others() {
+    let (folder, store) = store();
+    let publish = async |recipe, seed| store.publish(&made(recipe, seed), now()).await.unwrap().version;
+    let before = async |recipe| store.before(KIND, recipe).await.unwrap();
+    assert_eq!(before("default").await, None);
+    let first = publish("default", 1).await;
+    assert_eq!(before("default").await, None, "it is the current one");
+    let second = publish("default", 2).await;
+    let other = publish("rfm3", 1).await;
+    publish("default", 3).await;
+    assert_eq!(before("default").await.as_ref(), Some(&second));
+    assert_eq!(before("rfm3").await.as_ref(), Some(&other));
+    std::fs::remove_dir_all(folder.path().join("models/churn").join(second)).unwrap();
+    assert_eq!(before("default").await.as_ref(), Some(&first));
 }
 
 #[tokio::test]
