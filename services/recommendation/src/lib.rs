@@ -54,6 +54,13 @@ fn at_most<'a>(field: &str, list: &'a [String], most: usize) -> Result<&'a [Stri
     }
 }
 
+fn bought_before(times: u64) -> String {
+    match times {
+        1 => "bought in 1 order before".to_owned(),
+        times => format!("bought in {times} orders before"),
+    }
+}
+
 /// Two prices, where both are given, of which the first is not above the second.
 fn in_order(min_price: Option<f64>, max_price: Option<f64>) -> Result<(), Refusal> {
     match min_price.zip(max_price) {
@@ -106,7 +113,7 @@ fn recommend(
     let recommendations = model.recommend(&query).into_iter().zip(1..).map(|(found, rank)| {
         let product = &model.products()[found.product];
         let (reason, reason_text) = match found.reason {
-            Reason::BoughtBefore(times) => (ReasonKind::BoughtBefore, format!("bought in {times} orders before")),
+            Reason::BoughtBefore(times) => (ReasonKind::BoughtBefore, bought_before(times)),
             Reason::Taste => (ReasonKind::Taste, "customers with a like taste buy it".to_owned()),
             Reason::Basket(with) => (ReasonKind::Basket, format!("goes with {}", model.products()[with].description)),
             Reason::Popular => (ReasonKind::Popular, "sells well at the moment".to_owned()),
@@ -169,6 +176,11 @@ fn together(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_order_is_one() {
+        assert_eq!([1, 6].map(bought_before), ["bought in 1 order before", "bought in 6 orders before"]);
+    }
 
     #[test]
     fn what_nothing_could_match_is_refused_by_field() {

@@ -96,19 +96,11 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// The reason in words.
+    /// The reason in words; which way it moves the score, the contribution says.
     pub fn text(&self) -> String {
         match self.about {
             About::Taste => "what they buy".to_owned(),
-            About::Feature(feature, value) => {
-                let value = value + 0.0; // -0 is told as 0
-                let value = if value.fract() == 0.0 || value.abs() >= 100.0 {
-                    format!("{value:.0}")
-                } else {
-                    format!("{value:.2}")
-                };
-                feature.words().replace("{}", &value)
-            }
+            About::Feature(feature, value) => feature.told(value),
         }
     }
 }

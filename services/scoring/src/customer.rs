@@ -22,10 +22,10 @@ pub struct Line {
 }
 
 macro_rules! features {
-    ($($variant:ident $name:literal $words:literal),* $(,)?) => {
+    ($($variant:ident $name:literal),* $(,)?) => {
         /// What is known of a customer.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[expect(missing_docs, reason = "`Feature::words` says what each is")]
+        #[expect(missing_docs, reason = "`Feature::told` says what each is")]
         pub enum Feature { $($variant),* }
 
         impl Feature {
@@ -36,45 +36,40 @@ macro_rules! features {
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
             }
-
-            /// What it is, for people; `{}` stands for the value.
-            pub const fn words(self) -> &'static str {
-                match self { $(Self::$variant => $words),* }
-            }
         }
     };
 }
 features! {
-    RecencyDays "recency_days" "last order {} days ago",
-    TenureDays "tenure_days" "first order {} days ago",
-    Orders "orders" "{} orders",
-    Spend "spend" "{} spent in all",
-    AverageOrder "average_order_value" "{} spent an order",
-    LastOrder "last_order_value" "{} spent in the last order",
-    LinesPerOrder "lines_per_order" "{} lines an order",
-    LastLines "last_order_lines" "{} lines in the last order",
-    AverageGapDays "average_gap_days" "{} days between orders",
-    LongestGapDays "longest_gap_days" "longest pause {} days",
-    PreviousGap "previous_gap_days" "{} days between the last two orders",
-    ExpectedGap "expected_gap_days" "an order expected every {} days",
-    Overdue "overdue" "{} expected intervals since the last order",
-    OverduePause "overdue_pause" "{} times the longest pause since the last order",
-    OrderRate "order_rate" "{} order days a day",
-    ActiveMonths "active_months" "orders in {} calendar months",
-    Orders30 "orders_30_days" "{} orders in the last 30 days",
-    Orders90 "orders_90_days" "{} orders in the last 90 days",
-    Orders180 "orders_180_days" "{} orders in the last 180 days",
-    Spend90 "spend_90_days" "{} spent in the last 90 days",
-    FreshOrders "fresh_orders" "{} orders, one that is 45 days old counting half",
-    RecentOrders "recent_orders" "{} orders, one that is 120 days old counting half",
-    RecentSpend "recent_spend" "{} of log spend an order, one that is 120 days old counting half",
-    Products "products" "{} different products",
-    UsualPrice "usual_price" "{} the usual price of a piece",
-    UsualQuantity "usual_quantity" "{} pieces in the usual line",
-    RepeatShare "repeat_share" "{} of the lines bought again",
-    LiveShare "live_share" "{} of what they bought still sold in the last 30 days",
-    Returns "returns" "{} returns",
-    ReturnedShare "returned_share" "{} of the spend returned",
+    RecencyDays "recency_days",
+    TenureDays "tenure_days",
+    Orders "orders",
+    Spend "spend",
+    AverageOrder "average_order_value",
+    LastOrder "last_order_value",
+    LinesPerOrder "lines_per_order",
+    LastLines "last_order_lines",
+    AverageGapDays "average_gap_days",
+    LongestGapDays "longest_gap_days",
+    PreviousGap "previous_gap_days",
+    ExpectedGap "expected_gap_days",
+    Overdue "overdue",
+    OverduePause "overdue_pause",
+    OrderRate "order_rate",
+    ActiveMonths "active_months",
+    Orders30 "orders_30_days",
+    Orders90 "orders_90_days",
+    Orders180 "orders_180_days",
+    Spend90 "spend_90_days",
+    FreshOrders "fresh_orders",
+    RecentOrders "recent_orders",
+    RecentSpend "recent_spend",
+    Products "products",
+    UsualPrice "usual_price",
+    UsualQuantity "usual_quantity",
+    RepeatShare "repeat_share",
+    LiveShare "live_share",
+    Returns "returns",
+    ReturnedShare "returned_share",
 }
 
 /// Days a product has been sold within to be part of the current range.
@@ -85,6 +80,74 @@ impl Feature {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|feature| feature.name() == name)
     }
+
+    /// What it is for a customer, in words.
+    pub fn told(self, value: f32) -> String {
+        let value = f64::from(value).max(0.0); // -0 is told as 0
+        let (days, orders) = (|days| some(days, "day"), some(value, "order"));
+        match self {
+            Self::RecencyDays => format!("last order {}", ago(value)),
+            Self::TenureDays => format!("first order {}", ago(value)),
+            Self::Orders => format!("{orders} in all"),
+            Self::Spend => format!("{value:.2} spent in all"),
+            Self::AverageOrder => format!("{value:.2} spent on an order on average"),
+            Self::LastOrder => format!("{value:.2} spent on the last order"),
+            Self::LinesPerOrder => format!("{} in an order on average", some(value, "line")),
+            Self::LastLines => format!("{} in the last order", some(value, "line")),
+            Self::AverageGapDays => format!("{} between orders on average", days(value)),
+            Self::LongestGapDays => format!("longest pause between orders {}", days(value)),
+            Self::PreviousGap => format!("{} between the last two orders", days(value)),
+            Self::ExpectedGap => format!("an order expected every {}", days(value)),
+            Self::Overdue => format!("away for {} times as long as expected", number(value)),
+            Self::OverduePause => format!("away for {} times as long as their longest pause", number(value)),
+            Self::OrderRate => format!("orders on {} of a month", days(30.0 * value)),
+            Self::ActiveMonths => format!("orders in {}", some(value, "calendar month")),
+            Self::Orders30 => format!("{orders} in the last 30 days"),
+            Self::Orders90 => format!("{orders} in the last 90 days"),
+            Self::Orders180 => format!("{orders} in the last 180 days"),
+            Self::Spend90 => format!("{value:.2} spent in the last 90 days"),
+            Self::FreshOrders => format!("{orders} where one of 45 days ago counts half"),
+            Self::RecentOrders => format!("{orders} where one of 120 days ago counts half"),
+            Self::RecentSpend => format!("{} for how large and how recent the orders are", some(value, "point")),
+            Self::Products => some(value, "different product"),
+            Self::UsualPrice => format!("usually {value:.2} for a piece"),
+            Self::UsualQuantity => format!("usually {} of a product", some(value, "piece")),
+            Self::RepeatShare => format!("{} of their lines buy a product again", percent(value)),
+            Self::LiveShare => format!("{} of what they bought was still sold in the last 30 days", percent(value)),
+            Self::Returns => some(value, "return"),
+            Self::ReturnedShare => format!("{} of the spend was returned", percent(value)),
+        }
+    }
+}
+
+/// A count and what is counted: `no orders`, `1 order`, `2.5 orders`.
+fn some(count: f64, what: &str) -> String {
+    match number(count).as_str() {
+        "0" => format!("no {what}s"),
+        "1" => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
+}
+
+fn ago(days: f64) -> String {
+    match days.floor() {
+        days if days < 1.0 => "less than a day ago".to_owned(),
+        days => format!("{} ago", some(days, "day")),
+    }
+}
+
+/// A number with as many places as people read: `143`, `7.8`, `0.26`.
+fn number(value: f64) -> String {
+    let text = match value {
+        value if value < 1.0 => format!("{value:.2}"),
+        value if value < 100.0 => format!("{value:.1}"),
+        value => return format!("{value:.0}"),
+    };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
 }
 
 /// The features of a customer as of an instant (seconds since 1970), from all lines before it; `None` for who has bought
@@ -218,6 +281,33 @@ mod tests {
             assert!((f64::from(vector[at]) - value).abs() < 1e-5, "{feature:?} is {}", vector[at]);
         }
         assert_eq!(features(&history, 0, |_| true), None);
+    }
+
+    #[test]
+    fn features_are_told_in_words_that_people_use() {
+        for (feature, value, text) in [
+            (Feature::RecencyDays, 43.9, "last order 43 days ago"),
+            (Feature::RecencyDays, 1.2, "last order 1 day ago"),
+            (Feature::RecencyDays, 0.9, "last order less than a day ago"),
+            (Feature::Spend, -0.0, "0.00 spent in all"),
+            (Feature::OrderRate, 0.33, "orders on 9.9 days of a month"),
+            (Feature::OrderRate, 1.0 / 30.0, "orders on 1 day of a month"),
+            (Feature::Orders90, 0.0, "no orders in the last 90 days"),
+            (Feature::FreshOrders, 2.503, "2.5 orders where one of 45 days ago counts half"),
+            (Feature::AverageOrder, 659.004, "659.00 spent on an order on average"),
+            (Feature::RecentSpend, 12.04, "12 points for how large and how recent the orders are"),
+            (Feature::LastLines, 1.0, "1 line in the last order"),
+            (Feature::ReturnedShare, 1.0, "100 % of the spend was returned"),
+            (Feature::RepeatShare, 0.256, "26 % of their lines buy a product again"),
+            (Feature::Overdue, 0.255, "away for 0.26 times as long as expected"),
+            (Feature::Returns, 1.0, "1 return"),
+        ] {
+            assert_eq!(feature.told(value), text);
+        }
+        for (feature, value) in Feature::ALL.iter().flat_map(|feature| [0.0, 1.0, 1e9].map(|value| (*feature, value))) {
+            let told = feature.told(value);
+            assert!(!["log", "{}", "1 orders", "1 days"].iter().any(|odd| told.contains(odd)), "{told}");
+        }
     }
 
     proptest! {

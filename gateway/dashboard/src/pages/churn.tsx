@@ -95,6 +95,9 @@ const sum = (risks: ChurnRisk[]) => risks.reduce((all, r) => all + (r.valueAtRis
 /** What drives a risk most, upwards. */
 const strongest = (risk: ChurnRisk) => risk.reasons.find((r) => r.contribution > 0);
 
+/** What makes churn likelier, in words, the strongest first. */
+const worries = (risk: ChurnRisk) => risk.reasons.filter((r) => r.contribution > 0).map((r) => r.text);
+
 export const RISKS: Column<ChurnRisk>[] = [
   { header: "Customer", value: (r) => r.customerId, show: (r) => <CustomerLink id={r.customerId} /> },
   { header: "Risk", value: (r) => enumWord(RiskLevel[r.riskLevel]), show: (r) => <RiskBadge level={r.riskLevel} /> },
@@ -103,9 +106,9 @@ export const RISKS: Column<ChurnRisk>[] = [
   { header: "Value at risk", value: (r) => r.valueAtRisk, format: money },
   {
     header: "Reasons",
-    value: (r) => sentence(r.reasons.map((reason) => reason.text).join("; ")),
+    value: (r) => sentence(worries(r).join("; ")),
     wide: true,
-    show: (r) => sentence(r.reasons.slice(0, 3).map((reason) => reason.text).join("; ")),
+    show: (r) => sentence(worries(r).slice(0, 3).join("; ")),
   },
 ];
 

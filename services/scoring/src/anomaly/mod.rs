@@ -406,7 +406,7 @@ impl Score {
         let (Some(culprit), true) = (culprit, self.severity != Severity::None) else { return String::new() };
         let Deviation { measure, baseline, value, expected, z } = culprit;
         let ratio = if *z > 0.0 { value / expected } else { expected / value };
-        let direction = if *z > 0.0 { "above" } else { "below" };
+        let than = if *z > 0.0 { "" } else { "less than " };
         let whose = match baseline {
             Baseline::Product => format!("of product {stock_code}"),
             Baseline::Customer => format!("of customer {customer_id}"),
@@ -417,7 +417,7 @@ impl Score {
             Measure::Quantity => (format!("{value:.0}"), format!("{expected:.1}")),
             Measure::UnitPrice | Measure::LineTotal => (format!("{value:.2}"), format!("{expected:.2}")),
         };
-        format!("{} {value} is {ratio:.1} times {direction} the usual {expected} {whose}", measure.words())
+        format!("{} {value} is {ratio:.1} times {than}the usual {expected} {whose}", measure.words())
     }
 }
 
@@ -536,7 +536,9 @@ mod tests {
     fn what_is_off_is_named_with_what_is_usual() {
         let score = scorer().score(&line("P1", 5.0, 300.0, ""));
         assert_eq!(score.severity, Severity::High);
-        assert_eq!(score.reason("P1", ""), "unit price 300.00 is 100.0 times above the usual 3.00 of product P1");
+        assert_eq!(score.reason("P1", ""), "unit price 300.00 is 100.0 times the usual 3.00 of product P1");
+        let score = scorer().score(&line("P1", 5.0, 0.3, ""));
+        assert_eq!(score.reason("P1", ""), "unit price 0.30 is 10.0 times less than the usual 3.00 of product P1");
         let usual = scorer().score(&line("P1", 5.0, 3.0, ""));
         assert_eq!((usual.severity, usual.reason("P1", "").as_str()), (Severity::None, ""));
     }
