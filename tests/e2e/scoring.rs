@@ -76,6 +76,12 @@ fn bulk_scores_are_what_the_services_answer() {
         same(&row["q90"], &point["quantiles"][2]["value"]);
     }
 
+    let wanted = folder.path().join("series.csv");
+    fs_err::write(&wanted, "series_id\nweekly_country/Germany\nmonthly_total\n").unwrap();
+    let named = scored("forecast", folder.path(), &["--input", wanted.to_str().unwrap(), "--horizon", "3"]);
+    let germany: Vec<_> = named.iter().filter(|row| row["series_id"] == "weekly_country/Germany").collect();
+    assert_eq!((named.len(), germany), (6, rows));
+
     let lines = folder.path().join("lines.csv");
     let text = "line_id,Invoice,StockCode,Quantity,InvoiceDate,Price,Customer ID\n\
                 one,600000,85123A,6,2011-09-02 10:00:00,255,14911\n\

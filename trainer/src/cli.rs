@@ -245,28 +245,27 @@ pub(crate) struct ScoreArgs {
     /// File to write, .csv or .parquet
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// recommendation: products for each customer
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) top: u16,
+    /// recommendation: products for each customer; without it 20
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) top: Option<u16>,
     /// recommendation: leave out what the customer has already bought
     #[arg(long)]
     pub(crate) new_only: bool,
-    /// forecast: which series
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) level: LevelChoice,
-    /// forecast: how long a period is
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) frequency: FrequencyChoice,
+    /// forecast: which series; without it those that the input names, or else the shop
+    #[arg(long, value_enum)]
+    pub(crate) level: Option<LevelChoice>,
+    /// forecast: how long a period is; without it as the input's names say, or else a day
+    #[arg(long, value_enum)]
+    pub(crate) frequency: Option<FrequencyChoice>,
     /// forecast: periods from the as-of time on; without it 28 days, 8 weeks or 3 months
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=366))]
     pub(crate) horizon: Option<u16>,
 }
 
 /// Whose sales are forecast.
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum LevelChoice {
     /// The shop, revenue
-    #[default]
     Total,
     /// Each country, revenue
     Country,
@@ -275,10 +274,9 @@ pub(crate) enum LevelChoice {
 }
 
 /// How long a period is.
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum FrequencyChoice {
     /// A day
-    #[default]
     Daily,
     /// A week from Monday
     Weekly,

@@ -69,6 +69,14 @@ pub enum Failure {
         /// What is wrong with it.
         problem: String,
     },
+    /// A flag that does not go with the others.
+    #[error("{flag} {problem}")]
+    Flag {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The output's ending names no format.
     #[error("{0} ends in neither .csv nor .parquet")]
     Ending(PathBuf),
@@ -100,7 +108,7 @@ impl Failure {
             Self::Lake(error) if error.is_bad_input() => 3,
             Self::Learn { source: LearnError::TooLittle { .. }, .. } => 3,
             Self::Learn { source: LearnError::UnknownRecipe { .. }, .. } | Self::Unknown(_) => 2,
-            Self::Ending(_) | Self::NoScores(_) => 2,
+            Self::Ending(_) | Self::NoScores(_) | Self::Flag { .. } => 2,
             Self::NoCandidate(_) | Self::NotEvaluated(_) | Self::NotPublished(_) | Self::Input { .. } => 3,
             Self::Store(error) if error.is_bad_input() => 3,
             Self::Unusable { .. } => 4,

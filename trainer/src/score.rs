@@ -69,11 +69,15 @@ struct Table {
     left_out: Vec<String>,
 }
 
+/// Products of a customer, unless the caller says.
+const TOP: usize = 20;
+
 /// How many of the rows that were left out are told.
 const TOLD: usize = 5;
 
 pub(crate) fn score(args: &ScoreArgs, runtime: &tokio::runtime::Runtime) -> Result<Scored, Failure> {
     let format = Format::of(&args.output)?;
+    check(args)?;
     let store = ModelStore::open(&args.store.models)?;
     let kind = args.model;
     let pointer = runtime.block_on(store.current(kind))?.ok_or(Failure::NotPublished(kind))?;
@@ -96,6 +100,21 @@ pub(crate) fn score(args: &ScoreArgs, runtime: &tokio::runtime::Runtime) -> Resu
         left_out_rows: left_out.len(),
         left_out: left_out.into_iter().take(TOLD).collect(),
     })
+}
+
+/// Refuses flags that another model would heed.
+fn check(args: &ScoreArgs) -> Result<(), Failure> {
+    let given = [
+        ("--top", args.top.is_some(), ModelKind::Recommendation),
+        ("--new-only", args.new_only, ModelKind::Recommendation),
+        ("--level", args.level.is_some(), ModelKind::Forecast),
+        ("--frequency", args.frequency.is_some(), ModelKind::Forecast),
+        ("--horizon", args.horizon.is_some(), ModelKind::Forecast),
+    ];
+    match given.into_iter().find(|(_, given, of)| *given && *of != args.model) {
+        Some((flag, _, of)) => Err(Failure::Flag { flag, problem: format!("is for {of}, not for {}", args.model) }),
+        None => Ok(()),
+    }
 }
 
 fn load<M: Model>(artifact: &Artifact) -> Result<M, Failure> {
@@ -126,9 +145,8 @@ fn wanted<T>(args: &ScoreArgs, column: &str, mut all: WithIds<T>) -> Result<(Wit
 fn ids(input: &Path, column: &str) -> Result<Vec<String>, Failure> {
     let bad = |problem: String| Failure::Input { path: input.to_owned(), problem };
     let mut reader = csv::Reader::from_path(input).map_err(|e| bad(e.to_string()))?;
-    let header = reader.headers().map_err(|e| bad(e.to_string()))?.clone();
-    let place = header.iter().position(|name| name.trim() == column);
-    let place = place.ok_or_else(|| bad(format!("it has no column `{column}`")))?;
+    let header: Vec<String> = reader.headers().map_err(|e| bad(e.to_string()))?.iter().map(str::to_owned).collect();
+    let place = lake::place_of(&header, column).ok_or_else(|| bad(format!("it has no column `{column}`")))?;
     let mut ids = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|e| bad(e.to_string()))?;
@@ -184,7 +202,7 @@ fn recommendation(model: &Recommendations, args: &ScoreArgs) -> Result<Table, Fa
     let lists: Vec<_> = customers
         .par_iter()
         .map(|(id, row)| {
-            let limit = usize::from(args.top);
+            let limit = args.top.map_or(TOP, usize::from);
             (id, model.recommend(&Query { customer: Some(*row), limit, new_only: args.new_only, ..Query::default() }))
         })
         .collect();
@@ -200,28 +218,19 @@ fn recommendation(model: &Recommendations, args: &ScoreArgs) -> Result<Table, Fa
 }
 
 fn forecast(model: &Forecast, args: &ScoreArgs) -> Result<Table, Failure> {
-    let level = match args.level {
-        LevelChoice::Total => forecast::Level::Total,
-        LevelChoice::Country => forecast::Level::Country,
-        LevelChoice::Product => forecast::Level::Product,
-    };
-    let (frequency, word) = match args.frequency {
-        FrequencyChoice::Daily => (forecast::Frequency::Daily, "daily"),
-        FrequencyChoice::Weekly => (forecast::Frequency::Weekly, "weekly"),
-        FrequencyChoice::Monthly => (forecast::Frequency::Monthly, "monthly"),
-    };
-    let horizon = args.horizon.map_or(frequency.horizons().0, usize::from).min(frequency.horizons().1);
-    let name = |series: &forecast::Series| match level {
-        forecast::Level::Total => format!("{word}_total"),
-        forecast::Level::Country => format!("{word}_country/{}", series.key),
-        forecast::Level::Product => format!("{word}_product/{}", series.key),
-    };
-    let of_level = model.series().iter().filter(|series| series.level == level);
-    let (series, left_out) = wanted(args, "series_id", of_level.map(|series| (name(series), series)).collect())?;
+    let choices = choices(args);
+    let chosen = choices.iter().flat_map(|(level, frequency)| {
+        let of_level = model.series().iter().filter(|series| series.level == *level);
+        of_level.map(|series| (series_id(*frequency, *level, &series.key), (series, *frequency)))
+    });
+    let (series, left_out) = wanted(args, "series_id", chosen.collect())?;
     let points: Vec<Vec<forecast::Point>> = series
         .par_iter()
-        .map(|(_, series)| model.forecast(series, frequency, horizon, &QUANTILES.map(|(_, level)| level)))
-        .collect();
+        .map(|(_, (series, frequency))| {
+            let horizon = horizon(args.horizon, *frequency)?;
+            Ok(model.forecast(series, *frequency, horizon, &QUANTILES.map(|(_, level)| level)))
+        })
+        .collect::<Result<_, Failure>>()?;
     let rows = || series.iter().zip(&points).flat_map(|((id, _), points)| points.iter().map(move |point| (id, point)));
     let number = |name: &str, of: &dyn Fn(&forecast::Point) -> f64| {
         Column::new(name.into(), rows().map(|(_, point)| of(point)).collect::<Vec<_>>())
@@ -237,9 +246,55 @@ fn forecast(model: &Forecast, args: &ScoreArgs) -> Result<Table, Failure> {
     Ok(Table { columns, left_out })
 }
 
+/// The series that are asked for: by flags, or by an input whose names say the rest, or else the shop's days.
+fn choices(args: &ScoreArgs) -> Vec<(forecast::Level, forecast::Frequency)> {
+    let levels = match args.level {
+        Some(LevelChoice::Country) => vec![forecast::Level::Country],
+        Some(LevelChoice::Product) => vec![forecast::Level::Product],
+        None if args.input.is_some() => vec![forecast::Level::Total, forecast::Level::Country, forecast::Level::Product],
+        Some(LevelChoice::Total) | None => vec![forecast::Level::Total],
+    };
+    let frequencies = match args.frequency {
+        Some(FrequencyChoice::Weekly) => vec![forecast::Frequency::Weekly],
+        Some(FrequencyChoice::Monthly) => vec![forecast::Frequency::Monthly],
+        None if args.input.is_some() => forecast::Frequency::ALL.to_vec(),
+        Some(FrequencyChoice::Daily) | None => vec![forecast::Frequency::Daily],
+    };
+    levels.iter().flat_map(|level| frequencies.iter().map(|frequency| (*level, *frequency))).collect()
+}
+
+fn word(frequency: forecast::Frequency) -> &'static str {
+    match frequency {
+        forecast::Frequency::Daily => "daily",
+        forecast::Frequency::Weekly => "weekly",
+        forecast::Frequency::Monthly => "monthly",
+    }
+}
+
+fn series_id(frequency: forecast::Frequency, level: forecast::Level, key: &str) -> String {
+    let word = word(frequency);
+    match level {
+        forecast::Level::Total => format!("{word}_total"),
+        forecast::Level::Country => format!("{word}_country/{key}"),
+        forecast::Level::Product => format!("{word}_product/{key}"),
+    }
+}
+
+/// Periods ahead, as many as the service answers.
+fn horizon(asked: Option<u16>, frequency: forecast::Frequency) -> Result<usize, Failure> {
+    let (usual, most) = frequency.horizons();
+    match asked.map_or(usual, usize::from) {
+        asked if asked > most => {
+            let problem = format!("{asked} is too far: {most} is the most of {} forecasts", word(frequency));
+            Err(Failure::Flag { flag: "--horizon", problem })
+        }
+        asked => Ok(asked),
+    }
+}
+
 fn anomaly(model: &Anomaly, args: &ScoreArgs) -> Result<Table, Failure> {
     let Some(input) = &args.input else {
-        return Err(Failure::Input { path: PathBuf::new(), problem: "give the lines with --input".to_owned() });
+        return Err(Failure::Flag { flag: "--input", problem: "is missing: the lines to score".to_owned() });
     };
     let mapping = args.mapping.as_deref().map(ColumnMapping::read).transpose()?;
     let options = IngestOptions { mapping, ..IngestOptions::default() };
@@ -330,4 +385,63 @@ fn csv(table: &DataFrame, file: impl std::io::Write) -> std::io::Result<()> {
         writer.write_record(None::<&[u8]>)?;
     }
     writer.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn parsed(flags: &str) -> ScoreArgs {
+        let line = format!("trainer score --models m --output o.csv {flags}");
+        let Command::Score(args) = Cli::parse_from(line.split(' ')).command else { panic!("{line}") };
+        args
+    }
+
+    #[test]
+    fn a_flag_of_another_model_is_refused() {
+        let refused = |flags: &str| check(&parsed(flags)).err().map(|failure| failure.to_string());
+        assert_eq!(refused("churn --top 3").as_deref(), Some("--top is for recommendation, not for churn"));
+        assert_eq!(refused("anomaly --horizon 3").as_deref(), Some("--horizon is for forecast, not for anomaly"));
+        for flags in ["recommendation --top 3 --new-only", "forecast --level total --frequency daily --horizon 3", "churn"] {
+            assert_eq!(refused(flags), None, "{flags}");
+        }
+    }
+
+    #[test]
+    fn a_horizon_is_one_that_the_service_answers() {
+        let (usual, most) = forecast::Frequency::Monthly.horizons();
+        let horizon = |asked| horizon(asked, forecast::Frequency::Monthly).map_err(|failure| failure.to_string());
+        assert_eq!((horizon(None), horizon(Some(12))), (Ok(usual), Ok(most)));
+        assert_eq!(
+            horizon(Some(36)),
+            Err("--horizon 36 is too far: 12 is the most of monthly forecasts".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_input_says_which_series_unless_flags_do() {
+        use forecast::{Frequency, Level};
+        assert_eq!(choices(&parsed("forecast")), [(Level::Total, Frequency::Daily)]);
+        let all = choices(&parsed("forecast --input i.csv"));
+        assert_eq!(all.len(), 9);
+        assert!(all.contains(&(Level::Country, Frequency::Weekly)));
+        let weekly = choices(&parsed("forecast --input i.csv --frequency weekly --level country"));
+        assert_eq!(weekly, [(Level::Country, Frequency::Weekly)]);
+        assert_eq!(series_id(Frequency::Weekly, Level::Country, "Germany"), "weekly_country/Germany");
+    }
+
+    #[test]
+    fn ids_are_read_from_a_column_in_any_usual_spelling() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ids.csv");
+        for header in ["customer_id", "CustomerID", "Customer ID"] {
+            std::fs::write(&file, format!("x,{header}\n1,17850.0\n2,14911\n3,17850\n")).unwrap();
+            assert_eq!(ids(&file, "customer_id").unwrap(), ["14911", "17850"], "{header}");
+        }
+        std::fs::write(&file, "x\n1\n").unwrap();
+        assert!(ids(&file, "customer_id").unwrap_err().to_string().contains("no column `customer_id`"));
+    }
 }

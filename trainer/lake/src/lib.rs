@@ -24,7 +24,7 @@ pub use error::LakeError;
 pub use folder::{Lake, rows};
 pub use ingest::{
     ColumnMapping, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions, ingest,
-    read_transactions,
+    place_of, read_transactions,
 };
 pub use random::Random;
 pub use synth::{SynthOptions, SynthReport, synth};

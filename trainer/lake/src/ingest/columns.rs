@@ -71,18 +71,15 @@ impl Columns {
         let mut missing = Vec::new();
         for (field, (name, spellings, needed)) in SPELLINGS.iter().enumerate() {
             let mapped = self.0.get(field).and_then(Option::as_deref);
-            let place = match mapped {
+            let found = match mapped {
                 Some(mapped) => header.iter().position(|column| column == mapped),
-                // In the order of the spellings: `Invoice` before `Order` where both are there.
-                None => {
-                    spellings.iter().find_map(|spelling| header.iter().position(|column| plain(column) == *spelling))
-                }
+                None => place(header, spellings),
             };
-            if place.is_none() && (*needed || mapped.is_some()) {
+            if found.is_none() && (*needed || mapped.is_some()) {
                 missing.push(*name);
             }
             if let Some(slot) = places.get_mut(field) {
-                *slot = place;
+                *slot = found;
             }
         }
         if missing.is_empty() {
@@ -91,6 +88,19 @@ impl Columns {
         let found = header.iter().map(|column| format!("`{column}`")).collect();
         Err(LakeError::MissingColumns { path: path.to_owned(), missing, found })
     }
+}
+
+/// Where a column of that name stands in a header: `customer_id` in any of the spellings that files of transactions have.
+pub fn place_of(header: &[String], name: &str) -> Option<usize> {
+    let name = plain(name);
+    let own = [name.as_str()];
+    let usual = SPELLINGS.iter().map(|(_, spellings, _)| *spellings).find(|spellings| spellings.contains(&own[0]));
+    place(header, usual.unwrap_or(&own))
+}
+
+/// In the order of the spellings: `Invoice` before `Order` where both are there.
+fn place(header: &[String], spellings: &[&str]) -> Option<usize> {
+    spellings.iter().find_map(|spelling| header.iter().position(|column| plain(column) == *spelling))
 }
 
 /// Letters and digits alone, in lower case.
@@ -116,6 +126,20 @@ mod tests {
             "invoice_no,stock code,DESCRIPTION,qty,invoice-date,unit_price,customer_id,country",
         ] {
             assert_eq!(find(header).unwrap(), all, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_column_has_any_of_the_usual_spellings() {
+        for (header, name, place) in [
+            ("x,CustomerID", "customer_id", Some(1)),
+            ("\u{feff}Customer ID,x", "customer_id", Some(0)),
+            ("user_id", "customer_id", Some(0)),
+            ("SeriesId", "series_id", Some(0)),
+            ("customer_id", "series_id", None),
+        ] {
+            let header: Vec<_> = header.split(',').map(str::to_owned).collect();
+            assert_eq!(place_of(&header, name), place, "{header:?}");
         }
     }
 

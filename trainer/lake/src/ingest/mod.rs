@@ -16,8 +16,8 @@ use chrono::NaiveDateTime;
 use polars::{io::parquet::write::BatchedWriter, prelude::*};
 use serde::Serialize;
 
-pub use columns::ColumnMapping;
 use columns::Columns;
+pub use columns::{ColumnMapping, place_of};
 use source::RawRow;
 
 use crate::{
