@@ -1,4 +1,4 @@
-//! The command line. Every flag is also an environment variable.
+//! The command line. Flags that hold for a shop are also environment variables; what one command is to do is not.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -44,7 +44,7 @@ pub(crate) enum Command {
         training: TrainingArgs,
         #[command(flatten)]
         store: StoreArgs,
-        /// Train these models alone
+        /// Train these models alone: segmentation, forecast, recommendation, churn, anomaly, insights
         #[arg(long, value_name = "MODEL", num_args = 1.., value_delimiter = ',')]
         only: Vec<ModelKind>,
     },
@@ -189,7 +189,8 @@ pub(crate) struct TrainingArgs {
     #[arg(long, default_value_t = 42, env = "SHOPKEEPER_SEED")]
     pub(crate) seed: u64,
 
-    /// How a model is made, for example segmentation=rfm3
+    /// How a model is made; without it the first of segmentation=default, rfm3 or value4. Of the others each has one:
+    /// forecast=blend, recommendation=ranked, churn=blend, anomaly=self-supervised, insights=lines
     #[arg(long, value_name = "MODEL=NAME", env = "SHOPKEEPER_RECIPE", value_delimiter = ',')]
     pub(crate) recipe: Vec<Recipe>,
 }
@@ -355,6 +356,19 @@ mod tests {
         }
         assert!(parse("trainer rollback churn --channel shadow --models m").is_ok());
         assert!(parse("trainer promote churn --models m").is_ok());
+    }
+
+    #[test]
+    fn help_names_the_models_and_their_recipes() {
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for kind in ModelKind::ALL {
+            let recipes = crate::models::recipes(kind);
+            assert!(help.contains(&format!("{kind}={}", recipes[0])), "{kind}: {help}");
+            assert!(recipes.iter().all(|recipe| help.contains(recipe)), "{kind}: {help}");
+        }
+        assert!(help.contains(&ModelKind::ALL.map(ModelKind::as_str).join(", ")), "{help}");
     }
 
     #[test]

@@ -146,6 +146,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_model_is_named_once() {
+        let (model, as_of) = (ModelKind::Churn, chrono::NaiveDate::default().into());
+        let source = LearnError::TooLittle { model, what: "customers", needed: 50, found: 3, as_of };
+        assert_eq!(
+            chain(&Failure::Learn { model, source }),
+            "churn could not be trained or measured: 50 customers before 1970-01-01 00:00:00 are needed, 3 are there"
+        );
+    }
+
+    #[test]
     fn an_exit_code_tells_input_from_environment_from_gate() {
         let gate = || Failure::Gates(vec!["churn: auc".to_owned()]);
         for (failure, code) in [

@@ -192,6 +192,12 @@ fn evaluate(kind: ModelKind, training: &Training<'_>) -> Result<Evaluation, Lear
     with_learner!(kind, L => L::evaluate(training))
 }
 
+/// The recipes of a model, the usual one first.
+#[cfg(test)]
+pub(crate) fn recipes(kind: ModelKind) -> &'static [&'static str] {
+    with_learner!(kind, L => L::RECIPES)
+}
+
 /// Refuses a recipe that its learner does not know, before anything is done.
 pub(crate) fn check_recipe(kind: ModelKind, recipe: Option<&str>) -> Result<(), Failure> {
     with_learner!(kind, L => crate::learn::known_recipe::<L>(recipe))

@@ -251,7 +251,9 @@ fn choices(args: &ScoreArgs) -> Vec<(forecast::Level, forecast::Frequency)> {
     let levels = match args.level {
         Some(LevelChoice::Country) => vec![forecast::Level::Country],
         Some(LevelChoice::Product) => vec![forecast::Level::Product],
-        None if args.input.is_some() => vec![forecast::Level::Total, forecast::Level::Country, forecast::Level::Product],
+        None if args.input.is_some() => {
+            vec![forecast::Level::Total, forecast::Level::Country, forecast::Level::Product]
+        }
         Some(LevelChoice::Total) | None => vec![forecast::Level::Total],
     };
     let frequencies = match args.frequency {
@@ -405,7 +407,9 @@ mod tests {
         let refused = |flags: &str| check(&parsed(flags)).err().map(|failure| failure.to_string());
         assert_eq!(refused("churn --top 3").as_deref(), Some("--top is for recommendation, not for churn"));
         assert_eq!(refused("anomaly --horizon 3").as_deref(), Some("--horizon is for forecast, not for anomaly"));
-        for flags in ["recommendation --top 3 --new-only", "forecast --level total --frequency daily --horizon 3", "churn"] {
+        for flags in
+            ["recommendation --top 3 --new-only", "forecast --level total --frequency daily --horizon 3", "churn"]
+        {
             assert_eq!(refused(flags), None, "{flags}");
         }
     }
@@ -415,10 +419,7 @@ mod tests {
         let (usual, most) = forecast::Frequency::Monthly.horizons();
         let horizon = |asked| horizon(asked, forecast::Frequency::Monthly).map_err(|failure| failure.to_string());
         assert_eq!((horizon(None), horizon(Some(12))), (Ok(usual), Ok(most)));
-        assert_eq!(
-            horizon(Some(36)),
-            Err("--horizon 36 is too far: 12 is the most of monthly forecasts".to_owned())
-        );
+        assert_eq!(horizon(Some(36)), Err("--horizon 36 is too far: 12 is the most of monthly forecasts".to_owned()));
     }
 
     #[test]

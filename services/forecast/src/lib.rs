@@ -250,7 +250,8 @@ mod tests {
     #[test]
     fn a_value_that_no_shop_has_is_refused_by_field() {
         let day = |at: i64| Some(Timestamp { seconds: at * 86_400, nanos: 0 });
-        let of = |value| [0.0, value].into_iter().zip(0..).map(|(value, at)| Observation { period_start: day(at), value });
+        let of =
+            |value| [0.0, value].into_iter().zip(0..).map(|(value, at)| Observation { period_start: day(at), value });
         let past = |value| past(&of(value).collect::<Vec<_>>(), model::Frequency::Daily);
         assert_eq!(past(model::MOST_VALUE).unwrap()[1].1, 1e15);
         for (value, problem) in [

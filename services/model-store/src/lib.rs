@@ -528,9 +528,7 @@ fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer 
     let version = version.to_owned();
     match before {
         Some(before) if before.version == version => before,
-        None => {
-            Pointer { version, previous: None, earlier: Vec::new(), moved_at: now, canary: None, shadow: None }
-        }
+        None => Pointer { version, previous: None, earlier: Vec::new(), moved_at: now, canary: None, shadow: None },
         Some(before) => {
             let past = before.past().filter(|past| *past != version).take(MOST_EARLIER);
             let mut earlier: Vec<String> = past.map(str::to_owned).collect();

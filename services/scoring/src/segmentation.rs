@@ -11,7 +11,7 @@
 //!
 //! `model.safetensors`: `centroid` `[k, d]` f64, `mean` and `scale` `[d]` f64; or the [`Forest`]s `typical.*`, `average.*`
 //! on `[recency, frequency, monetary]`. `customers.parquet`: `customer_id`, `recency_days`, `frequency`, `monetary`,
-//! `tenure_days`, `segment_id`, and `expected_spend`, `typical`, `average`, null in recipes that forecast nothing.
+//! `tenure_days`, `segment_id`, and `typical`, `average`, null in recipes that forecast nothing.
 
 use std::collections::HashMap;
 

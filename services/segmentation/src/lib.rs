@@ -357,9 +357,6 @@ mod tests {
     fn segments_of_another_recipe_are_not_compared() {
         assert_eq!((comparable(None), comparable(Some(["default", "default"]))), (Ok(()), Ok(())));
         let refused = comparable(Some(["rfm3", "default"])).unwrap_err().to_string();
-        assert_eq!(
-            refused,
-            "since_version is of recipe `rfm3`, whose segments are others than those of `default`"
-        );
+        assert_eq!(refused, "since_version is of recipe `rfm3`, whose segments are others than those of `default`");
     }
 }

@@ -100,7 +100,7 @@ pub trait Learner {
 #[non_exhaustive]
 pub enum LearnError {
     /// There is not enough to learn from.
-    #[error("{model}: {needed} {what} before {as_of} are needed, {found} are there")]
+    #[error("{needed} {what} before {as_of} are needed, {found} are there")]
     TooLittle {
         /// The model.
         model: ModelKind,
@@ -114,7 +114,7 @@ pub enum LearnError {
         as_of: NaiveDateTime,
     },
     /// A recipe that the learner does not know.
-    #[error("{model} has no recipe `{recipe}`: {known}")]
+    #[error("there is no recipe `{recipe}`, only {known}")]
     UnknownRecipe {
         /// The model.
         model: ModelKind,

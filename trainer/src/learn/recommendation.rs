@@ -245,10 +245,11 @@ impl Learner for Recommendation {
         let (next, new, coverage) = outcome.measure(recommended);
         let (naive_next, naive_new, naive_coverage) = outcome.measure(popular);
         let (repeat_next, ..) = outcome.measure(again);
-        let gate = |name: &str, ours: f64, naive: f64| Gate {
+        let [next_measured, new_measured] = outcome.measured();
+        let gate = |name: &str, measured: usize, ours: f64, naive: f64| Gate {
             name: name.to_owned(),
             passed: ours > naive,
-            detail: format!("NDCG@10 {ours:.3} against {naive:.3}"),
+            detail: detail(measured, ours, naive),
         };
         Ok(Evaluation {
             metrics: vec![
@@ -258,11 +259,19 @@ impl Learner for Recommendation {
                 Metric::against("coverage_at_10", coverage, naive_coverage),
             ],
             gates: vec![
-                gate("next purchases are found better than by popularity", next, naive_next),
-                gate("new products are found better than by popularity", new, naive_new),
+                gate("next purchases are found better than by popularity", next_measured, next, naive_next),
+                gate("new products are found better than by popularity", new_measured, new, naive_new),
             ],
             backtest: serde_json::Value::Null,
         })
+    }
+}
+
+/// What a gate saw.
+fn detail(measured: usize, ours: f64, naive: f64) -> String {
+    match measured {
+        0 => format!("nobody to measure it on: no known customer bought such products in the last {OUTCOME_DAYS} days"),
+        _ => format!("NDCG@10 {ours:.3} against {naive:.3}"),
     }
 }
 
@@ -521,6 +530,12 @@ impl Outcome {
         Self { customers, products: model.products().len() }
     }
 
+    /// How many customers next purchases are measured on, and new products.
+    fn measured(&self) -> [usize; 2] {
+        let new = self.customers.iter().filter(|(_, bought)| bought.iter().any(|(_, new)| *new));
+        [self.customers.len(), new.count()]
+    }
+
     /// NDCG@10 of next purchases and of new products, and the share of products in any list, for lists by customer and
     /// whether they are of new products alone.
     fn measure(&self, list: impl Fn(usize, bool) -> Vec<usize> + Sync) -> (f64, f64, f64) {
@@ -548,5 +563,20 @@ impl Outcome {
         measured.iter().flat_map(|m| &m.2).for_each(|product| listed[*product] = true);
         let coverage = listed.iter().filter(|listed| **listed).count() as f64 / self.products.max(1) as f64;
         (measured.iter().map(|m| m.0).sum::<f64>() / n, new.iter().sum::<f64>() / new.len().max(1) as f64, coverage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_that_nobody_was_measured_for_says_so() {
+        let outcome = |customers| Outcome { customers, products: 9 };
+        assert_eq!(outcome(vec![]).measured(), [0, 0]);
+        let customers = vec![(0, vec![(1, false)]), (1, vec![(1, false), (2, true)])];
+        assert_eq!(outcome(customers).measured(), [2, 1]);
+        assert!(detail(0, -0.0, -0.0).starts_with("nobody to measure it on"));
+        assert_eq!(detail(1, 0.25, 0.125), "NDCG@10 0.250 against 0.125");
     }
 }
