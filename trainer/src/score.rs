@@ -147,7 +147,7 @@ fn ids(input: &Path, column: &str) -> Result<Vec<String>, Failure> {
     let bad = |problem: String| Failure::Input { path: input.to_owned(), problem };
     let mut reader = csv::Reader::from_path(input).map_err(|e| bad(e.to_string()))?;
     let header: Vec<String> = reader.headers().map_err(|e| bad(e.to_string()))?.iter().map(str::to_owned).collect();
-    let place = lake::find_column(&header, column).ok_or_else(|| bad(format!("it has no column `{column}`")))?;
+    let place = lake::place_of(&header, column).ok_or_else(|| bad(format!("it has no column `{column}`")))?;
     let mut ids = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|e| bad(e.to_string()))?;
@@ -338,6 +338,7 @@ fn scoring_line(line: &lake::Transaction) -> scoring::anomaly::Sold<'_> {
         },
     }
 }
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -347,10 +348,8 @@ mod tests {
 
     fn parsed(flags: &str) -> ScoreArgs {
         let line = format!("trainer score --models m --output o.csv {flags}");
-        match Cli::parse_from(line.split(' ')).command {
-            Command::Score(args) => args,
-            other => panic!("{other:?}"),
-        }
+        let Command::Score(args) = Cli::parse_from(line.split(' ')).command else { panic!("{line}") };
+        args
     }
 
     #[test]

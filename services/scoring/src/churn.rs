@@ -352,8 +352,10 @@ impl Churn {
 
     /// The vector of somebody of whose purchases nothing is known but these features, in the order of [`Feature::ALL`]: an
     /// average taste stands for theirs.
-    pub fn with_average_taste(&self, features: &[f32]) -> Vec<f32> {
-        [features, &self.average_taste].concat()
+    pub fn with_average_taste(&self, features: &[f32]) -> [f32; WIDTH] {
+        let mut vector = [0.0; WIDTH];
+        vector.iter_mut().zip(features.iter().chain(&self.average_taste)).for_each(|(place, value)| *place = *value);
+        vector
     }
 
     /// Calibrated probability of a vector of [`WIDTH`].

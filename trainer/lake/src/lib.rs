@@ -24,7 +24,7 @@ pub use error::LakeError;
 pub use folder::{Lake, rows, text};
 pub use ingest::{
     ColumnMapping, DateOrder, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions,
-    find_column, ingest, read_transactions,
+    ingest, place_of, read_transactions,
 };
 pub use random::Random;
 pub use synth::{SynthOptions, SynthReport, synth};

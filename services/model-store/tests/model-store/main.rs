@@ -117,7 +117,7 @@ async fn rollbacks_go_further_back_each_time_and_never_forward() {
 #[tokio::test]
 async fn the_version_before_of_the_same_recipe_is_found_behind_others() {
     let (folder, store) = store();
-    let mut publish = async |recipe, seed| store.publish(&made(recipe, seed), now()).await.unwrap().version;
+    let publish = async |recipe, seed| store.publish(&made(recipe, seed), now()).await.unwrap().version;
     let before = async |recipe| store.before(KIND, recipe).await.unwrap();
     assert_eq!(before("default").await, None);
     let first = publish("default", 1).await;

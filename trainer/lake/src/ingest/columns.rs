@@ -92,7 +92,7 @@ impl Columns {
 }
 
 /// Where a column of that name stands in a header: `customer_id` in any of the spellings that files of transactions have.
-pub fn find_column(header: &[String], name: &str) -> Option<usize> {
+pub fn place_of(header: &[String], name: &str) -> Option<usize> {
     let name = plain(name);
     let own = [name.as_str()];
     let usual = SPELLINGS.iter().map(|(_, spellings, _)| *spellings).find(|spellings| spellings.contains(&own[0]));
@@ -140,7 +140,7 @@ mod tests {
             ("customer_id", "series_id", None),
         ] {
             let header: Vec<_> = header.split(',').map(str::to_owned).collect();
-            assert_eq!(find_column(&header, name), place, "{header:?}");
+            assert_eq!(place_of(&header, name), place, "{header:?}");
         }
     }
 

@@ -17,7 +17,7 @@ use polars::{io::parquet::write::BatchedWriter, prelude::*};
 use serde::Serialize;
 
 use columns::Columns;
-pub use columns::{ColumnMapping, find_column};
+pub use columns::{ColumnMapping, place_of};
 pub use parse::DateOrder;
 use source::RawRow;
 
