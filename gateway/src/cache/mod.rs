@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use self::sightings::Sightings;
 pub(crate) use self::{args::secret, layer::layer};
 pub use self::{
-    args::{CacheArgs, RedisArgs},
+    args::{CacheArgs, Certificates, RedisArgs},
     entry::{Answer, Codec, Entry},
     key::{Key, Question},
     memory::Memory,

@@ -12,7 +12,10 @@ mod servers;
 mod shop;
 mod web;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proto::{
     anomaly::v1::{ScoreTransactionsRequest, anomaly_service_client::AnomalyServiceClient},
@@ -23,7 +26,8 @@ use proto::{
     forecast::v1::{ListSeriesRequest, forecast_service_client::ForecastServiceClient},
     model::v1::{GetModelStatusRequest, WatchModelRequest, model_service_client::ModelServiceClient},
 };
-use shop::{Front, Model, Redis, Running, Wires, ask, ask_with, customer, until};
+use shop::{Front, Manner, Model, Redis, Running, Wires, ask, ask_with, customer, until};
+use tokio::sync::Barrier;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Status, codec::CompressionEncoding};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -344,6 +348,21 @@ async fn a_large_answer_goes_through_and_is_not_kept() {
             assert_eq!(answer.into_inner().churn_risks.len(), usize::try_from(size).unwrap());
         }
     }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_an_answer_that_is_not_kept() {
+    let (model, _service, front) = churn(None).await;
+    let client = front.churn().await.max_decoding_message_size(usize::MAX);
+    let list = async || {
+        let request = ListAtRiskCustomersRequest { page_size: 1_000, ..ListAtRiskCustomersRequest::default() };
+        client.clone().list_at_risk_customers(request).await
+    };
+    list().await.unwrap();
+    // From here on as many are asked at once as come: each has a part in what both can only do together.
+    model.works(Manner::Together(Arc::new(Barrier::new(2))));
+    let (one, other) = tokio::join!(list(), list());
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
 }
 
 #[tokio::test]
@@ -674,6 +693,25 @@ async fn a_gateway_that_is_told_to_stop_says_so_first() {
     stop.send(()).unwrap();
     draining.await.unwrap();
     assert_eq!(changes.message().await.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
+}
+
+#[tokio::test]
+async fn what_would_watch_for_ever_ends_when_the_gateway_does() {
+    let (_model, _service, front) = churn(None).await;
+    let channel = front.running.channel().await;
+    let mut health = HealthClient::new(channel.clone());
+    let mut health = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let request = WatchModelRequest { model: "churn".into() };
+    let mut versions = ModelServiceClient::new(channel).watch_model(request).await.unwrap().into_inner();
+    assert!(health.message().await.unwrap().is_some() && versions.message().await.unwrap().is_some());
+    let stopped = tokio::spawn(front.running.stop());
+    while let Some(status) = health.message().await.unwrap() {
+        assert_eq!(status.status().as_str_name(), "NOT_SERVING");
+    }
+    let ended = versions.message().await.unwrap_err();
+    assert_eq!(ended.message(), "gateway cannot be reached: it is being shut down", "{ended:?}");
+    assert!(ended.get_details_retry_info().is_some());
+    stopped.await.unwrap();
 }
 
 fn gateway_args(service: &Running) -> gateway::GatewayArgs {

@@ -38,7 +38,7 @@ use runtime::{Refusal, Server, ServerArgs};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, oneshot, watch},
+    sync::{Barrier, Semaphore, oneshot, watch},
     task::JoinSet,
 };
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
@@ -81,6 +81,8 @@ pub(crate) enum Manner {
     Refusing(Status),
     /// So many calls at once, each in so much time.
     Busily(Arc<Semaphore>, Duration),
+    /// So many calls together.
+    Together(Arc<Barrier>),
 }
 
 /// A call at work, until it is dropped.
@@ -165,6 +167,7 @@ impl Model {
                 self.0.calls.fetch_add(1, Ordering::Relaxed);
                 return Err(status);
             }
+            Manner::Together(all) => drop(all.wait().await),
             Manner::Busily(hands, takes) => {
                 let _at_work = AtWork::on(&self.0.at_work);
                 let _hand = hands.acquire().await.unwrap();

@@ -1,6 +1,6 @@
 //! The same questions over JSON and gRPC-Web, from a client of HTTP/1.1.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -87,6 +87,7 @@ async fn errors_of_json_say_what_errors_of_grpc_say() {
         let error = &answer.json()["error"];
         assert_eq!((answer.status.as_u16(), &error["status"]), (status, &json!(code)), "{path}: {error}");
         assert_eq!(error["code"], status);
+        assert_eq!(error["details"][0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo", "{error}");
         if let Some(field) = field {
             let details = error["details"].as_array().unwrap();
             let bad = details.iter().find(|detail| detail["@type"] == "type.googleapis.com/google.rpc.BadRequest");
@@ -135,6 +136,11 @@ async fn a_browser_asks_over_grpc_web_from_the_sites_that_may() {
         let answer = http(&front, Method::OPTIONS, path, &headers, b"").await;
         assert_eq!(answer.header("access-control-allow-origin"), allowed);
     }
+    let asked = [("access-control-request-method", "PUT"), ("access-control-request-headers", "x-model-channel")];
+    let headers = [&[("origin", site)], &asked[..]].concat();
+    let answer = http(&front, Method::OPTIONS, "/v1/models/churn/current", &headers, b"").await;
+    assert!(answer.header("access-control-allow-methods").split(',').any(|verb| verb == "PUT"));
+    assert!(answer.header("access-control-allow-headers").split(',').any(|name| name == "x-model-channel"));
 
     let message = GetChurnRiskRequest { customer_id: "17850".into() }.encode_to_vec();
     let framed = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
@@ -261,4 +267,25 @@ async fn a_body_is_read_from_those_who_may_send_it_and_not_for_ever() {
     let mut both = [one, other];
     both.sort();
     assert_eq!(both, ["429", "504"]);
+}
+
+#[tokio::test]
+async fn a_large_answer_is_packed_for_whom_that_is_no_trouble() {
+    let (_model, _service, front) = shop("churn").await;
+    let plain = http(&front, Method::GET, "/v1/atRiskCustomers?pageSize=100", &[], b"").await;
+    for (accepts, encoding) in
+        [("gzip, deflate, br", "gzip"), ("br;q=1.0, gzip;q=0.5", "gzip"), ("gzip;q=0", ""), ("br", ""), ("identity", "")]
+    {
+        let headers = [("accept-encoding", accepts)];
+        let answer = http(&front, Method::GET, "/v1/atRiskCustomers?pageSize=100", &headers, b"").await;
+        assert_eq!((answer.header("content-encoding"), answer.header("vary")), (encoding, "accept-encoding"), "{accepts}");
+        let mut text = Vec::new();
+        match encoding {
+            "gzip" => drop(flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut text).unwrap()),
+            _ => text.extend_from_slice(&answer.body),
+        }
+        assert_eq!(text, plain.body);
+    }
+    let small = http(&front, Method::GET, "/v1/customers/17850/churnRisk", &[("accept-encoding", "gzip")], b"").await;
+    assert_eq!(small.header("content-encoding"), "");
 }

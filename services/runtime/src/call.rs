@@ -36,6 +36,12 @@ static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MalformedTimeout;
 
+impl From<MalformedTimeout> for Refusal {
+    fn from(MalformedTimeout: MalformedTimeout) -> Self {
+        Self::field("grpc-timeout", "is not a timeout of gRPC, such as 250m")
+    }
+}
+
 /// How long the caller will wait.
 ///
 /// # Errors
@@ -64,10 +70,7 @@ pub fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTi
 /// # Errors
 /// [`Refusal::InvalidField`] where `grpc-timeout` cannot be read.
 pub fn deadline(headers: &HeaderMap, now: Instant) -> Result<Option<Instant>, Refusal> {
-    match grpc_timeout(headers) {
-        Ok(timeout) => Ok(timeout.and_then(|timeout| now.checked_add(timeout))),
-        Err(MalformedTimeout) => Err(Refusal::field("grpc-timeout", "is not a timeout of gRPC, such as 250m")),
-    }
+    Ok(grpc_timeout(headers)?.and_then(|timeout| now.checked_add(timeout)))
 }
 
 /// Puts [`Call`] around a service.
@@ -138,7 +141,7 @@ where
                 },
             };
             match answered {
-                Ok(Ok(response)) => too_large(response),
+                Ok(Ok(response)) => told_apart(response),
                 Ok(Err(never)) => match never {},
                 Err(_) => {
                     tracing::error!("a call panicked");
@@ -173,13 +176,26 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// tonic says OUT_OF_RANGE of a message above the limit; gRPC's clients expect RESOURCE_EXHAUSTED.
-fn too_large(response: Response<Body>) -> Response<Body> {
-    match Status::from_header_map(response.headers()) {
-        Some(status) if status.code() == Code::OutOfRange && status.message().contains("message length too large") => {
-            Status::from(Refusal::TooLarge { limit: proto::MAX_MESSAGE }).into_http()
-        }
-        Some(_) | None => response,
+/// How tonic says INTERNAL of a request that cannot be read.
+const UNREADABLE: [&str; 5] = [
+    "failed to decode Protobuf message",
+    "protocol error: received message",
+    "Error decompressing",
+    "Unexpected EOF decoding stream",
+    "Missing request message",
+];
+
+/// tonic says OUT_OF_RANGE of a message above the limit, where gRPC's clients expect RESOURCE_EXHAUSTED, and INTERNAL of one
+/// that cannot be read, which is its caller's mistake and not the service's.
+fn told_apart(response: Response<Body>) -> Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let says = |beginning: &&str| status.message().starts_with(*beginning);
+    if status.code() == Code::OutOfRange && status.message().contains("message length too large") {
+        Status::from(Refusal::TooLarge { limit: proto::MAX_MESSAGE }).into_http()
+    } else if status.code() == Code::Internal && UNREADABLE.iter().any(says) {
+        Status::from(Refusal::field("request", format!("cannot be read: {}", status.message()))).into_http()
+    } else {
+        response
     }
 }
 
