@@ -15,6 +15,15 @@ after(() => browser.close());
 const open = (address, options) => openAt(browser, URL_, address, options);
 const offersInsights = async (page) => (await page.locator('[data-code="Unimplemented"]').count()) === 0;
 
+/** What the gateway tells others, as JSON. */
+const json = async (path) => (await fetch(`${URL_}${path}`)).json();
+/** The rows of a download, without their heading. */
+async function downloaded(page, button) {
+  const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
+  const [heading, ...rows] = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n");
+  return { heading: heading.replace("\uFEFF", "").split(","), rows };
+}
+
 for (const [name, address] of Object.entries(PAGES))
   test(`${name} renders in both themes and widths, without an error, and axe finds nothing`, async () => {
     for (const colorScheme of ["light", "dark"])
@@ -216,6 +225,26 @@ test("customers who moved between segments are told, and each pair adds up", asy
   const sizes = (await shares.locator('td[data-label="Customers"]').allInnerTexts()).map(number);
   const now = rows.filter((row) => row[2] !== "gone").reduce((all, row) => all + Number(row[3]), 0);
   assert.equal(now, sizes.reduce((all, size) => all + size, 0));
+  await close();
+});
+
+test("a product that nobody knows is not called the shop", async () => {
+  const { page, close } = await open("forecast?level=product&product=nope");
+  await card(page, "nope").getByRole("note").waitFor();
+  assert.equal(await page.getByRole("heading", { name: /The shop/ }).count(), 0);
+  await close();
+});
+
+test("unusual lines are downloaded with their time and id", async () => {
+  const { page, close } = await open("anomalies?severity=HIGH");
+  const { anomalies } = await json("/v1/anomalies?pageSize=1000&minSeverity=SEVERITY_HIGH");
+  const { heading, rows } = await downloaded(page, card(page, "Lines").getByRole("button", { name: /^Download/ }));
+  const [when, line] = ["When", "Line id"].map((name) => heading.indexOf(name));
+  assert.deepEqual(
+    // What stands before the reasons has no comma.
+    rows.map((row) => row.split(",")).map((row) => [row[when], row[line]]),
+    anomalies.map(({ transaction: t }) => [t.invoiceTime.slice(0, 19).replace("T", " "), t.lineId]),
+  );
   await close();
 });
 

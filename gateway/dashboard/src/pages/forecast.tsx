@@ -127,11 +127,13 @@ function Ahead() {
         <Empty>Choose a {level === Level.COUNTRY ? "country" : "product"} above, or one of the list below.</Empty>
       </Card>
     );
-  const name = sentence(forecast.data?.series?.name || "the shop");
+  // The last answer stays while another is on the way, and where there is none.
+  const series = forecast.data?.series;
+  const name = series?.key === key && !forecast.error ? series.name : "";
   return (
     <Card
-      title={level === Level.TOTAL ? "The shop" : `${name}${level === Level.PRODUCT ? ` (${key})` : ""}`}
-      note={forecast.data && `From ${day(forecast.data.model?.asOf)} on, by model ${forecast.data.model?.version}`}
+      title={level === Level.TOTAL ? "The shop" : !name || level === Level.COUNTRY ? key : `${sentence(name)} (${key})`}
+      note={!forecast.error && forecast.data && `From ${day(forecast.data.model?.asOf)} on, by model ${forecast.data.model?.version}`}
     >
       <Answer of={forecast} empty={(a) => a.points.length === 0}>
         {(a) => {
