@@ -74,7 +74,7 @@ test("a download has the rows that the filters leave", async () => {
   const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
   assert.equal(download.suggestedFilename(), "at-risk.csv");
   const lines = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n");
-  assert.equal(lines[0], "\uFEFFCustomer,Risk,Chance,Spend in the last year,Value at risk,Reasons");
+  assert.equal(lines[0], "\uFEFFCustomer,Risk,Chance,Spend in the last year,Value at risk,Reasons,Speaks against it");
   assert.equal(lines.length - 1, said);
   assert.ok(said > 1);
   const values = lines.slice(1).map((line) => Number(line.split(",")[4]));
@@ -245,6 +245,25 @@ test("unusual lines are downloaded with their time and id", async () => {
     rows.map((row) => row.split(",")).map((row) => [row[when], row[line]]),
     anomalies.map(({ transaction: t }) => [t.invoiceTime.slice(0, 19).replace("T", " "), t.lineId]),
   );
+  await close();
+});
+
+test("reasons of a risk are those that raise it", async () => {
+  const { page, close } = await open("churn?country=Germany");
+  const { churnRisks } = await json("/v1/atRiskCustomers?country=Germany&pageSize=1000&minRiskLevel=RISK_LEVEL_MEDIUM");
+  const { heading, rows } = await downloaded(page, page.getByRole("button", { name: /^Download .* rows$/ }).last());
+  assert.deepEqual(heading.slice(-2), ["Reasons", "Speaks against it"]);
+  const cell = (those) => {
+    const text = those.map((reason) => reason.text).join("; ");
+    const written = text.charAt(0).toUpperCase() + text.slice(1);
+    return written.includes(",") ? `"${written}"` : written;
+  };
+  assert.ok(churnRisks.some(({ reasons }) => reasons.some((r) => r.contribution < 0)), "nothing that lowers a risk");
+  for (const { customerId, reasons } of churnRisks) {
+    const [raise, lower] = [reasons.filter((r) => r.contribution > 0), reasons.filter((r) => r.contribution < 0)].map(cell);
+    const row = rows.find((other) => other.startsWith(`${customerId},`));
+    assert.ok(row.endsWith(`,${raise},${lower}`), `${row} against ${raise} and ${lower}`);
+  }
   await close();
 });
 
