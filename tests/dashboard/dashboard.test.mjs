@@ -228,6 +228,46 @@ test("customers who moved between segments are told, and each pair adds up", asy
   await close();
 });
 
+test("a forecast is compared with as many days before, counted as the model counts them", async (t) => {
+  const { page, wrong, close } = await open("forecast");
+  if (!(await offersInsights(page))) {
+    await close();
+    return t.skip("this gateway has no insights");
+  }
+  const told = async (name) => number(await figure(page, name).innerText());
+  const near = (a, b, what) => assert.ok(Math.abs(a - b) <= 1, `${what}: ${a} rather than ${b}`);
+  const { series } = await json("/v1/series");
+  near(await told("Sold in the 28 days before"), series[0].recentTotal, "28 days");
+  const note = page.locator(".figure", { has: page.locator("dt", { hasText: "Expected in 28 days" }) }).locator("dd span");
+  const change = (await told("Expected in 28 days")) / series[0].recentTotal - 1;
+  assert.ok(Math.abs(Number.parseFloat(await note.innerText()) - 100 * change) < 0.06, await note.innerText());
+
+  // Weeks begin on Mondays, and forecasts on any day.
+  await page.getByRole("button", { name: "Week" }).click();
+  await settled(page);
+  const { points } = await json("/v1/sales:forecast?frequency=FREQUENCY_WEEKLY");
+  const [start, last] = [points[0], points.at(-1)].map((p) => Date.parse(p.periodStart) / 86_400_000);
+  const span = last + 7 - start;
+  const { points: days } = await json("/v1/sales:backtest?frequency=FREQUENCY_DAILY");
+  near(await told(`Sold in the ${span} days before`), days.slice(-span).reduce((all, d) => all + d.actual, 0), "weeks");
+  near(await told(`Expected in ${span} days`), points.reduce((all, p) => all + p.mean, 0), "weeks ahead");
+  const monday = (at) => (at + 3) % 7 === 0;
+  const whole = points.slice(monday(start) ? 0 : 1);
+  near(await told("On average a week"), whole.reduce((all, p) => all + p.mean, 0) / whole.length, "whole weeks");
+  await page.locator("summary").first().click();
+  const { heading, rows } = await downloaded(page, page.getByRole("button", { name: /^Download/ }).first());
+  const [from, length, actual, expected] = ["Period from", "Days", "Actual", "Expected"].map((name) => heading.indexOf(name));
+  const cells = rows.map((row) => row.split(","));
+  const ahead = cells.filter((row) => row[expected]);
+  assert.deepEqual(ahead.map((row) => row[from]), points.map((p) => p.periodStart.slice(0, 10)));
+  assert.deepEqual(ahead.map((row) => Number(row[length])), points.map((_, at) => (at === 0 && !monday(start) ? 7 - ((start + 3) % 7) : 7)));
+  const before = cells.filter((row) => row[actual]);
+  assert.ok(before.slice(1, -1).every((row) => row[length] === "7"), "a part of a week among the whole ones");
+  assert.equal(Number(before.at(-1)[length]), monday(start) ? 7 : (start + 3) % 7);
+  assert.deepEqual(wrong, []);
+  await close();
+});
+
 test("a product that nobody knows is not called the shop", async () => {
   const { page, close } = await open("forecast?level=product&product=nope");
   await card(page, "nope").getByRole("note").waitFor();
