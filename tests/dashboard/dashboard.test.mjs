@@ -268,6 +268,19 @@ test("a forecast is compared with as many days before, counted as the model coun
   await close();
 });
 
+test("the median stands beside what is expected, and a mean outside of its range is owned up to", async () => {
+  const { page, close } = await open("forecast?level=country&country=France&every=month");
+  const { points } = await json("/v1/sales:forecast?level=LEVEL_COUNTRY&key=France&frequency=FREQUENCY_MONTHLY");
+  await page.locator("summary").first().click();
+  const { heading, rows } = await downloaded(page, page.getByRole("button", { name: /^Download/ }).first());
+  const at = heading.indexOf("Median");
+  const medians = rows.map((row) => row.split(",")[at]).filter(Boolean).map(Number);
+  assert.deepEqual(medians, points.map((p) => p.quantiles[1].value));
+  const outside = points.some(({ mean, quantiles: [low, , high] }) => mean < low.value || mean > high.value);
+  assert.equal(await page.getByText("outside of the range").count(), Number(outside));
+  await close();
+});
+
 test("a product that nobody knows is not called the shop", async () => {
   const { page, close } = await open("forecast?level=product&product=nope");
   await card(page, "nope").getByRole("note").waitFor();

@@ -203,6 +203,7 @@ function Ahead() {
           const actual = pastOf(past.sold, period.begin);
           const expected = total(ahead.map((row) => ({ value: row.mean })));
           const full = ahead.filter(whole);
+          const outside = ahead.some((row) => row.mean! < row.low! || row.mean! > row.high!);
           const unit = pieces ? "pieces" : undefined;
           const columns: Column<Row>[] = [
             { header: "Period from", value: (r) => r.from, show: (r) => isoDay(r.from) },
@@ -243,6 +244,12 @@ function Ahead() {
                 option={(colors) => drawing(colors, actual, ahead, short, amount, interval)}
               />
               {past.error && <Problem error={past.error} retry={past.refetch} />}
+              {outside && (
+                <p class="notice below">
+                  Expected is the mean, which lies outside of the range here. Sales are as often above the median as below it: rather believe
+                  that one.
+                </p>
+              )}
               <ul class="reasons below">
                 {a.reasons.map((reason) => (
                   <li key={reason}>{sentence(reason)}</li>
@@ -265,7 +272,8 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
   // A day or two of a week beside whole weeks would look like a fall.
   const parts = [...actual, ...ahead.filter((r) => !actual.includes(r))].filter((r) => !whole(r));
   const line = { type: "line" as const, showSymbol: future.length === 1 };
-  const [blue, orange] = colors.series;
+  const [blue, orange, green] = colors.series;
+  const apart = future.some((r) => r.median !== undefined && Math.abs(r.median - r.mean!) > 0.02 * r.mean!);
   const range = `${percent(interval, 0)} range`;
   return {
     tooltip: tooltip(colors, {
@@ -283,7 +291,7 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
         ].join("\n");
       },
     }),
-    legend: legend(colors, { data: ["Actual", "Expected", range, ...(parts.length > 0 ? [PART] : [])] }),
+    legend: legend(colors, { data: ["Actual", apart ? MEAN : "Expected", ...(apart ? [MEDIAN] : []), range, ...(parts.length > 0 ? [PART] : [])] }),
     xAxis: timeAxis(colors),
     yAxis: { type: "value" as const, ...axis(colors), axisLabel: { color: colors.muted, formatter: short } },
     dataZoom: [{ type: "inside" as const, zoomOnMouseWheel: "ctrl" as const, moveOnMouseMove: false }],
@@ -301,7 +309,10 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
         itemStyle: { opacity: 0.35 }, // the legend's, which the area would not colour
         data: future.map((r) => [r.from, r.high! - r.low!]),
       },
-      { ...line, name: "Expected", color: orange, data: future.map((r) => [r.from, r.mean]) },
+      { ...line, name: apart ? MEAN : "Expected", color: orange, data: future.map((r) => [r.from, r.mean]) },
+      ...(apart
+        ? [{ ...line, name: MEDIAN, color: green, lineStyle: { type: "dashed" as const }, data: future.map((r) => [r.from, r.median]) }]
+        : []),
       {
         type: "scatter" as const,
         name: PART,
@@ -315,6 +326,8 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
     ],
   };
 }
+const MEAN = "Expected (mean)";
+const MEDIAN = "Median (as often above as below)";
 const PART = "Part of a period";
 
 const METRICS: Column<Metric>[] = [
