@@ -320,6 +320,17 @@ test("reasons of a risk are those that raise it", async () => {
   await close();
 });
 
+test("segments are judged by what their recipe aims at", async (t) => {
+  const { status } = await json("/v1/models/segmentation/status");
+  const explained = status.details.metrics.find((m) => m.name === "spend_explained");
+  if (status.details.recipe !== "default" || !explained) return t.skip("these segments are clusters, or nothing was measured");
+  const { page, close } = await open("segments");
+  const said = await card(page, "Shares").innerText();
+  assert.ok(said.includes(`explains ${Math.round(100 * explained.value)}% of the variance`), said);
+  assert.doesNotMatch(said, /silhouette/);
+  await close();
+});
+
 test("drift shows what the gateway measures, the furthest first", async () => {
   const gauges = [["recency_days", 0.31], ["probability", 0.02], ["orders", 0.14]].map(
     ([number, index]) => `shopkeeper_model_drift{model="churn",number="${number}",otel_scope_name="shopkeeper"} ${index}\n`,

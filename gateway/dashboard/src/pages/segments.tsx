@@ -4,7 +4,7 @@ import { axis, Chart, tooltip } from "../chart";
 import { CountryFilter } from "../filters";
 import { count, day, days, decimal, enumWord, money, percent, shortMoney } from "../format";
 import { ModelService } from "../gen/shopkeeper/model/v1/model_pb";
-import { Lifecycle, SegmentationService, type Segment, type SegmentMovement } from "../gen/shopkeeper/segmentation/v1/segmentation_pb";
+import { Lifecycle, SegmentationService, type ListSegmentsResponse, type Segment, type SegmentMovement } from "../gen/shopkeeper/segmentation/v1/segmentation_pb";
 import { Answer, Card, CustomerLink, Empty, Figure, Page, SelectFilter } from "../parts";
 import { useCustomers, type Customer } from "../shop";
 import { Table, type Column } from "../table";
@@ -13,6 +13,7 @@ import { filter, numberFilter, setFilters } from "../url";
 export default function Segments() {
   const segments = useCall(SegmentationService.method.listSegments, {});
   const names = segments.data?.segments ?? [];
+  const quality = useQuality(segments.data);
   return (
     <Page
       title="Segments"
@@ -43,7 +44,7 @@ export default function Segments() {
         <Card
           title="Shares"
           span={6}
-          note={segments.data && `As of ${day(segments.data.asOf)}, recipe ${segments.data.recipe}, silhouette ${decimal(segments.data.silhouette)}`}
+          note={segments.data && `As of ${day(segments.data.asOf)}, recipe ${segments.data.recipe}${quality}`}
         >
           <Answer of={segments} empty={(a) => a.segments.length === 0}>
             {(a) => <Shares segments={a.segments} />}
@@ -57,6 +58,18 @@ export default function Segments() {
     </Page>
   );
 }
+
+/** How good the segments are by what their recipe aims at: clusters that stand apart, or a forecast of spend. */
+function useQuality(of: ListSegmentsResponse | undefined): string {
+  const details = useCall(ModelService.method.getModelStatus, { model: "segmentation" }).data?.status?.details;
+  if (!of) return "";
+  if (CLUSTERS.has(of.recipe)) return `, silhouette ${decimal(of.silhouette)}`;
+  const explained = details?.version === of.model?.version && details?.metrics.find((m) => m.name === "spend_explained");
+  if (!explained) return "";
+  const naive = explained.baseline === undefined ? "" : `; fifths by spend explain ${percent(explained.baseline, 0)}`;
+  return `, explains ${percent(explained.value, 0)} of the variance of log spend in the next 90 days${naive}`;
+}
+const CLUSTERS = new Set(["rfm3", "value4"]);
 
 const SHARES: Column<Segment>[] = [
   { header: "Segment", value: (s) => s.name },
