@@ -320,6 +320,47 @@ test("reasons of a risk are those that raise it", async () => {
   await close();
 });
 
+test("segments of two recipes are not called above or below each other, and a comparison that is refused says why", async (t) => {
+  const { versions } = await json("/v1/models/segmentation/versions");
+  const now = versions.find((v) => v.current);
+  const then = versions.find((v) => !v.current && v.recipe === now.recipe);
+  if (!then) return t.skip("this store has one version of the segmentation model");
+  const address = `segments?since=${then.version}`;
+  const same = await open(address);
+  const told = await card(same.page, "Movement between segments").innerText();
+  for (const { version, recipe } of [then, now]) assert.ok(told.includes(`${version} (recipe ${recipe}, as of `), told);
+  assert.match(told, /Moved up/);
+  await same.close();
+
+  const other = await open(address, {
+    prepare: (page) =>
+      page.route("**/ListModelVersions", async (route) => {
+        const answer = await route.fetch();
+        const text = (await answer.body()).toString("latin1");
+        // Another recipe of as many letters: messages tell their lengths.
+        const at = text.indexOf(now.recipe, text.indexOf(then.version));
+        const changed = text.slice(0, at) + now.recipe.replace(/./, "X") + text.slice(at + now.recipe.length);
+        await route.fulfill({ response: answer, body: Buffer.from(changed, "latin1") });
+      }),
+  });
+  const movement = card(other.page, "Movement between segments");
+  assert.match(await movement.innerText(), /The recipes differ/);
+  assert.equal(await movement.getByText("Moved up").count() + (await movement.getByText("Moved down").count()), 0);
+  await figure(other.page, "In both").waitFor();
+  assert.deepEqual(other.wrong, []);
+  await other.close();
+
+  const refused = await open(address, {
+    prepare: (page) =>
+      page.route("**/ListSegmentMovements", (route) =>
+        route.fulfill({ headers: { "content-type": "application/grpc-web+proto", "grpc-status": "9", "grpc-message": "of another recipe" } }),
+      ),
+  });
+  await card(refused.page, "Movement between segments").getByText("of another recipe").waitFor();
+  assert.equal(await refused.page.getByRole("alert").count(), 0);
+  await refused.close();
+});
+
 test("segments are judged by what their recipe aims at", async (t) => {
   const { status } = await json("/v1/models/segmentation/status");
   const explained = status.details.metrics.find((m) => m.name === "spend_explained");
