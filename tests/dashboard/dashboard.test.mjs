@@ -320,6 +320,35 @@ test("reasons of a risk are those that raise it", async () => {
   await close();
 });
 
+test("what was cancelled is not stocked, and pieces not bought are no earnings", async (t) => {
+  const { page, wrong, close } = await open("actions?kind=orderLess");
+  const { model } = await json("/v1/series");
+  const end = `${model.asOf.slice(0, 10)}T00:00:00Z`;
+  const start = new Date(Date.parse(end) - 28 * 86_400_000).toISOString();
+  const { products } = await json(`/v1/insights/topProducts?order=PRODUCT_ORDER_QUANTITY&pageSize=1000&startTime=${start}&endTime=${end}`);
+  if (!products) {
+    await close();
+    return t.skip("this gateway has no insights");
+  }
+  const kept = new Map(products.map((p) => [p.stockCode, p.items - p.returnedItems]));
+  let lines = 0;
+  for (const kind of ["Order less", "Stock"]) {
+    await page.getByRole("button", { name: kind, exact: true }).click();
+    await settled(page);
+    for (const row of await page.locator("tbody tr").all()) {
+      const code = await row.locator('td[data-label="For"]').innerText();
+      const [, pieces] = /the ([\d,]+) pieces that stayed sold/.exec(await row.locator('td[data-label="Why"]').innerText());
+      assert.equal(number(pieces), kept.get(code), code);
+      if (kind === "Order less") assert.match(await row.locator('td[data-label="Expected value"]').innerText(), /^–/);
+      lines++;
+    }
+  }
+  assert.ok(lines > 0);
+  assert.equal(await figure(page, "Order less").innerText(), "–");
+  assert.deepEqual(wrong, []);
+  await close();
+});
+
 test("segments of two recipes are not called above or below each other, and a comparison that is refused says why", async (t) => {
   const { versions } = await json("/v1/models/segmentation/versions");
   const now = versions.find((v) => v.current);
