@@ -15,6 +15,15 @@ after(() => browser.close());
 const open = (address, options) => openAt(browser, URL_, address, options);
 const offersInsights = async (page) => (await page.locator('[data-code="Unimplemented"]').count()) === 0;
 
+/** What the gateway tells others, as JSON. */
+const json = async (path) => (await fetch(`${URL_}${path}`)).json();
+/** The rows of a download, without their heading. */
+async function downloaded(page, button) {
+  const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
+  const [heading, ...rows] = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n");
+  return { heading: heading.replace("\uFEFF", "").split(","), rows };
+}
+
 for (const [name, address] of Object.entries(PAGES))
   test(`${name} renders in both themes and widths, without an error, and axe finds nothing`, async () => {
     for (const colorScheme of ["light", "dark"])
@@ -65,7 +74,7 @@ test("a download has the rows that the filters leave", async () => {
   const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
   assert.equal(download.suggestedFilename(), "at-risk.csv");
   const lines = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n");
-  assert.equal(lines[0], "\uFEFFCustomer,Risk,Chance,Spend in the last year,Value at risk,Reasons");
+  assert.equal(lines[0], "\uFEFFCustomer,Risk,Chance,Spend in the last year,Value at risk,Reasons,Speaks against it");
   assert.equal(lines.length - 1, said);
   assert.ok(said > 1);
   const values = lines.slice(1).map((line) => Number(line.split(",")[4]));
@@ -216,6 +225,179 @@ test("customers who moved between segments are told, and each pair adds up", asy
   const sizes = (await shares.locator('td[data-label="Customers"]').allInnerTexts()).map(number);
   const now = rows.filter((row) => row[2] !== "gone").reduce((all, row) => all + Number(row[3]), 0);
   assert.equal(now, sizes.reduce((all, size) => all + size, 0));
+  await close();
+});
+
+test("a forecast is compared with as many days before, counted as the model counts them", async (t) => {
+  const { page, wrong, close } = await open("forecast");
+  if (!(await offersInsights(page))) {
+    await close();
+    return t.skip("this gateway has no insights");
+  }
+  const told = async (name) => number(await figure(page, name).innerText());
+  const near = (a, b, what) => assert.ok(Math.abs(a - b) <= 1, `${what}: ${a} rather than ${b}`);
+  const { series } = await json("/v1/series");
+  near(await told("Sold in the 28 days before"), series[0].recentTotal, "28 days");
+  const note = page.locator(".figure", { has: page.locator("dt", { hasText: "Expected in 28 days" }) }).locator("dd span");
+  const change = (await told("Expected in 28 days")) / series[0].recentTotal - 1;
+  assert.ok(Math.abs(Number.parseFloat(await note.innerText()) - 100 * change) < 0.06, await note.innerText());
+
+  // Weeks begin on Mondays, and forecasts on any day.
+  await page.getByRole("button", { name: "Week" }).click();
+  await settled(page);
+  const { points } = await json("/v1/sales:forecast?frequency=FREQUENCY_WEEKLY");
+  const [start, last] = [points[0], points.at(-1)].map((p) => Date.parse(p.periodStart) / 86_400_000);
+  const span = last + 7 - start;
+  const { points: days } = await json("/v1/sales:backtest?frequency=FREQUENCY_DAILY");
+  near(await told(`Sold in the ${span} days before`), days.slice(-span).reduce((all, d) => all + d.actual, 0), "weeks");
+  near(await told(`Expected in ${span} days`), points.reduce((all, p) => all + p.mean, 0), "weeks ahead");
+  const monday = (at) => (at + 3) % 7 === 0;
+  const whole = points.slice(monday(start) ? 0 : 1);
+  near(await told("On average a week"), whole.reduce((all, p) => all + p.mean, 0) / whole.length, "whole weeks");
+  await page.locator("summary").first().click();
+  const { heading, rows } = await downloaded(page, page.getByRole("button", { name: /^Download/ }).first());
+  const [from, length, actual, expected] = ["Period from", "Days", "Actual", "Expected"].map((name) => heading.indexOf(name));
+  const cells = rows.map((row) => row.split(","));
+  const ahead = cells.filter((row) => row[expected]);
+  assert.deepEqual(ahead.map((row) => row[from]), points.map((p) => p.periodStart.slice(0, 10)));
+  assert.deepEqual(ahead.map((row) => Number(row[length])), points.map((_, at) => (at === 0 && !monday(start) ? 7 - ((start + 3) % 7) : 7)));
+  const before = cells.filter((row) => row[actual]);
+  assert.ok(before.slice(1, -1).every((row) => row[length] === "7"), "a part of a week among the whole ones");
+  assert.equal(Number(before.at(-1)[length]), monday(start) ? 7 : (start + 3) % 7);
+  assert.deepEqual(wrong, []);
+  await close();
+});
+
+test("the median stands beside what is expected, and a mean outside of its range is owned up to", async () => {
+  const { page, close } = await open("forecast?level=country&country=France&every=month");
+  const { points } = await json("/v1/sales:forecast?level=LEVEL_COUNTRY&key=France&frequency=FREQUENCY_MONTHLY");
+  await page.locator("summary").first().click();
+  const { heading, rows } = await downloaded(page, page.getByRole("button", { name: /^Download/ }).first());
+  const at = heading.indexOf("Median");
+  const medians = rows.map((row) => row.split(",")[at]).filter(Boolean).map(Number);
+  assert.deepEqual(medians, points.map((p) => p.quantiles[1].value));
+  const outside = points.some(({ mean, quantiles: [low, , high] }) => mean < low.value || mean > high.value);
+  assert.equal(await page.getByText("outside of the range").count(), Number(outside));
+  await close();
+});
+
+test("a product that nobody knows is not called the shop", async () => {
+  const { page, close } = await open("forecast?level=product&product=nope");
+  await card(page, "nope").getByRole("note").waitFor();
+  assert.equal(await page.getByRole("heading", { name: /The shop/ }).count(), 0);
+  await close();
+});
+
+test("unusual lines are downloaded with their time and id", async () => {
+  const { page, close } = await open("anomalies?severity=HIGH");
+  const { anomalies } = await json("/v1/anomalies?pageSize=1000&minSeverity=SEVERITY_HIGH");
+  const { heading, rows } = await downloaded(page, card(page, "Lines").getByRole("button", { name: /^Download/ }));
+  const [when, line] = ["When", "Line id"].map((name) => heading.indexOf(name));
+  assert.deepEqual(
+    // What stands before the reasons has no comma.
+    rows.map((row) => row.split(",")).map((row) => [row[when], row[line]]),
+    anomalies.map(({ transaction: t }) => [t.invoiceTime.slice(0, 19).replace("T", " "), t.lineId]),
+  );
+  await close();
+});
+
+test("reasons of a risk are those that raise it", async () => {
+  const { page, close } = await open("churn?country=Germany");
+  const { churnRisks } = await json("/v1/atRiskCustomers?country=Germany&pageSize=1000&minRiskLevel=RISK_LEVEL_MEDIUM");
+  const { heading, rows } = await downloaded(page, page.getByRole("button", { name: /^Download .* rows$/ }).last());
+  assert.deepEqual(heading.slice(-2), ["Reasons", "Speaks against it"]);
+  const cell = (those) => {
+    const text = those.map((reason) => reason.text).join("; ");
+    const written = text.charAt(0).toUpperCase() + text.slice(1);
+    return written.includes(",") ? `"${written}"` : written;
+  };
+  assert.ok(churnRisks.some(({ reasons }) => reasons.some((r) => r.contribution < 0)), "nothing that lowers a risk");
+  for (const { customerId, reasons } of churnRisks) {
+    const [raise, lower] = [reasons.filter((r) => r.contribution > 0), reasons.filter((r) => r.contribution < 0)].map(cell);
+    const row = rows.find((other) => other.startsWith(`${customerId},`));
+    assert.ok(row.endsWith(`,${raise},${lower}`), `${row} against ${raise} and ${lower}`);
+  }
+  await close();
+});
+
+test("what was cancelled is not stocked, and pieces not bought are no earnings", async (t) => {
+  const { page, wrong, close } = await open("actions?kind=orderLess");
+  const { model } = await json("/v1/series");
+  const end = `${model.asOf.slice(0, 10)}T00:00:00Z`;
+  const start = new Date(Date.parse(end) - 28 * 86_400_000).toISOString();
+  const { products } = await json(`/v1/insights/topProducts?order=PRODUCT_ORDER_QUANTITY&pageSize=1000&startTime=${start}&endTime=${end}`);
+  if (!products) {
+    await close();
+    return t.skip("this gateway has no insights");
+  }
+  const kept = new Map(products.map((p) => [p.stockCode, p.items - p.returnedItems]));
+  let lines = 0;
+  for (const kind of ["Order less", "Stock"]) {
+    await page.getByRole("button", { name: kind, exact: true }).click();
+    await settled(page);
+    for (const row of await page.locator("tbody tr").all()) {
+      const code = await row.locator('td[data-label="For"]').innerText();
+      const [, pieces] = /the ([\d,]+) pieces that stayed sold/.exec(await row.locator('td[data-label="Why"]').innerText());
+      assert.equal(number(pieces), kept.get(code), code);
+      if (kind === "Order less") assert.match(await row.locator('td[data-label="Expected value"]').innerText(), /^–/);
+      lines++;
+    }
+  }
+  assert.ok(lines > 0);
+  assert.equal(await figure(page, "Order less").innerText(), "–");
+  assert.deepEqual(wrong, []);
+  await close();
+});
+
+test("segments of two recipes are not called above or below each other, and a comparison that is refused says why", async (t) => {
+  const { versions } = await json("/v1/models/segmentation/versions");
+  const now = versions.find((v) => v.current);
+  const then = versions.find((v) => !v.current && v.recipe === now.recipe);
+  if (!then) return t.skip("this store has one version of the segmentation model");
+  const address = `segments?since=${then.version}`;
+  const same = await open(address);
+  const told = await card(same.page, "Movement between segments").innerText();
+  for (const { version, recipe } of [then, now]) assert.ok(told.includes(`${version} (recipe ${recipe}, as of `), told);
+  assert.match(told, /Moved up/);
+  await same.close();
+
+  const other = await open(address, {
+    prepare: (page) =>
+      page.route("**/ListModelVersions", async (route) => {
+        const answer = await route.fetch();
+        const text = (await answer.body()).toString("latin1");
+        // Another recipe of as many letters: messages tell their lengths.
+        const at = text.indexOf(now.recipe, text.indexOf(then.version));
+        const changed = text.slice(0, at) + now.recipe.replace(/./, "X") + text.slice(at + now.recipe.length);
+        await route.fulfill({ response: answer, body: Buffer.from(changed, "latin1") });
+      }),
+  });
+  const movement = card(other.page, "Movement between segments");
+  assert.match(await movement.innerText(), /The recipes differ/);
+  assert.equal(await movement.getByText("Moved up").count() + (await movement.getByText("Moved down").count()), 0);
+  await figure(other.page, "In both").waitFor();
+  assert.deepEqual(other.wrong, []);
+  await other.close();
+
+  const refused = await open(address, {
+    prepare: (page) =>
+      page.route("**/ListSegmentMovements", (route) =>
+        route.fulfill({ headers: { "content-type": "application/grpc-web+proto", "grpc-status": "9", "grpc-message": "of another recipe" } }),
+      ),
+  });
+  await card(refused.page, "Movement between segments").getByText("of another recipe").waitFor();
+  assert.equal(await refused.page.getByRole("alert").count(), 0);
+  await refused.close();
+});
+
+test("segments are judged by what their recipe aims at", async (t) => {
+  const { status } = await json("/v1/models/segmentation/status");
+  const explained = status.details.metrics.find((m) => m.name === "spend_explained");
+  if (status.details.recipe !== "default" || !explained) return t.skip("these segments are clusters, or nothing was measured");
+  const { page, close } = await open("segments");
+  const said = await card(page, "Shares").innerText();
+  assert.ok(said.includes(`explains ${Math.round(100 * explained.value)}% of the variance`), said);
+  assert.doesNotMatch(said, /silhouette/);
   await close();
 });
 

@@ -4,6 +4,7 @@ import { count, decimal, money, percent, price, sentence } from "./format";
 import { AnomalyService, Measure, Severity } from "./gen/shopkeeper/anomaly/v1/anomaly_pb";
 import { ChurnService, RiskLevel, type ChurnRisk } from "./gen/shopkeeper/churn/v1/churn_pb";
 import { ForecastService, Frequency, Level } from "./gen/shopkeeper/forecast/v1/forecast_pb";
+import { InsightsService, ProductOrder } from "./gen/shopkeeper/insights/v1/insights_pb";
 import { RecommendationService } from "./gen/shopkeeper/recommendation/v1/recommendation_pb";
 import { SegmentationService, type CustomerSegment } from "./gen/shopkeeper/segmentation/v1/segmentation_pb";
 import { risks, usualPrice } from "./shop";
@@ -12,6 +13,7 @@ export const KINDS = {
   winBack: { name: "Win back", tone: "bad" },
   crossSell: { name: "Offer", tone: "good" },
   stock: { name: "Stock", tone: "weak" },
+  orderLess: { name: "Order less", tone: "plain" },
   bundle: { name: "Bundle", tone: "plain" },
   check: { name: "Check", tone: "bad" },
 } as const;
@@ -25,7 +27,7 @@ export interface Action {
   product?: string;
   what: string;
   why: string;
-  /** Shop currency; undefined where there is no price to count with. */
+  /** Shop currency; undefined where there is no price to count with, or nothing is earned. */
   value?: number;
   formula: string;
 }
@@ -114,45 +116,83 @@ const crossSell: Collect = async (country, rates) => {
   return actions.flat();
 };
 
-const topProducts = async (pageSize: number) =>
-  (await ask(ForecastService.method.listSeries, { level: Level.PRODUCT, pageSize })).series;
+/** A product and its pieces of the 28 days before the forecast: those that stayed sold, and which part of all sold that is. */
+interface Sold {
+  key: string;
+  name: string;
+  pieces: number;
+  kept: number;
+}
+const DAY = 86_400;
 
-const stock: Collect = async () => {
+/** What sells most now, by the pieces that were not taken back: an order that was cancelled says nothing about tomorrow. */
+async function topProducts(most: number): Promise<Sold[]> {
+  const { model } = await ask(ForecastService.method.listSeries, { level: Level.PRODUCT, pageSize: 1 });
+  // Forecasts begin with a whole day.
+  const end = BigInt(Math.floor(Number(model?.asOf?.seconds ?? 0n) / DAY) * DAY);
+  const { products } = await ask(InsightsService.method.listTopProducts, {
+    startTime: { seconds: end - BigInt(28 * DAY) },
+    endTime: { seconds: end },
+    order: ProductOrder.QUANTITY,
+    pageSize: 2 * most,
+  });
+  return products
+    .map(({ stockCode, description, items, returnedItems }): Sold => {
+      const pieces = Math.max(0, Number(items - returnedItems));
+      return { key: stockCode, name: description || stockCode, pieces, kept: pieces / Math.max(1, Number(items)) };
+    })
+    .filter(({ pieces }) => pieces > 0)
+    .toSorted((a, b) => b.pieces - a.pieces)
+    .slice(0, most);
+}
+
+/** Products that the forecast sees far above, or far below, what they sold lately. */
+async function stocked(above: boolean): Promise<Action[]> {
+  const kind = above ? "stock" : "orderLess";
   const actions = await Promise.all(
-    (await topProducts(STOCKED)).map(async ({ key, name, recentTotal }): Promise<Action[]> => {
-      // As many days as `recentTotal` is of.
+    (await topProducts(STOCKED)).map(async ({ key, name, pieces, kept }) => {
+      // As many days as `pieces` are of.
       const { points, model } = await ask(ForecastService.method.forecastSales, {
         level: Level.PRODUCT,
         key,
         frequency: Frequency.DAILY,
         horizon: 28,
       });
-      const expected = points.reduce((all, p) => all + p.mean, 0);
-      const more = expected - recentTotal;
-      if (Math.abs(more) < 0.25 * recentTotal) return [];
+      // The forecast is of all that will be sold; as large a part of it will be taken back.
+      const expected = kept * points.reduce((all, p) => all + p.mean, 0);
+      const more = expected - pieces;
+      if (more > 0 !== above || Math.abs(more) < 0.25 * pieces) return [];
       const each = await usualPrice(key);
-      const pieces = `${count(Math.abs(more))} pieces ${more > 0 ? "more" : "fewer"}`;
-      return [
-        {
-          kind: "stock",
-          key: `stock/${key}/${model?.version}`,
-          product: key,
-          what:
-            more > 0
-              ? `Have ${count(expected)} pieces of ${name} for the next 28 days`
-              : `Order ${name} with care: ${count(expected)} pieces will do for the next 28 days`,
-          why: `The forecast is ${percent(Math.abs(more / recentTotal), 0)} ${more > 0 ? "above" : "below"} the ${count(recentTotal)} pieces of the last 28 days`,
-          value: each && Math.abs(more) * each,
-          formula: each ? `${pieces} × ${price(each)} each` : `${pieces}; no usual price known`,
-        },
-      ];
+      const counted = `${count(Math.abs(more))} pieces ${above ? "more" : "fewer"}`;
+      const worth = each && Math.abs(more) * each;
+      const action: Action = {
+        kind,
+        key: `${kind}/${key}/${model?.version}`,
+        product: key,
+        what: above
+          ? `Have ${count(expected)} pieces of ${name} for the next 28 days`
+          : `Order ${name} with care: ${count(expected)} pieces will do for the next 28 days`,
+        why: `The forecast is ${percent(Math.abs(more / pieces), 0)} ${above ? "above" : "below"} the ${count(pieces)} pieces that stayed sold in the last 28 days`,
+        // What is not bought too much of is not earned.
+        value: above ? worth : undefined,
+        formula: !each
+          ? `${counted}; no usual price known`
+          : above
+            ? `${counted} × ${price(each)} each`
+            : `${counted}: ${money(Math.abs(more) * each)} at the usual price, which nobody earns`,
+      };
+      return [{ action, worth: worth ?? 0 }];
     }),
   );
   return actions
     .flat()
-    .toSorted((a, b) => (b.value ?? 0) - (a.value ?? 0))
-    .slice(0, LINES);
-};
+    .toSorted((a, b) => b.worth - a.worth)
+    .slice(0, LINES)
+    .map(({ action }) => action);
+}
+
+const stock: Collect = () => stocked(true);
+const orderLess: Collect = () => stocked(false);
 
 const bundle: Collect = async (_country, rates) => {
   const actions = await Promise.all(
@@ -206,4 +246,4 @@ const check: Collect = async (country) => {
     .slice(0, LINES);
 };
 
-export const collect: Record<Kind, Collect> = { winBack, crossSell, stock, bundle, check };
+export const collect: Record<Kind, Collect> = { winBack, crossSell, stock, orderLess, bundle, check };

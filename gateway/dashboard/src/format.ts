@@ -46,6 +46,8 @@ export const milliseconds = (value: number) =>
 const written = (date: Date, options: Intl.DateTimeFormatOptions) =>
   date.toLocaleString(undefined, { timeZone: "UTC", ...options });
 export const dayOf = (time?: Timestamp) => (time ? timestampDate(time).toISOString().slice(0, 10) : "");
+/** Day and time of day as files have it: 2011-10-05 14:50:00. */
+export const timeOf = (time?: Timestamp) => (time ? timestampDate(time).toISOString().slice(0, 19).replace("T", " ") : "");
 export const day = (time?: Timestamp) =>
   time ? written(timestampDate(time), { year: "numeric", month: "short", day: "numeric" }) : "–";
 export const isoDay = (iso: string) =>

@@ -104,7 +104,7 @@ export default function Actions() {
                 <Figure
                   key={k}
                   name={KINDS[k].name}
-                  value={answers[at]!.data ? money(those.reduce((sum, a) => sum + (a.value ?? 0), 0)) : "…"}
+                  value={!answers[at]!.data ? "…" : k === "orderLess" ? "–" : money(those.reduce((sum, a) => sum + (a.value ?? 0), 0))}
                   note={answers[at]!.data ? `${count(those.length)} lines` : enumWord(answers[at]!.status)}
                 />
               );

@@ -4,7 +4,7 @@ import { useQuery } from "@tanstack/preact-query";
 import { ask, askAll } from "../api";
 import { axis, Chart, timeAxis, tooltip } from "../chart";
 import { ClearFilters, CountryFilter, RangeFilter } from "../filters";
-import { count, dayOf, enumWord, isoDay, moment, money, price, sentence } from "../format";
+import { count, enumWord, isoDay, moment, money, price, sentence, timeOf } from "../format";
 import { AnomalyService, Severity, type Anomaly } from "../gen/shopkeeper/anomaly/v1/anomaly_pb";
 import { Answer, Badge, Card, Choice, CustomerLink, Figure, Page, ProductLink, SelectFilter } from "../parts";
 import { seen } from "../session";
@@ -40,7 +40,7 @@ const COLUMNS: Column<Anomaly>[] = [
   { header: "Severity", value: (a) => enumWord(Severity[severityOf(a)]), show: (a) => <SeverityBadge severity={severityOf(a)} /> },
   {
     header: "When",
-    value: (a) => dayOf(a.transaction?.invoiceTime),
+    value: (a) => timeOf(a.transaction?.invoiceTime),
     show: (a) => (
       <>
         {moment(a.transaction?.invoiceTime)}
@@ -49,6 +49,7 @@ const COLUMNS: Column<Anomaly>[] = [
     ),
   },
   { header: "Invoice", value: (a) => a.transaction?.invoice, hidden: true },
+  { header: "Line id", value: (a) => a.transaction?.lineId, hidden: true },
   { header: "Product", value: (a) => a.transaction?.stockCode, show: (a) => <ProductLink code={a.transaction?.stockCode ?? ""} /> },
   { header: "Reason", value: (a) => sentence(a.score?.reason ?? ""), wide: true },
   { header: "Pieces", value: (a) => Number(a.transaction?.quantity), format: count },

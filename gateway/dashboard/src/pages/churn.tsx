@@ -94,9 +94,15 @@ export default function Churn() {
 const sum = (risks: ChurnRisk[]) => risks.reduce((all, r) => all + (r.valueAtRisk ?? 0), 0);
 /** What drives a risk most, upwards. */
 const strongest = (risk: ChurnRisk) => risk.reasons.find((r) => r.contribution > 0);
-
-/** What makes churn likelier, in words, the strongest first. */
-const worries = (risk: ChurnRisk) => risk.reasons.filter((r) => r.contribution > 0).map((r) => r.text);
+/** The reasons that raise a risk, or those that lower it, in words. */
+const texts = (risk: ChurnRisk, raise: boolean, most?: number) =>
+  sentence(
+    risk.reasons
+      .filter((r) => (raise ? r.contribution > 0 : r.contribution < 0))
+      .slice(0, most)
+      .map((r) => r.text)
+      .join("; "),
+  );
 
 export const RISKS: Column<ChurnRisk>[] = [
   { header: "Customer", value: (r) => r.customerId, show: (r) => <CustomerLink id={r.customerId} /> },
@@ -106,10 +112,11 @@ export const RISKS: Column<ChurnRisk>[] = [
   { header: "Value at risk", value: (r) => r.valueAtRisk, format: money },
   {
     header: "Reasons",
-    value: (r) => sentence(worries(r).join("; ")),
+    value: (r) => texts(r, true),
     wide: true,
-    show: (r) => sentence(worries(r).slice(0, 3).join("; ")),
+    show: (r) => texts(r, true, 3) || "–",
   },
+  { header: "Speaks against it", value: (r) => texts(r, false), hidden: true },
 ];
 
 interface Bin {

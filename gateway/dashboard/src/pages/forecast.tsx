@@ -1,21 +1,46 @@
 // What will sell, with the range it will probably fall in, after what was sold.
+import { useQuery } from "@tanstack/preact-query";
 import { skipToken, useCall } from "../api";
 import { axis, Chart, timeAxis, legend, tooltip, type Palette } from "../chart";
 import { CountryFilter, ProductFilter } from "../filters";
-import { change, count, day, dayOf, decimal, isoDay, money, percent, sentence, shortCount, shortMoney } from "../format";
+import { change, count, day, dayOf, days, decimal, isoDay, money, percent, sentence, shortCount, shortMoney } from "../format";
 import { ForecastService, Frequency, Level, type ForecastPoint, type Series } from "../gen/shopkeeper/forecast/v1/forecast_pb";
-import { Frequency as Every, InsightsService } from "../gen/shopkeeper/insights/v1/insights_pb";
 import { ModelService, type Metric } from "../gen/shopkeeper/model/v1/model_pb";
 import { metricName, metricValue } from "../metrics";
 import { Answer, Card, Choice, Empty, Figure, Page, Problem, SelectFilter, NumberFilter } from "../parts";
+import { soldDays, type SoldDay } from "../sold";
 import { Table, type Column } from "../table";
 import { filter, numberFilter, setFilters } from "../url";
 
+const DAY = 86_400_000;
+function plus(on: string, more = 0) {
+  return new Date(Date.parse(on) + more * DAY).toISOString().slice(0, 10);
+}
+const between = (from: string, to: string) => Math.round((Date.parse(to) - Date.parse(from)) / DAY);
+
 const LEVELS: Record<string, Level> = { shop: Level.TOTAL, country: Level.COUNTRY, product: Level.PRODUCT };
+/** Kinds of periods: how many ahead and back, and where the one begins that a day is in, or that comes some later. */
 const PERIODS = {
-  day: { frequency: Frequency.DAILY, every: Every.DAILY, horizon: 28, most: 366, past: 120, unit: "days" },
-  week: { frequency: Frequency.WEEKLY, every: Every.WEEKLY, horizon: 8, most: 53, past: 60, unit: "weeks" },
-  month: { frequency: Frequency.MONTHLY, every: Every.MONTHLY, horizon: 3, most: 12, past: 36, unit: "months" },
+  day: { frequency: Frequency.DAILY, horizon: 28, most: 366, past: 120, unit: "days", begin: plus },
+  week: {
+    frequency: Frequency.WEEKLY,
+    horizon: 8,
+    most: 53,
+    past: 60,
+    unit: "weeks",
+    begin: (on: string, later = 0) => plus(on, 7 * later - ((new Date(on).getUTCDay() + 6) % 7)), // Monday
+  },
+  month: {
+    frequency: Frequency.MONTHLY,
+    horizon: 3,
+    most: 12,
+    past: 36,
+    unit: "months",
+    begin(on: string, later = 0) {
+      const date = new Date(on);
+      return new Date(Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + later)).toISOString().slice(0, 10);
+    },
+  },
 };
 type Period = keyof typeof PERIODS;
 
@@ -87,19 +112,55 @@ const quantile = (level: number) => percent(level, Math.round(level * 1000) % 10
 
 interface Row {
   from: string;
+  /** Days that it is about, and days that its period has: fewer where the model's day is in the middle of a week or month. */
+  days: number;
+  of: number;
   actual?: number;
   mean?: number;
+  median?: number;
   low?: number;
   high?: number;
 }
+const whole = (row: Row) => row.days === row.of;
+const total = (rows: { value?: number }[]) => rows.reduce((all, { value = 0 }) => all + value, 0);
 
-function rowsOf(points: ForecastPoint[]): Row[] {
-  return points.map((p) => ({
-    from: dayOf(p.periodStart),
-    mean: p.mean,
-    low: p.quantiles[0]?.value,
-    high: p.quantiles[1]?.value,
+type Begin = (on: string, later?: number) => string;
+
+/** What is expected, with its 10 %, 50 % and 90 % quantile or the like. */
+function aheadOf(points: ForecastPoint[], begin: Begin): Row[] {
+  return points.map((p) => {
+    const from = dayOf(p.periodStart);
+    const end = begin(from, 1);
+    const [low, median, high] = p.quantiles.map((q) => q.value);
+    return { from, days: between(from, end), of: between(begin(from), end), mean: p.mean, low, median, high };
+  });
+}
+
+/** Days as periods. */
+function pastOf(sold: SoldDay[], begin: Begin): Row[] {
+  return [...Map.groupBy(sold, (s) => begin(s.day))].map(([from, those]) => ({
+    from,
+    days: those.length,
+    of: between(from, begin(from, 1)),
+    actual: total(those),
   }));
+}
+
+/** What was sold up to the first day of a forecast, for as long as is shown and as the forecast is long. */
+function useSold(points: ForecastPoint[]) {
+  const { level, key, period } = useQuestion();
+  const [start, last] = [dayOf(points[0]?.periodStart), dayOf(points.at(-1)?.periodStart)];
+  const end = last && period.begin(last, 1);
+  const earliest = start && [period.begin(start, -period.past), period.begin(plus(start, between(end, start)))].toSorted()[0]!;
+  const answer = useQuery({
+    queryKey: ["sold", level, key, earliest, start],
+    queryFn: () => soldDays(level, key, earliest, start),
+    enabled: start !== "",
+  });
+  const sold = answer.data ?? [];
+  const span = between(start, end);
+  const before = sold.slice(-span);
+  return { ...answer, sold, span, end, before: span > 0 && before.length === span ? total(before) : undefined };
 }
 
 function Ahead() {
@@ -107,51 +168,49 @@ function Ahead() {
   const forecast = useCall(
     ForecastService.method.forecastSales,
     complete
-      ? { level, key, frequency: period.frequency, horizon, quantiles: [(1 - interval) / 2, (1 + interval) / 2] }
+      ? { level, key, frequency: period.frequency, horizon, quantiles: [(1 - interval) / 2, 0.5, (1 + interval) / 2] }
       : skipToken,
   );
-  const past = useCall(
-    InsightsService.method.listSalesTrend,
-    complete
-      ? {
-          frequency: period.every,
-          countries: level === Level.COUNTRY ? [key] : [],
-          stockCodes: level === Level.PRODUCT ? [key] : [],
-          pageSize: 1000,
-        }
-      : skipToken,
-  );
+  const past = useSold(complete ? (forecast.data?.points ?? []) : []);
   if (!complete)
     return (
       <Card title="Forecast">
         <Empty>Choose a {level === Level.COUNTRY ? "country" : "product"} above, or one of the list below.</Empty>
       </Card>
     );
-  const name = sentence(forecast.data?.series?.name || "the shop");
+  // The last answer stays while another is on the way, and where there is none.
+  const series = forecast.data?.series;
+  const name = series?.key === key && !forecast.error ? series.name : "";
   return (
     <Card
-      title={level === Level.TOTAL ? "The shop" : `${name}${level === Level.PRODUCT ? ` (${key})` : ""}`}
-      note={forecast.data && `From ${day(forecast.data.model?.asOf)} on, by model ${forecast.data.model?.version}`}
+      title={level === Level.TOTAL ? "The shop" : !name || level === Level.COUNTRY ? key : `${sentence(name)} (${key})`}
+      note={
+        !forecast.error &&
+        forecast.data &&
+        `From ${day(forecast.data.model?.asOf)} on, by model ${forecast.data.model?.version}. ${
+          level === Level.PRODUCT
+            ? "Pieces sold, before returns."
+            : "What is paid, before returns, with postage and fees: more than the revenue of other pages."
+        }`
+      }
     >
-      <Answer of={forecast} empty={(a) => a.points.length === 0}>
+      <Answer of={{ ...forecast, isFetching: forecast.isFetching || past.isFetching }} empty={(a) => a.points.length === 0}>
         {(a) => {
           const pieces = a.series?.unit === "pieces";
           const amount = pieces ? count : money;
           const short = pieces ? shortCount : shortMoney;
-          const ahead = rowsOf(a.points);
-          const start = ahead[0]!.from;
-          const actual = (past.data?.periods ?? [])
-            .map((p): Row => ({ from: dayOf(p.periodStart), actual: pieces ? Number(p.sales?.items) : p.sales?.revenue }))
-            .filter((row) => row.from < start)
-            .slice(-period.past);
-          const rows = [...actual, ...ahead];
-          const sum = (of: (row: Row) => number | undefined, among: Row[]) => among.reduce((all, row) => all + (of(row) ?? 0), 0);
-          const total = sum((row) => row.mean, ahead);
-          const before = actual.length >= horizon ? sum((row) => row.actual, actual.slice(-horizon)) : undefined;
+          const ahead = aheadOf(a.points, period.begin);
+          const actual = pastOf(past.sold, period.begin);
+          const expected = total(ahead.map((row) => ({ value: row.mean })));
+          const full = ahead.filter(whole);
+          const outside = ahead.some((row) => row.mean! < row.low! || row.mean! > row.high!);
+          const unit = pieces ? "pieces" : undefined;
           const columns: Column<Row>[] = [
             { header: "Period from", value: (r) => r.from, show: (r) => isoDay(r.from) },
+            ...(period === PERIODS.day ? [] : DAYS),
             { header: "Actual", value: (r) => r.actual, format: amount },
             { header: "Expected", value: (r) => r.mean, format: amount },
+            { header: "Median", value: (r) => r.median, format: amount },
             { header: `Low (${quantile((1 - interval) / 2)})`, value: (r) => r.low, format: amount },
             { header: `High (${quantile((1 + interval) / 2)})`, value: (r) => r.high, format: amount },
           ];
@@ -159,28 +218,43 @@ function Ahead() {
             <>
               <dl class="figures">
                 <Figure
-                  name={`Expected in ${count(horizon)} ${period.unit}`}
-                  value={amount(total)}
-                  note={before ? `${change(total / before - 1)} on as long before` : pieces ? "pieces" : undefined}
+                  name={`Expected in ${days(past.span)}`}
+                  value={amount(expected)}
+                  note={
+                    past.before
+                      ? `${change(expected / past.before - 1)} on the ${days(past.span)} before`
+                      : `until ${isoDay(plus(past.end, -1))}`
+                  }
                 />
-                <Figure name={`On average a ${filter("every", "day")}`} value={amount(total / ahead.length)} note={pieces ? "pieces" : undefined} />
+                {past.before !== undefined && <Figure name={`Sold in the ${days(past.span)} before`} value={amount(past.before)} note={unit} />}
+                {full.length > 0 && (
+                  <Figure
+                    name={`On average a ${filter("every", "day")}`}
+                    value={amount(total(full.map((row) => ({ value: row.mean }))) / full.length)}
+                    note={full.length < ahead.length ? `of the ${count(full.length)} whole ${period.unit} ahead` : unit}
+                  />
+                )}
               </dl>
               <Chart
                 label={`Sales so far and forecast with ${percent(interval, 0)} range`}
                 height="tall"
-                rows={rows}
+                rows={[...actual, ...ahead]}
                 columns={columns}
                 download="forecast"
                 option={(colors) => drawing(colors, actual, ahead, short, amount, interval)}
               />
               {past.error && <Problem error={past.error} retry={past.refetch} />}
-              {a.reasons.length > 0 && (
-                <ul class="reasons below">
-                  {a.reasons.map((reason) => (
-                    <li key={reason}>{sentence(reason)}</li>
-                  ))}
-                </ul>
+              {outside && (
+                <p class="notice below">
+                  Expected is the mean, which lies outside of the range here. Sales are as often above the median as below it: rather believe
+                  that one.
+                </p>
               )}
+              <ul class="reasons below">
+                {a.reasons.map((reason) => (
+                  <li key={reason}>{sentence(reason)}</li>
+                ))}
+              </ul>
             </>
           );
         }}
@@ -188,10 +262,19 @@ function Ahead() {
     </Card>
   );
 }
+const DAYS: Column<Row>[] = [
+  { header: "Days", value: (r) => r.days, format: count, show: (r) => (whole(r) ? count(r.days) : `${count(r.days)} of ${count(r.of)}`) },
+  { header: "Days of the whole period", value: (r) => r.of, hidden: true },
+];
 
 function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number) => string, amount: (v: number) => string, interval: number) {
-  const line = { type: "line" as const, showSymbol: ahead.length === 1 };
-  const [blue, orange] = colors.series;
+  const [past, future] = [actual.filter(whole), ahead.filter(whole)];
+  // A day or two of a week beside whole weeks would look like a fall.
+  const parts = [...actual, ...ahead.filter((r) => !actual.includes(r))].filter((r) => !whole(r));
+  const line = { type: "line" as const, showSymbol: future.length === 1 };
+  const [blue, orange, green] = colors.series;
+  const apart = future.some((r) => r.median !== undefined && Math.abs(r.median - r.mean!) > 0.02 * r.mean!);
+  const range = `${percent(interval, 0)} range`;
   return {
     tooltip: tooltip(colors, {
       trigger: "axis",
@@ -200,33 +283,52 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
         const row = actual.find((r) => r.from === at) ?? ahead.find((r) => r.from === at);
         return [
           isoDay(at),
+          ...(!row || whole(row) ? [] : [`${count(row.days)} of ${count(row.of)} days`]),
           ...(row?.actual === undefined ? [] : [`Actual: ${amount(row.actual)}`]),
-          ...(row?.mean === undefined ? [] : [`Expected: ${amount(row.mean)}`, `Range: ${amount(row.low!)} to ${amount(row.high!)}`]),
+          ...(row?.mean === undefined ? [] : [`Expected: ${amount(row.mean)}`]),
+          ...(row?.median === undefined ? [] : [`Median: ${amount(row.median)}`]),
+          ...(row?.low === undefined ? [] : [`Range: ${amount(row.low)} to ${amount(row.high!)}`]),
         ].join("\n");
       },
     }),
-    legend: legend(colors, { data: ["Actual", "Expected", `${percent(interval, 0)} range`] }),
+    legend: legend(colors, { data: ["Actual", apart ? MEAN : "Expected", ...(apart ? [MEDIAN] : []), range, ...(parts.length > 0 ? [PART] : [])] }),
     xAxis: timeAxis(colors),
     yAxis: { type: "value" as const, ...axis(colors), axisLabel: { color: colors.muted, formatter: short } },
     dataZoom: [{ type: "inside" as const, zoomOnMouseWheel: "ctrl" as const, moveOnMouseMove: false }],
     series: [
-      { ...line, name: "Actual", color: blue, data: actual.map((r) => [r.from, r.actual]) },
+      { ...line, name: "Actual", color: blue, data: past.map((r) => [r.from, r.actual]) },
       // The range is the room between two lines, stacked.
-      { ...line, name: "low", stack: "range", lineStyle: { opacity: 0 }, silent: true, data: ahead.map((r) => [r.from, r.low]) },
+      { ...line, name: "low", stack: "range", lineStyle: { opacity: 0 }, silent: true, data: future.map((r) => [r.from, r.low]) },
       {
         ...line,
-        name: `${percent(interval, 0)} range`,
+        name: range,
         stack: "range",
         color: orange,
         lineStyle: { opacity: 0 },
         areaStyle: { opacity: 0.25 },
         itemStyle: { opacity: 0.35 }, // the legend's, which the area would not colour
-        data: ahead.map((r) => [r.from, r.high! - r.low!]),
+        data: future.map((r) => [r.from, r.high! - r.low!]),
       },
-      { ...line, name: "Expected", color: orange, data: ahead.map((r) => [r.from, r.mean]) },
+      { ...line, name: apart ? MEAN : "Expected", color: orange, data: future.map((r) => [r.from, r.mean]) },
+      ...(apart
+        ? [{ ...line, name: MEDIAN, color: green, lineStyle: { type: "dashed" as const }, data: future.map((r) => [r.from, r.median]) }]
+        : []),
+      {
+        type: "scatter" as const,
+        name: PART,
+        color: colors.muted,
+        symbolSize: 8,
+        data: parts.map((r) => ({
+          value: [r.from, r.actual ?? r.mean],
+          itemStyle: { color: colors.surface, borderColor: r.actual === undefined ? orange : blue, borderWidth: 2 },
+        })),
+      },
     ],
   };
 }
+const MEAN = "Expected (mean)";
+const MEDIAN = "Median (as often above as below)";
+const PART = "Part of a period";
 
 const METRICS: Column<Metric>[] = [
   { header: "Figure", value: (m) => metricName(m.name), wide: true },
@@ -255,7 +357,15 @@ function Backtest() {
           <Answer of={past} empty={(a) => a.points.length === 0} nothing="This version was published without an evaluation.">
             {(a) => {
               const rows = a.points.map(
-                (p): Row => ({ from: dayOf(p.periodStart), actual: p.actual, mean: p.mean, low: p.quantiles[0]?.value, high: p.quantiles[1]?.value }),
+                (p): Row => ({
+                  from: dayOf(p.periodStart),
+                  days: 1,
+                  of: 1,
+                  actual: p.actual,
+                  mean: p.mean,
+                  low: p.quantiles[0]?.value,
+                  high: p.quantiles[1]?.value,
+                }),
               );
               return (
                 <>

@@ -1,11 +1,12 @@
 // Which kinds of customers the shop has, and what to do about each.
+import { Code, ConnectError } from "@connectrpc/connect";
 import { useCall } from "../api";
 import { axis, Chart, tooltip } from "../chart";
 import { CountryFilter } from "../filters";
 import { count, day, days, decimal, enumWord, money, percent, shortMoney } from "../format";
-import { ModelService } from "../gen/shopkeeper/model/v1/model_pb";
-import { Lifecycle, SegmentationService, type Segment, type SegmentMovement } from "../gen/shopkeeper/segmentation/v1/segmentation_pb";
-import { Answer, Card, CustomerLink, Empty, Figure, Page, SelectFilter } from "../parts";
+import { ModelService, type ModelInfo } from "../gen/shopkeeper/model/v1/model_pb";
+import { Lifecycle, SegmentationService, type ListSegmentsResponse, type Segment, type SegmentMovement } from "../gen/shopkeeper/segmentation/v1/segmentation_pb";
+import { Answer, Card, CustomerLink, Empty, explain, Figure, Page, SelectFilter } from "../parts";
 import { useCustomers, type Customer } from "../shop";
 import { Table, type Column } from "../table";
 import { filter, numberFilter, setFilters } from "../url";
@@ -13,6 +14,7 @@ import { filter, numberFilter, setFilters } from "../url";
 export default function Segments() {
   const segments = useCall(SegmentationService.method.listSegments, {});
   const names = segments.data?.segments ?? [];
+  const quality = useQuality(segments.data);
   return (
     <Page
       title="Segments"
@@ -43,7 +45,7 @@ export default function Segments() {
         <Card
           title="Shares"
           span={6}
-          note={segments.data && `As of ${day(segments.data.asOf)}, recipe ${segments.data.recipe}, silhouette ${decimal(segments.data.silhouette)}`}
+          note={segments.data && `As of ${day(segments.data.asOf)}, recipe ${segments.data.recipe}${quality}`}
         >
           <Answer of={segments} empty={(a) => a.segments.length === 0}>
             {(a) => <Shares segments={a.segments} />}
@@ -57,6 +59,18 @@ export default function Segments() {
     </Page>
   );
 }
+
+/** How good the segments are by what their recipe aims at: clusters that stand apart, or a forecast of spend. */
+function useQuality(of: ListSegmentsResponse | undefined): string {
+  const details = useCall(ModelService.method.getModelStatus, { model: "segmentation" }).data?.status?.details;
+  if (!of) return "";
+  if (CLUSTERS.has(of.recipe)) return `, silhouette ${decimal(of.silhouette)}`;
+  const explained = details?.version === of.model?.version && details?.metrics.find((m) => m.name === "spend_explained");
+  if (!explained) return "";
+  const naive = explained.baseline === undefined ? "" : `; fifths by spend explain ${percent(explained.baseline, 0)}`;
+  return `, explains ${percent(explained.value, 0)} of the variance of log spend in the next 90 days${naive}`;
+}
+const CLUSTERS = new Set(["rfm3", "value4"]);
 
 const SHARES: Column<Segment>[] = [
   { header: "Segment", value: (s) => s.name },
@@ -171,27 +185,29 @@ function Profiles({ segments }: { segments: Segment[] }) {
   );
 }
 
-/** Segments are numbered by value, 1 the highest; `undefined` is none. */
-type Direction = "up" | "down" | "stayed" | "new" | "gone";
-function direction({ fromSegmentId: from, toSegmentId: to }: SegmentMovement): Direction {
+/** Segments of a recipe are numbered by value, 1 the highest; `undefined` is none. Those of two recipes have no order. */
+type Direction = "up" | "down" | "stayed" | "both" | "new" | "gone";
+function direction({ fromSegmentId: from, toSegmentId: to }: SegmentMovement, ordered: boolean): Direction {
   if (from === undefined) return "new";
   if (to === undefined) return "gone";
+  if (!ordered) return "both";
   return to < from ? "up" : to > from ? "down" : "stayed";
 }
 const DIRECTIONS: [Direction, string][] = [
   ["up", "Moved up"],
   ["down", "Moved down"],
   ["stayed", "Stayed"],
+  ["both", "In both"],
   ["new", "New"],
   ["gone", "Gone"],
 ];
 const NEW = "New";
 const GONE = "Gone";
 
-const MOVEMENTS: Column<SegmentMovement>[] = [
+const movementColumns = (ordered: boolean): Column<SegmentMovement>[] => [
   { header: "Then", value: (m) => m.fromSegmentName || NEW },
   { header: "Now", value: (m) => m.toSegmentName || GONE },
-  { header: "Direction", value: (m) => direction(m) },
+  { header: "Direction", value: (m) => direction(m, ordered) },
   { header: "Customers", value: (m) => Number(m.customers), format: count },
   { header: "Spend", value: (m) => m.monetary, format: money },
 ];
@@ -199,13 +215,20 @@ const MOVEMENTS: Column<SegmentMovement>[] = [
 function Movements() {
   const answer = useCall(SegmentationService.method.listSegmentMovements, { sinceVersion: filter("since") });
   const versions = useCall(ModelService.method.listModelVersions, { model: "segmentation", pageSize: 100 });
-  const others = versions.data?.versions.filter((v) => v.version !== answer.data?.model?.version) ?? [];
+  const recipe = (model?: ModelInfo) => versions.data?.versions.find((v) => v.version === model?.version)?.recipe;
+  const told = (model?: ModelInfo) => `${model?.version} (recipe ${recipe(model) ?? "unknown"}, as of ${day(model?.asOf)})`;
+  const { since, model } = answer.data ?? {};
+  const ordered = recipe(since) !== undefined && recipe(since) === recipe(model);
+  const others = versions.data?.versions.filter((v) => v.version !== model?.version) ?? [];
+  const problem = answer.error && ConnectError.from(answer.error);
   return (
     <Card
       title="Movement between segments"
       note={
-        answer.data?.since
-          ? `From the model of ${day(answer.data.since.asOf)} to that of ${day(answer.data.model?.asOf)}: customers by their segment then and now`
+        since && !problem && !versions.isPending
+          ? `From ${told(since)} to ${told(model)}: customers by their segment then and now.${
+              ordered ? "" : " The recipes differ, so a segment of the one is neither above nor below one of the other."
+            }`
           : "Customers by their segment then and now"
       }
       actions={
@@ -214,43 +237,50 @@ function Movements() {
             <SelectFilter
               name="since"
               label="Since"
-              options={[["", "The model before"], ...others.map((v): [string, string] => [v.version, `${day(v.asOf)}, ${v.recipe}`])]}
+              options={[
+                ["", "The model before"],
+                ...others.map((v): [string, string] => [v.version, `${day(v.asOf)}, ${v.recipe}, ${v.version.split("-").at(-1)!.slice(0, 6)}`]),
+              ]}
             />
           </form>
         )
       }
     >
-      <Answer of={answer}>
-        {({ since, movements }) =>
-          since ? (
-            <>
-              <dl class="figures">
-                {DIRECTIONS.map(([which, name]) => {
-                  const those = movements.filter((m) => direction(m) === which);
-                  return (
-                    <Figure
-                      key={which}
-                      name={name}
-                      value={count(those.reduce((all, m) => all + Number(m.customers), 0))}
-                      note={`${money(those.reduce((all, m) => all + m.monetary, 0))} spent`}
-                    />
-                  );
-                })}
-              </dl>
-              <Matrix movements={movements} />
-            </>
-          ) : (
-            <Empty>This is the first model. Movement shows once another one has been trained.</Empty>
-          )
-        }
-      </Answer>
+      {problem?.code === Code.FailedPrecondition || problem?.code === Code.InvalidArgument ? (
+        <Empty>{explain(problem)}</Empty>
+      ) : (
+        <Answer of={{ ...answer, data: versions.isPending ? undefined : answer.data }}>
+          {({ since, movements }) =>
+            since ? (
+              <>
+                <dl class="figures">
+                  {DIRECTIONS.filter(([which]) => (ordered ? which !== "both" : !["up", "down", "stayed"].includes(which))).map(([which, name]) => {
+                    const those = movements.filter((m) => direction(m, ordered) === which);
+                    return (
+                      <Figure
+                        key={which}
+                        name={name}
+                        value={count(those.reduce((all, m) => all + Number(m.customers), 0))}
+                        note={`${money(those.reduce((all, m) => all + m.monetary, 0))} spent`}
+                      />
+                    );
+                  })}
+                </dl>
+                <Matrix movements={movements} ordered={ordered} />
+              </>
+            ) : (
+              <Empty>This is the first model. Movement shows once another one has been trained.</Empty>
+            )
+          }
+        </Answer>
+      )}
     </Card>
   );
 }
 
 const narrow = matchMedia("(max-width: 760px)");
 
-function Matrix({ movements }: { movements: SegmentMovement[] }) {
+function Matrix({ movements, ordered }: { movements: SegmentMovement[]; ordered: boolean }) {
   // In the order of value, which is that of the answer; those who were or are in none come last.
   const then = [...new Map(movements.map((m) => [m.fromSegmentId, m.fromSegmentName || NEW]))];
   const now = [...new Map(movements.map((m) => [m.toSegmentId, m.toSegmentName || GONE]))].toSorted(([a = Infinity], [b = Infinity]) => a - b);
@@ -259,12 +289,12 @@ function Matrix({ movements }: { movements: SegmentMovement[] }) {
     then.map(([id]) => [id, movements.filter((m) => m.fromSegmentId === id).reduce((all, m) => all + Number(m.customers), 0)]),
   );
   const share = (m: SegmentMovement) => Number(m.customers) / (before.get(m.fromSegmentId) || 1);
-  const tone = { up: 1, stayed: 0, new: 0, gone: 0, down: -1 };
+  const tone = { up: 1, stayed: 0, both: 0, new: 0, gone: 0, down: -1 };
   return (
     <Chart
       label="Customers by their segment then, downwards, and now, from left to right"
       rows={movements}
-      columns={MOVEMENTS}
+      columns={movementColumns(ordered)}
       download="segment-movements"
       onChoose={(_name, at) => {
         const to = movements[at]?.toSegmentId;
@@ -294,7 +324,7 @@ function Matrix({ movements }: { movements: SegmentMovement[] }) {
         series: [
           {
             type: "heatmap",
-            data: movements.map((m) => [place(now, m.toSegmentId), place(then, m.fromSegmentId), share(m), tone[direction(m)]]),
+            data: movements.map((m) => [place(now, m.toSegmentId), place(then, m.fromSegmentId), share(m), tone[direction(m, ordered)]]),
             itemStyle: { borderColor: colors.surface, borderWidth: 2 },
             label: { show: true, color: colors.text, formatter: ({ dataIndex }) => count(movements[dataIndex]!.customers) },
           },
