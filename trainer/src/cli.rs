@@ -136,10 +136,13 @@ pub(crate) enum Command {
     },
     /// Score in bulk with a published model: for campaigns, purchase orders, audits
     Score(ScoreArgs),
-    /// Query the curated tables
+    /// Query the curated tables and `quarantine`: a table on a terminal, CSV elsewhere
     Sql {
         /// The query, for example "SELECT country, revenue FROM sales_per_country ORDER BY revenue DESC LIMIT 5"
         query: String,
+        /// File to write instead, .csv or .parquet
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
         #[command(flatten)]
         lake: LakeArgs,
     },

@@ -2,20 +2,24 @@
 //! Results go to stdout, the rest to stderr.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{ErrorKind, IsTerminal, Write},
     sync::Mutex,
     time::{Duration, Instant},
 };
 
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use lake::Progress;
+use polars::prelude::{AnyValue, Column, DataFrame};
 use serde::Serialize;
 
-use crate::{Failure, failure::chain};
+use crate::{Failure, failure::chain, output::csv};
 
 /// Off a terminal, a stage says how far it is this often.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// Rows of an answer that a terminal shows.
+const PAGE: usize = 100;
 
 /// Where the command speaks.
 pub struct Console {
@@ -50,6 +54,27 @@ impl Console {
             writeln!(out).map_err(output)
         } else {
             writeln!(out, "{}", text().trim_end()).map_err(output)
+        }
+    }
+
+    /// Prints the answer to a query: all of it for machines and into files, what a person reads on a terminal.
+    ///
+    /// # Errors
+    /// Where stdout is closed.
+    pub(crate) fn answer(&self, answer: &DataFrame) -> Result<(), Failure> {
+        if self.json {
+            return self.result(&lake::rows(answer)?, String::new);
+        }
+        let out = std::io::stdout();
+        let output = |source| Failure::Output { path: "standard output".into(), source };
+        if out.is_terminal() {
+            writeln!(out.lock(), "{}", page(answer)).map_err(output)
+        } else {
+            match csv(answer, out.lock()) {
+                // Who reads no further has read enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                written => written.map_err(output),
+            }
         }
     }
 
@@ -137,6 +162,25 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// The first rows of a table, all its columns, and how many rows are left out.
+fn page(answer: &DataFrame) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(answer.get_column_names());
+    let cell = |column: &Column, row| lake::text(&column.get(row).unwrap_or(AnyValue::Null));
+    table.add_rows(
+        (0..answer.height().min(PAGE)).map(|row| answer.columns().iter().map(move |column| cell(column, row))),
+    );
+    match answer.height().checked_sub(PAGE) {
+        None | Some(0) => table.to_string(),
+        Some(more) => format!(
+            "{table}\n{} of {} rows are left out; all go to a file with --output, or into a pipe",
+            thousands(more as u64),
+            thousands(answer.height() as u64)
+        ),
+    }
+}
+
 /// A table of a heading and rows; every column but the first is right-aligned where it holds numbers.
 pub(crate) fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
@@ -167,5 +211,19 @@ mod tests {
         for (n, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (541_909, "541,909"), (1_234_567, "1,234,567")] {
             assert_eq!(thousands(n), text);
         }
+    }
+
+    #[test]
+    fn a_page_shows_every_column_and_says_what_it_leaves_out() {
+        let rows = PAGE + 1_234;
+        let names: Vec<String> = (0..20).map(|at| format!("column{at}")).collect();
+        let column = |name: &String| Column::new(name.as_str().into(), (0..rows as i64).collect::<Vec<_>>());
+        let answer = DataFrame::new_infer_height(names.iter().map(column).collect()).unwrap();
+        let (whole, page) = (page(&answer.head(Some(PAGE))), page(&answer));
+        assert!(names.iter().all(|name| page.contains(name.as_str())) && !whole.contains("left out"), "{page}");
+        assert!(
+            page.ends_with("\n1,234 of 1,334 rows are left out; all go to a file with --output, or into a pipe"),
+            "{page}"
+        );
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     cli::{Command, InputArgs, SynthArgs, TrainingArgs, Trial},
     console::{table, thousands},
     models::{Models, Settings, candidates, check_recipe},
+    output::Format,
     usage::{Usage, measure},
 };
 
@@ -109,9 +110,14 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
             let scored = crate::score::score(&args, &runtime)?;
             console.result(&scored, || scored.to_string())
         }
-        Command::Sql { query, lake } => {
-            let frame = open(&lake.lake)?.sql(&query)?;
-            console.result(&lake::rows(&frame)?, || frame.to_string())
+        Command::Sql { query, output, lake } => {
+            let format = output.as_deref().map(Format::of).transpose()?;
+            let mut answer = open(&lake.lake)?.sql(&query)?;
+            let (Some(format), Some(output)) = (format, output) else { return console.answer(&answer) };
+            format.write(&mut answer, &output)?;
+            let rows = answer.height();
+            let report = serde_json::json!({ "rows": rows, "output": output });
+            console.result(&report, || format!("{} rows in {}", thousands(rows as u64), output.display()))
         }
         Command::Synth(args) => synth(&args, console),
     }
@@ -360,5 +366,24 @@ mod tests {
         assert!(failure.to_string().starts_with("a model as of 2011-01-03 00:00:00 needs"), "{failure}");
         assert!(failure.to_string().contains("as of 2011-01-02 00:00:00"), "{failure}");
         trainer(&["train", "insights", "--as-of", "2011-01-02"], &lake).unwrap();
+    }
+
+    #[test]
+    fn an_answer_goes_into_a_file_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(folder.path());
+        let output = folder.path().join("answer.csv");
+        let sql = |query: &str, output: &Path| trainer(&["sql", query, "--output", &output.to_string_lossy()], &lake);
+        sql("SELECT *, 1 AS i, 2 AS j FROM baskets", &output).unwrap();
+        let text = fs_err::read_to_string(&output).unwrap();
+        let columns = "invoice,customer_id,time,country,products,size,value,i,j\n";
+        assert_eq!(text, columns.to_owned() + "1,12,2011-01-01 08:00:00,EIRE,\"[\"\"10\"\"]\",1,3.0000,1,2\n");
+        sql("SELECT * FROM quarantine", &output).unwrap();
+        assert_eq!(fs_err::read_to_string(&output).unwrap(), "file,row,field,reason,text\n");
+        for refused in ["DROP TABLE baskets", "DESCRIBE baskets", "(DELETE FROM baskets)", ""] {
+            let failure = sql(refused, &output).unwrap_err();
+            assert!(failure.to_string().contains("it begins with none of SELECT"), "{refused}: {failure}");
+        }
+        assert!(matches!(sql("SELECT 1", Path::new("answer.txt")), Err(Failure::Ending(_))));
     }
 }

@@ -7,6 +7,7 @@ mod execute;
 mod failure;
 pub mod learn;
 mod models;
+mod output;
 mod score;
 mod usage;
 

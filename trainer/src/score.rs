@@ -24,6 +24,7 @@ use crate::{
     Failure,
     cli::{FrequencyChoice, LevelChoice, ScoreArgs},
     console::thousands,
+    output::Format,
 };
 
 /// Quantiles of forecasts, the usual ones first.
@@ -279,57 +280,4 @@ fn scoring_line(line: &lake::Transaction) -> scoring::anomaly::Sold<'_> {
             customer_id: line.customer_id.as_deref().unwrap_or_default(),
         },
     }
-}
-
-/// How the output is written.
-enum Format {
-    Csv,
-    Parquet,
-}
-
-impl Format {
-    fn of(path: &Path) -> Result<Self, Failure> {
-        match path.extension().map(|ending| ending.to_ascii_lowercase()) {
-            Some(ending) if ending == "csv" => Ok(Self::Csv),
-            Some(ending) if ending == "parquet" => Ok(Self::Parquet),
-            Some(_) | None => Err(Failure::Ending(path.to_owned())),
-        }
-    }
-
-    /// Writes beside the file and moves it into place: a file of that name is always whole.
-    fn write(&self, table: &mut DataFrame, path: &Path) -> Result<(), Failure> {
-        let output = |source| Failure::Output { path: path.to_owned(), source };
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let file = std::io::BufWriter::new(fs_err::File::create(&part).map_err(output)?);
-        match self {
-            Self::Parquet => drop(ParquetWriter::new(file).finish(table)?),
-            Self::Csv => csv(table, file).map_err(output)?,
-        }
-        fs_err::rename(&part, path).map_err(output)
-    }
-}
-
-fn csv(table: &DataFrame, file: impl std::io::Write) -> std::io::Result<()> {
-    let mut writer = csv::Writer::from_writer(file);
-    writer.write_record(table.get_column_names().iter().map(|name| name.as_str()))?;
-    let columns: Vec<&Column> = table.columns().iter().collect();
-    for row in 0..table.height() {
-        for column in &columns {
-            let value = column.get(row).unwrap_or(AnyValue::Null);
-            if let AnyValue::String(text) = value {
-                writer.write_field(text)?;
-            } else if let AnyValue::Float64(number) = value {
-                // The shortest text that reads back as the same number.
-                writer.write_field(number.to_string())?;
-            } else if !value.is_null() {
-                writer.write_field(value.to_string())?;
-            } else {
-                writer.write_field("")?;
-            }
-        }
-        writer.write_record(None::<&[u8]>)?;
-    }
-    writer.flush()
 }

@@ -21,10 +21,10 @@ mod synth;
 
 pub use curate::{CurateOptions, CurateReport, TABLES, curate};
 pub use error::LakeError;
-pub use folder::{Lake, rows};
+pub use folder::{Lake, rows, text};
 pub use ingest::{
-    ColumnMapping, DateOrder, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions, ingest,
-    read_transactions,
+    ColumnMapping, DateOrder, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions,
+    ingest, read_transactions,
 };
 pub use random::Random;
 pub use synth::{SynthOptions, SynthReport, synth};

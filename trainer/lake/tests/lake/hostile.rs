@@ -1,7 +1,5 @@
 //! Input that people really have, and that is not as it should be.
 
-use std::path::PathBuf;
-
 use lake::{ColumnMapping, DateOrder};
 use polars::prelude::{ParquetReader, SerReader};
 use tempfile::TempDir;
@@ -158,4 +156,31 @@ fn a_quarantined_row_is_kept_as_it_stood() {
     let held = ParquetReader::new(quarantine).finish().unwrap();
     let texts: Vec<_> = held.column("text").unwrap().str().unwrap().iter().flatten().collect();
     assert_eq!(texts, rows);
+}
+
+#[test]
+fn the_documented_columns_are_the_real_ones() {
+    let shop = Shop::new();
+    shop.ingest(SALE).unwrap();
+    curate(&shop.lake, &CurateOptions::default(), &NoProgress).unwrap();
+    let documentation = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/data.md");
+    let documentation = fs_err::read_to_string(documentation).unwrap();
+    for name in lake::TABLES.map(|(name, _)| name).into_iter().chain(["quarantine"]) {
+        let schema = shop.lake.table(name).unwrap().collect_schema().unwrap();
+        let words = [
+            ("str", "text"),
+            ("list", "texts"),
+            ("bool", "truth"),
+            ("decimal", "money"),
+            ("datetime", "time"),
+            ("date", "day"),
+            ("f", "number"),
+            ("", "whole"),
+        ];
+        let word = |of: String| words.iter().find(|(begin, _)| of.starts_with(begin)).map_or("", |(_, word)| word);
+        let columns: Vec<_> =
+            schema.iter().map(|(column, of)| format!("`{column}` {}", word(of.to_string()))).collect();
+        let row = format!("| `{name}` | {} |\n", columns.join(", "));
+        assert!(documentation.contains(&row), "docs/data.md lacks {row}");
+    }
 }
