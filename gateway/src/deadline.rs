@@ -268,7 +268,8 @@ mod tests {
             let trailers = frame::trailers(Status::ok(""));
             Ok::<_, BoxError>(Response::new(Known::body(Bytes::from_static(b"x"), Some(trailers))))
         });
-        let answer = layer(at_work()).layer(inner).oneshot(call(RISK, b"")).await.unwrap().into_body().collect().await.unwrap();
+        let answer =
+            layer(at_work()).layer(inner).oneshot(call(RISK, b"")).await.unwrap().into_body().collect().await.unwrap();
         assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
     }
 

@@ -2,7 +2,7 @@
 //! Results go to stdout, the rest to stderr.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{ErrorKind, IsTerminal, Write},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -70,7 +70,11 @@ impl Console {
         if out.is_terminal() {
             writeln!(out.lock(), "{}", page(answer)).map_err(output)
         } else {
-            csv(answer, out.lock()).map_err(output)
+            match csv(answer, out.lock()) {
+                // Who reads no further has read enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                written => written.map_err(output),
+            }
         }
     }
 

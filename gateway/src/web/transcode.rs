@@ -12,8 +12,8 @@ use futures_util::stream;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode,
     header::{
-        ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, TE, USER_AGENT,
-        VARY, X_CONTENT_TYPE_OPTIONS,
+        ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, TE,
+        USER_AGENT, VARY, X_CONTENT_TYPE_OPTIONS,
     },
     uri::PathAndQuery,
 };

@@ -305,7 +305,9 @@ async fn replicas_count_together_while_they_share_a_redis() {
     std::fs::write(&file, key_set(&[&issuer])).unwrap();
     let mut flags = flags(&service, file.display().to_string());
     // As a user with no more rights than it needs.
-    redis.run(&[&b"ACL"[..], b"SETUSER", b"shop", b"on", b">hunter2", b"~sk:1:*", b"+get", b"+set", b"+eval", b"+time"]).await;
+    redis
+        .run(&[&b"ACL"[..], b"SETUSER", b"shop", b"on", b">hunter2", b"~sk:1:*", b"+get", b"+set", b"+eval", b"+time"])
+        .await;
     let url = redis.url().replace("://", "://shop:hunter2@");
     flags.extend([("redis", url), ("calls-per-second", "1".into()), ("burst", "20".into())]);
     let fronts = [Front::start(&flags).await, Front::start(&flags).await];

@@ -286,11 +286,16 @@ async fn a_request_that_cannot_be_read_is_its_callers_mistake() {
     let (garbage, packed) = (&b"\x0a\xff"[..], &b"not gzip"[..]);
     for (flag, message) in [(0, garbage), (1, packed), (2, garbage)] {
         let body = [&[flag, 0, 0, 0, u8::try_from(message.len()).unwrap()], message].concat();
-        let request = http::Request::post(format!("{}/shopkeeper.churn.v1.ChurnService/GetChurnRisk", front.running.url()));
+        let request =
+            http::Request::post(format!("{}/shopkeeper.churn.v1.ChurnService/GetChurnRisk", front.running.url()));
         let request = request.header("content-type", "application/grpc").header("grpc-encoding", "gzip");
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         let response = client.request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
         let status = Status::from_header_map(response.headers()).unwrap();
-        assert_eq!((status.code(), status.get_details_error_info().unwrap().reason.as_str()), (Code::InvalidArgument, "INVALID_FIELD"), "{status:?}");
+        assert_eq!(
+            (status.code(), status.get_details_error_info().unwrap().reason.as_str()),
+            (Code::InvalidArgument, "INVALID_FIELD"),
+            "{status:?}"
+        );
     }
 }

@@ -273,12 +273,20 @@ async fn a_body_is_read_from_those_who_may_send_it_and_not_for_ever() {
 async fn a_large_answer_is_packed_for_whom_that_is_no_trouble() {
     let (_model, _service, front) = shop("churn").await;
     let plain = http(&front, Method::GET, "/v1/atRiskCustomers?pageSize=100", &[], b"").await;
-    for (accepts, encoding) in
-        [("gzip, deflate, br", "gzip"), ("br;q=1.0, gzip;q=0.5", "gzip"), ("gzip;q=0", ""), ("br", ""), ("identity", "")]
-    {
+    for (accepts, encoding) in [
+        ("gzip, deflate, br", "gzip"),
+        ("br;q=1.0, gzip;q=0.5", "gzip"),
+        ("gzip;q=0", ""),
+        ("br", ""),
+        ("identity", ""),
+    ] {
         let headers = [("accept-encoding", accepts)];
         let answer = http(&front, Method::GET, "/v1/atRiskCustomers?pageSize=100", &headers, b"").await;
-        assert_eq!((answer.header("content-encoding"), answer.header("vary")), (encoding, "accept-encoding"), "{accepts}");
+        assert_eq!(
+            (answer.header("content-encoding"), answer.header("vary")),
+            (encoding, "accept-encoding"),
+            "{accepts}"
+        );
         let mut text = Vec::new();
         match encoding {
             "gzip" => drop(flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut text).unwrap()),
