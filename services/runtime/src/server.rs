@@ -147,9 +147,11 @@ impl Server {
         let service = service.context("no service is added")?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
+        // Whoever looks at the process does so until its end.
+        let (mut probing, leaving) = (JoinSet::new(), watch::Sender::new(false));
         if let Some(listener) = metrics {
-            let router = probes(service.ready.clone());
-            tasks.spawn(async move {
+            let router = probes(service.ready.clone(), leaving.subscribe());
+            probing.spawn(async move {
                 if let Err(error) = axum::serve(listener, router).await {
                     tracing::error!(%error, "metrics are served no more");
                 }
@@ -170,7 +172,8 @@ impl Server {
         shutdown.await;
 
         tracing::info!(service = service.name, "draining");
-        // The tasks mirror readiness into health; from here on the answer is no.
+        // The tasks mirror readiness into health; from here on the answer is no, there and to probes.
+        leaving.send_replace(true);
         tasks.abort_all();
         for name in service.services.iter().copied().chain([""]) {
             reporter.set_service_status(name, ServingStatus::NotServing).await;
@@ -231,9 +234,10 @@ async fn unknown(request: axum::extract::Request) -> axum::response::Response {
     answer.map(axum::body::Body::new)
 }
 
-fn probes(ready: watch::Receiver<bool>) -> Router {
+fn probes(ready: watch::Receiver<bool>, leaving: watch::Receiver<bool>) -> Router {
     let readyz = move || {
-        let status = if *ready.borrow() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status =
+            if *ready.borrow() && !*leaving.borrow() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         async move { status }
     };
     Router::new()
