@@ -1,9 +1,10 @@
 //! Ends calls in time: the caller's time or the method's, whichever is shorter, counted from when the call came in. What is
-//! left of it goes on to the service. A unary call has its whole answer by then, a stream its first message.
+//! left of it goes on to the service. A unary call has its whole answer by then, a stream its first message; how long it goes on
+//! after that is its caller's to say, until the gateway drains: a stream that is silent then has ended.
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -12,11 +13,14 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::Frame;
 use runtime::Refusal;
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep, sleep},
+};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service, layer::layer_fn};
 
-use crate::{call::Call, frame, stack::BoxError};
+use crate::{backend::Unreachable, call::Call, frame, health, method::GATEWAY, stack::BoxError};
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -31,9 +35,12 @@ pub(crate) enum DeadlineError {
     Passed,
 }
 
+/// A stream that says nothing for so long while the gateway drains is one that would watch for ever.
+const IDLE: Duration = Duration::from_millis(500);
+
 /// Ends calls in time.
-pub(crate) fn layer<S>() -> impl Layer<S, Service = Deadlines<S>> + Clone {
-    layer_fn(|inner| Deadlines { inner })
+pub(crate) fn layer<S>(draining: watch::Receiver<bool>) -> impl Layer<S, Service = Deadlines<S>> + Clone {
+    layer_fn(move |inner| Deadlines { inner, draining: draining.clone() })
 }
 
 /// Tells a service how long its caller will wait.
@@ -63,6 +70,7 @@ fn written(left: Duration) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Deadlines<S> {
     inner: S,
+    draining: watch::Receiver<bool>,
 }
 
 impl<S> Service<Call> for Deadlines<S>
@@ -91,6 +99,7 @@ where
             }
         }
         let (deadline, streams) = (call.deadline, call.method.server_streaming);
+        let draining = self.draining.clone();
         let answer = self.inner.call(call);
         Box::pin(async move {
             match tokio::time::timeout_at(deadline, answer).await {
@@ -98,8 +107,9 @@ where
                 Ok(Err(error)) => Err(error.into()),
                 Ok(Ok(response)) if http_body::Body::is_end_stream(response.body()) => Ok(response),
                 Ok(Ok(response)) => {
-                    let sleep = Box::pin(tokio::time::sleep_until(deadline));
-                    Ok(response.map(|body| Body::new(Timed { body, sleep: Some(sleep), streams })))
+                    let sleep = Some(Box::pin(tokio::time::sleep_until(deadline)));
+                    let drained = streams.then(|| Drained::new(draining));
+                    Ok(response.map(|body| Body::new(Timed { body, sleep, drained })))
                 }
             }
         })
@@ -111,7 +121,37 @@ struct Timed {
     body: Body,
     /// None once time no longer matters.
     sleep: Option<Pin<Box<Sleep>>>,
-    streams: bool,
+    /// None where it is the one answer of a call.
+    drained: Option<Drained>,
+}
+
+/// Whether a stream has been silent for a while after the gateway began to drain.
+struct Drained {
+    draining: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// None before that, and after each message.
+    silence: Option<Pin<Box<Sleep>>>,
+    has_begun: bool,
+}
+
+impl Drained {
+    fn new(draining: watch::Receiver<bool>) -> Self {
+        Self { draining: Box::pin(health::told(draining)), silence: None, has_begun: false }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.has_begun {
+            ready!(self.draining.as_mut().poll(context));
+            self.has_begun = true;
+        }
+        self.silence.get_or_insert_with(|| Box::pin(sleep(IDLE))).as_mut().poll(context)
+    }
+}
+
+impl Timed {
+    fn give_up(&mut self, why: Refusal) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        (self.sleep, self.drained, self.body) = (None, None, Body::empty());
+        Poll::Ready(Some(Ok(Frame::trailers(frame::trailers(why.into())))))
+    }
 }
 
 impl http_body::Body for Timed {
@@ -121,15 +161,17 @@ impl http_body::Body for Timed {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if polled.is_ready() {
-            if self.streams {
+            if let Some(drained) = &mut self.drained {
+                drained.silence = None;
                 self.sleep = None;
             }
             return polled;
         }
         if self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_ready()) {
-            self.sleep = None;
-            self.body = Body::empty();
-            return Poll::Ready(Some(Ok(Frame::trailers(frame::trailers(Refusal::TooLate.into())))));
+            return self.give_up(Refusal::TooLate);
+        }
+        if self.drained.as_mut().is_some_and(|drained| drained.poll(context).is_ready()) {
+            return self.give_up(Unreachable::new(GATEWAY, "it is being shut down").refusal());
         }
         Poll::Pending
     }
@@ -148,12 +190,17 @@ mod tests {
     use super::*;
     use crate::{call::tests::call, frame::Known};
     use http_body_util::{BodyExt, StreamBody};
+    use tokio::sync::mpsc;
     use tonic::Code;
     use tower::{ServiceExt, service_fn};
     use tower_test::mock;
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
     const WATCH: &str = "/shopkeeper.model.v1.ModelService/WatchModel";
+
+    fn at_work() -> watch::Receiver<bool> {
+        watch::Sender::new(false).subscribe()
+    }
 
     fn with_timeout(path: &str, timeout: &'static str) -> Call {
         let mut call = call(path, b"");
@@ -165,7 +212,7 @@ mod tests {
     async fn the_shorter_of_the_callers_and_the_methods_time_counts() {
         for (timeout, milliseconds) in [("10m", 10), ("250m", 250), ("1H", 250), ("99999999H", 250)] {
             let (service, mut handle) = mock::pair::<Call, Response<Body>>();
-            let mut service = layer().layer(service);
+            let mut service = layer(at_work()).layer(service);
             handle.allow(1);
             let start = Instant::now();
             let answer = service.ready().await.unwrap().call(with_timeout(RISK, timeout));
@@ -181,7 +228,7 @@ mod tests {
     async fn a_timeout_that_cannot_be_read_is_refused() {
         for timeout in ["", "1", "m", "-1S", "1 S", "123456789m", "1x"] {
             let (service, mut handle) = mock::pair::<Call, Response<Body>>();
-            let mut service = layer().layer(service);
+            let mut service = layer(at_work()).layer(service);
             handle.allow(1);
             let error = service.ready().await.unwrap().call(with_timeout(RISK, timeout)).await.unwrap_err();
             assert!(matches!(error.downcast_ref(), Some(DeadlineError::Malformed)), "{timeout}");
@@ -199,7 +246,7 @@ mod tests {
             let frames = futures_util::StreamExt::chain(futures_util::stream::iter(at_once), wait);
             Ok::<_, BoxError>(Response::new(Body::new(StreamBody::new(Box::pin(frames)))))
         };
-        let response = layer().layer(service_fn(late)).oneshot(call(path, b"")).await.unwrap();
+        let response = layer(at_work()).layer(service_fn(late)).oneshot(call(path, b"")).await.unwrap();
         let collected = response.into_body().collect().await.unwrap();
         let trailers = collected.trailers().cloned();
         (collected.to_bytes().len(), trailers)
@@ -221,8 +268,33 @@ mod tests {
             let trailers = frame::trailers(Status::ok(""));
             Ok::<_, BoxError>(Response::new(Known::body(Bytes::from_static(b"x"), Some(trailers))))
         });
-        let answer = layer().layer(inner).oneshot(call(RISK, b"")).await.unwrap().into_body().collect().await.unwrap();
+        let answer =
+            layer(at_work()).layer(inner).oneshot(call(RISK, b"")).await.unwrap().into_body().collect().await.unwrap();
         assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_silent_while_the_gateway_drains_has_ended() {
+        let draining = watch::Sender::new(false);
+        let (send, messages) = mpsc::unbounded_channel();
+        let mut messages = Some(tokio_stream::wrappers::UnboundedReceiverStream::new(messages));
+        let inner = service_fn(move |_: Call| {
+            let body = Body::new(StreamBody::new(messages.take().unwrap()));
+            std::future::ready(Ok::<_, BoxError>(Response::new(body)))
+        });
+        let mut service = layer(draining.subscribe()).layer(inner);
+        let mut body = service.call(call(WATCH, b"")).await.unwrap().into_body();
+        let send = || send.send(Ok::<_, Status>(Frame::data(Bytes::from_static(b"x")))).unwrap();
+        send();
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        draining.send_replace(true);
+        for _ in 0..5 {
+            assert!(tokio::time::timeout(IDLE / 2, body.frame()).await.is_err());
+            send();
+            assert!(body.frame().await.unwrap().unwrap().is_data(), "it goes on while it says something");
+        }
+        let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        assert_eq!(frame::code(&trailers), Some(Code::Unavailable));
     }
 
     #[test]

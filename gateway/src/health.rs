@@ -10,13 +10,39 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-/// Says how each service is doing until the gateway is `open` no more. `services` are full names, each with the areas that
+/// Resolves when this says true; where nobody can say so any more, never.
+pub(crate) async fn told(mut draining: watch::Receiver<bool>) {
+    if draining.wait_for(|draining| *draining).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Says how each service is doing, nobody serving once the gateway is `open` no more, and ends what watches it when `until`
+/// resolves. `services` are full names, each with the areas that
 /// answer for it, any of which will do; those without are ready when any is.
 pub(crate) async fn report(
-    reporter: HealthReporter,
+    mut reporter: HealthReporter,
     services: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     mut ready: BTreeMap<Arc<str>, watch::Receiver<bool>>,
     mut open: watch::Receiver<bool>,
+    until: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        () = mirror(&reporter, &services, &mut ready, &mut open) => {}
+        () = until => {
+            for name in services.keys().map(|name| &**name).chain([""]) {
+                reporter.set_service_status(name, ServingStatus::NotServing).await;
+                reporter.clear_service_status(name).await;
+            }
+        }
+    }
+}
+
+async fn mirror(
+    reporter: &HealthReporter,
+    services: &BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    ready: &mut BTreeMap<Arc<str>, watch::Receiver<bool>>,
+    open: &mut watch::Receiver<bool>,
 ) {
     let mut said = HashMap::new();
     loop {
@@ -35,7 +61,7 @@ pub(crate) async fn report(
         }
         // An end of the watchers is an end of the gateway, and of this task.
         let mut changes: FuturesUnordered<_> =
-            ready.values_mut().chain([&mut open]).map(|ready| ready.changed()).collect();
+            ready.values_mut().chain([&mut *open]).map(|ready| ready.changed()).collect();
         if !matches!(changes.next().await, Some(Ok(()))) {
             return;
         }

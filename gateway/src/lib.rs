@@ -63,6 +63,7 @@ pub struct Gateway {
     served: Vec<&'static str>,
     health: HealthReporter,
     ready: watch::Sender<bool>,
+    draining: watch::Sender<bool>,
     _tasks: Tasks,
 }
 
@@ -81,12 +82,13 @@ impl Gateway {
         // They are few, and needed for as long as the process lives.
         let served = services.keys().map(|name| &*String::from(&**name).leak()).collect();
         let own = inference::answers(&services, &ready, versions.clone());
-        let (health, open) = (HealthReporter::new(), watch::Sender::new(true));
-        tasks.spawn(health::report(health.clone(), services, ready, open.subscribe()));
+        let (health, open, draining) = (HealthReporter::new(), watch::Sender::new(true), watch::Sender::new(false));
+        let until = health::told(draining.subscribe());
+        tasks.spawn(health::report(health.clone(), services, ready, open.subscribe(), until));
         let auth = parts.auth.clone();
-        let stack = stack::stack(parts, versions, own);
+        let stack = stack::stack(parts, versions, own, draining.subscribe());
         let web = Web::new(web, proto::DESCRIPTORS, auth, stack.clone())?;
-        Ok(Self { stack, web, paths, served, health, ready: open, _tasks: tasks })
+        Ok(Self { stack, web, paths, served, health, ready: open, draining, _tasks: tasks })
     }
 
     /// The gateway as a tower service, for whoever calls without a socket.
@@ -120,8 +122,13 @@ impl Gateway {
             services: self.served.clone(),
             routes: Routes::from(self.web.routes(router)),
             ready: self.ready.subscribe(),
-            draining: watch::Sender::new(false),
+            draining: self.draining.clone(),
         }
+    }
+
+    /// Says true when calls have to end.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     /// Resolves when `shutdown` does, and says so in health.

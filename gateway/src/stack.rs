@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 
 use http::{Request, Response};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
@@ -41,7 +42,7 @@ pub struct Parts {
     pub in_flight: usize,
 }
 
-pub(crate) fn stack(parts: Parts, versions: Versions, own: Backend) -> Stack {
+pub(crate) fn stack(parts: Parts, versions: Versions, own: Backend, draining: watch::Receiver<bool>) -> Stack {
     let areas = parts.backends.areas();
     BoxCloneSyncService::new(
         ServiceBuilder::new()
@@ -49,7 +50,7 @@ pub(crate) fn stack(parts: Parts, versions: Versions, own: Backend) -> Stack {
             .layer(policy::layer(parts.methods)) // the options beside the rpc in its .proto
             .layer(shed::layer(parts.in_flight)) // before anything has cost us work
             .layer(auth::layer(parts.auth)) // from here on there is a caller, who may call this
-            .layer(deadline::layer()) // the caller's or the method's, whichever is sooner
+            .layer(deadline::layer(draining)) // the caller's or the method's, whichever is sooner
             .layer(buffer::layer()) // requests that are needed whole
             .layer(route::layer(areas.clone())) // from here on it is known who is asked
             .layer(cache::layer(parts.cache, versions)) // a hit ends here

@@ -28,7 +28,7 @@ pub struct StandaloneArgs {
 pub struct Standalone {
     /// The gateway over the services.
     pub gateway: Gateway,
-    _health: JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl StandaloneArgs {
@@ -50,11 +50,20 @@ impl StandaloneArgs {
             async { anyhow::Ok(insights::service(serving::watch(store).await?, segments.clone())) },
         )?
         .into();
-        let mut health = JoinSet::new();
+        let mut tasks = JoinSet::new();
         let backends = services.iter().try_fold(Backends::default(), |backends, service| {
-            let (routes, _) = runtime::health_and_reflection(service, &mut health)?;
+            let (routes, _) = runtime::health_and_reflection(service, &mut tasks)?;
             anyhow::Ok(backends.with(service.name, in_process(routes)))
         })?;
-        Ok(Standalone { gateway: self.front.build(backends, self.cache.build(), None)?, _health: health })
+        let gateway = self.front.build(backends, self.cache.build(), None)?;
+        let mut draining = gateway.draining();
+        tasks.spawn(async move {
+            if draining.wait_for(|draining| *draining).await.is_ok() {
+                for service in &services {
+                    service.draining.send_replace(true);
+                }
+            }
+        });
+        Ok(Standalone { gateway, _tasks: tasks })
     }
 }
