@@ -139,19 +139,43 @@ fn framed(message: &[u8]) -> Result<Bytes, Refusal> {
     small.then(|| frame::framed(false, message)).flatten().ok_or(Refusal::TooLarge { limit: MAX_MESSAGE })
 }
 
+/// What has come of lines and has not been read, and how much of it is known to have no end of a line.
+#[derive(Debug, Default)]
+struct Pending {
+    text: BytesMut,
+    scanned: usize,
+}
+
+impl Pending {
+    /// The next line, where all of it is there.
+    fn line(&mut self) -> Option<BytesMut> {
+        let rest = self.text.get(self.scanned..)?;
+        match rest.iter().position(|byte| *byte == b'\n') {
+            Some(end) => {
+                let line = self.text.split_to(self.scanned + end + 1);
+                self.scanned = 0;
+                Some(line)
+            }
+            None => {
+                self.scanned = self.text.len();
+                None
+            }
+        }
+    }
+}
+
 /// A line of JSON each, until one cannot be read: that one ends the stream, and `failed` says why.
 fn requests(body: Body, input: MessageDescriptor, failed: Arc<OnceLock<Refusal>>) -> Body {
-    let begin = (body, BytesMut::new(), 0_usize, false);
-    let frames = stream::unfold(begin, move |(mut body, mut text, mut number, mut ended)| {
+    let begin = (body, Pending::default(), 0_usize, false);
+    let frames = stream::unfold(begin, move |(mut body, mut pending, mut number, mut ended)| {
         let (input, failed) = (input.clone(), failed.clone());
         async move {
             loop {
-                let end = text.iter().position(|byte| *byte == b'\n');
-                let line = match end {
-                    Some(end) => text.split_to(end + 1),
-                    None if ended && text.is_empty() => return None,
-                    None if ended => text.split(),
-                    None if text.len() > MAX_MESSAGE => {
+                let line = match pending.line() {
+                    Some(line) => line,
+                    None if ended && pending.text.is_empty() => return None,
+                    None if ended => pending.text.split(),
+                    None if pending.text.len() > MAX_MESSAGE => {
                         let _ = failed.set(Refusal::TooLarge { limit: MAX_MESSAGE });
                         return None;
                     }
@@ -159,10 +183,10 @@ fn requests(body: Body, input: MessageDescriptor, failed: Arc<OnceLock<Refusal>>
                         match body.frame().await {
                             Some(Ok(frame)) => {
                                 if let Ok(data) = frame.into_data() {
-                                    text.extend_from_slice(&data);
+                                    pending.text.extend_from_slice(&data);
                                 }
                             }
-                            Some(Err(error)) => return Some((Err(error), (body, BytesMut::new(), number, true))),
+                            Some(Err(error)) => return Some((Err(error), (body, Pending::default(), number, true))),
                             None => ended = true,
                         }
                         continue;
@@ -173,7 +197,7 @@ fn requests(body: Body, input: MessageDescriptor, failed: Arc<OnceLock<Refusal>>
                     continue;
                 }
                 match json::line(&input, &line).and_then(|message| framed(&message)) {
-                    Ok(frame) => return Some((Ok(Frame::data(frame)), (body, text, number, ended))),
+                    Ok(frame) => return Some((Ok(Frame::data(frame)), (body, pending, number, ended))),
                     Err(Refusal::InvalidField { field, problem }) => {
                         let _ = failed.set(Refusal::field(format!("line {number}: {field}"), problem));
                         return None;
@@ -368,5 +392,25 @@ fn http_status(code: Code) -> StatusCode {
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_byte_of_a_line_is_looked_at_twice() {
+        let mut pending = Pending::default();
+        let mut lines = Vec::new();
+        for part in ["{\"a\":", "1}\n{", "}\n\n", "last"] {
+            pending.text.extend_from_slice(part.as_bytes());
+            lines.extend(std::iter::from_fn(|| pending.line()));
+            assert_eq!(pending.scanned, pending.text.len());
+        }
+        assert_eq!(lines, ["{\"a\":1}\n", "{}\n", "\n"]);
+        // What was looked at stays as it is.
+        pending.text[0] = b'\n';
+        assert_eq!(pending.line(), None);
     }
 }
