@@ -3,7 +3,10 @@
 //! several callers ask at once is asked once, and what is asked all the time is asked anew before it ends.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
@@ -49,10 +52,13 @@ const HIT_REDIS: &str = "hit-redis";
 const COALESCED: &str = "coalesced";
 const MISS: &str = "miss";
 const BYPASS: &str = "bypass";
+/// Questions with large answers that are remembered.
+const LARGE: usize = 1 << 12;
 
 /// Puts these caches in front of the services whose model versions these are.
 pub(crate) fn layer<S>(tiers: Tiers, versions: Versions) -> impl Layer<S, Service = Caching<S>> + Clone {
-    let store = Arc::new(Store { tiers, versions, flights: Flights::default(), draws: Draws::default() });
+    let (flights, large, draws) = (Flights::default(), Large::default(), Draws::default());
+    let store = Arc::new(Store { tiers, versions, flights, large, draws });
     layer_fn(move |inner| Caching { inner, store: store.clone() })
 }
 
@@ -116,6 +122,7 @@ struct Store {
     tiers: Tiers,
     versions: Versions,
     flights: Flights<Arc<Entry>>,
+    large: Large,
     draws: Draws,
 }
 
@@ -144,6 +151,11 @@ impl Store {
                 self.refresh(inner, call, asked, version);
             }
             return Ok(answer);
+        }
+        if self.large.has(&key) {
+            // Who waits for one that is not kept waits for nothing.
+            meter::lookup(MISS, asked.method.name());
+            return Ok(marked(self.fetch(inner, call, &asked, Wish::Any).await?.0, MISS));
         }
         let pilot = match self.flights.join(key, call.deadline) {
             Seat::First(pilot) => pilot,
@@ -215,7 +227,9 @@ impl Store {
         let (data, trailers) = match gather(body).await {
             Gathered::Whole(data, trailers) => (data, trailers),
             Gathered::Large(body) => {
-                see(&self.versions, &area, head.headers.get(X_MODEL_VERSION));
+                if let Some(version) = see(&self.versions, &area, head.headers.get(X_MODEL_VERSION)) {
+                    self.large.add(&asked.key(version));
+                }
                 return Ok((Response::from_parts(head, body), None));
             }
         };
@@ -234,6 +248,34 @@ impl Store {
         let data = packed(data, reply, response.headers_mut());
         *response.body_mut() = Known::body(data, trailers);
         Ok((response, kept))
+    }
+}
+
+/// Questions whose answers were too large to keep, by a hash of each; one is forgotten when another comes to its place.
+#[derive(Debug)]
+struct Large(Box<[AtomicU64]>);
+
+impl Default for Large {
+    fn default() -> Self {
+        Self((0..LARGE).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Large {
+    fn has(&self, key: &Key) -> bool {
+        let (place, mark) = self.of(key);
+        place.load(Ordering::Relaxed) == mark
+    }
+
+    fn add(&self, key: &Key) {
+        let (place, mark) = self.of(key);
+        place.store(mark, Ordering::Relaxed);
+    }
+
+    /// A key's place, and what stands there for it: never 0.
+    fn of(&self, key: &Key) -> (&AtomicU64, u64) {
+        let [place, mark] = key.halves();
+        (&self.0[place as usize % LARGE], mark | 1)
     }
 }
 

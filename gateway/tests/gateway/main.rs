@@ -12,7 +12,10 @@ mod servers;
 mod shop;
 mod web;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proto::{
     anomaly::v1::{ScoreTransactionsRequest, anomaly_service_client::AnomalyServiceClient},
@@ -23,7 +26,8 @@ use proto::{
     forecast::v1::{ListSeriesRequest, forecast_service_client::ForecastServiceClient},
     model::v1::{GetModelStatusRequest, WatchModelRequest, model_service_client::ModelServiceClient},
 };
-use shop::{Front, Model, Redis, Running, Wires, ask, ask_with, customer, until};
+use shop::{Front, Manner, Model, Redis, Running, Wires, ask, ask_with, customer, until};
+use tokio::sync::Barrier;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Status, codec::CompressionEncoding};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -344,6 +348,21 @@ async fn a_large_answer_goes_through_and_is_not_kept() {
             assert_eq!(answer.into_inner().churn_risks.len(), usize::try_from(size).unwrap());
         }
     }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_an_answer_that_is_not_kept() {
+    let (model, _service, front) = churn(None).await;
+    let client = front.churn().await.max_decoding_message_size(usize::MAX);
+    let list = async || {
+        let request = ListAtRiskCustomersRequest { page_size: 1_000, ..ListAtRiskCustomersRequest::default() };
+        client.clone().list_at_risk_customers(request).await
+    };
+    list().await.unwrap();
+    // From here on as many are asked at once as come: each has a part in what both can only do together.
+    model.works(Manner::Together(Arc::new(Barrier::new(2))));
+    let (one, other) = tokio::join!(list(), list());
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ use runtime::{Refusal, Server, ServerArgs};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, oneshot, watch},
+    sync::{Barrier, Semaphore, oneshot, watch},
     task::JoinSet,
 };
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
@@ -80,6 +80,8 @@ pub(crate) enum Manner {
     Refusing(Status),
     /// So many calls at once, each in so much time.
     Busily(Arc<Semaphore>, Duration),
+    /// So many calls together.
+    Together(Arc<Barrier>),
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -142,6 +144,9 @@ impl Model {
             Manner::Refusing(status) => {
                 self.0.calls.fetch_add(1, Ordering::Relaxed);
                 return Err(status);
+            }
+            Manner::Together(all) => {
+                all.wait().await;
             }
             Manner::Busily(hands, takes) => {
                 let _hand = hands.acquire().await.unwrap();
