@@ -80,11 +80,12 @@ pub(crate) fn among(
 
 /// Keeps the replicas as they are found, for ever. Those that are gone are asked no more; calls in flight to them go on.
 async fn follow(replicas: Arc<Replicas>, mut endpoints: Endpoints, connect: impl Fn(Target, SocketAddr) -> Backend) {
-    let mut known: BTreeMap<SocketAddr, (Arc<Replica>, Tasks)> = BTreeMap::new();
+    let mut known: BTreeMap<SocketAddr, (Target, Arc<Replica>, Tasks)> = BTreeMap::new();
     loop {
         let found = endpoints.look().await;
-        known.retain(|address, _| {
-            let stays = found.contains_key(address);
+        known.retain(|address, (target, ..)| {
+            // By another name, or with TLS, it is another.
+            let stays = found.get(address) == Some(target);
             if !stays {
                 tracing::info!(service = &*replicas.service, %address, "replica is gone");
             }
@@ -93,11 +94,12 @@ async fn follow(replicas: Arc<Replicas>, mut endpoints: Endpoints, connect: impl
         for (address, target) in found {
             known.entry(address).or_insert_with(|| {
                 tracing::info!(service = &*replicas.service, %address, "replica");
-                replicas.meet(address, connect(target, address))
+                let (replica, watch) = replicas.meet(address, connect(target.clone(), address));
+                (target, replica, watch)
             });
         }
         replicas.problem.store(Some(Arc::new(endpoints.problem())));
-        replicas.set(known.values().map(|(replica, _)| replica.clone()).collect());
+        replicas.set(known.values().map(|(_, replica, _)| replica.clone()).collect());
         if endpoints.are_fixed() {
             return std::future::pending().await;
         }

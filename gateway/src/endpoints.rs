@@ -2,7 +2,7 @@
 //! again and again. Promise: a name that cannot be looked up and a file that cannot be used change nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt, io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -107,6 +107,12 @@ impl Endpoints {
             }
         }
         self.hosts.retain(|host, _| targets.contains(host));
+        let files = self.given.iter().filter_map(|endpoint| match endpoint {
+            Endpoint::File(path) => Some(path.display().to_string()),
+            Endpoint::Target(_) => None,
+        });
+        let asked: BTreeSet<_> = targets.iter().map(ToString::to_string).chain(files).collect();
+        self.problems.retain(|what, _| asked.contains(what));
         let mut addresses = Addresses::new();
         for target in targets {
             let found = self.find(&target).await;
@@ -251,6 +257,7 @@ mod tests {
             ("http://10.0.0.1:1\n\n# another\n  http://10.0.0.2:1 # here\n", &["10.0.0.1:1", "10.0.0.2:1"][..], None),
             ("", &["10.0.0.1:1", "10.0.0.2:1"], Some("names nobody")),
             ("http://10.0.0.3:1\n10.0.0.4:1", &["10.0.0.1:1", "10.0.0.2:1"], Some("line 2 is no URL")),
+            ("http://nowhere:1\nhttp://10.0.0.3:1", &["10.0.0.3:1"], Some("http://nowhere:1 cannot be looked up")),
             ("http://10.0.0.3:1", &["10.0.0.3:1"], None),
         ] {
             std::fs::write(&path, text).unwrap();

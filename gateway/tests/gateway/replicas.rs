@@ -186,3 +186,20 @@ async fn replicas_come_and_go_with_the_lines_of_a_file() {
     std::fs::write(&file, format!("{}\n{}\n", one.url(), two.url())).unwrap();
     until("both are asked", || score(&first)).await;
 }
+
+#[tokio::test]
+async fn a_file_can_say_that_an_address_is_reached_in_another_way() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("churn");
+    std::fs::write(&file, service.url()).unwrap();
+    let front = Front::start(&[("churn", format!("file:{}", file.display())), ("cache-memory", "0".into())]).await;
+    let client = front.churn().await;
+    let answers = async || ask(&mut client.clone(), "17850").await.is_ok();
+    until("it answers", answers).await;
+    std::fs::write(&file, service.url().replace("http:", "https:")).unwrap();
+    until("it is called over TLS, which it does not speak", async || !answers().await).await;
+    std::fs::write(&file, service.url()).unwrap();
+    until("it answers again", answers).await;
+}
