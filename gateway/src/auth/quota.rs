@@ -63,7 +63,7 @@ impl Quotas {
         if let Some(redis) = &self.shared {
             let mut take = redis::cmd("EVAL");
             let (each, burst) = (1e6 / f64::from(rate.per_second.get()), rate.burst.get());
-            take.arg(TAKE).arg(1).arg(format!("sk:quota:{caller}")).arg(each).arg(burst);
+            take.arg(TAKE).arg(1).arg(format!("sk:1:quota:{caller}")).arg(each).arg(burst);
             match redis.ask("quota", &take).await {
                 Some(0_u64) => return Ok(()),
                 Some(wait) => return Err(Duration::from_micros(wait)),

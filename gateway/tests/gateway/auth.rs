@@ -304,7 +304,12 @@ async fn replicas_count_together_while_they_share_a_redis() {
     let (issuer, file) = (Issuer::ed("only"), folder.path().join("keys.json"));
     std::fs::write(&file, key_set(&[&issuer])).unwrap();
     let mut flags = flags(&service, file.display().to_string());
-    flags.extend([("redis", redis.url()), ("calls-per-second", "1".into()), ("burst", "20".into())]);
+    // As a user with no more rights than it needs.
+    redis
+        .run(&[&b"ACL"[..], b"SETUSER", b"shop", b"on", b">hunter2", b"~sk:1:*", b"+get", b"+set", b"+eval", b"+time"])
+        .await;
+    let url = redis.url().replace("://", "://shop:hunter2@");
+    flags.extend([("redis", url), ("calls-per-second", "1".into()), ("burst", "20".into())]);
     let fronts = [Front::start(&flags).await, Front::start(&flags).await];
     let token = |name: &str| issuer.token(&claims(json!({"sub": name})));
     for (n, front) in fronts.iter().enumerate() {
@@ -317,7 +322,7 @@ async fn replicas_count_together_while_they_share_a_redis() {
                 redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
                 let status = shows(front, RISK, &token).await.0;
                 let keys: Vec<String> =
-                    redis::cmd("KEYS").arg("sk:quota:*").query_async(&mut connection).await.unwrap();
+                    redis::cmd("KEYS").arg("sk:1:quota:*").query_async(&mut connection).await.unwrap();
                 status == 200 && keys.len() == 1
             }
         })
