@@ -70,21 +70,34 @@ impl RedisArgs {
     /// Where the URL or a certificate is none. A Redis that does not answer is no error.
     pub fn build(&self, near: &CacheArgs) -> Result<(Tiers, Option<Arc<Redis>>), RedisError> {
         let codec = Codec::new(self.cache_secret.as_ref().map_or("", |secret| secret.expose_secret()));
-        let certificates = self.certificates()?;
-        let redis = |url| Redis::new(url, certificates.as_ref(), codec, self.redis_timeout);
-        let shared = self.redis.as_ref().map(redis).transpose()?.map(Arc::new);
+        let redis = |url| Redis::new(url, self.certificates(), codec, self.redis_timeout);
+        let shared = self.redis.clone().map(redis).transpose()?.map(Arc::new);
         let far = shared.clone().map(|redis| redis as Arc<dyn Cache>);
         Ok((Tiers::new(near.memory().into_iter().chain(far).collect()), shared))
     }
 
-    fn certificates(&self) -> Result<Option<TlsCertificates>, RedisError> {
-        let root_cert = self.redis_ca.as_ref().map(fs_err::read).transpose()?;
-        let client_tls = match (&self.redis_cert, &self.redis_key) {
-            (Some(cert), Some(key)) => {
-                Some(ClientTlsConfig { client_cert: fs_err::read(cert)?, client_key: fs_err::read(key)? })
-            }
-            _ => None,
-        };
+    fn certificates(&self) -> Certificates {
+        let client = self.redis_cert.clone().zip(self.redis_key.clone());
+        Certificates { authority: self.redis_ca.clone(), client }
+    }
+}
+
+/// Files with the certificates that Redis is reached with.
+#[derive(Debug, Clone, Default)]
+pub struct Certificates {
+    /// Of who signs the one of Redis.
+    authority: Option<PathBuf>,
+    /// What is shown to Redis, and its key.
+    client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Certificates {
+    pub(super) fn read(&self) -> Result<Option<TlsCertificates>, RedisError> {
+        let root_cert = self.authority.as_ref().map(fs_err::read).transpose()?;
+        let client = self.client.as_ref().map(|(cert, key)| {
+            std::io::Result::Ok(ClientTlsConfig { client_cert: fs_err::read(cert)?, client_key: fs_err::read(key)? })
+        });
+        let client_tls = client.transpose()?;
         let given = root_cert.is_some() || client_tls.is_some();
         Ok(given.then_some(TlsCertificates { client_tls, root_cert }))
     }

@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use self::sightings::Sightings;
 pub(crate) use self::{args::secret, layer::layer};
 pub use self::{
-    args::{CacheArgs, RedisArgs},
+    args::{CacheArgs, Certificates, RedisArgs},
     entry::{Answer, Codec, Entry},
     key::{Key, Question},
     memory::Memory,

@@ -19,7 +19,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
-use redis::{Cmd, FromRedisValue, TlsCertificates};
+use redis::{Cmd, FromRedisValue};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::{Notify, mpsc},
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    Cache, Codec, Entry, Key, Tier,
+    Cache, Certificates, Codec, Entry, Key, Tier,
     servers::{Connection, RedisError, Servers, is_about_the_value},
 };
 use crate::{meter, tasks::Tasks};
@@ -86,17 +86,18 @@ struct Write {
 }
 
 impl Redis {
-    /// A cache that connects by itself, now or when it can.
+    /// A cache that connects by itself, now or when it can. `certificates` are read before each connection.
     ///
     /// # Errors
     /// Where the URL or a certificate is none.
     pub fn new(
-        url: &SecretString,
-        certificates: Option<&TlsCertificates>,
+        url: SecretString,
+        certificates: Certificates,
         codec: Codec,
         timeout: Duration,
     ) -> Result<Self, RedisError> {
-        let servers = Servers::of(url.expose_secret(), certificates)?;
+        let servers = move || Servers::of(url.expose_secret(), certificates.read()?.as_ref());
+        servers()?;
         let shared = Arc::new(Shared { codec, timeout, link: ArcSwapOption::empty() });
         let (writes, queue) = mpsc::channel(WAITING);
         let mut tasks = Tasks::default();
@@ -219,11 +220,11 @@ impl Shared {
     }
 }
 
-async fn keep_connected(mut servers: Servers, shared: Arc<Shared>) {
+async fn keep_connected(servers: impl Fn() -> Result<Servers, RedisError>, shared: Arc<Shared>) {
     let [mut pause, longest] = PAUSES;
     let mut told = false;
     loop {
-        match timeout(CONNECT, connect(&mut servers)).await {
+        match timeout(CONNECT, connect(&servers)).await {
             Ok(Ok(connection)) => {
                 tracing::info!("redis answers");
                 meter::redis_up(true);
@@ -241,7 +242,7 @@ async fn keep_connected(mut servers: Servers, shared: Arc<Shared>) {
             failed => {
                 if !told {
                     let problem = match failed {
-                        Ok(Err(error)) => error.to_string(),
+                        Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
                         Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
                     };
                     tracing::warn!(problem, "redis does not answer; answers are not shared until it does");
@@ -255,9 +256,9 @@ async fn keep_connected(mut servers: Servers, shared: Arc<Shared>) {
     }
 }
 
-async fn connect(servers: &mut Servers) -> redis::RedisResult<Connection> {
-    let mut connection = servers.connect().await?;
-    connection.probe().await?;
+async fn connect(servers: &impl Fn() -> Result<Servers, RedisError>) -> Result<Connection, RedisError> {
+    let mut connection = servers()?.connect().await.map_err(RedisError::Client)?;
+    connection.probe().await.map_err(RedisError::Client)?;
     Ok(connection)
 }
 

@@ -205,6 +205,14 @@ async fn redis_is_reached_over_tls_as_a_user_with_few_rights() {
         }
     }
     assert!(model.calls() > 0);
+
+    // Certificates are read again before each attempt.
+    let replaced = write("replaced.pem", &std::fs::read_to_string(&stranger).unwrap());
+    let flags = [&[("churn", service.url())], &with("shop:hunter2", &replaced)[..]].concat();
+    let front = Front::start(&flags).await;
+    front.knows("v1").await;
+    std::fs::copy(&ca, &replaced).unwrap();
+    one.shares_with(&front).await;
 }
 
 #[tokio::test]
