@@ -104,7 +104,7 @@ impl BackendArgs {
     /// What services at `https://` are called with, where there may be some.
     fn client_tls(&self, given: &[(&str, &Vec<Endpoint>)]) -> anyhow::Result<Option<ClientTls>> {
         let mut endpoints = given.iter().flat_map(|(_, endpoints)| *endpoints);
-        if endpoints.clone().any(Endpoint::is_encrypted) {
+        if endpoints.clone().any(Endpoint::is_encrypted) || self.tls.is_given() {
             return Ok(Some(self.tls.build()?));
         }
         // Whether a file will ever name one is not known: one that does without TLS is told so at its connections.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Who asks, without what they showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use runtime::Refusal;
+use runtime::{MalformedTimeout, Refusal};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, QuotaViolation, StatusExt};
 use tower::{Layer, Service, layer::layer_fn};
@@ -76,9 +76,7 @@ fn status(error: BoxError) -> Status {
         return not_let_in(*error);
     }
     match error.downcast_ref() {
-        Some(DeadlineError::Malformed) => {
-            return Refusal::field("grpc-timeout", "is not a timeout of gRPC, such as 250m").into();
-        }
+        Some(DeadlineError::Malformed) => return Refusal::from(MalformedTimeout).into(),
         Some(DeadlineError::Passed) => return Refusal::TooLate.into(),
         None => {}
     }

@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use futures_util::future::{BoxFuture, Either};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Response, header::AUTHORIZATION};
 use proto::policy::v1::Scope;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -35,15 +35,13 @@ use self::{
 use crate::{
     cache::{self, Redis},
     call::Call,
-    caller::Caller,
+    caller::{API_KEY, Caller},
     meter,
     method::{Method, Methods},
     stack::BoxError,
     tasks::Tasks,
 };
 pub(crate) use tokens::TokenError;
-
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Who is let in.
 #[derive(Debug, Clone, Default, Args)]
@@ -198,8 +196,7 @@ impl Guard {
             over.map_err(|retry_in| AuthError::TooMany { retry_in })?;
         }
         call.caller = known.caller;
-        call.headers.remove(API_KEY);
-        call.headers.remove(AUTHORIZATION);
+        forget(&mut call.headers);
         Ok(())
     }
 }
@@ -234,6 +231,12 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
         let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().as_bytes())
     })
+}
+
+/// What was shown goes no further.
+fn forget(headers: &mut HeaderMap) {
+    headers.remove(API_KEY);
+    headers.remove(AUTHORIZATION);
 }
 
 /// What may be a token: three parts with dots between.
@@ -272,6 +275,7 @@ where
             if call.method.scope == Scope::Caller {
                 call.caller = Caller::of(&call.headers);
             }
+            forget(&mut call.headers);
             return Either::Left(self.inner.call(call));
         };
         let spare = self.inner.clone();
@@ -323,6 +327,18 @@ mod tests {
                 assert!(call.headers.is_empty(), "the key goes no further");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_shown_where_nobody_asks_goes_no_further_either() {
+        let inner = tower::service_fn(async |call: Call| {
+            assert!(call.headers.is_empty(), "{:?}", call.headers);
+            Ok::<_, BoxError>(Response::<Body>::default())
+        });
+        let mut call = call(RISK, b"");
+        call.headers.insert(API_KEY, HeaderValue::from_static("secret"));
+        call.headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer secret"));
+        tower::ServiceExt::oneshot(layer(Auth::default()).layer(inner), call).await.unwrap();
     }
 
     #[tokio::test]

@@ -49,6 +49,16 @@ fn secrets_are_not_in_help_nor_in_errors() {
     }
 }
 
+#[test]
+fn an_authority_that_cannot_be_read_is_said_at_start() {
+    let said = says(Command::new(env!("CARGO_BIN_EXE_gateway")).args([
+        "--listen=127.0.0.1:0",
+        "--churn=file:/nowhere/churn",
+        "--backend-ca=/nowhere/ca.pem",
+    ]));
+    assert!(said.contains("/nowhere/ca.pem"), "{said}");
+}
+
 #[tokio::test]
 async fn secrets_are_not_in_logs_nor_in_answers() {
     let folder = tempfile::tempdir().unwrap();

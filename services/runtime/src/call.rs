@@ -36,6 +36,12 @@ static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MalformedTimeout;
 
+impl From<MalformedTimeout> for Refusal {
+    fn from(MalformedTimeout: MalformedTimeout) -> Self {
+        Self::field("grpc-timeout", "is not a timeout of gRPC, such as 250m")
+    }
+}
+
 /// How long the caller will wait.
 ///
 /// # Errors
@@ -64,10 +70,7 @@ pub fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTi
 /// # Errors
 /// [`Refusal::InvalidField`] where `grpc-timeout` cannot be read.
 pub fn deadline(headers: &HeaderMap, now: Instant) -> Result<Option<Instant>, Refusal> {
-    match grpc_timeout(headers) {
-        Ok(timeout) => Ok(timeout.and_then(|timeout| now.checked_add(timeout))),
-        Err(MalformedTimeout) => Err(Refusal::field("grpc-timeout", "is not a timeout of gRPC, such as 250m")),
-    }
+    Ok(grpc_timeout(headers)?.and_then(|timeout| now.checked_add(timeout)))
 }
 
 /// Puts [`Call`] around a service.

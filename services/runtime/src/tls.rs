@@ -110,6 +110,11 @@ pub struct ClientTlsArgs {
 }
 
 impl ClientTlsArgs {
+    /// Whether any of it is said.
+    pub fn is_given(&self) -> bool {
+        self.backend_ca.is_some() || self.backend_cert.is_some()
+    }
+
     /// The encryption.
     ///
     /// # Errors
