@@ -9,6 +9,7 @@ mod template;
 mod transcode;
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
     sync::{Arc, LazyLock},
 };
@@ -29,7 +30,7 @@ use self::{
     rule::Rules,
     transcode::{Errors, Transcoder},
 };
-use crate::{auth::Auth, rescue, stack::Stack};
+use crate::{auth::Auth, backends::MODEL_CHANNEL, rescue, stack::Stack};
 
 /// Why there is no way in over the web.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,7 @@ impl Web {
         let pool = DescriptorPool::decode(descriptors)?;
         let rules = Arc::new(Rules::read(&pool).map_err(|error| WebError::Rule(error.to_string()))?);
         let calls = CallLayer.layer(calls);
+        let cors = cors(&args.cors_origins, &rules);
         let document = rules.clone();
         Ok(Self {
             json: Transcoder::new(rules, &pool, calls.clone()),
@@ -87,7 +89,7 @@ impl Web {
             errors: Errors::new(&pool),
             openapi: Arc::new(LazyLock::new(Box::new(move || openapi::document(&document).to_string()))),
             auth,
-            cors: cors(&args.cors_origins),
+            cors,
             currency: args.currency.clone(),
         })
     }
@@ -130,8 +132,8 @@ impl Web {
 }
 
 /// Pages of these sites may call, with what callers show, and see what callers are told.
-fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    const ASKED: [HeaderName; 9] = [
+fn cors(origins: &[HeaderValue], rules: &Rules) -> CorsLayer {
+    const ASKED: [HeaderName; 10] = [
         AUTHORIZATION,
         CACHE_CONTROL,
         CONTENT_TYPE,
@@ -141,6 +143,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         HeaderName::from_static("x-user-agent"),
         HeaderName::from_static("grpc-timeout"),
         HeaderName::from_static("traceparent"),
+        MODEL_CHANNEL,
     ];
     const TOLD: [HeaderName; 6] = [
         HeaderName::from_static("grpc-status"),
@@ -150,9 +153,10 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         HeaderName::from_static("x-model-version"),
         HeaderName::from_static("retry-after"),
     ];
+    let verbs: HashSet<_> = rules.iter().map(|rule| rule.verb.clone()).collect();
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods(Vec::from_iter(verbs))
         .allow_headers(ASKED)
         .expose_headers(TOLD)
         .max_age(std::time::Duration::from_secs(600))

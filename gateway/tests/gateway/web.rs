@@ -135,6 +135,11 @@ async fn a_browser_asks_over_grpc_web_from_the_sites_that_may() {
         let answer = http(&front, Method::OPTIONS, path, &headers, b"").await;
         assert_eq!(answer.header("access-control-allow-origin"), allowed);
     }
+    let asked = [("access-control-request-method", "PUT"), ("access-control-request-headers", "x-model-channel")];
+    let headers = [&[("origin", site)], &asked[..]].concat();
+    let answer = http(&front, Method::OPTIONS, "/v1/models/churn/current", &headers, b"").await;
+    assert!(answer.header("access-control-allow-methods").split(',').any(|verb| verb == "PUT"));
+    assert!(answer.header("access-control-allow-headers").split(',').any(|name| name == "x-model-channel"));
 
     let message = GetChurnRiskRequest { customer_id: "17850".into() }.encode_to_vec();
     let framed = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
