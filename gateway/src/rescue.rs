@@ -127,7 +127,8 @@ pub(crate) fn not_let_in(error: AuthError) -> Status {
     status_of(code, error.to_string(), reason, None)
 }
 
-fn status_of(code: Code, message: String, reason: &str, metadata: Option<(&'static str, String)>) -> Status {
+/// A status that says why.
+pub(crate) fn status_of(code: Code, message: String, reason: &str, metadata: Option<(&'static str, String)>) -> Status {
     let mut details = ErrorDetails::new();
     runtime::error_info(&mut details, reason, metadata);
     Status::with_error_details(code, message, details)

@@ -21,7 +21,7 @@ use http::{
 };
 use prost_reflect::DescriptorPool;
 use runtime::{Call, CallLayer};
-use tonic::{Status, body::Body};
+use tonic::{Code, body::Body};
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -125,9 +125,10 @@ impl Web {
             return self.cors.layer(self.grpc_web).oneshot(request).await;
         }
         let path = request.uri().path();
-        Ok(self.errors.answer(&Status::not_found(format!(
+        let message = format!(
             "{path} is a method of gRPC, for application/grpc and application/grpc-web; /openapi.json lists what JSON has"
-        ))))
+        );
+        Ok(self.errors.answer(&rescue::status_of(Code::NotFound, message, "NO_SUCH_PATH", None)))
     }
 }
 

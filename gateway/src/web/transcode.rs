@@ -11,7 +11,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode,
-    header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, TE, USER_AGENT, X_CONTENT_TYPE_OPTIONS},
+    header::{
+        ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, TE,
+        USER_AGENT, VARY, X_CONTENT_TYPE_OPTIONS,
+    },
     uri::PathAndQuery,
 };
 use http_body::Frame;
@@ -31,7 +34,9 @@ use super::{
 };
 use crate::{
     backends::MODEL_CHANNEL,
+    compression::Encoding,
     frame::{self, BufferError, Known},
+    rescue,
 };
 
 /// Headers of HTTP that are metadata of the call. All others are between the caller and this gateway.
@@ -84,6 +89,7 @@ where
             let target = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
             one_request(rule.clone(), target, body, failed.clone())
         };
+        let takes_gzip = takes_gzip(&head.headers);
         let call = call(rule, &head.headers, sent);
         let Ok(response) = self.calls.oneshot(call).await;
         let (head, body) = response.into_parts();
@@ -95,7 +101,7 @@ where
             lines(body, rule.method.output(), self.errors, failed)
         } else {
             match one_answer(body, rule.method.output()).await {
-                Ok(answer) => response_of(StatusCode::OK, &answer),
+                Ok(answer) => response_of(StatusCode::OK, &answer, takes_gzip),
                 Err(status) => self.errors.answer(&status),
             }
         };
@@ -105,7 +111,8 @@ where
 
 /// What was asked for is nowhere.
 pub(super) fn no_such_path(path: &str) -> Status {
-    Status::not_found(format!("there is nothing at {path}; /openapi.json lists what there is"))
+    let message = format!("there is nothing at {path}; /openapi.json lists what there is");
+    rescue::status_of(Code::NotFound, message, "NO_SUCH_PATH", None)
 }
 
 /// The one message of a request. It is read when somebody asks for it, which is after its caller was let in and while
@@ -326,7 +333,7 @@ impl Errors {
     /// An answer that is an error.
     pub(super) fn answer(&self, status: &Status) -> Response<Body> {
         let http = http_status(status.code());
-        let mut response = response_of(http, &self.line(http, status));
+        let mut response = response_of(http, &self.line(http, status), false);
         let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
         if let Some(delay) = retry {
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
@@ -337,9 +344,10 @@ impl Errors {
 
     fn other_verb(&self, path: &str, verbs: &[&Verb]) -> Response<Body> {
         let allowed = verbs.iter().map(|verb| verb.as_str()).collect::<Vec<_>>().join(", ");
-        let status = Status::unimplemented(format!("{path} takes {allowed}"));
+        let message = format!("{path} takes {allowed}");
+        let status = rescue::status_of(Code::Unimplemented, message, "NO_SUCH_VERB", Some(("verbs", allowed.clone())));
         let http = StatusCode::METHOD_NOT_ALLOWED;
-        let mut response = response_of(http, &self.line(http, &status));
+        let mut response = response_of(http, &self.line(http, &status), false);
         if let Ok(allowed) = allowed.parse() {
             response.headers_mut().insert(ALLOW, allowed);
         }
@@ -364,12 +372,26 @@ impl Errors {
     }
 }
 
-fn response_of(status: StatusCode, answer: &impl Serialize) -> Response<Body> {
+/// Whether a browser, say, reads what is packed.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|one| {
+        let (name, weight) = one.split_once(';').unwrap_or((one, ""));
+        let refused = weight.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()).is_some_and(|q| q <= 0.0);
+        name.trim().eq_ignore_ascii_case("gzip") && !refused
+    })
+}
+
+fn response_of(status: StatusCode, answer: &impl Serialize, takes_gzip: bool) -> Response<Body> {
     // What was read from a message of a known type can be written.
     let text = serde_json::to_vec(answer).unwrap_or_default();
-    let mut response = Response::new(Known::body(text.into(), None));
+    let packed = takes_gzip.then(|| Encoding::Gzip.pack(&text)).flatten();
+    let encoding = packed.is_some().then(|| Encoding::Gzip.header());
+    let mut response = Response::new(Known::body(packed.unwrap_or(text).into(), None));
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    headers.extend(encoding.map(|encoding| (CONTENT_ENCODING, encoding)));
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -1,6 +1,6 @@
 //! The same questions over JSON and gRPC-Web, from a client of HTTP/1.1.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -87,6 +87,7 @@ async fn errors_of_json_say_what_errors_of_grpc_say() {
         let error = &answer.json()["error"];
         assert_eq!((answer.status.as_u16(), &error["status"]), (status, &json!(code)), "{path}: {error}");
         assert_eq!(error["code"], status);
+        assert_eq!(error["details"][0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo", "{error}");
         if let Some(field) = field {
             let details = error["details"].as_array().unwrap();
             let bad = details.iter().find(|detail| detail["@type"] == "type.googleapis.com/google.rpc.BadRequest");
@@ -225,7 +226,8 @@ async fn a_message_that_is_opened_has_another_length() {
     // More often than it takes for a service to be taken for lost.
     for _ in 0..10 {
         let path = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
-        let request = Request::post(format!("{}{path}", front.running.url())).header("content-type", "application/grpc");
+        let request =
+            Request::post(format!("{}{path}", front.running.url())).header("content-type", "application/grpc");
         let request = request.header("content-length", framed.len()).header("grpc-encoding", "gzip");
         let request = request.header("cache-control", "no-cache").header("te", "trailers");
         let response = client.request(request.body(Full::new(Bytes::from(framed.clone()))).unwrap()).await.unwrap();
@@ -265,4 +267,33 @@ async fn a_body_is_read_from_those_who_may_send_it_and_not_for_ever() {
     let mut both = [one, other];
     both.sort();
     assert_eq!(both, ["429", "504"]);
+}
+
+#[tokio::test]
+async fn a_large_answer_is_packed_for_whom_that_is_no_trouble() {
+    let (_model, _service, front) = shop("churn").await;
+    let plain = http(&front, Method::GET, "/v1/atRiskCustomers?pageSize=100", &[], b"").await;
+    for (accepts, encoding) in [
+        ("gzip, deflate, br", "gzip"),
+        ("br;q=1.0, gzip;q=0.5", "gzip"),
+        ("gzip;q=0", ""),
+        ("br", ""),
+        ("identity", ""),
+    ] {
+        let headers = [("accept-encoding", accepts)];
+        let answer = http(&front, Method::GET, "/v1/atRiskCustomers?pageSize=100", &headers, b"").await;
+        assert_eq!(
+            (answer.header("content-encoding"), answer.header("vary")),
+            (encoding, "accept-encoding"),
+            "{accepts}"
+        );
+        let mut text = Vec::new();
+        match encoding {
+            "gzip" => drop(flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut text).unwrap()),
+            _ => text.extend_from_slice(&answer.body),
+        }
+        assert_eq!(text, plain.body);
+    }
+    let small = http(&front, Method::GET, "/v1/customers/17850/churnRisk", &[("accept-encoding", "gzip")], b"").await;
+    assert_eq!(small.header("content-encoding"), "");
 }
