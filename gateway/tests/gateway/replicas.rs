@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use proto::{
     anomaly::v1::{ScoreTransactionRequest, ScoreTransactionsRequest, anomaly_service_client::AnomalyServiceClient},
     churn::v1::churn_service_client::ChurnServiceClient,
@@ -202,4 +205,26 @@ async fn a_file_can_say_that_an_address_is_reached_in_another_way() {
     until("it is called over TLS, which it does not speak", async || !answers().await).await;
     std::fs::write(&file, service.url()).unwrap();
     until("it answers again", answers).await;
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_is_its_callers_mistake() {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let (front, _client) = before(&[&service]).await;
+    let (garbage, packed) = (&b"\x0a\xff"[..], &b"not gzip"[..]);
+    for (flag, message) in [(0, garbage), (1, packed), (2, garbage)] {
+        let body = [&[flag, 0, 0, 0, u8::try_from(message.len()).unwrap()], message].concat();
+        let request =
+            http::Request::post(format!("{}/shopkeeper.churn.v1.ChurnService/GetChurnRisk", front.running.url()));
+        let request = request.header("content-type", "application/grpc").header("grpc-encoding", "gzip");
+        let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+        let response = client.request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(
+            (status.code(), status.get_details_error_info().unwrap().reason.as_str()),
+            (Code::InvalidArgument, "INVALID_FIELD"),
+            "{status:?}"
+        );
+    }
 }

@@ -141,7 +141,7 @@ where
                 },
             };
             match answered {
-                Ok(Ok(response)) => too_large(response),
+                Ok(Ok(response)) => told_apart(response),
                 Ok(Err(never)) => match never {},
                 Err(_) => {
                     tracing::error!("a call panicked");
@@ -176,13 +176,26 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// tonic says OUT_OF_RANGE of a message above the limit; gRPC's clients expect RESOURCE_EXHAUSTED.
-fn too_large(response: Response<Body>) -> Response<Body> {
-    match Status::from_header_map(response.headers()) {
-        Some(status) if status.code() == Code::OutOfRange && status.message().contains("message length too large") => {
-            Status::from(Refusal::TooLarge { limit: proto::MAX_MESSAGE }).into_http()
-        }
-        Some(_) | None => response,
+/// How tonic says INTERNAL of a request that cannot be read.
+const UNREADABLE: [&str; 5] = [
+    "failed to decode Protobuf message",
+    "protocol error: received message",
+    "Error decompressing",
+    "Unexpected EOF decoding stream",
+    "Missing request message",
+];
+
+/// tonic says OUT_OF_RANGE of a message above the limit, where gRPC's clients expect RESOURCE_EXHAUSTED, and INTERNAL of one
+/// that cannot be read, which is its caller's mistake and not the service's.
+fn told_apart(response: Response<Body>) -> Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let says = |beginning: &&str| status.message().starts_with(*beginning);
+    if status.code() == Code::OutOfRange && status.message().contains("message length too large") {
+        Status::from(Refusal::TooLarge { limit: proto::MAX_MESSAGE }).into_http()
+    } else if status.code() == Code::Internal && UNREADABLE.iter().any(says) {
+        Status::from(Refusal::field("request", format!("cannot be read: {}", status.message()))).into_http()
+    } else {
+        response
     }
 }
 
