@@ -102,6 +102,7 @@ struct Limit {
 
 impl Limit {
     fn new(service: Arc<str>, most: usize) -> Arc<Self> {
+        meter::backend_limit(&service, FIRST.min(most as f64) as u64);
         let state = Mutex::new(State::new(most as f64, Instant::now()));
         Arc::new(Self { service, state })
     }
