@@ -874,7 +874,7 @@ mod tests {
         let spent = Budget::new();
         while spent.hedges() {}
         let resting = |service: &mut Balanced, _: &mut Request<Body>| {
-            one(&service.replicas, 1).lost(Duration::ZERO, Duration::from_secs(60));
+            one(&service.replicas, 1).lost(Duration::ZERO, false, Duration::from_secs(60));
         };
         let unready = |service: &mut Balanced, _: &mut Request<Body>| one(&service.replicas, 1).says(false);
         let alone = |service: &mut Balanced, _: &mut Request<Body>| {
@@ -1029,7 +1029,7 @@ mod tests {
             let replica = Arc::new(Replica::new(silent.clone(), usual.as_secs_f64(), Duration::ZERO));
             replica.says(true);
             replicas.set(vec![replica.clone()]);
-            let balanced = Balanced { replicas, tasks: Arc::default() };
+            let balanced = Balanced { replicas, hedge_after: None, tasks: Arc::default() };
             assert!(timeout(waited, balanced.oneshot(Request::new(body()))).await.is_err());
             assert_eq!(replica.record().losses, lost, "after {waited:?}");
         }

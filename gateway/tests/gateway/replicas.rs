@@ -12,7 +12,7 @@ use proto::{
     anomaly::v1::{ScoreTransactionRequest, ScoreTransactionsRequest, anomaly_service_client::AnomalyServiceClient},
     churn::v1::churn_service_client::ChurnServiceClient,
 };
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;

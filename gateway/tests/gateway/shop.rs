@@ -167,7 +167,9 @@ impl Model {
                 self.0.calls.fetch_add(1, Ordering::Relaxed);
                 return Err(status);
             }
-            Manner::Together(all) => drop(all.wait().await),
+            Manner::Together(all) => {
+                all.wait().await;
+            }
             Manner::Busily(hands, takes) => {
                 let _at_work = AtWork::on(&self.0.at_work);
                 let _hand = hands.acquire().await.unwrap();
