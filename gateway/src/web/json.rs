@@ -220,7 +220,8 @@ mod tests {
     fn asked(verb: Verb, target: &str, body: &str) -> Result<String, String> {
         let rules = Rules::read(&DescriptorPool::decode(proto::DESCRIPTORS).unwrap()).unwrap();
         let target: PathAndQuery = target.parse().unwrap();
-        let Found::Rule(rule, values) = rules.find(&verb, target.path()) else { panic!("no rule for {target}") };
+        let Found::Rule(rule) = rules.find(&verb, target.path()) else { panic!("no rule for {target}") };
+        let values = rule.template.values(target.path()).unwrap();
         let message = request(rule, &values, &target, body.as_bytes()).map_err(|refusal| refusal.to_string())?;
         let message = DynamicMessage::decode(rule.method.input(), &*message).unwrap();
         Ok(serde_json::to_string(&message).unwrap())
