@@ -176,7 +176,7 @@ fn what_customers_are_called_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (file, other) = (folder.path().join("shop.csv"), folder.path().join("renamed.csv"));
     let start = "2023-01-02".parse().unwrap();
-    let options = SynthOptions { customers: 200, products: 50, days: 300, start, seed: 5 };
+    let options = SynthOptions { customers: 200, products: 60, days: 300, start, seed: 5 };
     lake::synth(&options, &file, &NoProgress).unwrap();
     // From the last to the first: what came first comes last wherever names are sorted.
     let turned = |id: &str| id.parse::<u32>().map_or_else(|_| id.to_owned(), |id| (99_999 - id).to_string());
