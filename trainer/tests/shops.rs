@@ -16,28 +16,42 @@ use scoring::{
     segmentation::Segmentation,
 };
 use tch::Device;
+use tempfile::TempDir;
 use trainer::learn::{self, LearnError, Learner, Training};
 
 const END: NaiveDate = NaiveDate::from_ymd_opt(2024, 6, 3).unwrap();
 
-/// What a learner makes of a file's lines before a day.
-fn trained<L: Learner, M: Model>(file: &Path, as_of: NaiveDate) -> Result<M, LearnError> {
-    // As the trainer does.
-    tch::set_num_threads(1);
-    let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::create(folder.path()).unwrap();
-    lake::ingest(&[file.to_owned()], &lake, &IngestOptions::default(), &NoProgress).unwrap();
-    lake::curate(&lake, &CurateOptions { as_of: Some(as_of.into()) }, &NoProgress).unwrap();
-    let training = Training {
-        transactions: lake.transactions().unwrap(),
-        as_of: as_of.into(),
-        seed: 42,
-        device: Device::Cpu,
-        recipe: None,
-        previous: None,
-        progress: &NoProgress,
-    };
-    Ok(M::load(&L::train(&training)?).unwrap())
+/// A lake of a file's lines before a day, in a folder that lasts as long as it.
+struct Curated {
+    lake: Lake,
+    as_of: NaiveDate,
+    _folder: TempDir,
+}
+
+impl Curated {
+    fn of(file: &Path, as_of: NaiveDate) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::create(folder.path()).unwrap();
+        lake::ingest(&[file.to_owned()], &lake, &IngestOptions::default(), &NoProgress).unwrap();
+        lake::curate(&lake, &CurateOptions { as_of: Some(as_of.into()) }, &NoProgress).unwrap();
+        Self { lake, as_of, _folder: folder }
+    }
+
+    /// What a learner makes of it.
+    fn trained<L: Learner, M: Model>(&self) -> Result<M, LearnError> {
+        // As the trainer does.
+        tch::set_num_threads(1);
+        let training = Training {
+            transactions: self.lake.transactions().unwrap(),
+            as_of: self.as_of.into(),
+            seed: 42,
+            device: Device::Cpu,
+            recipe: None,
+            previous: None,
+            progress: &NoProgress,
+        };
+        Ok(M::load(&L::train(&training)?).unwrap())
+    }
 }
 
 /// What kind of shop, up to `END`.
@@ -86,7 +100,7 @@ impl Shop {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("shop.csv");
         fs_err::write(&file, text).unwrap();
-        trained::<learn::forecast::Forecast, Forecast>(&file, END)
+        Curated::of(&file, END).trained::<learn::forecast::Forecast, _>()
     }
 }
 
@@ -156,11 +170,11 @@ type Said = (BTreeMap<String, Of>, BTreeMap<i64, (String, f64)>);
 
 /// Customers are called by `name` of what the models know them by.
 fn said(file: &Path, name: impl Fn(&str) -> String) -> Said {
-    let as_of = "2023-10-01".parse().unwrap();
-    let segments: Segmentation = trained::<learn::segmentation::Segmentation, _>(file, as_of).unwrap();
-    let churn: Churn = trained::<learn::churn::Churn, _>(file, as_of).unwrap();
-    let recommended: Recommendations = trained::<learn::recommendation::Recommendation, _>(file, as_of).unwrap();
-    let anomaly: Anomaly = trained::<learn::anomaly::Anomaly, _>(file, as_of).unwrap();
+    let curated = Curated::of(file, "2023-10-01".parse().unwrap());
+    let segments: Segmentation = curated.trained::<learn::segmentation::Segmentation, _>().unwrap();
+    let churn: Churn = curated.trained::<learn::churn::Churn, _>().unwrap();
+    let recommended: Recommendations = curated.trained::<learn::recommendation::Recommendation, _>().unwrap();
+    let anomaly: Anomaly = curated.trained::<learn::anomaly::Anomaly, _>().unwrap();
     let customers = segments.customers().filter_map(|(id, customer)| {
         let probability = churn.customer(id.as_str())?.probability;
         let query = Query { customer: Some(recommended.customer(id.as_str())?), limit: 5, ..Query::default() };

@@ -49,22 +49,18 @@ impl AnomalyService for Api {
         live.on(channel)?;
         // A line is asked for when the answer before it has been taken: the caller's window is the only buffer. What cannot be
         // read ends the stream: tonic would say the same of it for ever.
-        let answers = stream::try_unfold(request.into_inner(), move |mut lines| {
-            let live = live.clone();
-            async move {
-                let Some(ScoreTransactionsRequest { sequence, transaction }) = lines.message().await? else {
-                    return Ok(None);
-                };
-                // Every line is scored by the model of its moment; a stream may outlive many.
-                let loaded = live.on(channel)?;
-                let result = match score(&loaded, transaction.as_ref()) {
-                    Ok(score) => score_transactions_response::Result::Score(score),
-                    Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
-                };
-                let answer =
-                    ScoreTransactionsResponse { sequence, result: Some(result), model: Some(loaded.info.clone()) };
-                Ok(Some((answer, lines)))
-            }
+        let answers = stream::try_unfold((request.into_inner(), live), move |(mut lines, live)| async move {
+            let Some(ScoreTransactionsRequest { sequence, transaction }) = lines.message().await? else {
+                return Ok(None);
+            };
+            // Every line is scored by the model of its moment; a stream may outlive many.
+            let loaded = live.on(channel)?;
+            let result = match score(&loaded, transaction.as_ref()) {
+                Ok(score) => score_transactions_response::Result::Score(score),
+                Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
+            };
+            let answer = ScoreTransactionsResponse { sequence, result: Some(result), model: Some(loaded.info.clone()) };
+            Ok(Some((answer, (lines, live))))
         });
         Ok(Response::new(Box::pin(answers)))
     }
