@@ -664,7 +664,7 @@ impl http_body::Body for Sent {
 
 /// Whether it is the replica that has failed, rather than its caller.
 fn is_failure(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::Internal | Code::Unknown | Code::DeadlineExceeded)
+    matches!(code, Code::Unavailable | Code::Internal | Code::Unknown)
 }
 
 #[derive(Clone)]
@@ -1041,15 +1041,12 @@ mod tests {
         let replica = one(&replicas, 0);
         replica.lost(Duration::ZERO, false, Duration::ZERO);
         for (its_own_fault, failures) in [(true, 0), (false, 1)] {
-            let turned_down = TurnedDown { its_own_fault, ..turned_down() };
+            let mut turned_down = TurnedDown::new("churn", "it answers 431");
+            turned_down.its_own_fault = its_own_fault;
             Asked::of(replicas.clone(), replica.clone()).end(&Err(turned_down.into()));
             let record = replica.record();
             assert_eq!((record.losses, record.failures), (0, failures));
         }
-    }
-
-    fn turned_down() -> TurnedDown {
-        TurnedDown::new("churn", "it answers 431")
     }
 
     /// A replica that says for ever whether it is ready, and nothing else.

@@ -1,7 +1,5 @@
 //! What a process says about itself while it works and while it ends, over real sockets.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
