@@ -83,7 +83,7 @@ impl Feature {
 
     /// What it is for a customer, in words.
     pub fn told(self, value: f32) -> String {
-        let value = f64::from(value).max(0.0); // -0 is told as 0
+        let value = f64::from(value) + 0.0; // -0 is told as 0
         let (days, orders) = (|days| some(days, "day"), some(value, "order"));
         match self {
             Self::RecencyDays => format!("last order {}", ago(value)),
@@ -299,7 +299,7 @@ mod tests {
             (Feature::LastLines, 1.0, "1 line in the last order"),
             (Feature::ReturnedShare, 1.0, "100 % of the spend was returned"),
             (Feature::RepeatShare, 0.256, "26 % of their lines buy a product again"),
-            (Feature::Overdue, 0.255, "away for 0.26 times as long as expected"),
+            (Feature::Overdue, 0.257, "away for 0.26 times as long as expected"),
             (Feature::Returns, 1.0, "1 return"),
         ] {
             assert_eq!(feature.told(value), text);
