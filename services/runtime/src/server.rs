@@ -268,10 +268,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_not_ready_says_why() {
+        let leaving = watch::Sender::new(false);
         let refusal = "no version has been published in ./modles".to_owned();
         let status = ModelStatus { model: "churn".to_owned(), refusal, ..ModelStatus::default() };
         let (ready, status) = (watch::Sender::new(false), watch::Sender::new(status));
-        let probes = probes(ready.subscribe(), Some(status.subscribe()));
+        let probes = probes(ready.subscribe(), Some(status.subscribe()), leaving.subscribe());
         let ask = async || {
             let request = axum::extract::Request::get("/readyz").body(axum::body::Body::empty()).unwrap();
             let (head, body) = probes.clone().oneshot(request).await.unwrap().into_parts();
@@ -282,5 +283,7 @@ mod tests {
         assert_eq!(ask().await, (StatusCode::SERVICE_UNAVAILABLE, why));
         ready.send_replace(true);
         assert_eq!(ask().await, (StatusCode::OK, String::new()));
+        leaving.send_replace(true);
+        assert_eq!(ask().await, (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()));
     }
 }

@@ -41,7 +41,7 @@ async fn a_process_can_be_looked_at_until_its_end_and_names_no_method_that_there
     let address = server.local_addr().unwrap();
     let ready = watch::Sender::new(true);
     let (routes, draining) = (Routes::default(), watch::Sender::new(false));
-    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), draining };
+    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), status: None, draining };
     let (stop, stopped) = oneshot::channel::<()>();
     let life = tokio::spawn(server.serving(service).serve_until(async {
         let _ = stopped.await;
