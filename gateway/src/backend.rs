@@ -24,8 +24,8 @@ use http::{
 };
 use http_body::Frame;
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use runtime::{ClientTls, Refusal};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use runtime::{ClientTls, Gathered, Refusal, Turns};
 use tokio::{net::TcpStream, sync::watch};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::either::Either;
@@ -304,7 +304,7 @@ async fn keep(
 }
 
 type Stream = Either<TcpStream, tokio_rustls::client::TlsStream<TcpStream>>;
-type Connection = hyper::client::conn::http2::Connection<TokioIo<Stream>, Body, TokioExecutor>;
+type Connection = hyper::client::conn::http2::Connection<TokioIo<Gathered<Stream>>, Body, Turns>;
 
 async fn connect(
     target: &Target,
@@ -321,14 +321,15 @@ async fn connect(
         None if target.is_encrypted() => return Err("it is at https://, and there is no TLS to call it with".into()),
         Some(_) | None => Either::Left(stream),
     };
-    let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+    let turns = Turns::default();
+    let handshake = hyper::client::conn::http2::Builder::new(turns.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(stream));
+        .handshake(TokioIo::new(turns.gather(stream)));
     Ok(handshake.await?)
 }
 

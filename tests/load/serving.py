@@ -4,8 +4,8 @@
 
 BIN is the folder of the binaries, `examples/echo` among them. FOLDER is a model store; without one a sample shop is made and
 trained on, once. h2load asks: as fast as answers come (closed loop, 32 calls in flight over 4 connections) for the throughput
-at saturation, then at half of that at a fixed rate (open loop, so that a stall is seen by every call that it delays) for the
-latency. Rounds go through all rows in turn, and a row's ratio is the median over the rounds of its figure by the bare
+at saturation, then at half of that, or of the bare server's where that is less, at a fixed rate (open loop, so that a stall
+is seen by every call that it delays) for the latency. Rounds go through all rows in turn, and a row's ratio is the median over the rounds of its figure by the bare
 server's in the same round: whatever else the machine does meets both. CPU is what a call costs all processes together but
 h2load, and the least touched by what else the machine does. Exits 0 whatever the figures are; 1 where a call fails.
 """
@@ -403,6 +403,7 @@ def measure(rows: list, rounds: int, seconds: float, processes: Processes):
         for row in rows:
             # What goes on meanwhile is measured at the rate of the same calls without it.
             half = statistics.median((row.throughput or same(rows, row).throughput)) / 2
+            half = min(half, statistics.median((row.bare or rows[0]).throughput) / 2)
             if row.meanwhile is None:
                 row.latency.append(at_rate(row, half, seconds, folder))
                 continue

@@ -29,7 +29,7 @@ use tokio::{
 use tonic::{body::Body, service::Routes};
 use tower::{Layer, ServiceExt};
 
-use crate::{call::CallLayer, tls::Tls};
+use crate::{call::CallLayer, gather::Turns, tls::Tls};
 
 /// Time for a handshake, then for as many bytes as tell the protocol, and for the head of a request of HTTP/1.1.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -156,18 +156,19 @@ impl Connections {
     {
         let calls =
             CallLayer.layer(self.routes.clone()).map_request(|request: Request<Incoming>| request.map(Body::new));
-        let stream = TokioIo::new(Prompt::new(stream));
+        let turns = Turns::default();
+        let stream = TokioIo::new(Prompt::new(turns.gather(stream)));
         let connection = self.http.serve_connection(stream, TowerToHyperService::new(calls));
         tokio::pin!(connection);
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = turns.clone().count(connection.as_mut()) => ended,
             () = told(stop) => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                turns.count(connection).await
             }
             () = old(self.args.max_connection_age, peer) => {
                 connection.as_mut().graceful_shutdown();
-                timeout(self.grace, connection).await.context("old, and calls were still in flight")?
+                timeout(self.grace, turns.count(connection)).await.context("old, and calls were still in flight")?
             }
         };
         ended.map_err(|error| anyhow!(error))

@@ -6,6 +6,7 @@ mod check;
 mod connections;
 mod exit;
 mod files;
+mod gather;
 mod page;
 mod process;
 mod refusal;
@@ -18,6 +19,7 @@ pub use check::{at_least_one, finite, item_status, non_negative, positive, requi
 pub use connections::ConnectionArgs;
 pub use exit::{exit, shutdown};
 pub use files::Files;
+pub use gather::{Gathered, Turns};
 pub use page::Page;
 pub use refusal::{DOMAIN, Refusal, error_info};
 pub use server::{Server, ServerArgs, Service, health_and_reflection};
