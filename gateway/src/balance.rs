@@ -35,11 +35,12 @@ use crate::{
     draws::Draws,
     endpoints::Endpoints,
     frame,
-    hedge::{Hedge, Usual},
+    hedge::Hedge,
     meter,
     retry::is_answer,
     stack::BoxError,
     tasks::Tasks,
+    usual::Usual,
 };
 
 /// How long a replica that lost calls, or that fails, is left alone; twice as long each time that it happens again soon.

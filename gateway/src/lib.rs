@@ -29,6 +29,7 @@ mod shed;
 mod stack;
 mod tasks;
 mod trace;
+mod usual;
 mod web;
 
 use std::sync::Arc;

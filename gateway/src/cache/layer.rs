@@ -37,6 +37,7 @@ use crate::{
     meter,
     method::Method,
     stack::BoxError,
+    usual::Usual,
 };
 use proto::policy::v1::Scope;
 
@@ -58,7 +59,7 @@ const LARGE: usize = 1 << 12;
 /// Puts these caches in front of the services whose model versions these are.
 pub(crate) fn layer<S>(tiers: Tiers, versions: Versions) -> impl Layer<S, Service = Caching<S>> + Clone {
     let (flights, large, draws) = (Flights::default(), Large::default(), Draws::default());
-    let store = Arc::new(Store { tiers, versions, flights, large, draws });
+    let store = Arc::new(Store { tiers, versions, flights, large, usual: Usual::default(), draws });
     layer_fn(move |inner| Caching { inner, store: store.clone() })
 }
 
@@ -123,6 +124,8 @@ struct Store {
     versions: Versions,
     flights: Flights<Arc<Entry>>,
     large: Large,
+    /// How long services take.
+    usual: Usual,
     draws: Draws,
 }
 
@@ -172,7 +175,10 @@ impl Store {
         let waiter = pilot.fly(async move {
             // It may have landed since it was looked up, or be on its way to another replica.
             let landed = match self.tiers.near(&key).await {
-                None => self.tiers.awaited(&key, call.deadline.duration_since(Instant::now()) / 4).await,
+                None => {
+                    let usual = self.usual.of(asked.method.path.path());
+                    self.tiers.awaited(&key, usual, call.deadline.duration_since(Instant::now()) / 4).await
+                }
                 landed => landed,
             };
             if let Some((tier, entry)) = landed {
@@ -245,6 +251,7 @@ impl Store {
             && let Some((ttl, answer)) = keepable(&asked.method, &head.headers, &data, trailers.as_ref())
         {
             let (made, took) = (SystemTime::now(), begun.elapsed());
+            self.usual.took(asked.method.path.path(), took);
             let entry = Entry { version: version.to_owned(), made, took, ttl, answer };
             kept = Some(self.tiers.put(asked.key(version), entry).await);
         }

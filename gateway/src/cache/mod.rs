@@ -37,6 +37,8 @@ use crate::meter;
 /// Largest answer that is kept, bytes.
 const LARGEST: usize = 64 << 10;
 
+/// Answers that nearly always take less are made rather than waited for: to ask who makes one costs as much.
+const WORTH_ASKING: Duration = Duration::from_millis(5);
 /// Longest wait for the answer that another replica is making, and the pauses between looks whether it is there.
 const AWAITED: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(1);
@@ -121,12 +123,18 @@ impl Tiers {
         near.get(key).await.map(|entry| (Tier::Memory, entry))
     }
 
-    /// The answer that another replica is making, where it is one that replicas share and comes within a while. Where there
-    /// is none, this one is to make it.
-    pub(crate) async fn awaited(&self, key: &Key, at_most: Duration) -> Option<(Tier, Arc<Entry>)> {
+    /// The answer that another replica is making, where it is one that replicas share, usually takes long enough to be waited
+    /// for, and comes within a while. Where there is none, this one is to make it.
+    pub(crate) async fn awaited(
+        &self,
+        key: &Key,
+        usual: Option<Duration>,
+        at_most: Duration,
+    ) -> Option<(Tier, Arc<Entry>)> {
         let shared = self.tiers.iter().find(|cache| cache.tier() == Tier::Redis)?;
         let at_most = at_most.min(AWAITED);
-        if !self.sightings.knows(key) || shared.lead(key, at_most).await {
+        let is_quick = usual.is_some_and(|usual| usual < WORTH_ASKING);
+        if is_quick || !self.sightings.knows(key) || shared.lead(key, at_most).await {
             return None;
         }
         let (until, mut pause) = (Instant::now() + at_most, LOOK);
