@@ -41,7 +41,8 @@ const KEEPALIVE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(2
 const STREAMS: u32 = 1024;
 /// Calls that were taken back before anybody looked at them, and resets for a caller's own mistakes: more end the connection.
 const RESETS: [usize; 2] = [20, 1024];
-/// Largest head of a request, bytes, and of one that goes on to a service with a few fields more; for HTTP/1.1, which reads bodies through it as well, what is held of either.
+/// Largest head of a request, bytes, and of one that goes on to a service with a few fields more; for HTTP/1.1, which reads
+/// bodies through it as well, what is held of either.
 pub(crate) const HEAD: u32 = 16 << 10;
 pub(crate) const HEAD_IN_FRONT: u32 = 12 << 10;
 const HELD: usize = 64 << 10;
