@@ -32,6 +32,10 @@ const ITERATIONS: usize = 300;
 const TOLERANCE: f64 = 1e-4;
 /// Points that starts are looked for among, at most.
 const START_SAMPLE: i64 = 1 << 15;
+/// Starts that all points move, and by how much of its inertia one differs from another: what is best for a sample may be
+/// second best for all.
+const FINALISTS: usize = 2;
+const DIFFERENT: f64 = 1e-3;
 /// Points that are looked at together: what fits a processor's cache, and what keeps a GPU busy.
 const TOGETHER_CPU: i64 = 1 << 12;
 const TOGETHER_CUDA: i64 = 1 << 22;
@@ -519,7 +523,7 @@ pub struct Fit {
 }
 
 /// K-means of `x` `[n, d]`: the best of several k-means++ starts. Where there are many points, the starts are of a sample
-/// (Bradley and Fayyad 1998), and all points move the best of them. The same seed gives the same result.
+/// (Bradley and Fayyad 1998), and all points move the best few of them. The same seed gives the same result.
 pub fn k_means(x: &Tensor, k: i64, restarts: i64, seed: u64, mut each: impl FnMut()) -> Fit {
     let mut random = Random::new(seed);
     let n = x.size()[0];
@@ -530,16 +534,24 @@ pub fn k_means(x: &Tensor, k: i64, restarts: i64, seed: u64, mut each: impl FnMu
         x.shallow_clone()
     };
     let points = Points::of(&sample);
-    let mut best: Option<Fit> = None;
-    for _ in 0..restarts {
+    let mut first = points.lloyd(plus_plus(&sample, k, &mut random));
+    each();
+    let mut others = Vec::new();
+    for _ in 1..restarts {
         let fit = points.lloyd(plus_plus(&sample, k, &mut random));
-        if best.as_ref().is_none_or(|best| fit.inertia < best.inertia) {
-            best = Some(fit);
-        }
+        others.push(if fit.inertia < first.inertia { std::mem::replace(&mut first, fit) } else { fit });
         each();
     }
-    let best = best.unwrap_or_else(|| points.lloyd(plus_plus(&sample, k, &mut random)));
-    if n > START_SAMPLE { Points::of(x).lloyd(best.centroids) } else { best }
+    if n <= START_SAMPLE {
+        return first;
+    }
+    others.sort_by(|one, other| one.inertia.total_cmp(&other.inertia));
+    others.dedup_by(|later, kept| later.inertia <= kept.inertia * (1.0 + DIFFERENT));
+    others.retain(|fit| fit.inertia > first.inertia * (1.0 + DIFFERENT));
+    let points = Points::of(x);
+    let best = points.lloyd(first.centroids);
+    let rest = others.into_iter().take(FINALISTS - 1).map(|fit| points.lloyd(fit.centroids));
+    rest.fold(best, |best, fit| if fit.inertia < best.inertia { fit } else { best })
 }
 
 /// `[n, k]` squared distances.
