@@ -4,6 +4,8 @@
 //! remembered, and 200 trees of depth 5. Lines take products and customers in an order that no cache foresees.
 #![expect(clippy::print_stdout, reason = "what was measured is the output")]
 
+mod draw;
+
 use std::{hint::black_box, time::Instant};
 
 use scoring::{
@@ -11,23 +13,13 @@ use scoring::{
     anomaly::{ALONE, History, Judge, Level, OF_PRODUCT, Parameters, Scorer, Shop, Transaction, WIDTH},
 };
 
+use draw::Draw;
+
 const PRODUCTS: usize = 4_000;
 const CUSTOMERS: usize = 4_000;
 const TREES: usize = 200;
 const DEPTH: u32 = 5;
 const LINES: usize = 200_000;
-
-/// Whole numbers below `n`, by xorshift (Marsaglia 2003).
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n
-    }
-}
 
 fn forest(width: usize, draw: &mut Draw) -> Result<Forest, ModelError> {
     let inner = (1 << DEPTH) - 1;

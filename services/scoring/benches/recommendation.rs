@@ -5,6 +5,8 @@
 //! told ten. One core does it.
 #![expect(clippy::print_stdout, reason = "what was measured is the output")]
 
+mod draw;
+
 use std::{hint::black_box, sync::Arc, time::Instant};
 
 use parquet::{
@@ -20,6 +22,8 @@ use scoring::{
     recommendation::{HALF_LIVES, Parameters, Query, Recommendations, WIDTH, WINDOWS, column},
 };
 
+use draw::Draw;
+
 const FACTORS: usize = 64;
 const TASTE: usize = 30;
 const TOGETHER: usize = 10;
@@ -32,22 +36,6 @@ const LIMIT: usize = 10;
 const APART: usize = 997;
 
 type Done<T> = Result<T, Box<dyn std::error::Error>>;
-
-/// Whole numbers below `n`, by xorshift (Marsaglia 2003).
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n
-    }
-
-    fn factors(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.below(1000) as f32 / 1000.0 - 0.5).collect()
-    }
-}
 
 fn main() -> Done<()> {
     println!("{:>10} {:>16} {:>16} {:>16}", "products", "customer, µs", "basket, µs", "similar, µs");
@@ -79,11 +67,13 @@ fn median(ask: impl Fn() -> usize) -> f64 {
 
 fn shop(products: usize) -> Done<Recommendations> {
     let mut draw = Draw(1);
-    let mut tensors = TensorFile::new().with("product", &[products, FACTORS], &draw.factors(products * FACTORS)).with(
-        "customer",
-        &[1, FACTORS],
-        &draw.factors(FACTORS),
-    );
+    let mut factors =
+        |rows: usize| (0..rows * FACTORS).map(|_| draw.below(1000) as f32 / 1000.0 - 0.5).collect::<Vec<_>>();
+    let (product, customer) = (factors(products), factors(1));
+    let mut tensors = TensorFile::new();
+    for (name, rows) in [("product", &product), ("customer", &customer)] {
+        tensors = tensors.with(name, &[rows.len() / FACTORS, FACTORS], rows);
+    }
     for (name, each) in [("taste", TASTE), ("together", TOGETHER), ("words", 0)] {
         let start: Vec<u32> = (0..=products).map(|row| (row * each) as u32).collect();
         let other: Vec<u32> = (0..products * each).map(|_| draw.below(products) as u32).collect();

@@ -534,24 +534,20 @@ pub fn k_means(x: &Tensor, k: i64, restarts: i64, seed: u64, mut each: impl FnMu
         x.shallow_clone()
     };
     let points = Points::of(&sample);
-    let mut first = points.lloyd(plus_plus(&sample, k, &mut random));
-    each();
-    let mut others = Vec::new();
-    for _ in 1..restarts {
-        let fit = points.lloyd(plus_plus(&sample, k, &mut random));
-        others.push(if fit.inertia < first.inertia { std::mem::replace(&mut first, fit) } else { fit });
+    let mut fits = Vec::new();
+    for _ in 0..restarts.max(1) {
+        fits.push(points.lloyd(plus_plus(&sample, k, &mut random)));
         each();
     }
-    if n <= START_SAMPLE {
-        return first;
+    let better = |one: &Fit, other: &Fit| one.inertia.total_cmp(&other.inertia);
+    fits.sort_by(better);
+    if n > START_SAMPLE {
+        fits.dedup_by(|later, kept| later.inertia <= kept.inertia * (1.0 + DIFFERENT));
+        let points = Points::of(x);
+        fits = fits.into_iter().take(FINALISTS).map(|fit| points.lloyd(fit.centroids)).collect();
+        fits.sort_by(better);
     }
-    others.sort_by(|one, other| one.inertia.total_cmp(&other.inertia));
-    others.dedup_by(|later, kept| later.inertia <= kept.inertia * (1.0 + DIFFERENT));
-    others.retain(|fit| fit.inertia > first.inertia * (1.0 + DIFFERENT));
-    let points = Points::of(x);
-    let best = points.lloyd(first.centroids);
-    let rest = others.into_iter().take(FINALISTS - 1).map(|fit| points.lloyd(fit.centroids));
-    rest.fold(best, |best, fit| if fit.inertia < best.inertia { fit } else { best })
+    fits.swap_remove(0)
 }
 
 /// `[n, k]` squared distances.
