@@ -132,7 +132,7 @@ pub struct FrontArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Calls in flight, streams among them; more are refused with RESOURCE_EXHAUSTED, those that can wait at a half
+    /// Calls in flight, and as many streams beside them; more are refused with RESOURCE_EXHAUSTED, those that can wait at a half
     #[arg(long, env = "SHOPKEEPER_IN_FLIGHT", value_name = "N", default_value = "2048")]
     in_flight: NonZeroUsize,
 }
