@@ -1,6 +1,7 @@
 //! What every process of Shopkeeper needs: options, telemetry, a listener with health and reflection, deadlines, a
 //! bounded drain, refusals that say what the caller can do, and exit codes.
 
+mod allocator;
 mod call;
 mod check;
 mod connections;
@@ -14,6 +15,7 @@ mod server;
 pub mod telemetry;
 mod tls;
 
+pub use allocator::give_memory_back;
 pub use call::{Call, CallLayer, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc};
 pub use check::{at_least_one, finite, item_status, non_negative, positive, required, within};
 pub use connections::ConnectionArgs;

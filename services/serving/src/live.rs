@@ -288,8 +288,7 @@ impl<M: Model> Live<M> {
             Err(error @ StoreError::Storage { .. }) => return Err(unreachable(&error)),
             Err(_) => return Err(none()),
         };
-        let (artifact, model) = read(artifact).await.map_err(|_| none())?;
-        Ok(Loaded::new(&artifact, model))
+        read(artifact).await.map_err(|_| none())
     }
 
     /// The store it follows.
@@ -395,10 +394,10 @@ impl<M: Model> Shared<M> {
             return None;
         }
         let (outcome, loaded) = match load::<M>(store, version).await {
-            Ok((artifact, model)) => {
+            Ok(loaded) => {
                 tracing::info!(model = %M::KIND, model.version = version, "loaded");
                 *wanted = Try::default();
-                ("loaded", Some(Arc::new(Loaded::new(&artifact, model))))
+                ("loaded", Some(Arc::new(loaded)))
             }
             Err(refusal) => {
                 tracing::error!(model = %M::KIND, model.version = version, refusal, "refused");
@@ -493,7 +492,7 @@ fn note(status: &mut pb::ModelStatus, wanted: &str, refusal: &str) -> bool {
     news
 }
 
-async fn load<M: Model>(store: &ModelStore, version: &str) -> Result<(Artifact, M), String> {
+async fn load<M: Model>(store: &ModelStore, version: &str) -> Result<Loaded<M>, String> {
     // A refusal names the part at fault; whose it is, the status says.
     let artifact = match store.fetch(M::KIND, version).await {
         Err(StoreError::Refused { source, .. }) => return Err(source.to_string()),
@@ -502,12 +501,16 @@ async fn load<M: Model>(store: &ModelStore, version: &str) -> Result<(Artifact, 
     read(artifact).await
 }
 
-async fn read<M: Model>(artifact: Artifact) -> Result<(Artifact, M), String> {
+async fn read<M: Model>(artifact: Artifact) -> Result<Loaded<M>, String> {
     // Reading a large model takes a while, in which others want to be answered.
     let loaded = tokio::task::spawn_blocking(move || {
         let model = M::load(&artifact)?;
         model.warm();
-        Ok::<_, ModelError>((artifact, model))
+        let loaded = Loaded::new(&artifact, model);
+        // What was read is needed no more, and is more than what was made of it.
+        drop(artifact);
+        runtime::give_memory_back();
+        Ok::<_, ModelError>(loaded)
     });
     // A panic is a bug of the loader, and no reason to stop answering.
     loaded.await.map_err(|_| "loading it failed".to_owned())?.map_err(|error| error.to_string())
