@@ -10,6 +10,7 @@
 //! that nothing points to. The store knows no model by more than its name.
 
 mod error;
+mod mapped;
 
 use std::{
     collections::BTreeMap,
@@ -383,10 +384,10 @@ impl ModelStore {
     /// [`StoreError::NoVersion`], or [`StoreError::Refused`] where a file is missing or damaged.
     pub async fn fetch(&self, model: ModelKind, version: &str) -> Result<Artifact, StoreError> {
         let (manifest, text) = self.read_manifest(model, version).await?;
-        let names: Vec<_> = manifest.files.iter().map(|file| file.name.clone()).collect();
-        let files: BTreeMap<String, Bytes> = stream::iter(names)
-            .map(|name| async move {
-                let bytes = self.get(&self.path(model, version, &name)).await?;
+        let files: BTreeMap<String, Bytes> = stream::iter(manifest.files)
+            .map(|scoring::File { name, size, .. }| async move {
+                let path = self.path(model, version, &name);
+                let bytes = if size < mapped::LARGE { self.get(&path).await? } else { self.get_mapped(&path).await? };
                 Ok::<_, StoreError>(bytes.map(|bytes| (name, bytes)))
             })
             .buffer_unordered(CONCURRENCY)
@@ -467,6 +468,22 @@ impl ModelStore {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(self.failed("read", path, source)),
+        }
+    }
+
+    /// As [`Self::get`], of a large file, in memory that is a file's where there is room for one.
+    async fn get_mapped(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        let found = match self.objects.get(path).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(self.failed("read", path, source)),
+        };
+        match mapped::copy(found.payload).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => {
+                tracing::warn!(file = self.show(path), %error, "it is kept in memory: it cannot be copied to TMPDIR");
+                self.get(path).await
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, CustomerId, Forest, Model, ModelError, ModelKind, StockCode, Table, Tensors};
+use crate::{Artifact, CustomerId, Forest, Model, ModelError, ModelKind, Numbers, StockCode, Table, Tensors};
 
 pub mod answers;
 mod features;
@@ -163,17 +163,17 @@ impl Candidates {
 /// Weights from products to products.
 #[derive(Debug)]
 struct Links {
-    start: Vec<u32>,
-    other: Vec<u32>,
-    weight: Vec<f32>,
+    start: Numbers<u32>,
+    other: Numbers<u32>,
+    weight: Numbers<f32>,
 }
 
 impl Links {
     fn read(tensors: &Tensors<'_>, name: &'static str, products: usize) -> Result<Self, ModelError> {
-        let start: Vec<u32> = tensors.get(&format!("{name}.start"), &[products + 1])?;
+        let start: Numbers<u32> = tensors.keep(&format!("{name}.start"), &[products + 1])?;
         let [count] = tensors.shape(&format!("{name}.other"))?;
-        let other: Vec<u32> = tensors.get(&format!("{name}.other"), &[count])?;
-        let weight: Vec<f32> = tensors.get(&format!("{name}.weight"), &[count])?;
+        let other: Numbers<u32> = tensors.keep(&format!("{name}.other"), &[count])?;
+        let weight: Numbers<f32> = tensors.keep(&format!("{name}.weight"), &[count])?;
         let rising = start.first() == Some(&0) && start.windows(2).all(|pair| pair[0] <= pair[1]);
         let all = start.last().is_some_and(|last| *last as usize == count);
         if !rising || !all || other.iter().any(|row| *row as usize >= products) {
@@ -225,11 +225,11 @@ pub struct Recommendations {
     parameters: Parameters,
     factors: usize,
     /// `[m, f]`
-    product_factors: Vec<f32>,
+    product_factors: Numbers<f32>,
     /// Length of each product's factors; 0 where nothing is known of it.
     norms: Vec<f32>,
     /// `[n, f]`
-    customer_factors: Vec<f32>,
+    customer_factors: Numbers<f32>,
     /// Sum of the products' outer products, `[f, f]`: the lower triangle.
     gram: Vec<f64>,
     products: Vec<Product>,
@@ -285,12 +285,12 @@ impl Model for Recommendations {
         if table.rows() != m || m == 0 || factors == 0 {
             return Err(ModelError::inconsistent("product", format!("has {m} rows; the table has {}", table.rows())));
         }
-        let product_factors: Vec<f32> = tensors.get("product", &[m, factors])?;
+        let product_factors: Numbers<f32> = tensors.keep("product", &[m, factors])?;
         let products = products(&table)?;
         let table = artifact.table("customers.parquet")?;
         let n = table.rows();
-        let customer_factors: Vec<f32> = tensors.get("customer", &[n, factors])?;
-        if product_factors.iter().chain(&customer_factors).any(|x| !x.is_finite()) {
+        let customer_factors: Numbers<f32> = tensors.keep("customer", &[n, factors])?;
+        if product_factors.iter().chain(&*customer_factors).any(|x| !x.is_finite()) {
             return Err(ModelError::inconsistent("product", "or customer has a factor that is not finite"));
         }
         let mut customer_rows = HashMap::with_capacity(n);
@@ -873,9 +873,12 @@ mod tests {
         let product_factors = factors(products * FACTORS, &mut unit);
         let customer_factors = factors(FACTORS, &mut unit);
         let links = |from: usize| Links {
-            start: (0..=products).map(|row| (row * from) as u32).collect(),
-            other: (0..products).flat_map(|row| (1..=from).map(move |next| ((row + next) % products) as u32)).collect(),
-            weight: (0..products).flat_map(|_| (1..=from).map(|next| 1.0 / next as f32)).collect(),
+            start: (0..=products).map(|row| (row * from) as u32).collect::<Vec<_>>().into(),
+            other: (0..products)
+                .flat_map(|row| (1..=from).map(move |next| ((row + next) % products) as u32))
+                .collect::<Vec<_>>()
+                .into(),
+            weight: (0..products).flat_map(|_| (1..=from).map(|next| 1.0 / next as f32)).collect::<Vec<_>>().into(),
         };
         let product = |row: usize| Product {
             stock_code: row.to_string().parse().unwrap(),
@@ -897,8 +900,8 @@ mod tests {
             factors: FACTORS,
             norms: vec![1.0; products],
             gram: gram(&product_factors, FACTORS),
-            product_factors,
-            customer_factors,
+            product_factors: product_factors.into(),
+            customer_factors: customer_factors.into(),
             product_rows: all.iter().enumerate().map(|(row, of)| (of.stock_code.to_string(), row)).collect(),
             popular: popular(&all),
             best: best(&all),
@@ -909,7 +912,7 @@ mod tests {
             held: Grouped::new(1, &vec![0; held.len()], |at| Held::now(held[at], 1.0)),
             taste: if rankers.is_some() { many } else { links(1.min(products - 1)) },
             together: few,
-            words: Links { start: vec![0; products + 1], other: Vec::new(), weight: Vec::new() },
+            words: Links { start: vec![0; products + 1].into(), other: Vec::new().into(), weight: Vec::new().into() },
             rankers,
             rules: Grouped::new(products, &[], |_| unreachable!()),
             answers: None,
@@ -953,8 +956,10 @@ mod tests {
     #[test]
     fn nothing_is_like_a_product_of_which_nothing_is_known() {
         let mut model = shop(20, &[7], None);
-        model.product_factors[3 * FACTORS..][..FACTORS].fill(0.0);
-        model.product_factors[4 * FACTORS..][..FACTORS].fill(1e-30);
+        let mut factors = model.product_factors.to_vec();
+        factors[3 * FACTORS..][..FACTORS].fill(0.0);
+        factors[4 * FACTORS..][..FACTORS].fill(1e-30);
+        model.product_factors = factors.into();
         model.norms = model.product_factors.chunks(FACTORS).map(|row| dot(row, row).sqrt()).collect();
         assert_eq!((model.similar(3, 20), model.similar(4, 20)), (vec![], vec![]));
         let found = model.similar(0, 20);

@@ -1,14 +1,15 @@
 //! Tensors by name, type and shape, or not at all.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, marker::PhantomData, ops::Deref};
 
+use bytemuck::Pod;
 use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::ModelError;
 
 /// A number that tensors are made of.
-pub trait Element: Copy + Send + Sync + 'static {
+pub trait Element: Pod + Send + Sync {
     /// Its safetensors type.
     const DTYPE: Dtype;
     /// Its size, bytes.
@@ -37,17 +38,53 @@ macro_rules! element {
 }
 element!(f32 => F32, f64 => F64, i64 => I64, i32 => I32, u32 => U32, u16 => U16, u8 => U8);
 
+/// Numbers where they lie in a file: those of a file that is mapped take no memory of their own.
+#[derive(Clone)]
+pub struct Numbers<T> {
+    /// As many as there are, aligned.
+    bytes: Bytes,
+    of: PhantomData<T>,
+}
+
+impl<T: Element> Deref for Numbers<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // No bytes lie nowhere in particular.
+        if self.bytes.is_empty() { &[] } else { bytemuck::cast_slice(&self.bytes) }
+    }
+}
+
+impl<T: Element> From<Vec<T>> for Numbers<T> {
+    fn from(numbers: Vec<T>) -> Self {
+        struct Owned<T>(Vec<T>);
+        impl<T: Pod> AsRef<[u8]> for Owned<T> {
+            fn as_ref(&self) -> &[u8] {
+                bytemuck::cast_slice(&self.0)
+            }
+        }
+        Self { bytes: Bytes::from_owner(Owned(numbers)), of: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Numbers<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Numbers").field("count", &(self.bytes.len() / size_of::<T>())).finish()
+    }
+}
+
 /// The tensors of a safetensors file.
 #[derive(Debug)]
 pub struct Tensors<'a> {
     file: &'a str,
+    bytes: &'a Bytes,
     tensors: SafeTensors<'a>,
 }
 
 impl<'a> Tensors<'a> {
     pub(crate) fn parse(file: &'a str, bytes: &'a Bytes) -> Result<Self, ModelError> {
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| ModelError::damaged(file, e))?;
-        Ok(Self { file, tensors })
+        Ok(Self { file, bytes, tensors })
     }
 
     /// Shape of a tensor with `N` dimensions.
@@ -66,15 +103,32 @@ impl<'a> Tensors<'a> {
     /// # Errors
     /// [`ModelError::Part`] where it is missing or has another type or shape.
     pub fn get<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Vec<T>, ModelError> {
+        Ok(self.data::<T>(name, shape)?.chunks_exact(T::SIZE).map(T::read).collect())
+    }
+
+    /// [`Self::get`] for a large tensor: its numbers stay in the file, which lives as long as they do.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn keep<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Numbers<T>, ModelError> {
+        let data = self.data::<T>(name, shape)?;
+        let as_they_lie = cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, T>(data).is_ok();
+        match as_they_lie {
+            true => Ok(Numbers { bytes: self.bytes.slice_ref(data), of: PhantomData }),
+            false => Ok(self.get(name, shape)?.into()),
+        }
+    }
+
+    fn data<T: Element>(&self, name: &str, shape: &[usize]) -> Result<&'a [u8], ModelError> {
         let view = self.view(name)?;
         if view.dtype() != T::DTYPE || view.shape() != shape {
             let problem = format!("is {:?} {:?}; {:?} {shape:?} is wanted", view.dtype(), view.shape(), T::DTYPE);
             return Err(ModelError::part(self.file, name, problem));
         }
-        Ok(view.data().chunks_exact(T::SIZE).map(T::read).collect())
+        Ok(view.data())
     }
 
-    fn view(&self, name: &str) -> Result<TensorView<'_>, ModelError> {
+    fn view(&self, name: &str) -> Result<TensorView<'a>, ModelError> {
         self.tensors.tensor(name).map_err(|_| ModelError::part(self.file, name, "is missing"))
     }
 }
@@ -131,7 +185,26 @@ mod tests {
         ] {
             assert_eq!(tensors.get::<f32>(name, shape).unwrap_err().to_string(), message);
         }
+        assert!(tensors.keep::<f32>("x", &[4]).is_err());
         let other = tensors.get::<f64>("x", &[2, 2]).unwrap_err();
         assert_eq!(other.to_string(), "m.safetensors: x is F32 [2, 2]; F64 [2, 2] is wanted");
+    }
+
+    #[test]
+    fn what_is_kept_is_what_is_read_wherever_it_lies() {
+        let file = TensorFile::new().with("x", &[3], &[1f64, -0.5, f64::MAX]).with::<f64>("none", &[0], &[]);
+        let (file, mut in_place) = (file.into_bytes().unwrap(), 0);
+        for ahead in 0..16 {
+            let bytes = Bytes::from([vec![0; ahead], file.to_vec()].concat()).slice(ahead..);
+            let tensors = Tensors::parse("m.safetensors", &bytes).unwrap();
+            let kept: Numbers<f64> = tensors.keep("x", &[3]).unwrap();
+            assert_eq!(&*kept, tensors.get::<f64>("x", &[3]).unwrap());
+            assert!(tensors.keep::<f64>("none", &[0]).unwrap().is_empty());
+            in_place += usize::from(bytes.as_ptr_range().contains(&kept.as_ptr().cast()));
+            drop(tensors);
+            drop(bytes);
+            assert_eq!(kept[2], f64::MAX, "the file lives as long as they do");
+        }
+        assert_eq!(in_place, 2, "aligned");
     }
 }

@@ -204,6 +204,23 @@ async fn a_damaged_version_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_large_file_that_was_fetched_stays_whatever_becomes_of_the_stores() {
+    let (folder, store) = store();
+    let numbers: Vec<f32> = (0..2_000_000_u32).map(|n| n as f32).collect();
+    let tensors = TensorFile::new().with("x", &[numbers.len()], &numbers).into_bytes().unwrap();
+    let as_of = NaiveDate::from_ymd_opt(2011, 9, 1).unwrap().into();
+    let large = Artifact::builder(KIND, "large", as_of, 1).file("model.safetensors", tensors).finish();
+    let version = store.publish(&large, now()).await.unwrap().version;
+    let fetched = store.fetch(KIND, &version).await.unwrap();
+    let kept = fetched.tensors("model.safetensors").unwrap().keep::<f32>("x", &[numbers.len()]).unwrap();
+    drop(fetched);
+    let file = folder.path().join(format!("models/churn/{version}/model.safetensors"));
+    std::fs::write(file, "damaged").unwrap();
+    assert!(*kept == numbers);
+    assert!(store.fetch(KIND, &version).await.is_err());
+}
+
+#[tokio::test]
 async fn publishing_a_damaged_version_again_mends_it() {
     let (folder, store) = store();
     let whole = artifact(1);

@@ -6,7 +6,7 @@
 //! beside this one. A model without the file finds them when it is asked.
 
 use super::Found;
-use crate::{Artifact, ModelError, TensorFile};
+use crate::{Artifact, ModelError, Numbers, TensorFile};
 
 /// Name of the file.
 pub const FILE: &str = "answers.safetensors";
@@ -14,19 +14,13 @@ pub const FILE: &str = "answers.safetensors";
 /// Products that are found beforehand for each customer, unless there are fewer.
 pub const MOST: usize = 20;
 
-/// The answers.
+/// The answers, `[n, each]`.
 #[derive(Debug)]
 pub(super) struct Answers {
     each: usize,
-    found: Vec<Known>,
-}
-
-/// [`Found`], small.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    score: f64,
-    product: u32,
-    spoken_for: bool,
+    product: Numbers<u32>,
+    score: Numbers<f64>,
+    spoken_for: Numbers<u8>,
 }
 
 impl Answers {
@@ -37,9 +31,9 @@ impl Answers {
         }
         let tensors = artifact.tensors(FILE)?;
         let [_, each] = tensors.shape("product")?;
-        let product: Vec<u32> = tensors.get("product", &[n, each])?;
-        let score: Vec<f64> = tensors.get("score", &[n, each])?;
-        let spoken_for: Vec<u8> = tensors.get("spoken_for", &[n, each])?;
+        let product: Numbers<u32> = tensors.keep("product", &[n, each])?;
+        let score: Numbers<f64> = tensors.keep("score", &[n, each])?;
+        let spoken_for: Numbers<u8> = tensors.keep("spoken_for", &[n, each])?;
         if product.iter().any(|row| *row as usize >= m) || spoken_for.iter().any(|yes| *yes > 1) {
             return Err(ModelError::inconsistent("answers", "are not products"));
         }
@@ -47,19 +41,21 @@ impl Answers {
         if each == 0 || !score.iter().all(|score| score.is_finite()) || !score.chunks(each).all(falls) {
             return Err(ModelError::inconsistent("answers", "do not fall from the best on"));
         }
-        let known = product.into_iter().zip(score).zip(spoken_for);
-        let known = known.map(|((product, score), yes)| Known { score, product, spoken_for: yes == 1 });
-        Ok(Some(Self { each, found: known.collect() }))
+        Ok(Some(Self { each, product, score, spoken_for }))
     }
 
     /// A customer's, unless more are wanted than there are.
     pub(super) fn of(&self, customer: usize, limit: usize) -> Option<Vec<Found>> {
-        let all = &self.found[customer * self.each..][..self.each];
-        let found = all.get(..limit)?.iter();
-        let found = found.map(|known| Found {
-            score: known.score,
-            product: known.product as usize,
-            spoken_for: known.spoken_for,
+        if limit > self.each {
+            return None;
+        }
+        let places = customer * self.each..customer * self.each + limit;
+        let (product, score) = (&self.product[places.clone()], &self.score[places.clone()]);
+        let found = product.iter().zip(score).zip(&self.spoken_for[places]);
+        let found = found.map(|((product, score), spoken_for)| Found {
+            score: *score,
+            product: *product as usize,
+            spoken_for: *spoken_for == 1,
         });
         Some(found.collect())
     }
