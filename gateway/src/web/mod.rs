@@ -106,7 +106,7 @@ impl Web {
         let (auth, errors) = (self.auth.clone(), self.errors.clone());
         // Here as well as at the address for Prometheus: the dashboard shows them.
         let metrics = get(async move |headers: HeaderMap| match auth.known(&headers).await {
-            Ok(()) => runtime::telemetry::metrics().into_response(),
+            Ok(()) => runtime::telemetry::metrics(&headers).into_response(),
             Err(error) => errors.answer(&rescue::not_let_in(error)).map(axum::body::Body::new),
         });
         let paths = Router::new()

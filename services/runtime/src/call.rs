@@ -6,18 +6,18 @@ use std::{
     pin::Pin,
     sync::LazyLock,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
-use opentelemetry::{KeyValue, global, metrics::Histogram, propagation::Extractor};
+use opentelemetry::{KeyValue, global, metrics::Histogram, propagation::Extractor, trace::TraceContextExt};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::{Refusal, telemetry::CALLS};
+use crate::{Refusal, openmetrics::Exemplars, telemetry::CALLS};
 
 /// Bounds of the duration histogram, seconds: our own work is microseconds.
 const BOUNDS: [f64; 16] =
@@ -31,6 +31,9 @@ static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
         .with_boundaries(BOUNDS.to_vec())
         .build()
 });
+
+/// Calls that stand for the buckets of [`DURATION`].
+pub(crate) static EXEMPLARS: Exemplars = Exemplars::of("rpc_server_call_duration_seconds", &BOUNDS);
 
 /// A `grpc-timeout` that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,10 +161,15 @@ where
                 // Paths that are no methods, or that nobody has looked at, are the caller's to make up: they share one name, as
                 // OpenTelemetry asks.
                 let is_method = is_asked && code != Code::Unimplemented;
-                let method = KeyValue::new("rpc.method", if is_method { method } else { "_OTHER".to_owned() });
-                let code = KeyValue::new("rpc.response.status_code", code_name(code));
-                let system = KeyValue::new("rpc.system.name", "grpc");
-                DURATION.record(start.elapsed().as_secs_f64(), &[system, method, code]);
+                let method = if is_method { method } else { "_OTHER".to_owned() };
+                let (code, system, took) = (code_name(code), "grpc", start.elapsed().as_secs_f64());
+                if !recorded.is_disabled() {
+                    let call = recorded.context().span().span_context().clone();
+                    EXEMPLARS.note(&[&method, code, system], took, &call, SystemTime::now());
+                }
+                let method = KeyValue::new("rpc.method", method);
+                let code = KeyValue::new("rpc.response.status_code", code);
+                DURATION.record(took, &[KeyValue::new("rpc.system.name", system), method, code]);
                 Ok(response)
             }
             .instrument(span),

@@ -8,6 +8,7 @@ mod connections;
 mod exit;
 mod files;
 mod gather;
+mod openmetrics;
 mod page;
 mod process;
 mod refusal;

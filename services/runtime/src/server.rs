@@ -255,7 +255,7 @@ fn probes(
         async move { answer }
     };
     Router::new()
-        .route("/metrics", get(async || telemetry::metrics()))
+        .route("/metrics", get(async |headers: http::HeaderMap| telemetry::metrics(&headers)))
         .route("/healthz", get(async || StatusCode::OK))
         .route("/readyz", get(readyz))
 }

@@ -4,6 +4,10 @@
 use std::{fmt, io::IsTerminal};
 
 use anyhow::Context;
+use http::{
+    HeaderMap, HeaderName,
+    header::{ACCEPT, CONTENT_TYPE},
+};
 use opentelemetry::{
     Context as Current, KeyValue, global,
     trace::{TraceContextExt, TracerProvider},
@@ -22,7 +26,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::process;
+use crate::{call, openmetrics, process};
 
 /// Target of the spans that calls leave; exported, and logged only when asked for.
 pub(crate) const CALLS: &str = "shopkeeper::call";
@@ -148,9 +152,19 @@ where
     }
 }
 
-/// All metrics in Prometheus' text form.
-pub fn metrics() -> String {
-    prometheus::TextEncoder::new().encode_to_string(&prometheus::gather()).unwrap_or_default()
+/// All metrics, for whoever asks with these headers: as OpenMetrics, with exemplars, for those who take it, and else in
+/// Prometheus' own form. With the type of what it is.
+pub fn metrics(headers: &HeaderMap) -> ([(HeaderName, &'static str); 1], String) {
+    let families = prometheus::gather();
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok());
+    let (kind, text) = match accepted.into_iter().any(|accepted| accepted.contains("application/openmetrics-text")) {
+        true => (openmetrics::CONTENT_TYPE, openmetrics::text(&families, &call::EXEMPLARS)),
+        false => {
+            let text = prometheus::TextEncoder::new().encode_to_string(&families);
+            (prometheus::TEXT_FORMAT, text.unwrap_or_default())
+        }
+    };
+    ([(CONTENT_TYPE, kind)], text)
 }
 
 #[cfg(test)]
