@@ -235,12 +235,13 @@ fn infer(model: &Churn, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
 }
 
 fn of_features(model: &Churn, rows: &[f32]) -> Result<Vec<f64>, Refusal> {
-    let rows = rows.chunks_exact(Feature::ALL.len()).enumerate().map(|(row, given)| {
+    let mut vectors = Vec::with_capacity(rows.len());
+    for (row, given) in rows.chunks_exact(Feature::ALL.len()).enumerate() {
         for (value, feature) in given.iter().zip(Feature::ALL) {
             let field = |problem| Refusal::field(format!("{}.{}", at("features", row), feature.name()), problem);
             usable((*value).into()).map_err(field)?;
         }
-        Ok(model.probability(&model.with_average_taste(given)))
-    });
-    rows.collect()
+        vectors.extend(model.with_average_taste(given));
+    }
+    Ok(model.probabilities(&vectors))
 }

@@ -200,6 +200,13 @@ impl Blend {
         score(self.share(features), self.logit.score(features))
     }
 
+    /// [`Self::score`] of each of many vectors.
+    pub fn scores(&self, vectors: &[f32]) -> Vec<f64> {
+        let (sums, trees) = (self.forest.sums(vectors, WIDTH), self.forest.trees() as f64);
+        let both = sums.into_iter().zip(vectors.chunks_exact(WIDTH));
+        both.map(|(sum, features)| score(sum / trees, self.logit.score(features))).collect()
+    }
+
     /// The score of a customer of whom nothing is known.
     pub fn base(&self) -> f64 {
         score(self.forest.base() / self.forest.trees() as f64, self.logit.intercept)
@@ -297,6 +304,7 @@ impl Model for Churn {
         let (ids, countries) = (table.text("customer_id")?, table.text("country")?);
         let annual_values = table.float("annual_value")?;
         let vectors: Vec<f32> = tensors.get("customer", &[table.rows(), WIDTH])?;
+        let scores = blend.scores(&vectors);
         let mut customers = Vec::with_capacity(ids.len());
         for (row, ((id, country), annual_value)) in ids.iter().zip(countries).zip(annual_values).enumerate() {
             let features: Box<[f32]> = vectors[row * WIDTH..][..WIDTH].into();
@@ -305,7 +313,7 @@ impl Model for Churn {
             }
             let id =
                 id.parse().map_err(|_| ModelError::inconsistent("customer_id", format!("is empty in row {row}")))?;
-            let probability = parameters.probability(blend.score(&features));
+            let probability = parameters.probability(scores[row]);
             customers.push(Customer { id, country, annual_value, features, probability, reasons: OnceLock::new() });
         }
         customers.sort_by(|a, b| b.value_at_risk().total_cmp(&a.value_at_risk()).then_with(|| a.id.cmp(&b.id)));
@@ -361,6 +369,11 @@ impl Churn {
     /// Calibrated probability of a vector of [`WIDTH`].
     pub fn probability(&self, features: &[f32]) -> f64 {
         self.parameters.probability(self.blend.score(features))
+    }
+
+    /// [`Self::probability`] of each of many vectors.
+    pub fn probabilities(&self, vectors: &[f32]) -> Vec<f64> {
+        self.blend.scores(vectors).into_iter().map(|score| self.parameters.probability(score)).collect()
     }
 
     /// How serious a probability is.

@@ -9,6 +9,11 @@ use crate::{ModelError, TensorFile, Tensors};
 
 /// Deepest trees that are read.
 const DEEPEST: u32 = 16;
+/// So many go down side by side, one vector several trees or several vectors one tree: each step of one waits for the one
+/// before it, and the processor has the others to go on with.
+const ABREAST: usize = 8;
+/// Vectors that are kept at hand while one tree after the other is read for them.
+const TILE: usize = 64;
 
 /// Trees whose values are added up.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,13 +40,20 @@ struct Tree<'a> {
     values: &'a [f32],
 }
 
-impl Tree<'_> {
-    /// The feature that a node asks for, and the child to which it sends a vector.
-    fn child(&self, node: usize, features: &[f32]) -> (usize, usize) {
-        let Split { threshold, feature } = self.splits[node];
-        let feature = usize::from(feature);
-        (feature, node << 1 | usize::from(features[feature] > threshold))
+/// The child to which a node sends a vector; `splits` are those of its tree.
+#[inline]
+fn child(splits: &[Split], node: usize, features: &[f32]) -> usize {
+    let Split { threshold, feature } = splits[node];
+    node << 1 | usize::from(features[usize::from(feature)] > threshold)
+}
+
+/// [`ABREAST`] vectors by feature; 0 where there are fewer.
+fn columns(vectors: &[f32], width: usize) -> Vec<[f32; ABREAST]> {
+    let mut columns = vec![[0.0; ABREAST]; width];
+    for (at, vector) in vectors.chunks_exact(width).enumerate() {
+        columns.iter_mut().zip(vector).for_each(|(column, value)| column[at] = *value);
     }
+    columns
 }
 
 /// Trees of `nodes` nodes each, with a place before the root's.
@@ -132,15 +144,62 @@ impl Forest {
         self.trees
     }
 
+    fn tree(&self, at: usize) -> Tree<'_> {
+        let (splits, values) = (1 << self.depth, 2 << self.depth);
+        Tree { splits: &self.splits[at * splits..][..splits], values: &self.values[at * values..][..values] }
+    }
+
     fn each(&self) -> impl Iterator<Item = Tree<'_>> {
-        let trees = self.splits.chunks_exact(1 << self.depth).zip(self.values.chunks_exact(2 << self.depth));
-        trees.map(|(splits, values)| Tree { splits, values })
+        (0..self.trees).map(|at| self.tree(at))
+    }
+
+    /// Tells of every tree, in their order, the leaf in which a vector ends.
+    #[inline]
+    fn descend(&self, features: &[f32], mut tell: impl FnMut(Tree<'_>, usize)) {
+        let mut blocks = self.splits.chunks_exact(ABREAST << self.depth);
+        let mut trees = self.each();
+        for block in &mut blocks {
+            let mut nodes = [1; ABREAST];
+            for _ in 0..self.depth {
+                for (at, node) in nodes.iter_mut().enumerate() {
+                    let Split { threshold, feature } = block[(at << self.depth) + *node];
+                    *node = *node << 1 | usize::from(features[usize::from(feature)] > threshold);
+                }
+            }
+            nodes.into_iter().zip(trees.by_ref()).for_each(|(leaf, tree)| tell(tree, leaf));
+        }
+        for tree in trees {
+            tell(tree, (0..self.depth).fold(1, |node, _| child(tree.splits, node, features)));
+        }
     }
 
     /// Sum over the trees of the value in which a vector ends.
     pub fn sum(&self, features: &[f32]) -> f64 {
-        let leaf = |tree: Tree<'_>| (0..self.depth).fold(1, |node, _| tree.child(node, features).1);
-        self.each().map(|tree| f64::from(tree.values[leaf(tree)])).fold(0.0, |sum, value| sum + value)
+        let mut sum = 0.0;
+        self.descend(features, |tree, leaf| sum += f64::from(tree.values[leaf]));
+        sum
+    }
+
+    /// [`Self::sum`] of each of many vectors `[n, width]`.
+    pub fn sums(&self, vectors: &[f32], width: usize) -> Vec<f64> {
+        let mut sums = vec![0.0; vectors.len() / width];
+        for (vectors, sums) in vectors.chunks(TILE * width).zip(sums.chunks_mut(TILE)) {
+            let groups: Vec<Vec<[f32; ABREAST]>> =
+                vectors.chunks(ABREAST * width).map(|group| columns(group, width)).collect();
+            for Tree { splits, values } in self.each() {
+                for (columns, sums) in groups.iter().zip(sums.chunks_mut(ABREAST)) {
+                    let mut nodes = [1; ABREAST];
+                    for _ in 0..self.depth {
+                        for (at, node) in nodes.iter_mut().enumerate() {
+                            let Split { threshold, feature } = splits[*node];
+                            *node = *node << 1 | usize::from(columns[usize::from(feature)][at] > threshold);
+                        }
+                    }
+                    sums.iter_mut().zip(nodes).for_each(|(sum, leaf)| *sum += f64::from(values[leaf]));
+                }
+            }
+        }
+        sums
     }
 
     /// Sum of the trees' roots: the score of a vector of which nothing is known.
@@ -151,16 +210,14 @@ impl Forest {
     /// What each feature adds to `parts`; together with [`Self::base`] they make [`Self::sum`], which it returns.
     pub fn contribute(&self, features: &[f32], parts: &mut [f64]) -> f64 {
         let mut sum = 0.0;
-        for tree in self.each() {
-            let (mut node, mut value) = (1, f64::from(tree.values[1]));
-            for _ in 0..self.depth {
-                let (feature, child) = tree.child(node, features);
-                let there = f64::from(tree.values[child]);
-                parts[feature] += there - value;
-                (node, value) = (child, there);
+        self.descend(features, |tree, leaf| {
+            let value = |node: usize| f64::from(tree.values[node]);
+            for level in (0..self.depth).rev() {
+                let (node, child) = (leaf >> (level + 1), leaf >> level);
+                parts[usize::from(tree.splits[node].feature)] += value(child) - value(node);
             }
-            sum += value;
-        }
+            sum += value(leaf);
+        });
         sum
     }
 }
@@ -203,12 +260,38 @@ mod tests {
         assert_eq!(Forest::read(&Tensors::parse("x", &bytes).unwrap(), "a.", 2).unwrap(), forest());
     }
 
+    /// Trees of depth 3 over two features, made of these numbers.
+    fn drawn(numbers: &[f32]) -> Forest {
+        let inner = numbers.len() / 7 * 7;
+        let features: Vec<i32> = numbers[..inner].iter().map(|x| i32::from(x.fract() > 0.5)).collect();
+        let values: Vec<f32> = (0..inner / 7 * 15).map(|at| numbers[at % inner] / 3.0).collect();
+        Forest::new(2, 3, &features, &numbers[..inner], &values).unwrap()
+    }
+
     proptest! {
         #[test]
-        fn contributions_add_up_to_the_score(x in prop::collection::vec(-1e6_f32..1e6, 2)) {
-            let mut parts = [0.0; 2];
-            prop_assert_eq!(forest().contribute(&x, &mut parts), forest().sum(&x));
-            prop_assert!((forest().base() + parts.iter().sum::<f64>() - forest().sum(&x)).abs() < 1e-6);
+        fn many_at_once_and_side_by_side_are_as_each_alone(
+            numbers in prop::collection::vec(0.0..9.0_f32, 7..140),
+            vectors in prop::collection::vec(0.0..9.0_f32, 0..40),
+        ) {
+            let (forest, vectors) = (drawn(&numbers), &vectors[..vectors.len() / 2 * 2]);
+            let alone = |x: &[f32]| {
+                let leaf = |tree: Tree<'_>| (0..3).fold(1, |node, _| child(tree.splits, node, x));
+                forest.each().fold(0.0, |sum, tree| sum + f64::from(tree.values[leaf(tree)]))
+            };
+            let each: Vec<f64> = vectors.chunks(2).map(alone).collect();
+            prop_assert_eq!(vectors.chunks(2).map(|x| forest.sum(x)).collect::<Vec<_>>(), each.clone());
+            prop_assert_eq!(forest.sums(vectors, 2), each);
+        }
+
+        #[test]
+        fn contributions_add_up_to_the_score(
+            numbers in prop::collection::vec(0.0..9.0_f32, 7..140),
+            x in prop::collection::vec(-1.0..10.0_f32, 2),
+        ) {
+            let (forest, mut parts) = (drawn(&numbers), [0.0; 2]);
+            prop_assert_eq!(forest.contribute(&x, &mut parts), forest.sum(&x));
+            prop_assert!((forest.base() + parts.iter().sum::<f64>() - forest.sum(&x)).abs() < 1e-4);
         }
     }
 }

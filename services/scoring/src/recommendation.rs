@@ -519,9 +519,12 @@ impl Recommendations {
         // Without a past, no product can be bought again.
         let new = query.new_only || query.customer.is_none();
         let ranker = self.rankers.as_ref().map(|[next, of_new]| if new { of_new } else { next });
-        let score = |(row, found): (&[f32], &f32)| ranker.map_or(f64::from(*found), |ranker| ranker.sum(row));
-        let scores = candidates.rows().zip(&candidates.found).map(score);
+        let scores = match ranker {
+            Some(ranker) => ranker.sums(&candidates.features, WIDTH),
+            None => candidates.found.iter().map(|found| f64::from(*found)).collect(),
+        };
         let mut found: Vec<Found> = scores
+            .into_iter()
             .zip(&candidates.products)
             .zip(&candidates.spoken_for)
             .map(|((score, product), spoken_for)| Found { score, product: *product, spoken_for: *spoken_for })

@@ -315,7 +315,7 @@ impl Scorer {
         let mut scores = vec![None; lines.len()];
         let mut now = self.clone();
         let mut held = Held::default();
-        let (mut observed, mut quantities) = (Vec::new(), Vec::new());
+        let (mut observed, mut quantities, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
         for (number, members) in invoices(lines).into_iter().enumerate() {
             let today = members.iter().map(|at| day(lines[*at].time)).min().unwrap_or_default();
             observed.clear();
@@ -328,10 +328,15 @@ impl Scorer {
                 true => (&now.parameters.whole, &now.whole, WIDTH),
                 false => (&now.parameters.alone, &now.alone, ALONE),
             };
+            let contexts = now.history.contexts(&observed, &quantities);
+            vectors.clear();
+            for (line, context) in observed.iter().zip(&contexts) {
+                vectors.extend_from_slice(&now.history.features(line, context)[..width]);
+            }
             let mut learnt = vec![true; members.len()];
-            for (place, context) in now.history.contexts(&observed, &quantities).iter().enumerate() {
+            for (place, (context, sum)) in contexts.iter().zip(forest.sums(&vectors, width)).enumerate() {
                 let (at, line) = (members[place], &observed[place]);
-                let score = judge.base + forest.sum(&now.history.features(line, context)[..width]);
+                let score = judge.base + sum;
                 learnt[place] = score <= judge.learnt_below;
                 scores[at] = Some(now.scored(&lines[at].line, line, context, judge, score));
             }
