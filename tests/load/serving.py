@@ -387,8 +387,14 @@ def peers(models: Path, processes: Processes) -> list:
     return rows
 
 
-def measure(rows: list, rounds: int, seconds: float, processes: Processes):
-    folder = processes.folder
+def resident(processes: Processes) -> dict:
+    """MiB of every service, a gateway, standalone and the bare server."""
+    return {"gateway" if name == "memory" else name: processes.memory(name) for name in [*AREAS, "memory", "standalone", "echo"]}
+
+
+def measure(rows: list, rounds: int, seconds: float, processes: Processes) -> dict:
+    """The figures, into the rows; returns memory when all are ready and after either kind of load."""
+    folder, memory = processes.folder, {"ready": resident(processes)}
     for row in rows:
         check(row)
         saturated(row, 0.5, processes)
@@ -399,6 +405,7 @@ def measure(rows: list, rounds: int, seconds: float, processes: Processes):
                 rate, cpu = saturated(row, seconds, processes)
                 row.throughput.append(rate)
                 row.cpu.append(cpu)
+    memory[f"{CONNECTIONS} connections"] = resident(processes)
     for turn in range(rounds):
         for row in rows:
             # What goes on meanwhile is measured at the rate of the same calls without it.
@@ -411,6 +418,8 @@ def measure(rows: list, rounds: int, seconds: float, processes: Processes):
             with row.meanwhile:
                 row.latency.append(at_rate(row, half, seconds, folder))
             row.latency[-1]["publishes"] = row.meanwhile.followed
+    memory["200 connections"] = resident(processes)
+    return memory
 
 
 def same(rows: list, row: Row) -> Row:
@@ -471,9 +480,7 @@ def main():
 
     rows = start_all(bin, models.resolve(), processes)
     rows = [rows[0], *(row for row in rows[1:] if not args.only or args.only in row.name or row.name.startswith("bare"))]
-    measure(rows, args.rounds, args.seconds, processes)
-    memory = {name: processes.memory(name) for name in [*AREAS, "memory", "standalone", "echo"]}
-    memory["gateway"] = memory.pop("memory")
+    memory = measure(rows, args.rounds, args.seconds, processes)
     lines, versus = told(rows), []
     if args.without_mlserver:
         print("MLServer is not measured: --without-mlserver", file=sys.stderr)
@@ -485,7 +492,11 @@ def main():
             if ours is not None:
                 versus.append(against(ours, theirs, args.seconds, processes))
     show(lines)
-    print(f"\nmemory, MiB resident (aim: below 30 for a service): " + ", ".join(f"{k} {v:.1f}" for k, v in memory.items()))
+    print("\nmemory, MiB resident (aim: below 30 for a service)\n")
+    print(f"{'':42} " + " ".join(f"{when:>16}" for when in memory))
+    for name in memory["ready"]:
+        print(f"{name:42} " + " ".join(f"{of[name]:16.1f}" for of in memory.values()))
+    print()
     for line in versus:
         (a, b), (p, q) = line["calls_per_second"], line["latency"]
         print(f"{line['ours']} beside {line['theirs']}: {a:.0f} to {b:.0f} calls/s, {a / b:.0f} times (aim: 100 on the forest); at {b / 2:.0f} calls/s "

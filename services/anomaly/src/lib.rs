@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use prost_types::Timestamp;
 use proto::anomaly::v1::{
     Anomaly as Listed, Deviation, ListAnomaliesRequest, ListAnomaliesResponse, Measure, ScoreTransactionRequest,
@@ -24,6 +24,9 @@ pub fn service(live: Live<Anomaly>) -> runtime::Service {
     let own = serving::limited!(AnomalyServiceServer::new(Api(live.clone())));
     serving::service(&live, own).and(serving::inference::service(&live, &INTERFACE))
 }
+
+/// Most lines of a stream that are scored together.
+const AT_ONCE: usize = 64;
 
 struct Api(Live<Anomaly>);
 
@@ -47,21 +50,17 @@ impl AnomalyService for Api {
     ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
         let (live, channel) = (self.0.clone(), serving::channel(&request));
         live.on(channel)?;
-        // A line is asked for when the answer before it has been taken: the caller's window is the only buffer. What cannot be
-        // read ends the stream: tonic would say the same of it for ever.
-        let answers = stream::try_unfold((request.into_inner(), live), move |(mut lines, live)| async move {
-            let Some(ScoreTransactionsRequest { sequence, transaction }) = lines.message().await? else {
-                return Ok(None);
-            };
-            // Every line is scored by the model of its moment; a stream may outlive many.
-            let loaded = live.on(channel)?;
-            let result = match score(&loaded, transaction.as_ref()) {
-                Ok(score) => score_transactions_response::Result::Score(score),
-                Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
-            };
-            let answer = ScoreTransactionsResponse { sequence, result: Some(result), model: Some(loaded.info.clone()) };
-            Ok(Some((answer, (lines, live))))
+        // Lines that have come already are scored together, others as they come. More are asked for when the answers before
+        // them have been taken: the caller's window is the buffer. What cannot be read ends the stream: tonic would say the
+        // same of it for ever.
+        let lines = request.into_inner().ready_chunks(AT_ONCE);
+        let answers = stream::try_unfold((lines, live), move |(mut lines, live)| async move {
+            let Some(asked) = lines.next().await else { return Ok(None) };
+            // They are scored by the model of their moment; a stream may outlive many.
+            let answers = score_each(&*live.on(channel)?, asked);
+            Ok::<_, Status>(Some((stream::iter(answers), (lines, live))))
         });
+        let answers = answers.try_flatten();
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -82,14 +81,49 @@ fn severity(severity: model::Severity) -> Severity {
     }
 }
 
+/// A line alone.
 fn score(loaded: &Loaded<Anomaly>, transaction: Option<&Transaction>) -> Result<TransactionScore, Refusal> {
+    let (line, line_id) = of_message(transaction)?;
+    let score = loaded.model.score(&line);
+    loaded.note([("score", score.score)]);
+    Ok(message(&score, line_id, line.stock_code, line.customer_id))
+}
+
+/// The answers to many lines, up to the first that could not be read.
+fn score_each(
+    loaded: &Loaded<Anomaly>,
+    asked: Vec<Result<ScoreTransactionsRequest, Status>>,
+) -> Vec<Result<ScoreTransactionsResponse, Status>> {
+    let mut unread = None;
+    let asked: Vec<_> = asked.into_iter().map_while(|line| line.map_err(|status| unread = Some(status)).ok()).collect();
+    let lines: Vec<_> = asked.iter().map(|line| of_message(line.transaction.as_ref())).collect();
+    let usable: Vec<_> = lines.iter().flatten().map(|(line, _)| *line).collect();
+    let scores = loaded.model.scores(&usable);
+    loaded.note(scores.iter().map(|score| ("score", score.score)));
+    let mut scores = scores.iter();
+    let answers = asked.iter().zip(lines).map(|(asked, line)| {
+        // Those that can be used have a score each, in their order.
+        let scored = line.and_then(|(line, line_id)| {
+            let score = scores.next().ok_or(Refusal::Internal)?;
+            Ok(message(score, line_id, line.stock_code, line.customer_id))
+        });
+        let result = match scored {
+            Ok(score) => score_transactions_response::Result::Score(score),
+            Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
+        };
+        let model = Some(loaded.info.clone());
+        Ok(ScoreTransactionsResponse { sequence: asked.sequence, result: Some(result), model })
+    });
+    answers.chain(unread.map(Err)).collect()
+}
+
+/// A line of a request as the model takes it, and its id.
+fn of_message(transaction: Option<&Transaction>) -> Result<(model::Transaction<'_>, &str), Refusal> {
     let transaction = transaction.ok_or_else(|| Refusal::field("transaction", "is missing"))?;
     let Transaction { line_id, stock_code, quantity, unit_price, customer_id, .. } = transaction;
     let line = usable(stock_code, *quantity, *unit_price, customer_id)
         .map_err(|refusal| refusal.renamed(|field| format!("transaction.{field}")))?;
-    let score = loaded.model.score(&line);
-    loaded.note([("score", score.score)]);
-    Ok(message(&score, line_id.clone(), stock_code, customer_id))
+    Ok((line, line_id))
 }
 
 /// A line as the model takes it.
@@ -111,7 +145,7 @@ fn usable<'a>(
     Ok(line)
 }
 
-fn message(score: &model::Score, line_id: String, stock_code: &str, customer_id: &str) -> TransactionScore {
+fn message(score: &model::Score, line_id: &str, stock_code: &str, customer_id: &str) -> TransactionScore {
     let deviations = score.deviations.iter().map(|deviation| Deviation {
         measure: match deviation.measure {
             model::Measure::Quantity => Measure::Quantity,
@@ -125,7 +159,7 @@ fn message(score: &model::Score, line_id: String, stock_code: &str, customer_id:
         z_score: deviation.z,
     });
     TransactionScore {
-        line_id,
+        line_id: line_id.to_owned(),
         score: score.score,
         size: score.size,
         severity: severity(score.severity).into(),
@@ -175,7 +209,7 @@ fn recorded(line: &Recorded) -> Listed {
             country: line.country.to_string(),
             invoice_time: Some(Timestamp { seconds: line.time.and_utc().timestamp(), nanos: 0 }),
         }),
-        score: Some(message(&line.score, line_id, &line.stock_code, &line.customer_id)),
+        score: Some(message(&line.score, &line_id, &line.stock_code, &line.customer_id)),
     }
 }
 
@@ -199,16 +233,15 @@ fn infer(model: &Anomaly, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
     let unit_prices = batch.required(&UNIT_PRICE)?;
     let customers = batch.get(&CUSTOMER_ID)?.unwrap_or_else(|| vec![String::new(); batch.rows()]);
     let rows = stock_codes.iter().zip(quantities).zip(unit_prices).zip(&customers).enumerate();
-    let scored = rows.map(|(row, (((stock_code, quantity), unit_price), customer_id))| {
-        let line = usable(stock_code, quantity, unit_price, customer_id)
-            .map_err(|refusal| refusal.renamed(|field| at(field, row)))?;
-        let score = model.score(&line);
-        Ok((score.reason(stock_code, customer_id), score))
+    let lines = rows.map(|(row, (((stock_code, quantity), unit_price), customer_id))| {
+        usable(stock_code, quantity, unit_price, customer_id).map_err(|refusal| refusal.renamed(|field| at(field, row)))
     });
-    let scored: Vec<_> = scored.collect::<Result<_, Refusal>>()?;
+    let lines: Vec<_> = lines.collect::<Result<_, Refusal>>()?;
+    let scores = model.scores(&lines);
+    let reasons = scores.iter().zip(&lines).map(|(score, line)| score.reason(line.stock_code, line.customer_id));
     Ok(vec![
-        SCORE.of(scored.iter().map(|(_, score)| score.score)),
-        SEVERITY.of(scored.iter().map(|(_, score)| severity(score.severity).as_str_name().to_owned())),
-        REASON.of(scored.iter().map(|(reason, _)| reason.clone())),
+        SCORE.of(scores.iter().map(|score| score.score)),
+        SEVERITY.of(scores.iter().map(|score| severity(score.severity).as_str_name().to_owned())),
+        REASON.of(reasons),
     ])
 }

@@ -1,4 +1,5 @@
-//! What a line costs that is scored alone, as AnomalyService does it: `cargo bench -p scoring`.
+//! What a line costs that is scored alone, or with others of a stream, as AnomalyService does it: `cargo bench -p scoring
+//! --bench anomaly`.
 //!
 //! The shop is made up, and as large as Online Retail: 4,000 products and as many customers, each with as many lines as are
 //! remembered, and 200 trees of depth 5. Lines take products and customers in an order that no cache foresees.
@@ -20,6 +21,8 @@ const CUSTOMERS: usize = 4_000;
 const TREES: usize = 200;
 const DEPTH: u32 = 5;
 const LINES: usize = 200_000;
+/// Lines of a stream that AnomalyService scores together at most.
+const AT_ONCE: usize = 64;
 
 fn forest(width: usize, draw: &mut Draw) -> Result<Forest, ModelError> {
     let inner = (1 << DEPTH) - 1;
@@ -55,5 +58,10 @@ fn main() -> Result<(), ModelError> {
     let total: f64 = lines.iter().map(|line| black_box(scorer.score(black_box(line))).score).sum();
     let took = start.elapsed().as_nanos() / LINES as u128;
     println!("a line alone: {took} ns (mean of {LINES} lines, mean score {:.3})", total / LINES as f64);
+    let start = Instant::now();
+    let total: f64 =
+        lines.chunks(AT_ONCE).flat_map(|lines| black_box(scorer.scores(lines))).map(|score| score.score).sum();
+    let took = start.elapsed().as_nanos() / LINES as u128;
+    println!("a line among {AT_ONCE}: {took} ns (mean score {:.3})", total / LINES as f64);
     Ok(())
 }

@@ -28,7 +28,7 @@ pub use forest::Forest;
 pub use ids::{CustomerId, EmptyId, StockCode};
 pub use manifest::{FORMAT, File, Gate, Manifest, Metric, ModelKind, UnknownModel};
 pub use table::Table;
-pub use tensors::{Element, Numbers, TensorFile, Tensors};
+pub use tensors::{Element, Kept, TensorFile, Tensors};
 
 /// A model that can be loaded from an artifact and answer questions.
 pub trait Model: Sized + Send + Sync + 'static {

@@ -20,7 +20,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, CustomerId, Forest, Model, ModelError, ModelKind, Numbers, StockCode, Table, Tensors};
+use crate::{Artifact, CustomerId, Forest, Kept, Model, ModelError, ModelKind, StockCode, Table, Tensors};
 
 pub mod answers;
 mod features;
@@ -163,17 +163,17 @@ impl Candidates {
 /// Weights from products to products.
 #[derive(Debug)]
 struct Links {
-    start: Numbers<u32>,
-    other: Numbers<u32>,
-    weight: Numbers<f32>,
+    start: Kept<u32>,
+    other: Kept<u32>,
+    weight: Kept<f32>,
 }
 
 impl Links {
     fn read(tensors: &Tensors<'_>, name: &'static str, products: usize) -> Result<Self, ModelError> {
-        let start: Numbers<u32> = tensors.keep(&format!("{name}.start"), &[products + 1])?;
+        let start: Kept<u32> = tensors.keep(&format!("{name}.start"), &[products + 1])?;
         let [count] = tensors.shape(&format!("{name}.other"))?;
-        let other: Numbers<u32> = tensors.keep(&format!("{name}.other"), &[count])?;
-        let weight: Numbers<f32> = tensors.keep(&format!("{name}.weight"), &[count])?;
+        let other: Kept<u32> = tensors.keep(&format!("{name}.other"), &[count])?;
+        let weight: Kept<f32> = tensors.keep(&format!("{name}.weight"), &[count])?;
         let rising = start.first() == Some(&0) && start.windows(2).all(|pair| pair[0] <= pair[1]);
         let all = start.last().is_some_and(|last| *last as usize == count);
         if !rising || !all || other.iter().any(|row| *row as usize >= products) {
@@ -225,11 +225,11 @@ pub struct Recommendations {
     parameters: Parameters,
     factors: usize,
     /// `[m, f]`
-    product_factors: Numbers<f32>,
+    product_factors: Kept<f32>,
     /// Length of each product's factors; 0 where nothing is known of it.
     norms: Vec<f32>,
     /// `[n, f]`
-    customer_factors: Numbers<f32>,
+    customer_factors: Kept<f32>,
     /// Sum of the products' outer products, `[f, f]`: the lower triangle.
     gram: Vec<f64>,
     products: Vec<Product>,
@@ -285,11 +285,11 @@ impl Model for Recommendations {
         if table.rows() != m || m == 0 || factors == 0 {
             return Err(ModelError::inconsistent("product", format!("has {m} rows; the table has {}", table.rows())));
         }
-        let product_factors: Numbers<f32> = tensors.keep("product", &[m, factors])?;
+        let product_factors: Kept<f32> = tensors.keep("product", &[m, factors])?;
         let products = products(&table)?;
         let table = artifact.table("customers.parquet")?;
         let n = table.rows();
-        let customer_factors: Numbers<f32> = tensors.keep("customer", &[n, factors])?;
+        let customer_factors: Kept<f32> = tensors.keep("customer", &[n, factors])?;
         if product_factors.iter().chain(&*customer_factors).any(|x| !x.is_finite()) {
             return Err(ModelError::inconsistent("product", "or customer has a factor that is not finite"));
         }

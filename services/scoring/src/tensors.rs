@@ -38,15 +38,15 @@ macro_rules! element {
 }
 element!(f32 => F32, f64 => F64, i64 => I64, i32 => I32, u32 => U32, u16 => U16, u8 => U8);
 
-/// Numbers where they lie in a file: those of a file that is mapped take no memory of their own.
+/// Kept where they lie in a file: those of a file that is mapped take no memory of their own.
 #[derive(Clone)]
-pub struct Numbers<T> {
+pub struct Kept<T> {
     /// As many as there are, aligned.
     bytes: Bytes,
     of: PhantomData<T>,
 }
 
-impl<T: Element> Deref for Numbers<T> {
+impl<T: Element> Deref for Kept<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -55,7 +55,7 @@ impl<T: Element> Deref for Numbers<T> {
     }
 }
 
-impl<T: Element> From<Vec<T>> for Numbers<T> {
+impl<T: Element> From<Vec<T>> for Kept<T> {
     fn from(numbers: Vec<T>) -> Self {
         struct Owned<T>(Vec<T>);
         impl<T: Pod> AsRef<[u8]> for Owned<T> {
@@ -67,9 +67,9 @@ impl<T: Element> From<Vec<T>> for Numbers<T> {
     }
 }
 
-impl<T> fmt::Debug for Numbers<T> {
+impl<T> fmt::Debug for Kept<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Numbers").field("count", &(self.bytes.len() / size_of::<T>())).finish()
+        f.debug_struct("Kept").field("count", &(self.bytes.len() / size_of::<T>())).finish()
     }
 }
 
@@ -110,11 +110,11 @@ impl<'a> Tensors<'a> {
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub fn keep<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Numbers<T>, ModelError> {
+    pub fn keep<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Kept<T>, ModelError> {
         let data = self.data::<T>(name, shape)?;
         let as_they_lie = cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, T>(data).is_ok();
         match as_they_lie {
-            true => Ok(Numbers { bytes: self.bytes.slice_ref(data), of: PhantomData }),
+            true => Ok(Kept { bytes: self.bytes.slice_ref(data), of: PhantomData }),
             false => Ok(self.get(name, shape)?.into()),
         }
     }
@@ -197,7 +197,7 @@ mod tests {
         for ahead in 0..16 {
             let bytes = Bytes::from([vec![0; ahead], file.to_vec()].concat()).slice(ahead..);
             let tensors = Tensors::parse("m.safetensors", &bytes).unwrap();
-            let kept: Numbers<f64> = tensors.keep("x", &[3]).unwrap();
+            let kept: Kept<f64> = tensors.keep("x", &[3]).unwrap();
             assert_eq!(&*kept, tensors.get::<f64>("x", &[3]).unwrap());
             assert!(tensors.keep::<f64>("none", &[0]).unwrap().is_empty());
             in_place += usize::from(bytes.as_ptr_range().contains(&kept.as_ptr().cast()));

@@ -293,6 +293,24 @@ impl Scorer {
         self.scored(line, &observed, &context, &self.parameters.alone, score)
     }
 
+    /// [`Self::score`] of each of many lines.
+    pub fn scores(&self, lines: &[Transaction<'_>]) -> Vec<Score> {
+        let seen = lines.iter().map(|line| {
+            let observed = self.history.observe(line);
+            let context = self.history.alone(&observed);
+            (observed, context)
+        });
+        let seen: Vec<_> = seen.collect();
+        let mut vectors = Vec::with_capacity(lines.len() * ALONE);
+        for (observed, context) in &seen {
+            vectors.extend_from_slice(&self.history.features(observed, context)[..ALONE]);
+        }
+        let judge = &self.parameters.alone;
+        let all = lines.iter().zip(&seen).zip(self.alone.sums(&vectors, ALONE));
+        all.map(|((line, (observed, context)), sum)| self.scored(line, observed, context, judge, judge.base + sum))
+            .collect()
+    }
+
     fn scored(
         &self,
         raw: &Transaction<'_>,
@@ -449,6 +467,11 @@ impl Anomaly {
     /// How unusual a line is of which the invoice is not known. Its values are finite and above 0.
     pub fn score(&self, line: &Transaction<'_>) -> Score {
         self.scorer.score(line)
+    }
+
+    /// [`Self::score`] of each of many lines.
+    pub fn scores(&self, lines: &[Transaction<'_>]) -> Vec<Score> {
+        self.scorer.scores(lines)
     }
 
     /// [`Scorer::score_all`].
@@ -608,6 +631,7 @@ mod tests {
             let score = scorer().score(&line);
             prop_assert!(score.score.is_finite() && score.size.is_finite());
             prop_assert!(score.deviations.iter().all(|d| d.z.is_finite() && d.z.abs() <= score.deviations[0].z.abs()));
+            prop_assert_eq!(scorer().scores(&[line; 11]), vec![score; 11], "among others as alone");
         }
     }
 }

@@ -6,7 +6,7 @@
 //! beside this one. A model without the file finds them when it is asked.
 
 use super::Found;
-use crate::{Artifact, ModelError, Numbers, TensorFile};
+use crate::{Artifact, Kept, ModelError, TensorFile};
 
 /// Name of the file.
 pub const FILE: &str = "answers.safetensors";
@@ -18,9 +18,9 @@ pub const MOST: usize = 20;
 #[derive(Debug)]
 pub(super) struct Answers {
     each: usize,
-    product: Numbers<u32>,
-    score: Numbers<f64>,
-    spoken_for: Numbers<u8>,
+    product: Kept<u32>,
+    score: Kept<f64>,
+    spoken_for: Kept<u8>,
 }
 
 impl Answers {
@@ -31,9 +31,9 @@ impl Answers {
         }
         let tensors = artifact.tensors(FILE)?;
         let [_, each] = tensors.shape("product")?;
-        let product: Numbers<u32> = tensors.keep("product", &[n, each])?;
-        let score: Numbers<f64> = tensors.keep("score", &[n, each])?;
-        let spoken_for: Numbers<u8> = tensors.keep("spoken_for", &[n, each])?;
+        let product: Kept<u32> = tensors.keep("product", &[n, each])?;
+        let score: Kept<f64> = tensors.keep("score", &[n, each])?;
+        let spoken_for: Kept<u8> = tensors.keep("spoken_for", &[n, each])?;
         if product.iter().any(|row| *row as usize >= m) || spoken_for.iter().any(|yes| *yes > 1) {
             return Err(ModelError::inconsistent("answers", "are not products"));
         }
