@@ -105,6 +105,15 @@ pub(crate) enum TokenError {
     /// It is no token, or not as tokens have to be.
     #[error("the token cannot be read")]
     Malformed,
+    /// It is signed in a way that is not taken.
+    #[error("the token is signed by another algorithm than RS256, ES256 and EdDSA")]
+    Algorithm,
+    /// Its head says that something must be understood that nobody here understands.
+    #[error("the token needs what `crit` names, which is not known here")]
+    Critical,
+    /// It would be good for ever.
+    #[error("the token does not say when it expires: `exp` is missing")]
+    Endless,
     /// Nobody whom we know has signed it.
     #[error("the token is signed with a key that is not known")]
     UnknownSigner,
@@ -130,8 +139,8 @@ pub(crate) enum TokenError {
 
 /// What a token says of itself.
 #[derive(Debug, Deserialize)]
-struct Header {
-    alg: Algorithm,
+struct Header<A = Algorithm> {
+    alg: A,
     kid: Option<String>,
     /// What has to be understood to read it: nothing is.
     crit: Option<IgnoredAny>,
@@ -140,7 +149,7 @@ struct Header {
 /// What a token says of its caller.
 #[derive(Debug, Deserialize)]
 struct Claims {
-    exp: f64,
+    exp: Option<f64>,
     nbf: Option<f64>,
     iss: Option<String>,
     aud: Option<OneOrMany>,
@@ -175,12 +184,18 @@ struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    fn read(text: &'a str) -> Option<Self> {
-        let (signed, signature) = text.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        let header: Header = serde_json::from_slice(&decoded(header)?).ok()?;
-        let token = Self { header, signed, claims, signature: decoded(signature)? };
-        token.header.crit.is_none().then_some(token)
+    fn read(text: &'a str) -> Result<Self, TokenError> {
+        let parts = text.rsplit_once('.').and_then(|(signed, signature)| {
+            let (header, claims) = signed.split_once('.')?;
+            let header: Header<Value> = serde_json::from_slice(&decoded(header)?).ok()?;
+            Some((header, signed, claims, decoded(signature)?))
+        });
+        let (Header { alg, kid, crit }, signed, claims, signature) = parts.ok_or(TokenError::Malformed)?;
+        let alg = serde_json::from_value(alg).map_err(|_| TokenError::Algorithm)?;
+        match crit {
+            None => Ok(Self { header: Header { alg, kid, crit }, signed, claims, signature }),
+            Some(_) => Err(TokenError::Critical),
+        }
     }
 
     /// What it says, where its signature is right.
@@ -197,7 +212,9 @@ impl Rules {
     /// Who calls, and until when that is so.
     fn check(&self, claims: &Claims, now: SystemTime) -> Result<(Known, SystemTime), TokenError> {
         let time = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?);
-        let until = time(claims.exp).and_then(|exp| exp.checked_add(LEEWAY)).ok_or(TokenError::Malformed)?;
+        let until = time(claims.exp.ok_or(TokenError::Endless)?)
+            .and_then(|exp| exp.checked_add(LEEWAY))
+            .ok_or(TokenError::Malformed)?;
         if until <= now {
             return Err(TokenError::Expired);
         }
@@ -303,7 +320,7 @@ impl Tokens {
         {
             return Ok(known);
         }
-        let token = Token::read(token).ok_or(TokenError::Malformed)?;
+        let token = Token::read(token)?;
         let id = token.header.kid.as_deref();
         let is_known = |signers: &Vec<Signer>| signer(signers, id).is_some();
         if let Source::Url(url) = &self.source
@@ -402,18 +419,18 @@ mod tests {
     fn rs256_is_checked_as_its_rfc_says() {
         let key = json!({"keys": [{"kty": "RSA", "n": MODULUS, "e": "AQAB"}]}).to_string();
         let signers = signers(key.as_bytes()).unwrap();
-        let check = |token: &str| Token::read(token).ok_or(TokenError::Malformed)?.claims(&signers[0].key);
+        let check = |token: &str| Token::read(token)?.claims(&signers[0].key);
         let claims = check(SIGNED).unwrap();
-        assert_eq!((claims.exp, claims.iss.as_deref()), (1_300_819_380.0, Some("joe")));
+        assert_eq!((claims.exp, claims.iss.as_deref()), (Some(1_300_819_380.0), Some("joe")));
         // Another signature, another body, and a head that says ES256 or what nobody here understands.
         let head = |head: Value| SIGNED.replace("eyJhbGciOiJSUzI1NiJ9", &URL_SAFE_NO_PAD.encode(head.to_string()));
         for (token, error) in [
             (SIGNED.replace(".cC4h", ".cC4i"), TokenError::Signature),
             (SIGNED.replace("OiJqb2Ui", "OiJqb2Uj"), TokenError::Signature),
             (head(json!({"alg": "ES256"})), TokenError::Signature),
-            (head(json!({"alg": "none"})), TokenError::Malformed),
-            (head(json!({"alg": "HS256"})), TokenError::Malformed),
-            (head(json!({"alg": "RS256", "crit": ["exp"]})), TokenError::Malformed),
+            (head(json!({"alg": "none"})), TokenError::Algorithm),
+            (head(json!({"alg": "HS256"})), TokenError::Algorithm),
+            (head(json!({"alg": "RS256", "crit": ["exp"]})), TokenError::Critical),
         ] {
             assert_eq!(check(&token).map(drop), Err(error), "{token}");
         }

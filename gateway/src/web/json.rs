@@ -1,12 +1,17 @@
 //! Messages as JSON, in proto3's own mapping: camelCase out, camelCase or the .proto's names in, 64-bit integers as strings,
 //! enums by name, times as RFC 3339. Promise: what cannot be read is refused with the name of its field.
 
+use std::fmt;
+
 use http::uri::PathAndQuery;
 use prost::Message;
 use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
 use runtime::Refusal;
-use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Value, error::Category};
 use url::form_urlencoded;
 
 use super::rule::{RequestBody, Rule};
@@ -106,10 +111,87 @@ fn parsed(text: &[u8]) -> Result<Value, Refusal> {
     if text.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(text).map_err(|error| Refusal::field("body", format!("is not JSON: {error}")))
+    let Once(value) = serde_json::from_slice(text).map_err(|error| match error.classify() {
+        Category::Data => Refusal::field("body", format!("cannot be read: {error}")),
+        Category::Io | Category::Syntax | Category::Eof => Refusal::field("body", format!("is not JSON: {error}")),
+    })?;
+    Ok(value)
+}
+
+/// JSON whose objects have every name once: of two values one would be lost.
+struct Once(Value);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Once;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+            fn visit_unit<E>(self) -> Result<Once, E> {
+                Ok(Once(Value::Null))
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Once, A::Error> {
+                let mut values = Vec::new();
+                while let Some(Once(value)) = access.next_element()? {
+                    values.push(value);
+                }
+                Ok(Once(values.into()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Once, A::Error> {
+                let mut values = Map::new();
+                while let Some((name, Once(value))) = access.next_entry::<String, Once>()? {
+                    if values.contains_key(&name) {
+                        return Err(A::Error::custom(format_args!("{name} is given twice")));
+                    }
+                    values.insert(name, value);
+                }
+                Ok(Once(values.into()))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+/// A field of a message, or of those in it, that has both its names, where there is one.
+fn named_twice(message: &MessageDescriptor, value: &Value) -> Option<String> {
+    let Value::Object(values) = value else { return None };
+    message.fields().find_map(|field| {
+        let (name, json_name) = (field.name(), field.json_name());
+        if name != json_name && values.contains_key(name) && values.contains_key(json_name) {
+            return Some(name.to_owned());
+        }
+        let (Kind::Message(inner), false) = (field.kind(), field.is_map()) else { return None };
+        let value = values.get(name).or_else(|| values.get(json_name))?;
+        let within = match value {
+            Value::Array(all) => all.iter().find_map(|value| named_twice(&inner, value)),
+            one => named_twice(&inner, one),
+        };
+        within.map(|within| format!("{name}.{within}"))
+    })
 }
 
 fn read(input: &MessageDescriptor, value: Value) -> Result<DynamicMessage, Refusal> {
+    if let Some(field) = named_twice(input, &value) {
+        return Err(Refusal::field(field, "is given twice"));
+    }
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
@@ -155,6 +237,7 @@ fn insert(
             match fields.get_mut(&key) {
                 Some(Value::Array(values)) => values.push(value),
                 Some(_) if place == Place::Query => return Err(Refusal::field(name, "is given twice")),
+                Some(given) if *given != value => return Err(Refusal::field(name, "is another in the path")),
                 Some(_) | None if field.is_list() => drop(fields.insert(key, Value::Array(vec![value]))),
                 Some(_) | None => drop(fields.insert(key, value)),
             }
@@ -247,6 +330,7 @@ mod tests {
             ),
             (Verb::POST, "/v1/customers/churnRisks:batchGet", r#"{"customer_ids":["1"]}"#, r#"{"customerIds":["1"]}"#),
             (Verb::POST, "/v1/customers/churnRisks:batchGet", "", "{}"),
+            (Verb::GET, "/v1/customers/7/churnRisk?customerId=7", "", r#"{"customerId":"7"}"#),
         ] {
             assert_eq!(asked(verb, target, body).as_deref(), Ok(expected), "{target} {body}");
         }
@@ -261,6 +345,26 @@ mod tests {
             (Verb::GET, "/v1/atRiskCustomers?page_size.x=1", "", "page_size.x is not a field of the request"),
             (Verb::GET, "/v1/atRiskCustomers", "{}", "body is not taken here"),
             (Verb::POST, "/v1/customers/churnRisks:batchGet?x=1", "", "x is in the query"),
+            (Verb::GET, "/v1/customers/7/churnRisk?customerId=8", "", "customer_id is another in the path"),
+            (Verb::PUT, "/v1/models/churn/current", r#"{"model":"anomaly"}"#, "model is another in the path"),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet",
+                r#"{"customerIds":["1"],"customerIds":["2"]}"#,
+                "body cannot be read: customerIds is given twice",
+            ),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet",
+                r#"{"customerIds":["1"],"customer_ids":["2"]}"#,
+                "customer_ids is given twice",
+            ),
+            (
+                Verb::POST,
+                "/v1/transactions:score",
+                r#"{"transaction":{"stockCode":"1","stock_code":"2"}}"#,
+                "transaction.stock_code is given twice",
+            ),
             (Verb::POST, "/v1/customers/churnRisks:batchGet", "{", "body is not JSON: EOF"),
             (Verb::POST, "/v1/customers/churnRisks:batchGet", "[]", "body is not a JSON object"),
             (

@@ -114,7 +114,7 @@ fn score_each(
         let model = Some(loaded.info.clone());
         Ok(ScoreTransactionsResponse { sequence: asked.sequence, result: Some(result), model })
     });
-    answers.chain(unread.map(Err)).collect()
+    answers.chain(unread.map(|status| Err(runtime::unreadable(status)))).collect()
 }
 
 /// A line of a request as the model takes it, and its id.
@@ -181,7 +181,7 @@ fn list(loaded: &Loaded<Anomaly>, request: &ListAnomaliesRequest) -> Result<List
     if from.zip(to).is_some_and(|(from, to)| to < from) {
         return Err(Refusal::field("end_time", "is before start_time"));
     }
-    let page = Page::of(*page_size, page_token, (min_severity, from, to), &loaded.info.version)?;
+    let page = Page::of("anomalies", *page_size, page_token, (min_severity, from, to), &loaded.info.version)?;
     let matching = loaded.model.recorded().iter().filter(|line| {
         let time = (line.time.and_utc().timestamp(), 0);
         line.score.severity >= least && from.is_none_or(|from| time >= from) && to.is_none_or(|to| time < to)

@@ -171,7 +171,7 @@ fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<
         RiskLevel::Low => model::RiskLevel::Low,
         RiskLevel::High => model::RiskLevel::High,
     };
-    let page = Page::of(*page_size, page_token, (min_risk_level, country), &loaded.info.version)?;
+    let page = Page::of("customers at risk", *page_size, page_token, (min_risk_level, country), &loaded.info.version)?;
     let model = &loaded.model;
     let matching = model.customers().iter().filter(|customer| {
         model.level(customer.probability) >= least && (country.is_empty() || *customer.country == **country)

@@ -126,7 +126,7 @@ fn message(series: &model::Series) -> Series {
 
 fn list(loaded: &Loaded<Forecast>, request: &ListSeriesRequest) -> Result<ListSeriesResponse, Refusal> {
     let of = level(request.level)?;
-    let page = Page::of(request.page_size, &request.page_token, request.level, &loaded.info.version)?;
+    let page = Page::of("series", request.page_size, &request.page_token, request.level, &loaded.info.version)?;
     let matching = loaded.model.series().iter().filter(|series| of.is_none_or(|level| series.level == level));
     let matching: Vec<&model::Series> = matching.collect();
     let (series, next_page_token) = page.cut(&matching);

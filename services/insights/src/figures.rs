@@ -89,7 +89,7 @@ pub(crate) fn by_country(
 ) -> Answer<pb::ListSalesByCountryResponse> {
     let shop = loaded.model.shop();
     let (selection, filter) = asked!(request, stock_codes).select(shop)?;
-    let page = Page::of(request.page_size, &request.page_token, filter, &loaded.info.version)?;
+    let page = Page::of("by country", request.page_size, &request.page_token, filter, &loaded.info.version)?;
     let all = shop.by_country(&selection);
     let total: i64 = all.iter().map(|(_, sales)| sales.sums.revenue()).sum();
     let (part, next_page_token) = page.cut(&all);
@@ -116,6 +116,7 @@ struct Paged {
 
 impl Paged {
     fn of(
+        list: &'static str,
         loaded: &Loaded<Insights>,
         asked: Asked<'_>,
         frequency: Frequency,
@@ -124,7 +125,7 @@ impl Paged {
     ) -> Answer<Self> {
         let shop = loaded.model.shop();
         let (selection, filter) = asked.select(shop)?;
-        let page = Page::of(size, token, (filter, frequency, more), &loaded.info.version)?;
+        let page = Page::of(list, size, token, (filter, frequency, more), &loaded.info.version)?;
         let periods = shop.periods(&selection, frequency);
         let (places, next_page_token) = page.places(periods.starts.len());
         Ok(Self { selection, periods, places, next_page_token })
@@ -142,7 +143,7 @@ pub(crate) fn trend(
 ) -> Answer<pb::ListSalesTrendResponse> {
     let frequency = frequency(request.frequency)?.unwrap_or(Frequency::Daily);
     let asked = asked!(request, stock_codes);
-    let paged = Paged::of(loaded, asked, frequency, (request.page_size, &request.page_token), ())?;
+    let paged = Paged::of("trend", loaded, asked, frequency, (request.page_size, &request.page_token), ())?;
     let all = loaded.model.shop().trend(&paged.selection, &paged.periods, paged.places.clone());
     let periods =
         paged.with(all).map(|(period_start, of)| pb::PeriodSales { period_start, sales: Some(sales(of)) }).collect();
@@ -159,7 +160,7 @@ pub(crate) fn growth(
     request: &pb::ListCustomerGrowthRequest,
 ) -> Answer<pb::ListCustomerGrowthResponse> {
     let frequency = frequency(request.frequency)?.unwrap_or(Frequency::Daily);
-    let paged = Paged::of(loaded, asked!(request), frequency, (request.page_size, &request.page_token), ())?;
+    let paged = Paged::of("growth", loaded, asked!(request), frequency, (request.page_size, &request.page_token), ())?;
     let all = loaded.model.shop().growth(&paged.selection, &paged.periods, paged.places.clone());
     let periods = paged.with(all).map(|(period_start, of)| pb::CustomerGrowth {
         period_start,
@@ -187,7 +188,8 @@ pub(crate) fn cohorts(
         Some(frequency) => frequency,
     };
     let most = within("max_periods", request.max_periods, COHORT_PERIODS, MOST_COHORT_PERIODS)?;
-    let paged = Paged::of(loaded, asked!(request), frequency, (request.page_size, &request.page_token), most)?;
+    let paged =
+        Paged::of("cohorts", loaded, asked!(request), frequency, (request.page_size, &request.page_token), most)?;
     let all = loaded.model.shop().cohorts(&paged.selection, &paged.periods, paged.places.clone(), most);
     let cohorts = paged.with(all).map(|(period_start, of)| {
         let periods = of.cells.iter().enumerate().map(|(offset, cell)| pb::CohortPeriod {
@@ -217,7 +219,8 @@ pub(crate) fn top_products(
     };
     let shop = loaded.model.shop();
     let (selection, filter) = asked!(request).select(shop)?;
-    let page = Page::of(request.page_size, &request.page_token, (filter, by_quantity), &loaded.info.version)?;
+    let page =
+        Page::of("top products", request.page_size, &request.page_token, (filter, by_quantity), &loaded.info.version)?;
     let all = shop.products(&selection);
     let total = all.iter().map(|(_, sums)| sums.revenue()).sum();
     let ranked = ranked(all, total, by_quantity);
@@ -295,7 +298,7 @@ pub(crate) fn by_segment(
     let (selection, filter) = asked!(request).select(shop)?;
     // Either model may change between two pages.
     let version = groups.versions.join(" ");
-    let page = Page::of(request.page_size, &request.page_token, filter, &version)?;
+    let page = Page::of("by segment", request.page_size, &request.page_token, filter, &version)?;
     let known = &segments.model.parameters().segments;
     let mut figures = shop.by_group(&selection, &groups.of, known.len());
     let total = figures.iter().map(|sales| sales.sums.revenue()).sum();
@@ -327,7 +330,7 @@ pub(crate) fn countries(
     request: &pb::ListCountriesRequest,
 ) -> Answer<pb::ListCountriesResponse> {
     let shop = loaded.model.shop();
-    let page = Page::of(request.page_size, &request.page_token, (), &loaded.info.version)?;
+    let page = Page::of("countries", request.page_size, &request.page_token, (), &loaded.info.version)?;
     let total = shop.countries().len();
     let (places, next_page_token) = page.places(total);
     let country = |place: usize| {
@@ -359,7 +362,7 @@ pub(crate) fn search(
     if length > MOST_QUERY {
         return Err(Refusal::field("query", format!("has {length} characters; {MOST_QUERY} is the most")));
     }
-    let page = Page::of(request.page_size, &request.page_token, &request.query, &loaded.info.version)?;
+    let page = Page::of("search", request.page_size, &request.page_token, &request.query, &loaded.info.version)?;
     let shop = loaded.model.shop();
     let found = shop.search(&request.query);
     let (part, next_page_token) = page.cut(&found);
@@ -414,7 +417,7 @@ pub(crate) fn orders(
     let shop = loaded.model.shop();
     let customer = customer(shop, &request.customer_id)?;
     let (selection, filter) = asked!(request).select(shop)?;
-    let page = Page::of(request.page_size, &request.page_token, (customer, filter), &loaded.info.version)?;
+    let page = Page::of("orders", request.page_size, &request.page_token, (customer, filter), &loaded.info.version)?;
     let all = shop.orders(customer, &selection);
     let (part, next_page_token) = page.cut(&all);
     let order = |order: &model::Order| {

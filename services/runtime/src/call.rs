@@ -196,15 +196,26 @@ const UNREADABLE: [&str; 5] = [
 /// tonic says OUT_OF_RANGE of a message above the limit, where gRPC's clients expect RESOURCE_EXHAUSTED, and INTERNAL of one
 /// that cannot be read, which is its caller's mistake and not the service's.
 fn told_apart(response: Response<Body>) -> Response<Body> {
-    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    match Status::from_header_map(response.headers()).as_ref().and_then(retold) {
+        Some(refusal) => Status::from(refusal).into_http(),
+        None => response,
+    }
+}
+
+fn retold(status: &Status) -> Option<Refusal> {
     let says = |beginning: &&str| status.message().starts_with(*beginning);
     if status.code() == Code::OutOfRange && status.message().contains("message length too large") {
-        Status::from(Refusal::TooLarge { limit: proto::MAX_MESSAGE }).into_http()
+        Some(Refusal::TooLarge { limit: proto::MAX_MESSAGE })
     } else if status.code() == Code::Internal && UNREADABLE.iter().any(says) {
-        Status::from(Refusal::field("request", format!("cannot be read: {}", status.message()))).into_http()
+        Some(Refusal::field("request", format!("cannot be read: {}", status.message())))
     } else {
-        response
+        None
     }
+}
+
+/// What is said of a message of a stream that tonic could not read, as it is said of one that is no stream.
+pub fn unreadable(status: Status) -> Status {
+    retold(&status).map_or(status, Status::from)
 }
 
 /// A code's name.

@@ -17,7 +17,7 @@ pub mod telemetry;
 mod tls;
 
 pub use allocator::give_memory_back;
-pub use call::{Call, CallLayer, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc};
+pub use call::{Call, CallLayer, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc, unreadable};
 pub use check::{at_least_one, finite, item_status, non_negative, positive, required, within};
 pub use connections::ConnectionArgs;
 pub use exit::{exit, shutdown};

@@ -22,18 +22,18 @@ pub struct Page {
 }
 
 impl Page {
-    /// Reads `page_size` and `page_token`. `filter` is all that selects the list, `version` the model's.
+    /// Reads `page_size` and `page_token` of a list. `filter` is all that selects it, `version` the model's.
     ///
     /// # Errors
     /// [`Refusal::InvalidField`] where the size is negative or the token is not one of this list's;
     /// [`Refusal::ModelChanged`] where it is of another version.
-    pub fn of(size: i32, token: &str, filter: impl Hash, version: &str) -> Result<Self, Refusal> {
+    pub fn of(list: &'static str, size: i32, token: &str, filter: impl Hash, version: &str) -> Result<Self, Refusal> {
         let size = match usize::try_from(size) {
             Ok(0) => DEFAULT,
             Ok(size) => size.min(MOST),
             Err(_) => return Err(Refusal::field("page_size", format!("is {size}; it must not be negative"))),
         };
-        let (filter, version) = (hash(filter), hash(version));
+        let (filter, version) = (hash((list, filter)), hash(version));
         if token.is_empty() {
             return Ok(Self { start: 0, size, filter, version });
         }
@@ -85,7 +85,7 @@ mod tests {
         let all: Vec<u32> = (0..25).collect();
         let (mut seen, mut token) = (Vec::new(), String::new());
         loop {
-            let (part, next) = Page::of(10, &token, "all", "v1").unwrap().cut(&all);
+            let (part, next) = Page::of("numbers", 10, &token, "all", "v1").unwrap().cut(&all);
             seen.extend_from_slice(part);
             if next.is_empty() {
                 break;
@@ -97,12 +97,16 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_list_and_version_alone() {
-        let (_, token) = Page::of(10, "", "all", "v1").unwrap().cut(&[0; 25]);
-        assert!(Page::of(10, &token, "all", "v1").is_ok());
-        assert_eq!(Page::of(10, &token, "all", "v2"), Err(Refusal::ModelChanged));
+        let (_, token) = Page::of("numbers", 10, "", "all", "v1").unwrap().cut(&[0; 25]);
+        assert!(Page::of("numbers", 10, &token, "all", "v1").is_ok());
+        assert!(matches!(Page::of("others", 10, &token, "all", "v2"), Err(Refusal::InvalidField { .. })));
+        assert_eq!(Page::of("numbers", 10, &token, "all", "v2"), Err(Refusal::ModelChanged));
         for token in [token.as_str(), "nonsense", "1-2", "ffffffffffffffffff-0-0"] {
-            assert!(matches!(Page::of(10, token, "some", "v1"), Err(Refusal::InvalidField { .. })), "{token}");
+            assert!(
+                matches!(Page::of("numbers", 10, token, "some", "v1"), Err(Refusal::InvalidField { .. })),
+                "{token}"
+            );
         }
-        assert!(Page::of(-1, "", "all", "v1").is_err());
+        assert!(Page::of("numbers", -1, "", "all", "v1").is_err());
     }
 }

@@ -234,7 +234,7 @@ fn list_customers(
     let unknown = |_| Refusal::field("lifecycle", format!("is {stage}, which is no point of a life"));
     let stage = Some(Lifecycle::try_from(*stage).map_err(unknown)?).filter(|stage| *stage != Lifecycle::Unspecified);
     let filter = (segment_id, rfm_cell, request.lifecycle);
-    let page = Page::of(*page_size, page_token, filter, &loaded.info.version)?;
+    let page = Page::of("customers", *page_size, page_token, filter, &loaded.info.version)?;
     let matching = model.customers().filter(|(_, customer)| {
         (*segment_id == 0 || segments[customer.segment].id.cast_signed() == *segment_id)
             && (rfm_cell.is_empty() || model.cell(customer.rfm) == rfm_cell)

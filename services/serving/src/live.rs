@@ -501,7 +501,8 @@ async fn load<M: Model>(store: &ModelStore, version: &str) -> Result<Loaded<M>, 
     read(artifact).await
 }
 
-async fn read<M: Model>(artifact: Artifact) -> Result<Loaded<M>, String> {
+/// Reads and tries a model; or says why it cannot be used.
+pub(crate) async fn read<M: Model>(artifact: Artifact) -> Result<Loaded<M>, String> {
     // Reading a large model takes a while, in which others want to be answered.
     let loaded = tokio::task::spawn_blocking(move || {
         let model = M::load(&artifact)?;

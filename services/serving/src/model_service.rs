@@ -46,7 +46,7 @@ impl<M: Model> Api<M> {
             }
         };
         // The list may grow meanwhile, which moves the pages but loses nothing that was there.
-        let page = Page::of(request.page_size, &request.page_token, M::KIND, "")?;
+        let page = Page::of("versions", request.page_size, &request.page_token, M::KIND, "")?;
         let (versions, next_page_token) = page.cut(&versions);
         Ok(ListModelVersionsResponse { versions: versions.to_vec(), next_page_token })
     }
@@ -57,6 +57,15 @@ impl<M: Model> Api<M> {
         let store = self.live.store().filter(|_| self.live.allows_publish());
         let store = store.ok_or(Refusal::NotAllowed { action: "publishing" })?;
         let version = required("version", &version)?;
+        // What no service could use is nobody's to publish.
+        let unusable = |problem: String| Refusal::field("version", format!("cannot be used: {problem}"));
+        let artifact = match store.fetch(M::KIND, version).await {
+            Ok(artifact) => artifact,
+            Err(StoreError::NoVersion { version, .. }) => return Err(Refusal::not_found("version", version)),
+            Err(StoreError::Refused { source, .. }) => return Err(unusable(source.to_string())),
+            Err(error) => return Err(unreachable(&error)),
+        };
+        live::read::<M>(artifact).await.map_err(unusable)?;
         let now = SystemTime::now().into();
         let pointer = match store.point_from(M::KIND, &expected_version, version, now).await {
             Ok(pointer) => pointer,

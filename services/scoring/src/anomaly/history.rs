@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::Transaction;
+use super::{Measure, Transaction};
 use crate::{Artifact, CustomerId, ModelError, StockCode};
 
 /// Lines of a product that are remembered, the latest.
@@ -29,6 +29,33 @@ pub(super) const SAME_PRICE: f64 = 0.03;
 pub const ALONE: usize = 15;
 /// Length of a line's vector.
 pub const WIDTH: usize = ALONE + 5;
+
+/// What each of a line's features measures, where it is one thing.
+pub(super) const MEASURED: [Option<Measure>; WIDTH] = {
+    use Measure::{LineTotal, Quantity, UnitPrice};
+    [
+        Some(UnitPrice),
+        Some(LineTotal),
+        None,
+        Some(Quantity),
+        Some(UnitPrice),
+        Some(UnitPrice),
+        Some(UnitPrice),
+        Some(Quantity),
+        Some(Quantity),
+        Some(Quantity),
+        Some(Quantity),
+        Some(Quantity),
+        Some(Quantity),
+        Some(UnitPrice),
+        Some(UnitPrice),
+        Some(Quantity),
+        Some(UnitPrice),
+        Some(LineTotal),
+        None,
+        Some(Quantity),
+    ]
+};
 
 /// A line as logarithms, with its product and customer by number.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -21,8 +21,8 @@ use crate::{Artifact, Forest, Model, ModelError, ModelKind, Table};
 
 mod history;
 
-use history::SAME_PRICE;
 pub use history::{ALONE, Context, History, Level, OF_CUSTOMER, OF_PRODUCT, Observation, Shop, WIDTH};
+use history::{MEASURED, SAME_PRICE};
 
 /// Prefix of the tensors of the trees that judge lines alone.
 pub const OF_ALONE: &str = "alone.";
@@ -209,6 +209,8 @@ pub struct Score {
     pub size: f64,
     /// One for each measure, the largest |z| first.
     pub deviations: [Deviation; 3],
+    /// What raised the score most, by what the trees add for each feature; none for an ordinary line.
+    pub cause: Option<Measure>,
 }
 
 /// The lines that sell something, invoice by invoice: by its first time, then by name. A line without an invoice stands by
@@ -290,7 +292,8 @@ impl Scorer {
         let context = self.history.alone(&observed);
         let features = self.history.features(&observed, &context);
         let score = self.parameters.alone.base + self.alone.sum(&features[..ALONE]);
-        self.scored(line, &observed, &context, &self.parameters.alone, score)
+        let seen = Seen { line: &observed, context: &context, features: &features[..ALONE], forest: &self.alone };
+        self.scored(line, &seen, &self.parameters.alone, score)
     }
 
     /// [`Self::score`] of each of many lines.
@@ -305,25 +308,22 @@ impl Scorer {
         for (observed, context) in &seen {
             vectors.extend_from_slice(&self.history.features(observed, context)[..ALONE]);
         }
-        let judge = &self.parameters.alone;
-        let all = lines.iter().zip(&seen).zip(self.alone.sums(&vectors, ALONE));
-        all.map(|((line, (observed, context)), sum)| self.scored(line, observed, context, judge, judge.base + sum))
-            .collect()
+        let (judge, forest) = (&self.parameters.alone, &self.alone);
+        let all = lines.iter().zip(&seen).zip(vectors.chunks_exact(ALONE)).zip(forest.sums(&vectors, ALONE));
+        let scored = all.map(|(((raw, (line, context)), features), sum)| {
+            self.scored(raw, &Seen { line, context, features, forest }, judge, judge.base + sum)
+        });
+        scored.collect()
     }
 
-    fn scored(
-        &self,
-        raw: &Transaction<'_>,
-        line: &Observation,
-        context: &Context<'_>,
-        judge: &Judge,
-        score: f64,
-    ) -> Score {
+    fn scored(&self, raw: &Transaction<'_>, seen: &Seen<'_>, judge: &Judge, score: f64) -> Score {
+        let severity = judge.severity(score);
         Score {
             score,
-            severity: judge.severity(score),
-            size: self.history.shop().quantity.z(line.quantity),
-            deviations: self.deviations(line, context, raw),
+            severity,
+            size: self.history.shop().quantity.z(seen.line.quantity),
+            deviations: self.deviations(seen.line, seen.context, raw),
+            cause: (severity != Severity::None).then(|| seen.cause()),
         }
     }
 
@@ -356,7 +356,8 @@ impl Scorer {
                 let (at, line) = (members[place], &observed[place]);
                 let score = judge.base + sum;
                 learnt[place] = score <= judge.learnt_below;
-                scores[at] = Some(now.scored(&lines[at].line, line, context, judge, score));
+                let seen = Seen { line, context, features: &vectors[place * width..][..width], forest };
+                scores[at] = Some(now.scored(&lines[at].line, &seen, judge, score));
             }
             for ((at, line), learnt) in members.iter().zip(&observed).zip(learnt) {
                 if lines[*at].time >= as_of && (learnt || held.confirms(line, number)) {
@@ -402,6 +403,26 @@ impl Scorer {
     }
 }
 
+/// A line as trees see it.
+struct Seen<'a> {
+    line: &'a Observation,
+    context: &'a Context<'a>,
+    features: &'a [f32],
+    forest: &'a Forest,
+}
+
+impl Seen<'_> {
+    /// The measure whose features add most to the score.
+    fn cause(&self) -> Measure {
+        let mut parts = [0.0; WIDTH];
+        self.forest.contribute(self.features, &mut parts);
+        let of =
+            |measure| parts.iter().zip(MEASURED).filter(|(_, of)| *of == Some(measure)).map(|(part, _)| part).sum();
+        let (quantity, price): (f64, f64) = (of(Measure::Quantity), of(Measure::UnitPrice));
+        if quantity > price { Measure::Quantity } else { Measure::UnitPrice }
+    }
+}
+
 /// Lines that looked wrong, the last of each product.
 #[derive(Debug, Default)]
 struct Held(HashMap<Option<u32>, (f64, usize)>);
@@ -422,11 +443,12 @@ impl Held {
 impl Score {
     /// What is off, in words; empty for an ordinary line.
     pub fn reason(&self, stock_code: &str, customer_id: &str) -> String {
-        // A total is off because something else is, where something else is about as far off.
+        let Some(cause) = self.cause else { return String::new() };
+        // Of what is about as far off as anything, that which the trees found odd. A total is off because something else is.
         let most = self.deviations[0].z.abs();
         let far = self.deviations.iter().filter(|deviation| deviation.z.abs() >= 0.6 * most);
-        let culprit = far.min_by_key(|deviation| deviation.measure == Measure::LineTotal);
-        let (Some(culprit), true) = (culprit, self.severity != Severity::None) else { return String::new() };
+        let told = far.min_by_key(|deviation| (deviation.measure == Measure::LineTotal, deviation.measure != cause));
+        let Some(culprit) = told else { return String::new() };
         let Deviation { measure, baseline, value, expected, z } = culprit;
         let ratio = if *z > 0.0 { value / expected } else { expected / value };
         let than = if *z > 0.0 { "" } else { "less than " };
@@ -504,7 +526,11 @@ fn recorded(table: &Table, scorer: &Scorer) -> Result<Vec<Recorded>, ModelError>
         }
         let observed = scorer.history.observe(&line);
         let context = scorer.history.alone(&observed);
-        let score = scorer.scored(&line, &observed, &context, &scorer.parameters.whole, score[row]);
+        let features = scorer.history.features(&observed, &context);
+        // The others of its invoice are not kept: what raises a score that is known is seen without them.
+        let forest = &scorer.alone;
+        let seen = Seen { line: &observed, context: &context, features: &features[..ALONE], forest };
+        let score = scorer.scored(&line, &seen, &scorer.parameters.whole, score[row]);
         lines.push(Recorded {
             line_id: line_id[row],
             invoice: invoice[row].clone(),
