@@ -85,7 +85,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         lake: LakeArgs,
         #[command(flatten)]
-        training: TrainingArgs,
+        on: DeviceArgs,
         #[command(flatten)]
         store: OptionalStoreArgs,
     },
@@ -218,10 +218,17 @@ pub(crate) struct AsOfArgs {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Training")]
-pub(crate) struct TrainingArgs {
+pub(crate) struct DeviceArgs {
     /// Where tensors live
     #[arg(long, value_enum, default_value_t, env = "SHOPKEEPER_DEVICE")]
     pub(crate) device: DeviceChoice,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct TrainingArgs {
+    #[command(flatten)]
+    pub(crate) on: DeviceArgs,
 
     /// Seed of everything random; the same seed and input give the same models
     #[arg(long, default_value_t = 42, env = "SHOPKEEPER_SEED")]
@@ -347,8 +354,8 @@ pub(crate) struct SynthArgs {
 /// `MODEL=NAME`
 #[derive(Debug, Clone)]
 pub(crate) struct Recipe {
-    model: ModelKind,
-    name: String,
+    pub(crate) model: ModelKind,
+    pub(crate) name: String,
 }
 
 impl FromStr for Recipe {

@@ -52,7 +52,7 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
         Command::Train { kinds, lake, as_of, training, store } => {
             let kinds = all_if_none(kinds);
             check(&kinds, &training)?;
-            let device = training.device.device()?;
+            let device = training.on.device.device()?;
             let lake = open(&lake.lake)?.hold()?;
             let as_of = match as_of.as_of {
                 Some(as_of) => as_of,
@@ -64,8 +64,8 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
                 Ok(Version::of(models.train(kind, settings)?, None))
             })
         }
-        Command::Evaluate { kinds, lake, training, store } => {
-            let device = training.device.device()?;
+        Command::Evaluate { kinds, lake, on, store } => {
+            let device = on.device.device()?;
             let lake = open(&lake.lake)?.hold()?;
             let models = models(&lake, store.models.as_deref())?;
             each(&all_if_none(kinds), console, |kind| Ok(Version::of(models.evaluate(kind, device)?, None)))
@@ -161,7 +161,7 @@ fn run(
     now: DateTime<Utc>,
     console: &Console,
 ) -> Result<(), Failure> {
-    let device = training.device.device()?;
+    let device = training.on.device.device()?;
     let lake = Lake::create(lake)?.hold()?;
     let mut stages = Vec::new();
     let mut staged = |usage: Usage| stages.push(usage);
@@ -304,6 +304,8 @@ fn all_if_none(kinds: Vec<ModelKind>) -> Vec<ModelKind> {
 }
 
 fn check(kinds: &[ModelKind], training: &TrainingArgs) -> Result<(), Failure> {
+    // Those that are named for other models as well: what is misspelt is not passed over.
+    training.recipe.iter().try_for_each(|recipe| check_recipe(recipe.model, Some(recipe.name.as_str())))?;
     kinds.iter().try_for_each(|kind| check_recipe(*kind, training.recipe(*kind)))
 }
 

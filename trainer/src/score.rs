@@ -305,9 +305,12 @@ fn anomaly(model: &Anomaly, args: &ScoreArgs) -> Result<Table, Failure> {
     let mut of_sales = model.score_all(&sales).into_iter();
     let scored: Vec<_> =
         lines.iter().map(|line| if line.kind == Kind::Sale { of_sales.next().flatten() } else { None }).collect();
+    // Below every line that is scored: they are no alerts.
+    let least = scored.iter().flatten().map(|score| score.score).fold(f64::INFINITY, f64::min);
+    let least = if least.is_finite() { least } else { 0.0 };
     let columns = vec![
         text("line_id", lines.iter().map(|line| line.line_id.as_str())),
-        Column::new("score".into(), scored.iter().map(|s| s.as_ref().map_or(0.0, |s| s.score)).collect::<Vec<_>>()),
+        Column::new("score".into(), scored.iter().map(|s| s.as_ref().map_or(least, |s| s.score)).collect::<Vec<_>>()),
         text("severity", scored.iter().map(|s| s.as_ref().map_or("none", |s| s.severity.as_str()))),
         Column::new(
             "reason".into(),
@@ -322,7 +325,10 @@ fn anomaly(model: &Anomaly, args: &ScoreArgs) -> Result<Table, Failure> {
         ),
         Column::new("size".into(), scored.iter().map(|s| s.as_ref().map_or(0.0, |s| s.size)).collect::<Vec<_>>()),
     ];
-    let left_out = rejected.into_iter().map(|(row, why)| format!("row {row}: {} {}", why.field, why.reason)).collect();
+    let left_out = rejected
+        .into_iter()
+        .map(|(file, row, why)| format!("{file}, row {row}: {} {}", why.field, why.reason))
+        .collect();
     Ok(Table { columns, left_out })
 }
 

@@ -48,6 +48,31 @@ pub enum LakeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Times of another zone than the shop's.
+    #[error("{}: times of column {column} have the zone {zone}; write them in the shop's own time, without a zone", path.display())]
+    Zoned {
+        /// The file.
+        path: PathBuf,
+        /// Its column.
+        column: String,
+        /// Their zone.
+        zone: String,
+    },
+    /// Dates are written in another order than the one that they were read in.
+    #[error(
+        "{unreadable} of {rows} rows have a date that is none with the {read} first and one with the {other} first\n\
+         say --date-order {other}-first, or {read}-first where it is the dates that are wrong"
+    )]
+    DateOrder {
+        /// Rows with such a date.
+        unreadable: u64,
+        /// Rows in the input.
+        rows: u64,
+        /// What comes first as they were read.
+        read: &'static str,
+        /// What else could.
+        other: &'static str,
+    },
     /// Not one row of the input could be used.
     #[error("none of {rows} rows can be used; the first: {example}")]
     NothingUsable {

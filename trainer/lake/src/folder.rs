@@ -131,11 +131,19 @@ impl Lake {
             return Err(LakeError::Query(problem));
         }
         let mut context = SQLContext::new();
+        let mut missing = None;
         for name in TABLES.map(|(name, _)| name).into_iter().chain([QUARANTINE]) {
-            context.register(name, self.table(name)?);
+            match self.table(name) {
+                Ok(table) => context.register(name, table),
+                Err(error) => missing = missing.or(Some(error)),
+            }
         }
         let answer = context.execute(query).and_then(LazyFrame::collect);
-        answer.map_err(|error| LakeError::Query(error.to_string()))
+        answer.map_err(|error| match missing {
+            // Of a table that is not there yet polars says that there is none.
+            Some(missing) if error.to_string().contains("not found") => missing,
+            Some(_) | None => LakeError::Query(error.to_string()),
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod columns;
 mod parse;
+mod quotes;
 mod source;
 
 use std::{
@@ -59,11 +60,18 @@ impl Default for IngestOptions {
     }
 }
 
+/// Share of rows whose dates must be in another order than was assumed for the assumption to be wrong.
+const MISREAD: f64 = 0.01;
+/// What is said of such a date, before the other order's name.
+const MEANT: &str = "is --date-order";
+
 /// How the fields of a row are understood.
 struct Rules {
     /// In capitals.
     service_codes: HashSet<String>,
     date_order: DateOrder,
+    /// Whether somebody has said so.
+    is_said: bool,
 }
 
 impl Rules {
@@ -72,8 +80,21 @@ impl Rules {
         Self {
             service_codes: options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect(),
             date_order: options.date_order.or(mapped).unwrap_or_default(),
+            is_said: options.date_order.or(mapped).is_some(),
         }
     }
+}
+
+/// Names of files, without the folder where that is enough to tell them apart.
+fn names_of(files: &[PathBuf]) -> Vec<String> {
+    let short = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
+    files.iter().for_each(|path| *count.entry(short(path)).or_default() += 1);
+    let name = |path: &PathBuf| match short(path) {
+        name if count.get(&name).is_some_and(|count| *count > 1) => path.display().to_string(),
+        name => name,
+    };
+    files.iter().map(name).collect()
 }
 
 /// What a line is.
@@ -156,8 +177,8 @@ pub struct Transaction {
 pub struct Transactions {
     /// In the order of the input.
     pub lines: Vec<Transaction>,
-    /// Row in its file, 1 the first, and why it cannot be used.
-    pub rejected: Vec<(u64, Rejection)>,
+    /// File, row in it, 1 the first, and why it cannot be used.
+    pub rejected: Vec<(String, u64, Rejection)>,
 }
 
 /// Reads the lines of files, to be scored. Rows that cannot be used are handed back with their reason and file.
@@ -168,14 +189,15 @@ pub fn read_transactions(inputs: &[PathBuf], options: &IngestOptions) -> Result<
     let names = Columns::new(options.mapping.as_ref());
     let rules = Rules::of(options);
     let mut read = Transactions::default();
-    for path in source::files(inputs)? {
-        source::read(&path, &names, &mut |RawRow { row, fields, broken, .. }| {
+    let files = source::files(inputs)?;
+    for (path, file) in files.iter().zip(names_of(&files)) {
+        source::read(path, &names, &mut |RawRow { row, fields, broken, .. }| {
             let parsed = match broken {
                 Some(reason) => Err(Rejection { field: "row", reason }),
                 None => parse_line(&fields, &rules),
             };
             match parsed {
-                Err(rejection) => read.rejected.push((row, rejection)),
+                Err(rejection) => read.rejected.push((file.clone(), row, rejection)),
                 Ok((line, _)) => read.lines.push(Transaction {
                     line_id: match fields[LINE_FIELDS].trim() {
                         "" => read.lines.len().to_string(),
@@ -226,7 +248,7 @@ pub struct IngestReport {
 /// A file that was read.
 #[derive(Debug, Clone, Serialize)]
 pub struct SourceReport {
-    /// Its name, without the folder.
+    /// Its name, without the folder where that is enough to tell it from the others.
     pub file: String,
     /// Rows in it.
     pub rows: u64,
@@ -276,8 +298,7 @@ pub fn ingest(
     progress.begin("ingest: rows", None);
     let mut ingestion = Ingestion::new(Rules::of(options));
     let mut rows: u64 = 0;
-    for path in &files {
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for (path, file) in files.iter().zip(names_of(&files)) {
         let (before, rejected) = (rows, ingestion.report.rejected);
         source::read(path, &names, &mut |row| {
             rows += 1;
@@ -298,6 +319,12 @@ pub fn ingest(
     report.rows = rows;
     if report.accepted + report.rejected != rows {
         return Err(LakeError::Unaccounted { rows_in: rows, rows_out: report.accepted + report.rejected });
+    }
+    let misread =
+        report.reasons.iter().filter(|(reason, _)| reason.contains(MEANT)).map(|(_, count)| count).sum::<u64>();
+    if !ingestion.rules.is_said && misread > 0 && misread as f64 >= MISREAD * rows as f64 {
+        let [read, other] = [ingestion.rules.date_order, ingestion.rules.date_order.other()].map(DateOrder::first);
+        return Err(LakeError::DateOrder { unreadable: misread, rows, read, other });
     }
     if report.accepted == 0 {
         let example = ingestion.first_rejection.unwrap_or_else(|| "there are no rows".to_owned());
@@ -482,14 +509,16 @@ fn parse_line(fields: &[String; FIELDS], rules: &Rules) -> Result<(Line, bool), 
     let stock_code = parse::code(stock_code).ok_or_else(|| refuse("stock code", stock_code, ""))?;
     let pieces = parse::quantity(quantity).ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
     let no_date = || match (parse::time(time, rules.date_order.other()), rules.date_order) {
-        (None, _) => "is no date:",
-        (Some(_), DateOrder::MonthFirst) => "is no date with the month first; is --date-order day-first meant?",
-        (Some(_), DateOrder::DayFirst) => "is no date with the day first; is --date-order month-first meant?",
+        (None, _) => "is no date:".to_owned(),
+        (Some(_), read) => {
+            format!("is no date with the {} first; {MEANT} {}-first meant?", read.first(), read.other().first())
+        }
     };
-    let time = parse::time(time, rules.date_order).ok_or_else(|| refuse("invoice date", time, no_date()))?;
+    let time = parse::time(time, rules.date_order).ok_or_else(|| refuse("invoice date", time, &no_date()))?;
     let (money, rounded) = parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
     let total = pieces.checked_mul(money).filter(|total| total.abs() < 1_000_000_000_000_000_000);
-    total.ok_or_else(|| refuse("line total", "quantity times unit price", "is too large:"))?;
+    let both = || format!("{} times {}", quantity.trim(), price.trim());
+    total.ok_or_else(|| refuse("line total", &both(), "is too large:"))?;
     let kind = Kind::of(invoice, stock_code, pieces, money, &rules.service_codes);
     if kind == Kind::Cancellation && pieces > 0 {
         return Err(refuse("quantity", quantity, "is above 0 in a cancellation:"));

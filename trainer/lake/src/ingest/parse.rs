@@ -81,6 +81,14 @@ pub enum DateOrder {
 }
 
 impl DateOrder {
+    /// What comes first.
+    pub(crate) const fn first(self) -> &'static str {
+        match self {
+            Self::MonthFirst => "month",
+            Self::DayFirst => "day",
+        }
+    }
+
     pub(crate) const fn other(self) -> Self {
         match self {
             Self::MonthFirst => Self::DayFirst,

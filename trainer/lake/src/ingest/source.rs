@@ -1,9 +1,12 @@
 //! Files as rows of text, whatever their format. A file is known by its first bytes, not by its name.
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{self, BufRead, BufReader, Read},
+    panic::{self, AssertUnwindSafe, UnwindSafe},
     path::{Path, PathBuf},
+    sync::Once,
 };
 
 use calamine::{Data, Reader, Xlsx, open_workbook};
@@ -11,7 +14,7 @@ use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 use encoding_rs_io::DecodeReaderBytesBuilder;
 use polars::prelude::*;
 
-use super::{FIELDS, columns::Columns};
+use super::{FIELDS, columns::Columns, quotes::Quotes};
 use crate::{LakeError, folder::scan};
 
 /// A row as it came: a text for each field, empty where there is none.
@@ -81,7 +84,7 @@ fn format(path: &Path) -> Result<Format, LakeError> {
             if head.windows(14).any(|name| name.starts_with(b"xl/") || name == b"[Content_Types") =>
         {
             // Other Office files are such archives too; only a workbook opens as one.
-            let opens = std::panic::catch_unwind(|| open_workbook::<Xlsx<_>, _>(path).is_ok());
+            let opens = quietly(|| open_workbook::<Xlsx<_>, _>(path).is_ok());
             match opens {
                 Ok(true) => Ok(Format::Xlsx),
                 Ok(false) | Err(_) => Err(LakeError::UnknownFormat(path.to_owned())),
@@ -92,6 +95,24 @@ fn format(path: &Path) -> Result<Format, LakeError> {
     }
 }
 
+/// Does what may panic, and says nothing of it to people: what they are told is what is made of it.
+fn quietly<T>(may_panic: impl FnOnce() -> T + UnwindSafe) -> std::thread::Result<T> {
+    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
+    static HOOKED: Once = Once::new();
+    HOOKED.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                usual(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let done = panic::catch_unwind(may_panic);
+    QUIET.set(false);
+    done
+}
+
 /// Hands every row of a file to `each`.
 pub(crate) fn read(
     path: &Path,
@@ -100,12 +121,12 @@ pub(crate) fn read(
 ) -> Result<(), LakeError> {
     let format = format(path)?;
     // The readers of Parquet and XLSX panic on some damaged files. What they had handed over is dropped with the stage.
-    let read = std::panic::AssertUnwindSafe(|| match format {
+    let read = AssertUnwindSafe(|| match format {
         Format::Text | Format::Gzip | Format::Zstd => csv(path, names, each),
         Format::Xlsx => xlsx(path, names, each),
         Format::Parquet => parquet(path, names, each),
     });
-    std::panic::catch_unwind(read).unwrap_or_else(|_| {
+    quietly(read).unwrap_or_else(|_| {
         Err(LakeError::Damaged { path: path.to_owned(), row: 0, reason: "its reader gave up".to_owned() })
     })
 }
@@ -161,7 +182,7 @@ fn csv(
         .delimiter(delimiter)
         .flexible(true)
         .buffer_capacity(1 << 20)
-        .from_reader(BufReader::with_capacity(1 << 20, decoded()?));
+        .from_reader(Quotes::new(BufReader::with_capacity(1 << 20, decoded()?), delimiter, count(delimiter)));
     let header: Vec<String> = match reader.headers() {
         Ok(header) => header.iter().map(str::to_owned).collect(),
         Err(error) => return Err(damaged(0, error.to_string())),
@@ -254,6 +275,14 @@ fn parquet(
     let schema = lazy.collect_schema().map_err(|e| damaged(0, e))?;
     let header: Vec<String> = schema.iter_names().map(ToString::to_string).collect();
     let places = names.find(path, &header)?;
+    for (name, kind) in places.into_iter().flatten().filter_map(|place| schema.get_at_index(place)) {
+        // Stored as UTC, whatever the zone: the shop's own time is not in the file.
+        if let DataType::Datetime(_, Some(zone)) = kind
+            && zone.as_str() != "UTC"
+        {
+            return Err(LakeError::Zoned { path: path.to_owned(), column: name.to_string(), zone: zone.to_string() });
+        }
+    }
     let mut row: u64 = 0;
     loop {
         let offset = i64::try_from(row).unwrap_or(i64::MAX);
@@ -268,6 +297,18 @@ fn parquet(
                     if matches!(column.dtype(), DataType::Datetime(..)) {
                         let micros = DataType::Datetime(TimeUnit::Microseconds, None);
                         return column.cast(&micros)?.cast(&DataType::String);
+                    }
+                    if column.dtype().is_float() {
+                        // As other files write numbers: 17850, and nothing for NaN.
+                        let text = |number: f64| (!number.is_nan()).then(|| number.to_string());
+                        let narrow = |number: f32| (!number.is_nan()).then(|| number.to_string());
+                        let texts: StringChunked = match column.f32() {
+                            Ok(numbers) => numbers.iter().map(|number| number.and_then(narrow)).collect(),
+                            Err(_) => {
+                                column.cast(&DataType::Float64)?.f64()?.iter().map(|n| n.and_then(text)).collect()
+                            }
+                        };
+                        return Ok(texts.into_column());
                     }
                     column.cast(&DataType::String)
                 })

@@ -125,12 +125,16 @@ fn a_path_is_no_pattern() {
 #[test]
 fn dates_are_read_in_the_order_that_is_asked_for() {
     let rows = ["03/04/2024", "12/04/2024 9:00", "25/04/2024"].map(|day| SALE.replace("1/1/2011 8:00", day)).concat();
-    let report = Shop::new().ingest(&rows).unwrap();
+    let shop = Shop::new();
+    let refused = shop.ingest(&rows).unwrap_err().to_string();
+    assert!(refused.starts_with("1 of 3 rows have a date that is none with the month first"), "{refused}");
+    assert!(refused.contains("say --date-order day-first"), "{refused}");
+    let input = shop.file("rows.csv", &(HEADING.to_owned() + &rows));
+    let as_said = IngestOptions { date_order: Some(DateOrder::MonthFirst), ..IngestOptions::default() };
+    let report = ingest(std::slice::from_ref(&input), &shop.lake, &as_said, &NoProgress).unwrap();
     let hint = "invoice date is no date with the month first; is --date-order day-first meant?";
     assert_eq!(report.reasons.into_keys().collect::<Vec<_>>(), [hint]);
 
-    let shop = Shop::new();
-    let input = shop.file("rows.csv", &(HEADING.to_owned() + &rows));
     let mapping = ColumnMapping::read(&shop.file("mapping.toml", "date_order = \"day-first\"\n")).unwrap();
     let by_option = IngestOptions { date_order: Some(DateOrder::DayFirst), ..IngestOptions::default() };
     let by_mapping = IngestOptions { mapping: Some(mapping), ..IngestOptions::default() };
