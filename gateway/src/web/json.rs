@@ -180,9 +180,9 @@ fn named_twice(message: &MessageDescriptor, value: &Value) -> Option<String> {
         }
         let (Kind::Message(inner), false) = (field.kind(), field.is_map()) else { return None };
         let value = values.get(name).or_else(|| values.get(json_name))?;
-        let within = match value {
-            Value::Array(all) => all.iter().find_map(|value| named_twice(&inner, value)),
-            one => named_twice(&inner, one),
+        let within = match value.as_array() {
+            Some(all) => all.iter().find_map(|value| named_twice(&inner, value)),
+            None => named_twice(&inner, value),
         };
         within.map(|within| format!("{name}.{within}"))
     })
