@@ -54,11 +54,13 @@ impl AnomalyService for Api {
         // them have been taken: the caller's window is the buffer. What cannot be read ends the stream: tonic would say the
         // same of it for ever.
         let lines = request.into_inner().ready_chunks(AT_ONCE);
-        let answers = stream::try_unfold((lines, live), move |(mut lines, live)| async move {
+        let answers = stream::try_unfold(Some((lines, live)), move |going_on| async move {
+            let Some((mut lines, live)) = going_on else { return Ok(None) };
             let Some(asked) = lines.next().await else { return Ok(None) };
             // They are scored by the model of their moment; a stream may outlive many.
             let answers = score_each(&*live.on(channel)?, asked);
-            Ok::<_, Status>(Some((stream::iter(answers), (lines, live))))
+            let going_on = answers.iter().all(Result::is_ok).then_some((lines, live));
+            Ok::<_, Status>(Some((stream::iter(answers), going_on)))
         });
         let answers = answers.try_flatten();
         Ok(Response::new(Box::pin(answers)))
