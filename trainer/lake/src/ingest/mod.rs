@@ -14,6 +14,7 @@ use std::{
 };
 
 use chrono::NaiveDateTime;
+use encoding_rs::{Encoding, UTF_8};
 use polars::{io::parquet::write::BatchedWriter, prelude::*};
 use serde::Serialize;
 
@@ -177,7 +178,7 @@ pub struct Transaction {
 pub struct Transactions {
     /// In the order of the input.
     pub lines: Vec<Transaction>,
-    /// File, row in it, 1 the first, and why it cannot be used.
+    /// File, with its sheet where it has several, row in it, 1 the first, and why it cannot be used.
     pub rejected: Vec<(String, u64, Rejection)>,
 }
 
@@ -191,13 +192,15 @@ pub fn read_transactions(inputs: &[PathBuf], options: &IngestOptions) -> Result<
     let mut read = Transactions::default();
     let files = source::files(inputs)?;
     for (path, file) in files.iter().zip(names_of(&files)) {
-        source::read(path, &names, &mut |RawRow { row, fields, broken, .. }| {
+        source::read(path, &names, &mut |raw| {
+            let place = raw.place(&file);
+            let RawRow { row, fields, broken, .. } = raw;
             let parsed = match broken {
                 Some(reason) => Err(Rejection { field: "row", reason }),
                 None => parse_line(&fields, &rules),
             };
             match parsed {
-                Err(rejection) => read.rejected.push((file.clone(), row, rejection)),
+                Err(rejection) => read.rejected.push((place.into_owned(), row, rejection)),
                 Ok((line, _)) => read.lines.push(Transaction {
                     line_id: match fields[LINE_FIELDS].trim() {
                         "" => read.lines.len().to_string(),
@@ -254,6 +257,22 @@ pub struct SourceReport {
     pub rows: u64,
     /// Rows of it in quarantine.
     pub rejected: u64,
+    /// Lines of it that repeat an earlier one in every field.
+    pub duplicates: u64,
+    /// How its text is encoded; none where it is no file of text.
+    pub encoding: Option<&'static str>,
+}
+
+impl SourceReport {
+    /// What somebody should know who expects something else.
+    fn notes(&self) -> impl Iterator<Item = String> {
+        let Self { file, rows, rejected, duplicates, encoding } = self;
+        let other = encoding.filter(|encoding| *encoding != UTF_8.name());
+        let other = other.map(|encoding| format!("{file} is not UTF-8 throughout: it is read as {encoding}"));
+        let twice = *duplicates > 0 && duplicates + rejected == *rows;
+        let twice = twice.then(|| format!("every line of {file} repeats an earlier one: is it given twice?"));
+        other.into_iter().chain(twice)
+    }
 }
 
 impl fmt::Display for IngestReport {
@@ -268,6 +287,9 @@ impl fmt::Display for IngestReport {
         write!(f, "{duplicates} repeat an earlier line, {without_customer} have no customer")?;
         if let (Some(first), Some(last)) = (self.first, self.last) {
             write!(f, "; from {first} to {last}")?;
+        }
+        for note in sources.iter().flat_map(SourceReport::notes) {
+            write!(f, "\nnote: {note}")?;
         }
         Ok(())
     }
@@ -299,8 +321,9 @@ pub fn ingest(
     let mut ingestion = Ingestion::new(Rules::of(options));
     let mut rows: u64 = 0;
     for (path, file) in files.iter().zip(names_of(&files)) {
-        let (before, rejected) = (rows, ingestion.report.rejected);
-        source::read(path, &names, &mut |row| {
+        let IngestReport { rejected, duplicates, .. } = ingestion.report;
+        let before = rows;
+        let encoding = source::read(path, &names, &mut |row| {
             rows += 1;
             ingestion.row(&file, row);
             if ingestion.lines.len() + ingestion.rejects.len() >= BATCH {
@@ -309,8 +332,13 @@ pub fn ingest(
             }
             Ok(())
         })?;
-        let rejected = ingestion.report.rejected - rejected;
-        ingestion.report.sources.push(SourceReport { file, rows: rows - before, rejected });
+        ingestion.report.sources.push(SourceReport {
+            file,
+            rows: rows - before,
+            rejected: ingestion.report.rejected - rejected,
+            duplicates: ingestion.report.duplicates - duplicates,
+            encoding: encoding.map(Encoding::name),
+        });
     }
     ingestion.flush(&mut writers)?;
     progress.end();
@@ -410,7 +438,9 @@ impl Ingestion {
         }
     }
 
-    fn row(&mut self, file: &str, RawRow { row, fields, broken, text }: RawRow<'_>) {
+    fn row(&mut self, file: &str, raw: RawRow<'_>) {
+        let file = raw.place(file).into_owned();
+        let RawRow { row, fields, broken, text, .. } = raw;
         let parsed = match broken {
             Some(reason) => Err(Rejection { field: "row", reason }),
             None => self.line(&fields),
@@ -435,10 +465,10 @@ impl Ingestion {
                 if self.first_rejection.is_none() {
                     self.first_rejection = Some(format!("{file}, row {row}: {} {}", rejection.field, rejection.reason));
                 }
-                self.rejects.push(Reject { file: file.to_owned(), row, rejection, text: text() });
+                self.rejects.push(Reject { file: file.clone(), row, rejection, text: text() });
             }
         }
-        self.raw.push((file.to_owned(), row, fields));
+        self.raw.push((file, row, fields));
     }
 
     fn line(&mut self, fields: &[String; FIELDS]) -> Result<Line, Rejection> {

@@ -1,7 +1,9 @@
 //! Files as rows of text, whatever their format. A file is known by its first bytes, not by its name.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
+    collections::HashSet,
     fs::File,
     io::{self, BufRead, BufReader, Read},
     panic::{self, AssertUnwindSafe, UnwindSafe},
@@ -19,7 +21,9 @@ use crate::{LakeError, folder::scan};
 
 /// A row as it came: a text for each field, empty where there is none.
 pub(crate) struct RawRow<'a> {
-    /// Row in the file, 1 the first after the header.
+    /// The sheet that it stands in, where the file has several.
+    pub(crate) sheet: Option<&'a str>,
+    /// Row in the file or its sheet, 1 the first after the header.
     pub(crate) row: u64,
     pub(crate) fields: [String; FIELDS],
     /// Why the row has no such fields.
@@ -28,7 +32,17 @@ pub(crate) struct RawRow<'a> {
     pub(crate) text: &'a dyn Fn() -> String,
 }
 
-/// Files to read, in order: folders are searched, hidden files passed over.
+impl RawRow<'_> {
+    /// Where it stands, but for its row.
+    pub(crate) fn place<'a>(&self, file: &'a str) -> Cow<'a, str> {
+        match self.sheet {
+            Some(sheet) => format!("{file}, sheet {sheet}").into(),
+            None => file.into(),
+        }
+    }
+}
+
+/// Files to read, in order, each once: folders are searched, hidden files passed over.
 pub(crate) fn files(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, LakeError> {
     let mut files = Vec::new();
     for input in inputs {
@@ -44,6 +58,8 @@ pub(crate) fn files(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, LakeError> {
             return Err(LakeError::NoInput(input.clone()));
         }
     }
+    let mut known = HashSet::new();
+    files.retain(|path| known.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
     // Every file is known to be readable in kind before the first is read.
     files.iter().try_for_each(|path| format(path).map(drop))?;
     Ok(files)
@@ -113,18 +129,18 @@ fn quietly<T>(may_panic: impl FnOnce() -> T + UnwindSafe) -> std::thread::Result
     done
 }
 
-/// Hands every row of a file to `each`.
+/// Hands every row of a file to `each`; says how its text is encoded, where it is a file of text.
 pub(crate) fn read(
     path: &Path,
     names: &Columns,
     each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
-) -> Result<(), LakeError> {
+) -> Result<Option<&'static Encoding>, LakeError> {
     let format = format(path)?;
     // The readers of Parquet and XLSX panic on some damaged files. What they had handed over is dropped with the stage.
     let read = AssertUnwindSafe(|| match format {
-        Format::Text | Format::Gzip | Format::Zstd => csv(path, names, each),
-        Format::Xlsx => xlsx(path, names, each),
-        Format::Parquet => parquet(path, names, each),
+        Format::Text | Format::Gzip | Format::Zstd => csv(path, names, each).map(Some),
+        Format::Xlsx => xlsx(path, names, each).map(|()| None),
+        Format::Parquet => parquet(path, names, each).map(|()| None),
     });
     quietly(read).unwrap_or_else(|_| {
         Err(LakeError::Damaged { path: path.to_owned(), row: 0, reason: "its reader gave up".to_owned() })
@@ -167,7 +183,7 @@ fn csv(
     path: &Path,
     names: &Columns,
     each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
-) -> Result<(), LakeError> {
+) -> Result<&'static Encoding, LakeError> {
     let encoding = encoding(path)?;
     let decoded = || -> Result<_, LakeError> {
         Ok(DecodeReaderBytesBuilder::new().encoding(Some(encoding)).bom_override(true).build(open(path)?))
@@ -191,7 +207,7 @@ fn csv(
     let mut record = csv::StringRecord::new();
     for row in 1.. {
         match reader.read_record(&mut record) {
-            Ok(false) => return Ok(()),
+            Ok(false) => break,
             Ok(true) => {}
             Err(error) => return Err(damaged(row, error.to_string())),
         }
@@ -206,9 +222,9 @@ fn csv(
                 fields
             }
         };
-        each(RawRow { row, fields, broken, text: &|| text(&record, delimiter) })?;
+        each(RawRow { sheet: None, row, fields, broken, text: &|| text(&record, delimiter) })?;
     }
-    Ok(())
+    Ok(encoding)
 }
 
 /// Fields as a line of text, quoted where they must be.
@@ -227,17 +243,18 @@ fn xlsx(
 ) -> Result<(), LakeError> {
     let damaged = |row, reason: String| LakeError::Damaged { path: path.to_owned(), row, reason };
     let mut workbook: Xlsx<_> = open_workbook(path).map_err(|e: calamine::XlsxError| damaged(0, e.to_string()))?;
-    let mut row = 0;
-    for sheet in workbook.sheet_names() {
-        let range = workbook.worksheet_range(&sheet).map_err(|e| damaged(row, format!("sheet {sheet}: {e}")))?;
+    let sheets = workbook.sheet_names();
+    let named = sheets.len() > 1;
+    for sheet in &sheets {
+        let range = workbook.worksheet_range(sheet).map_err(|e| damaged(0, format!("sheet {sheet}: {e}")))?;
         let mut rows = range.rows();
         let Some(header) = rows.next() else { continue };
         let header: Vec<String> = header.iter().map(cell).collect();
         let places = names.find(path, &header)?;
-        for cells in rows {
-            row += 1;
+        for (row, cells) in (1..).zip(rows) {
             let fields = places.map(|place| place.and_then(|place| cells.get(place)).map(cell).unwrap_or_default());
-            each(RawRow { row, fields, broken: None, text: &|| text(cells.iter().map(cell), b',') })?;
+            let sheet = named.then_some(sheet.as_str());
+            each(RawRow { sheet, row, fields, broken: None, text: &|| text(cells.iter().map(cell), b',') })?;
         }
     }
     Ok(())
@@ -336,7 +353,7 @@ fn parquet(
                 });
                 text(values, b',')
             };
-            each(RawRow { row, fields, broken: None, text: &all })?;
+            each(RawRow { sheet: None, row, fields, broken: None, text: &all })?;
         }
     }
 }

@@ -10,6 +10,8 @@ use chrono::NaiveDateTime;
 use polars::prelude::*;
 use rust_xlsxwriter::{Format, Workbook, Worksheet};
 
+use lake::Lake;
+
 use super::{curated, files};
 
 /// Rows of a sheet, fewer than the file has, so that there are two.
@@ -128,4 +130,50 @@ fn every_encoding_layout_and_format_gives_the_same_tables() {
         }
         assert_eq!(found.len(), expected.len(), "{input}");
     }
+}
+
+#[test]
+fn a_row_of_a_workbook_is_named_with_its_sheet() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = folder.path().join("book.xlsx");
+    let mut workbook = Workbook::new();
+    for (name, quantity) in [("Year 2010", "6"), ("Year 2011", "many")] {
+        let sheet = workbook.add_worksheet().set_name(name).unwrap();
+        sheet.write_row(0, 0, FIRST).unwrap();
+        let row = ["536365", "85123A", "LANTERN", quantity, "12/1/2010 8:26", "2.55", "17850", "France"];
+        sheet.write_row(1, 0, row).unwrap();
+    }
+    workbook.save(&book).unwrap();
+    let read = lake::read_transactions(&[book], &lake::IngestOptions::default()).unwrap();
+    let [(file, row, rejection)] = &read.rejected[..] else { panic!("{read:?}") };
+    assert_eq!((file.as_str(), *row, rejection.field), ("book.xlsx, sheet Year 2011", 1, "quantity"));
+}
+
+#[test]
+fn what_somebody_should_know_of_their_files_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let text = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n\
+                536365,85123A,CAFÉ,6,12/1/2010 8:26,2.55,17850,France\n";
+    fs_err::write(at("first.csv"), text).unwrap();
+    fs_err::write(at("second.csv"), text.replace("CAFÉ", "TEA")).unwrap();
+    let notes = || {
+        let lake = Lake::create(at(".lake")).unwrap();
+        // A file that is named beside its folder is read once.
+        let inputs = [folder.path().to_owned(), at("first.csv")];
+        let report = lake::ingest(&inputs, &lake, &lake::IngestOptions::default(), &lake::NoProgress).unwrap();
+        let text = report.to_string();
+        text.lines().filter_map(|line| line.strip_prefix("note: ").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(notes(), [""; 0]);
+    fs_err::copy(at("first.csv"), at("copy.csv")).unwrap();
+    let latin: Vec<u8> = text.replace("17850", "17851").chars().map(|letter| u8::try_from(letter).unwrap()).collect();
+    fs_err::write(at("latin.csv"), latin).unwrap();
+    assert_eq!(
+        notes(),
+        [
+            "every line of first.csv repeats an earlier one: is it given twice?",
+            "latin.csv is not UTF-8 throughout: it is read as windows-1252"
+        ]
+    );
 }
