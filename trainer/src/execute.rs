@@ -107,6 +107,9 @@ pub fn execute(cli: Cli, now: DateTime<Utc>, console: &mut Console) -> Result<()
                 for (manifest, channel) in runtime.block_on(store.versions(kind))? {
                     versions.push(Version::of(manifest, channel));
                 }
+                if let Err(error) = runtime.block_on(store.current(kind)) {
+                    console.note(&error.to_string());
+                }
             }
             console.result(&versions, || list(&versions))
         }

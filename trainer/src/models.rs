@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use lake::Lake;
-use model_store::{Canary, ModelStore, Pointer};
+use model_store::{Canary, ModelStore, Pointer, StoreError};
 use scoring::{Artifact, Manifest, ModelKind};
 use tch::Device;
 
@@ -113,13 +113,17 @@ impl Models<'_> {
     /// it.
     fn published_version(&self, kind: ModelKind) -> Result<Option<Artifact>, Failure> {
         let Some(store) = &self.published else { return Ok(None) };
-        let Some(Pointer { version, .. }) = self.runtime.block_on(store.current(kind))? else { return Ok(None) };
-        match self.runtime.block_on(store.fetch(kind, &version)) {
-            Ok(artifact) => Ok(Some(artifact)),
+        let published = async {
+            let Some(Pointer { version, .. }) = store.current(kind).await? else { return Ok(None) };
+            store.fetch(kind, &version).await.map(Some)
+        };
+        match self.runtime.block_on(published) {
+            Err(error @ StoreError::Storage { .. }) => Err(error.into()),
             Err(error) => {
                 self.console.note(&format!("{kind}: the published version is passed over: {error}"));
                 Ok(None)
             }
+            Ok(published) => Ok(published),
         }
     }
 

@@ -291,6 +291,8 @@ impl Tokens {
     /// Where a file cannot be read or has no key that can be used.
     pub(super) fn new(source: &Source, rules: Rules) -> anyhow::Result<Self> {
         let encrypted = matches!(source, Source::Url(url) if url.scheme() == "https");
+        // It takes the process's provider; an earlier one is as good.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(FETCH).https_only(encrypted);
         let client = client.build().context("no keys can be asked for")?;
         let (lifetime, most) = REMEMBERED;

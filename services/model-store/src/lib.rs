@@ -16,6 +16,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     fs::File,
+    iter,
     path::{Component, PathBuf},
     sync::Arc,
 };
@@ -28,6 +29,7 @@ use object_store::{
 };
 use scoring::{Artifact, Manifest, ModelError, ModelKind, artifact::MANIFEST};
 use serde::{Deserialize, Serialize};
+use tokio_rustls::rustls::crypto::ring;
 use url::Url;
 
 pub use error::StoreError;
@@ -37,8 +39,9 @@ const POINTER: &str = "current.json";
 /// Versions that a pointer remembers as current before the previous one.
 const MOST_EARLIER: usize = 32;
 
-/// Files of an artifact that are fetched at once.
+/// Files of an artifact that are fetched at once, and manifests, which are small.
 const CONCURRENCY: usize = 4;
+const CONCURRENT_MANIFESTS: usize = 16;
 
 /// Which version of a model is the current one, and which are on trial beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +152,8 @@ impl ModelStore {
         if url.scheme() == "file" {
             return Self::folder(url.to_file_path().map_err(|()| address("it names no local folder".to_owned()))?);
         }
+        // What object_store asks with takes the process's provider; an earlier one is as good.
+        let _ = ring::default_provider().install_default();
         // Lower-case names are object_store's configuration keys: AWS_ENDPOINT_URL is aws_endpoint_url.
         let options = std::env::vars()
             .map(|(name, value)| (name.to_ascii_lowercase(), value))
@@ -164,7 +169,9 @@ impl ModelStore {
             .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
         let root = Path::from_absolute_path(&absolute)
             .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
-        Ok(Self { objects: Arc::new(LocalFileSystem::new()), root, folder: Some(absolute), place })
+        // A pointer must not be on the disk before what it names is.
+        let objects = Arc::new(LocalFileSystem::new().with_fsync(true));
+        Ok(Self { objects, root, folder: Some(absolute), place })
     }
 
     /// Folder or URL, as it was given.
@@ -202,13 +209,13 @@ impl ModelStore {
         self.put(&self.path(*model, version, MANIFEST), manifest, PutMode::Overwrite).await
     }
 
-    /// Makes a version the current one; a trial of it ends with that. Pointing to the current version changes nothing.
+    /// Makes a version the current one; a trial of it ends with that. A pointer that cannot be read is replaced.
     ///
     /// # Errors
     /// [`StoreError::NoVersion`] where it is not in the store, [`StoreError::Race`] where somebody else moved the
     /// pointer meanwhile.
     pub async fn point(&self, model: ModelKind, version: &str, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
-        self.change(model, |before| Ok(moved(before, version, now))).await
+        self.change(model, |before| Ok(moved(before.unwrap_or_default(), version, now))).await
     }
 
     /// The same where the current version is still the expected one; an empty name expects none.
@@ -222,7 +229,8 @@ impl ModelStore {
         version: &str,
         now: DateTime<Utc>,
     ) -> Result<Pointer, StoreError> {
-        let to = |before: Option<Pointer>| {
+        let to = |before: Result<Option<Pointer>, StoreError>| {
+            let before = before?;
             let found = before.as_ref().map_or("", |pointer| &pointer.version);
             if found != expected {
                 return Err(StoreError::Moved { model, expected: expected.to_owned(), found: found.to_owned() });
@@ -288,22 +296,24 @@ impl ModelStore {
         model: ModelKind,
         to: impl FnOnce(Pointer) -> Result<Pointer, StoreError>,
     ) -> Result<Pointer, StoreError> {
-        self.change(model, |before| to(before.ok_or(StoreError::NothingCurrent { model })?)).await
+        self.change(model, |before| to(before?.ok_or(StoreError::NothingCurrent { model })?)).await
     }
 
-    /// Moves the pointer to where it should be, if that is there.
+    /// Moves the pointer to where it should be, if that is there. `to` is told what it says now, or why that cannot be read.
     async fn change(
         &self,
         model: ModelKind,
-        to: impl FnOnce(Option<Pointer>) -> Result<Pointer, StoreError>,
+        to: impl FnOnce(Result<Option<Pointer>, StoreError>) -> Result<Pointer, StoreError>,
     ) -> Result<Pointer, StoreError> {
         let _held = self.hold(model).await;
         let (before, held) = self.read_pointer(model).await?.unzip();
-        let pointer = to(before.clone())?;
-        if before.as_ref() == Some(&pointer) {
+        let before = before.transpose();
+        let known = before.as_ref().ok().cloned().flatten();
+        let pointer = to(before)?;
+        if known.as_ref() == Some(&pointer) {
             return Ok(pointer);
         }
-        if before.is_none_or(|before| before.version != pointer.version) {
+        if known.is_none_or(|known| known.version != pointer.version) {
             self.manifest(model, &pointer.version).await?;
         }
         let bytes = serde_json::to_vec_pretty(&pointer).map_err(|e| self.unreadable(model, POINTER, e))?;
@@ -329,7 +339,8 @@ impl ModelStore {
     }
 
     /// Makes an earlier version the current one: the given one, or the one before the current one. What was current after
-    /// it is forgotten, so that the next rollback goes further back.
+    /// it is forgotten, so that the next rollback goes further back. A pointer that cannot be read is replaced where the
+    /// version is given.
     ///
     /// # Errors
     /// [`StoreError::NothingBefore`], [`StoreError::NoVersion`].
@@ -339,7 +350,11 @@ impl ModelStore {
         version: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Pointer, StoreError> {
-        let to = |before: Option<Pointer>| {
+        let to = |before: Result<Option<Pointer>, StoreError>| {
+            let before = match (before, version) {
+                (Err(_), Some(_)) => None,
+                (before, _) => before?,
+            };
             let past: Vec<String> = before.iter().flat_map(Pointer::past).map(str::to_owned).collect();
             let Some(version) = version.or(past.first().map(String::as_str)) else {
                 return Err(StoreError::NothingBefore { model });
@@ -358,16 +373,20 @@ impl ModelStore {
     /// # Errors
     /// [`StoreError`].
     pub async fn current(&self, model: ModelKind) -> Result<Option<Pointer>, StoreError> {
-        Ok(self.read_pointer(model).await?.map(|(pointer, _)| pointer))
+        self.read_pointer(model).await?.map(|(pointer, _)| pointer).transpose()
     }
 
-    /// The last version that was current before this one and was made by a recipe.
+    /// The last version that was current before a version and was made by a recipe; before a version that has never been
+    /// current, as one on trial, the current one is.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn before(&self, model: ModelKind, recipe: &str) -> Result<Option<String>, StoreError> {
+    pub async fn before(&self, model: ModelKind, version: &str, recipe: &str) -> Result<Option<String>, StoreError> {
         let pointer = self.current(model).await?;
-        for version in pointer.iter().flat_map(Pointer::past) {
+        let lately: Vec<&str> =
+            pointer.iter().flat_map(|pointer| iter::once(pointer.version.as_str()).chain(pointer.past())).collect();
+        let before = lately.iter().position(|lately| *lately == version).map_or(0, |place| place + 1);
+        for version in lately.into_iter().skip(before) {
             match self.manifest(model, version).await {
                 Ok(manifest) if manifest.recipe == recipe => return Ok(Some(version.to_owned())),
                 // Another recipe's, or one that cannot be compared with.
@@ -396,28 +415,42 @@ impl ModelStore {
             .try_collect()
             .await?;
         let refused = |source| StoreError::Refused { model, version: version.to_owned(), source };
-        let artifact = Artifact::verify(text, files).map_err(refused)?;
+        // Sums over hundreds of megabytes would keep other tasks waiting.
+        let verified = tokio::task::spawn_blocking(move || Artifact::verify(text, files));
+        let verified = verified
+            .await
+            .unwrap_or_else(|panic| Err(ModelError::Damaged { file: MANIFEST.to_owned(), reason: panic.to_string() }));
+        let artifact = verified.map_err(refused)?;
         artifact.expect(model).map_err(refused)?;
         Ok(artifact)
     }
 
-    /// All versions whose manifest can be read, with what they are for; by as-of time and name, newest first.
+    /// All versions whose manifest can be read, with what they are for; by as-of time and name, newest first. Where the
+    /// pointer cannot be read they are for nothing: one of them is to replace it.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn versions(&self, model: ModelKind) -> Result<Vec<(Manifest, Option<Channel>)>, StoreError> {
-        let pointer = self.current(model).await?;
+        let pointer = match self.current(model).await {
+            Err(StoreError::Pointer { .. }) => None,
+            pointer => pointer?,
+        };
         let folder = self.root.clone().join(model.as_str());
         let listed = match self.objects.list_with_delimiter(Some(&folder)).await {
             Ok(listed) => listed,
             Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
             Err(source) => return Err(self.failed("list", &folder, source)),
         };
+        let mut manifests = stream::iter(listed.common_prefixes)
+            .map(|folder| async move { self.manifest(model, folder.filename().unwrap_or_default()).await })
+            .buffer_unordered(CONCURRENT_MANIFESTS);
         let mut versions = Vec::new();
-        for folder in listed.common_prefixes {
-            let Some(version) = folder.filename() else { continue };
-            match self.manifest(model, version).await {
-                Ok(manifest) => versions.push((manifest, pointer.as_ref().and_then(|p| p.channel(version)))),
+        while let Some(manifest) = manifests.next().await {
+            match manifest {
+                Ok(manifest) => {
+                    let channel = pointer.as_ref().and_then(|pointer| pointer.channel(&manifest.version));
+                    versions.push((manifest, channel));
+                }
                 // Half uploaded, or written by a newer trainer: not one that could be rolled back to.
                 Err(StoreError::NoVersion { .. } | StoreError::Refused { .. }) => {}
                 Err(error) => return Err(error),
@@ -446,7 +479,11 @@ impl ModelStore {
         Ok((manifest, bytes))
     }
 
-    async fn read_pointer(&self, model: ModelKind) -> Result<Option<(Pointer, UpdateVersion)>, StoreError> {
+    /// The pointer, or why what is there is none, and how an object store knows it again.
+    async fn read_pointer(
+        &self,
+        model: ModelKind,
+    ) -> Result<Option<(Result<Pointer, StoreError>, UpdateVersion)>, StoreError> {
         let path = self.pointer(model);
         let found = match self.objects.get(&path).await {
             Ok(found) => found,
@@ -455,10 +492,11 @@ impl ModelStore {
         };
         let held = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
         let bytes = found.bytes().await.map_err(|source| self.failed("read", &path, source))?;
-        let pointer: Pointer = serde_json::from_slice(&bytes).map_err(|e| self.unreadable(model, POINTER, e))?;
-        if !pointer.versions().all(is_version) {
-            return Err(self.unreadable(model, POINTER, "it names no version"));
-        }
+        let pointer = match serde_json::from_slice::<Pointer>(&bytes) {
+            Ok(pointer) if pointer.versions().all(is_version) => Ok(pointer),
+            Ok(_) => Err(self.unreadable(model, POINTER, "it names no version")),
+            Err(error) => Err(self.unreadable(model, POINTER, error)),
+        };
         Ok(Some((pointer, held)))
     }
 
@@ -490,28 +528,12 @@ impl ModelStore {
     async fn put(&self, path: &Path, bytes: Bytes, mode: PutMode) -> Result<(), StoreError> {
         let options = PutOptions { mode, ..PutOptions::default() };
         match self.objects.put_opts(path, bytes.into(), options).await {
-            Ok(_) => self.sync(path).await,
+            Ok(_) => Ok(()),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 Err(StoreError::Race { place: self.show(path) })
             }
             Err(source) => Err(self.failed("write", path, source)),
         }
-    }
-
-    /// A local file is on its way to the disk, not on it, until told so; a manifest must not arrive before its files.
-    async fn sync(&self, path: &Path) -> Result<(), StoreError> {
-        if self.folder.is_none() {
-            return Ok(());
-        }
-        let file = PathBuf::from(self.show(path));
-        let synced = tokio::task::spawn_blocking(move || {
-            File::open(&file)?.sync_all()?;
-            file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-        });
-        let failed = |source: std::io::Error| {
-            self.failed("write", path, object_store::Error::Generic { store: "LocalFileSystem", source: source.into() })
-        };
-        synced.await.map_err(|e| failed(e.into()))?.map_err(failed)
     }
 
     fn path(&self, model: ModelKind, version: &str, file: &str) -> Path {
@@ -540,9 +562,14 @@ impl ModelStore {
     }
 }
 
-/// The pointer to a version that becomes the current one, or is so already. What was on trial is so no more.
+/// The pointer to a version that becomes the current one, or is so already. Where it was on trial it is so no more.
 fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer {
     let version = version.to_owned();
+    let before = before.map(|before| Pointer {
+        canary: before.canary.filter(|canary| canary.version != version),
+        shadow: before.shadow.filter(|shadow| *shadow != version),
+        ..before
+    });
     match before {
         Some(before) if before.version == version => before,
         None => Pointer { version, previous: None, earlier: Vec::new(), moved_at: now, canary: None, shadow: None },
@@ -550,14 +577,7 @@ fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer 
             let past = before.past().filter(|past| *past != version).take(MOST_EARLIER);
             let mut earlier: Vec<String> = past.map(str::to_owned).collect();
             earlier.reverse();
-            Pointer {
-                canary: before.canary.filter(|canary| canary.version != version),
-                shadow: before.shadow.filter(|shadow| *shadow != version),
-                version,
-                previous: Some(before.version),
-                earlier,
-                moved_at: now,
-            }
+            Pointer { version, previous: Some(before.version), earlier, moved_at: now, ..before }
         }
     }
 }

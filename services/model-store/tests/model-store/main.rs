@@ -118,17 +118,23 @@ async fn rollbacks_go_further_back_each_time_and_never_forward() {
 async fn the_version_before_of_the_same_recipe_is_found_behind_others() {
     let (folder, store) = store();
     let publish = async |recipe, seed| store.publish(&made(recipe, seed), now()).await.unwrap().version;
-    let before = async |recipe| store.before(KIND, recipe).await.unwrap();
-    assert_eq!(before("default").await, None);
+    let before = async |version: &str, recipe| store.before(KIND, version, recipe).await.unwrap();
+    assert_eq!(before("none", "default").await, None);
     let first = publish("default", 1).await;
-    assert_eq!(before("default").await, None, "it is the current one");
+    assert_eq!(before(&first, "default").await, None, "it is the current one");
     let second = publish("default", 2).await;
     let other = publish("rfm3", 1).await;
-    publish("default", 3).await;
-    assert_eq!(before("default").await.as_ref(), Some(&second));
-    assert_eq!(before("rfm3").await.as_ref(), Some(&other));
+    let third = publish("default", 3).await;
+    assert_eq!(before(&third, "default").await.as_ref(), Some(&second));
+    assert_eq!(before(&third, "rfm3").await.as_ref(), Some(&other));
+    assert_eq!(
+        before(&second, "default").await.as_ref(),
+        Some(&first),
+        "the one that answers where the third is refused"
+    );
+    assert_eq!(before("on-trial", "default").await.as_ref(), Some(&third));
     std::fs::remove_dir_all(folder.path().join("models/churn").join(second)).unwrap();
-    assert_eq!(before("default").await.as_ref(), Some(&first));
+    assert_eq!(before(&third, "default").await.as_ref(), Some(&first));
 }
 
 #[tokio::test]
@@ -244,9 +250,9 @@ async fn publishing_a_damaged_version_again_mends_it() {
 }
 
 #[tokio::test]
-async fn a_pointer_that_is_none_is_named() {
+async fn a_pointer_that_is_none_is_named_and_replaced() {
     let (folder, store) = store();
-    store.publish(&artifact(1), now()).await.unwrap();
+    let version = store.publish(&artifact(1), now()).await.unwrap().version;
     let pointer = folder.path().join("models/churn/current.json");
     for bytes in [
         "",
@@ -259,6 +265,16 @@ async fn a_pointer_that_is_none_is_named() {
         std::fs::write(&pointer, bytes).unwrap();
         let error = store.current(KIND).await.unwrap_err().to_string();
         assert!(error.contains("churn/current.json is not a pointer"), "{error}");
+        let listed = store.versions(KIND).await.unwrap();
+        assert_eq!(listed.iter().map(|(of, channel)| (&of.version, *channel)).collect::<Vec<_>>(), [(&version, None)]);
+        assert!(store.rollback(KIND, None, now()).await.is_err(), "nobody knows what was before");
+        assert!(store.point_from(KIND, "", &version, now()).await.is_err(), "nor what is current");
+        assert!(store.set_shadow(KIND, Some(version.clone())).await.is_err());
+        // As the error says.
+        assert_eq!(store.rollback(KIND, Some(&version), now()).await.unwrap().version, version);
+        std::fs::write(&pointer, bytes).unwrap();
+        assert_eq!(store.publish(&artifact(1), now()).await.unwrap().version, version);
+        assert_eq!(store.current(KIND).await.unwrap().unwrap().version, version);
     }
 }
 
