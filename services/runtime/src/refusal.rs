@@ -49,9 +49,11 @@ pub enum Refusal {
         /// What there is.
         known: String,
     },
-    /// No model is loaded yet.
-    #[error("no model is loaded yet")]
+    /// No version of a model is loaded yet.
+    #[error("no {model} model is loaded yet")]
     NotReady {
+        /// Which model.
+        model: &'static str,
         /// When to try again.
         retry_in: Duration,
     },
@@ -213,9 +215,9 @@ impl From<Refusal> for Status {
             Refusal::NotFound { kind, name } | Refusal::NotServed { kind, name, .. } => {
                 details.set_resource_info(*kind, name, "", &message);
             }
-            Refusal::NotReady { retry_in } => {
+            Refusal::NotReady { model, retry_in } => {
                 details.set_retry_info(Some(*retry_in));
-                let violation = PreconditionViolation::new("MODEL", "model", "no version of the model is loaded");
+                let violation = PreconditionViolation::new("MODEL", *model, "no version of the model is loaded");
                 details.set_precondition_failure(vec![violation]);
             }
             Refusal::ModelChanged => {
@@ -286,7 +288,7 @@ mod tests {
             (Refusal::field("rfm.frequency", "is negative"), Code::InvalidArgument, "INVALID_FIELD"),
             (Refusal::not_found("customer", "17850"), Code::NotFound, "NOT_IN_MODEL"),
             (no_version, Code::NotFound, "NOT_SERVED"),
-            (Refusal::NotReady { retry_in: second }, Code::Unavailable, "MODEL_NOT_LOADED"),
+            (Refusal::NotReady { model: "churn", retry_in: second }, Code::Unavailable, "MODEL_NOT_LOADED"),
             (Refusal::ModelChanged, Code::FailedPrecondition, "MODEL_CHANGED"),
             (Refusal::NotAllowed { action: "publishing" }, Code::PermissionDenied, "NOT_ALLOWED"),
             (changed, Code::Aborted, "CHANGED"),

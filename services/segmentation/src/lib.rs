@@ -1,9 +1,6 @@
 //! SegmentationService and the Open Inference Protocol over the segmentation model.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use prost_types::Timestamp;
 use proto::segmentation::v1::{
@@ -20,6 +17,7 @@ use serving::{
     Live, Loaded,
     inference::{Batch, Interface, Output, Tensor, at},
 };
+use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
 /// Most customers of a batch.
@@ -37,25 +35,29 @@ pub fn service(live: Live<Segmentation>) -> runtime::Service {
 
 struct Api {
     live: Live<Segmentation>,
-    /// The earlier version that was asked for last.
+    /// The earlier version that was asked for last. Who needs another fetches it alone: they are large.
     beside: Mutex<Option<Arc<Loaded<Segmentation>>>>,
 }
 
 impl Api {
     /// A named version, or the last one of the same recipe that was current before; fetched where it is not the one that
     /// was asked for last.
-    async fn beside(&self, name: &str, recipe: &str) -> Result<Option<Arc<Loaded<Segmentation>>>, Refusal> {
+    async fn beside(
+        &self,
+        name: &str,
+        loaded: &Loaded<Segmentation>,
+    ) -> Result<Option<Arc<Loaded<Segmentation>>>, Refusal> {
         let name = match name {
-            "" => self.live.before(recipe).await?,
+            "" => self.live.before(loaded).await?,
             name => Some(name.to_owned()),
         };
         let Some(name) = name else { return Ok(None) };
-        let kept = self.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(kept) = kept.filter(|kept| kept.info.version == name) {
-            return Ok(Some(kept));
+        let mut kept = self.beside.lock().await;
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.info.version == name) {
+            return Ok(Some(Arc::clone(kept)));
         }
         let fetched = Arc::new(self.live.version(&name).await?);
-        *self.beside.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fetched));
+        *kept = Some(Arc::clone(&fetched));
         Ok(Some(fetched))
     }
 }
@@ -101,9 +103,9 @@ impl SegmentationService for Api {
         &self,
         request: Request<ListSegmentMovementsRequest>,
     ) -> Result<Response<ListSegmentMovementsResponse>, Status> {
-        let recipe = self.live.asked(&request)?.manifest.recipe.clone();
-        let before = self.beside(&request.get_ref().since_version, &recipe).await?;
-        self.live.answer(request, move |loaded, _| {
+        let loaded = self.live.asked(&request)?;
+        let before = self.beside(&request.get_ref().since_version, &loaded).await?;
+        loaded.answer(|loaded| {
             let recipes = before.as_ref().map(|before| [&before.manifest.recipe, &loaded.manifest.recipe]);
             comparable(recipes.map(|recipes| recipes.map(String::as_str)))?;
             Ok(movements(loaded, before.as_deref()))

@@ -9,6 +9,7 @@ mod shadow;
 
 use std::time::Duration;
 
+use clap::{Args, builder::BoolishValueParser};
 use model_store::ModelStore;
 use runtime::{Server, ServerArgs, Service, telemetry::TelemetryArgs};
 use scoring::Model;
@@ -24,7 +25,7 @@ pub const MODEL_VERSION: &str = "x-model-version";
 pub const MODEL_CHANNEL: &str = "x-model-channel";
 
 /// Where a service finds its model.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model store")]
 pub struct StoreArgs {
     /// Where models are published: a folder, or file://, s3://, gs:// or az://
@@ -35,12 +36,12 @@ pub struct StoreArgs {
     pub reload_every: Duration,
     /// Let callers make another version of the store the current one (ModelService/SetCurrentVersion). The gateway's API
     /// keys say which callers
-    #[arg(long, env = "SHOPKEEPER_ALLOW_PUBLISH")]
+    #[arg(long, env = "SHOPKEEPER_ALLOW_PUBLISH", value_parser = BoolishValueParser::new())]
     pub allow_publish: bool,
 }
 
 /// All options of a model service's process.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ProcessArgs {
     #[command(flatten)]
     server: ServerArgs,

@@ -17,7 +17,11 @@ use prost_types::Timestamp;
 use proto::model::v1 as pb;
 use runtime::Refusal;
 use scoring::{Artifact, Manifest, Model, ModelError};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use crate::{MODEL_CHANNEL, MODEL_VERSION, drift::Drift, shadow::Shadow};
@@ -27,6 +31,9 @@ const RETRY_IN: Duration = Duration::from_secs(2);
 
 /// Longest pause between two tries of a version that was refused.
 const MOST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// How long the start of a process waits for its model.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Shortest pause between two looks at the store.
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
@@ -172,18 +179,22 @@ impl Drop for Follower {
 }
 
 impl<M: Model> Live<M> {
-    /// Follows a store.
+    /// Follows a store. Waits a moment for its first answer: who starts is ready at once where it can be, and can say that it is
+    /// not where the store is slow or silent.
     pub async fn follow(store: ModelStore, every: Duration) -> Self {
         let shared = Shared::new(Some(store.clone()));
-        let mut wanted = Wanted::default();
-        shared.look(&store, &mut wanted).await;
         let following = Arc::clone(&shared);
+        let (looked, first) = oneshot::channel();
         let follower = tokio::spawn(async move {
+            let mut wanted = Wanted::default();
+            following.look(&store, &mut wanted).await;
+            let _ = looked.send(());
             loop {
                 tokio::time::sleep(every.max(LEAST_PAUSE)).await;
                 following.look(&store, &mut wanted).await;
             }
         });
+        let _ = tokio::time::timeout(FIRST_LOOK, first).await;
         Self { shared, follower: Some(Arc::new(Follower(follower))), allows_publish: false }
     }
 
@@ -224,7 +235,7 @@ impl<M: Model> Live<M> {
     /// As [`Self::current`].
     pub fn on(&self, channel: Channel) -> Result<Arc<Loaded<M>>, Refusal> {
         let versions = self.shared.versions.load();
-        let versions = versions.as_ref().ok_or(Refusal::NotReady { retry_in: RETRY_IN })?;
+        let versions = versions.as_ref().ok_or(Refusal::NotReady { model: M::KIND.as_str(), retry_in: RETRY_IN })?;
         let canary = versions.canary.as_ref().filter(|_| channel == Channel::Canary);
         Ok(Arc::clone(canary.unwrap_or(&versions.stable)))
     }
@@ -268,13 +279,14 @@ impl<M: Model> Live<M> {
         status
     }
 
-    /// The name of the last version of a recipe that was current before this one; none where there was none.
+    /// The name of the last version of the same recipe that was current before this one; none where there was none.
     ///
     /// # Errors
     /// [`Refusal::Unreachable`].
-    pub async fn before(&self, recipe: &str) -> Result<Option<String>, Refusal> {
+    pub async fn before(&self, loaded: &Loaded<M>) -> Result<Option<String>, Refusal> {
         let Some(store) = &self.shared.store else { return Ok(None) };
-        store.before(M::KIND, recipe).await.map_err(|error| unreachable(&error))
+        let Manifest { version, recipe, .. } = &*loaded.manifest;
+        store.before(M::KIND, version, recipe).await.map_err(|error| unreachable(&error))
     }
 
     /// Another version of the store, to compare with the one that answers.
@@ -372,6 +384,9 @@ impl<M: Model> Shared<M> {
             }
         };
         let Pointer { version, canary, shadow, .. } = pointer;
+        if wanted.stable.version.as_ref() != Some(&version) {
+            self.status.send_if_modified(|status| note(status, &version, ""));
+        }
         if let Some(loaded) = self.obtain(store, &version, &mut wanted.stable).await {
             self.swap(&loaded);
         } else {

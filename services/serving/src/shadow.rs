@@ -35,7 +35,7 @@ static COMPARED: LazyLock<Counter<u64>> = LazyLock::new(|| {
 
 static DIFFERENCE: LazyLock<Gauge<f64>> = LazyLock::new(|| {
     let gauge = METER.f64_gauge("shopkeeper.shadow.difference");
-    gauge.with_description("largest difference between two scores since the shadow was loaded").build()
+    gauge.with_description("largest difference between two scores since the shadow was loaded; 0 without one").build()
 });
 
 type Question = Box<dyn FnOnce() + Send>;
@@ -108,6 +108,12 @@ impl<M: Model> Shadow<M> {
             *self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let version = self.loaded.info.version.clone();
         pb::Shadow { version, refusal: String::new(), compared, different, dropped, largest_difference: largest }
+    }
+}
+
+impl<M> Drop for Shadow<M> {
+    fn drop(&mut self) {
+        DIFFERENCE.record(0.0, &[KeyValue::new("model", self.loaded.manifest.model.as_str())]);
     }
 }
 

@@ -71,7 +71,7 @@ async fn it_starts_without_a_model_and_says_so() {
     }
     let request = GetChurnRiskRequest { customer_id: "17850".into() };
     let status = ChurnServiceClient::new(channel.clone()).get_churn_risk(request).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, "no model is loaded yet"));
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "no churn model is loaded yet"));
 
     stop.send(()).unwrap();
     served.await.unwrap().unwrap();

@@ -329,7 +329,12 @@ async fn what_cannot_be_answered_is_refused_by_name() {
         NotFound,
         "customer `nobody` is not in the model"
     );
-    refused!(list_revenue_by_segment, ListRevenueBySegmentRequest {}, Unavailable, "no model is loaded yet");
+    refused!(
+        list_revenue_by_segment,
+        ListRevenueBySegmentRequest {},
+        Unavailable,
+        "no segmentation model is loaded yet"
+    );
 
     // A token is good for its filter and version alone.
     let request = pb::ListSalesByCountryRequest { page_size: 1, ..Default::default() };

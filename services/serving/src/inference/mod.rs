@@ -93,7 +93,8 @@ impl<M: Model> GrpcInferenceService for Api<M> {
         if self.live.current().is_err() {
             return Ok(Response::new(ModelReadyResponse { ready: false }));
         }
-        self.live.answer(request, |loaded, asked| {
+        let asked = request.get_ref();
+        self.live.asked(&request)?.answer(|loaded| {
             expect_version(loaded, &asked.version)?;
             Ok(ModelReadyResponse { ready: true })
         })
@@ -104,8 +105,8 @@ impl<M: Model> GrpcInferenceService for Api<M> {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         expect_model::<M>("name", &request.get_ref().name)?;
-        let interface = self.interface;
-        self.live.answer(request, move |loaded, asked| {
+        let (interface, asked) = (self.interface, request.get_ref());
+        self.live.asked(&request)?.answer(|loaded| {
             expect_version(loaded, &asked.version)?;
             Ok(ModelMetadataResponse {
                 name: asked.name.clone(),
