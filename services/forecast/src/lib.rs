@@ -223,10 +223,10 @@ fn past(history: &[Observation], frequency: model::Frequency) -> Result<Vec<(Nai
     for (at, observation) in history.iter().enumerate() {
         let field = format!("history[{at}].period_start");
         let start = observation.period_start.as_ref().ok_or_else(|| Refusal::field(&field, "is missing"))?;
-        let day = DateTime::from_timestamp(start.seconds, 0).map(|time| frequency.begin(time.date_naive()));
+        let day = DateTime::from_timestamp(start.seconds, 0).map(|time| time.date_naive());
         // Calendars end, and sums over them must not.
         let day = day.filter(|day| (1900..2200).contains(&chrono::Datelike::year(day)));
-        let day = day.ok_or_else(|| Refusal::field(&field, "is no day from 1900 to 2199"))?;
+        let day = frequency.begin(day.ok_or_else(|| Refusal::field(&field, "is no day from 1900 to 2199"))?);
         if let Some((before, _)) = past.last() {
             let next = frequency.next(*before);
             if day != next {

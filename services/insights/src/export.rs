@@ -74,7 +74,9 @@ pub(crate) struct Export {
     file: File,
     /// Pieces that are made and not yet asked for: at most a row group's.
     ready: VecDeque<Vec<u8>>,
+    /// Lines written, and those of them that no piece in `ready` has a part of.
     rows: i64,
+    whole: i64,
     total_rows: i64,
 }
 
@@ -107,7 +109,7 @@ impl Export {
         };
         let total_rows = i64::try_from(shop.count(&selection, kinds)).unwrap_or(i64::MAX);
         let (cursor, ready) = (Cursor::default(), VecDeque::new());
-        Ok(Self { shop, selection, kinds, cursor, file, ready, rows: 0, total_rows })
+        Ok(Self { shop, selection, kinds, cursor, file, ready, rows: 0, whole: 0, total_rows })
     }
 
     /// The next piece; `None` after the last.
@@ -159,7 +161,10 @@ impl Export {
             self.ready.extend(bytes.chunks(PIECE).map(<[u8]>::to_vec));
         }
         let data = self.ready.pop_front().unwrap_or_default();
-        Ok(Some(Piece { data, rows: self.rows, total_rows: self.total_rows }))
+        if self.ready.is_empty() {
+            self.whole = self.rows;
+        }
+        Ok(Some(Piece { data, rows: self.whole, total_rows: self.total_rows }))
     }
 }
 

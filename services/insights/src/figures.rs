@@ -278,13 +278,14 @@ impl Groups {
     pub(crate) fn new(loaded: &Loaded<Insights>, segments: &Loaded<Segmentation>) -> Self {
         let customers = loaded.model.shop().customers().iter();
         let segment = |id| segments.model.customer(id).and_then(|customer| u16::try_from(customer.segment).ok());
-        let versions = [loaded.info.version.clone(), segments.info.version.clone()];
+        // As they call themselves: a shadow answers under the name of another.
+        let versions = [loaded.manifest.version.clone(), segments.manifest.version.clone()];
         Self { versions, of: customers.map(|id| segment(id).unwrap_or(u16::MAX)).collect() }
     }
 
     /// Whether they are those of these versions.
     pub(crate) fn are_of(&self, loaded: &Loaded<Insights>, segments: &Loaded<Segmentation>) -> bool {
-        self.versions == [&*loaded.info.version, &*segments.info.version]
+        self.versions == [&*loaded.manifest.version, &*segments.manifest.version]
     }
 }
 
@@ -297,7 +298,7 @@ pub(crate) fn by_segment(
     let shop = loaded.model.shop();
     let (selection, filter) = asked!(request).select(shop)?;
     // Either model may change between two pages.
-    let version = groups.versions.join(" ");
+    let version = [&*loaded.info.version, &*segments.info.version].join(" ");
     let page = Page::of("by segment", request.page_size, &request.page_token, filter, &version)?;
     let known = &segments.model.parameters().segments;
     let mut figures = shop.by_group(&selection, &groups.of, known.len());

@@ -16,7 +16,7 @@ use parquet::{
     schema::types::Type,
 };
 
-use crate::ModelError;
+use crate::{ModelError, table};
 
 /// Values that are read at once.
 const BATCH: usize = 8192;
@@ -94,18 +94,15 @@ pub(crate) struct ColumnFile {
 
 impl ColumnFile {
     pub(crate) fn parse(file: &str, bytes: Bytes) -> Result<Self, ModelError> {
-        let damaged = |e: ParquetError| ModelError::damaged(file, e);
-        let reader = SerializedFileReader::new(bytes).map_err(damaged)?;
-        let metadata = reader.metadata().file_metadata();
-        let rows = usize::try_from(metadata.num_rows()).map_err(|e| ModelError::damaged(file, e))?;
-        let schema = metadata.schema_descr();
+        let (reader, rows) = table::open(file, bytes)?;
+        let schema = reader.metadata().file_metadata().schema_descr();
         let places = (0..schema.num_columns()).map(|at| (schema.column(at).path().string(), at)).collect();
         Ok(Self { file: file.to_owned(), reader, places, rows })
     }
 
     /// Whole numbers, each of which must fit.
     pub(crate) fn numbers<T: TryFrom<i64>>(&self, name: &str) -> Result<Vec<T>, ModelError> {
-        let mut all = Vec::with_capacity(self.rows);
+        let mut all = Vec::new();
         let misfit = |number: i64| ModelError::part(&self.file, name, format!("has {number}, which is out of range"));
         self.each(name, |values| {
             let mut push = |number: i64| -> Result<(), ModelError> {
@@ -143,7 +140,11 @@ impl ColumnFile {
         }
     }
 
-    fn each(&self, name: &str, mut take: impl FnMut(Values<'_>) -> Result<(), ModelError>) -> Result<(), ModelError> {
+    fn each(&self, name: &str, take: impl FnMut(Values<'_>) -> Result<(), ModelError>) -> Result<(), ModelError> {
+        table::decoded(&self.file, || self.decode(name, take))
+    }
+
+    fn decode(&self, name: &str, mut take: impl FnMut(Values<'_>) -> Result<(), ModelError>) -> Result<(), ModelError> {
         let damaged = |e: ParquetError| ModelError::damaged(&self.file, e);
         let part = |problem: &str| ModelError::part(&self.file, name, problem);
         let place = *self.places.get(name).ok_or_else(|| part("is missing"))?;

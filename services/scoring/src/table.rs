@@ -74,22 +74,16 @@ impl Table {
     /// # Errors
     /// [`ModelError::Damaged`] where the bytes are not such a table.
     pub fn parse(file: &str, bytes: Bytes) -> Result<Self, ModelError> {
-        let damaged = |e: &dyn fmt::Display| ModelError::damaged(file, e);
-        let reader = SerializedFileReader::new(bytes).map_err(|e| damaged(&e))?;
-        let (metadata, mut places) = (reader.metadata(), BTreeMap::new());
-        let groups = metadata.row_groups().iter().try_fold(0_i64, |rows, group| rows.checked_add(group.num_rows()));
-        let rows = metadata.file_metadata().num_rows();
-        if groups != Some(rows) {
-            return Err(damaged(&format!("its groups have not the {rows} rows that it has")));
-        }
-        for (place, column) in metadata.file_metadata().schema_descr().columns().iter().enumerate() {
+        let (reader, rows) = open(file, bytes)?;
+        let mut places = BTreeMap::new();
+        for (place, column) in reader.metadata().file_metadata().schema_descr().columns().iter().enumerate() {
             let name = column.path().string();
             if column.max_rep_level() > 0 || column.max_def_level() > 1 {
-                return Err(damaged(&format!("column {name} is nested")));
+                return Err(ModelError::damaged(file, format!("column {name} is nested")));
             }
             places.insert(name, place);
         }
-        Ok(Self { file: file.to_owned(), rows: usize::try_from(rows).map_err(|e| damaged(&e))?, reader, places })
+        Ok(Self { file: file.to_owned(), rows, reader, places })
     }
 
     /// Number of rows.
@@ -179,10 +173,7 @@ impl Table {
 
     fn column(&self, name: &str) -> Result<Column, ModelError> {
         let place = *self.places.get(name).ok_or_else(|| self.part(name, "is missing"))?;
-        // The decoder panics at pages that no writer makes.
-        let read = panic::catch_unwind(AssertUnwindSafe(|| read(&self.reader, place)));
-        let read = read.map_err(|_| ModelError::damaged(&self.file, "a page cannot be decoded"))?;
-        read.map_err(|e| ModelError::damaged(&self.file, e))
+        decoded(&self.file, || read(&self.reader, place).map_err(|e| ModelError::damaged(&self.file, e)))
     }
 
     fn full<T>(&self, name: &str, values: Values<T>) -> Result<Vec<T>, ModelError> {
@@ -192,6 +183,26 @@ impl Table {
     fn part(&self, name: &str, problem: impl Into<String>) -> ModelError {
         ModelError::part(&self.file, name, problem)
     }
+}
+
+/// A file, and its rows: as many as its groups have, whatever it says of itself.
+pub(crate) fn open(file: &str, bytes: Bytes) -> Result<(SerializedFileReader<Bytes>, usize), ModelError> {
+    let damaged = |e: &dyn fmt::Display| ModelError::damaged(file, e);
+    let reader = SerializedFileReader::new(bytes).map_err(|e| damaged(&e))?;
+    let metadata = reader.metadata();
+    let groups = metadata.row_groups().iter().try_fold(0_i64, |rows, group| rows.checked_add(group.num_rows()));
+    let rows = metadata.file_metadata().num_rows();
+    if groups != Some(rows) {
+        return Err(damaged(&format!("its groups have not the {rows} rows that it has")));
+    }
+    let rows = usize::try_from(rows).map_err(|e| damaged(&e))?;
+    Ok((reader, rows))
+}
+
+/// What decoding comes to; the decoder panics at pages that no writer makes.
+pub(crate) fn decoded<T>(file: &str, decode: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
+    panic::catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err(ModelError::damaged(file, "a page cannot be decoded")))
 }
 
 fn read(file: &SerializedFileReader<Bytes>, place: usize) -> Result<Column, ParquetError> {
