@@ -156,14 +156,14 @@ where
         Box::pin(
             async move {
                 let response = answer.await;
-                let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+                let code = code_of(response.headers());
                 recorded.record("rpc.response.status_code", i32::from(code));
                 // Paths that are no methods, or that nobody has looked at, are the caller's to make up: they share one name, as
                 // OpenTelemetry asks.
                 let is_method = is_asked && code != Code::Unimplemented;
                 let method = if is_method { method } else { "_OTHER".to_owned() };
                 let (code, system, took) = (code_name(code), "grpc", start.elapsed().as_secs_f64());
-                if !recorded.is_disabled() {
+                if is_method && !recorded.is_disabled() {
                     let call = recorded.context().span().span_context().clone();
                     EXEMPLARS.note(&[&method, code, system], took, &call, SystemTime::now());
                 }
@@ -177,7 +177,16 @@ where
     }
 }
 
-/// Whether a request is a call of gRPC itself, and not of gRPC-Web or anything else.
+/// The code of an answer. One that is none of gRPC's, such as the 404 of a path that only looks like a call, is what a client of
+/// gRPC takes it for.
+fn code_of(headers: &HeaderMap) -> Code {
+    if !is_grpc(headers) {
+        return Code::Unimplemented;
+    }
+    Status::from_header_map(headers).map_or(Code::Ok, |status| status.code())
+}
+
+/// Whether a request is a call of gRPC itself, and not of gRPC-Web or anything else, or an answer one to that.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind =
         headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
@@ -319,5 +328,13 @@ mod tests {
             let answered = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
             assert_eq!(answered, code, "{timeout} {path}");
         }
+    }
+
+    #[test]
+    fn what_is_no_answer_of_grpc_names_no_method() {
+        assert_eq!(code_of(Response::new(()).headers()), Code::Unimplemented);
+        assert_eq!(code_of(Status::not_found("who?").into_http::<()>().headers()), Code::NotFound);
+        let answered = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        assert_eq!(code_of(answered.headers()), Code::Ok);
     }
 }

@@ -39,12 +39,13 @@ const PREFACE: usize = 24;
 const KEEPALIVE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(20)];
 /// Calls at once over one connection of HTTP/2; the others wait at their caller's.
 const STREAMS: u32 = 1024;
-/// Calls that were taken back before anybody looked at them, and resets for a caller's own mistakes: more end the connection.
-const RESETS: [usize; 2] = [20, 1024];
-/// Largest head of a request, bytes, and of one that goes on to a service with a few fields more; for HTTP/1.1, which reads
-/// bodies through it as well, what is held of either.
-pub(crate) const HEAD: u32 = 16 << 10;
-pub(crate) const HEAD_IN_FRONT: u32 = 12 << 10;
+/// What may be under way of one request that is not read yet, bytes, and of all over one connection: as much as all calls over it
+/// can have, so that those that wait to be read keep no other waiting.
+const WINDOW: u32 = 64 << 10;
+const WINDOWS: u32 = WINDOW * STREAMS;
+/// Resets for a caller's own mistakes: more end the connection.
+const RESETS: usize = 1024;
+/// What is held of a head or a body of HTTP/1.1, bytes.
 const HELD: usize = 64 << 10;
 /// Fields of a head of HTTP/1.1. Those of HTTP/2 count 32 bytes more each, and so are fewer than 512.
 const FIELDS: usize = 100;
@@ -57,6 +58,22 @@ static REFUSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
         .with_description("connections closed as they came, because of too many others")
         .build()
 });
+
+/// What a connection of HTTP/2 may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowed {
+    /// Largest head of a request, bytes.
+    head: u32,
+    /// Calls that were taken back before anybody looked at them: more end the connection.
+    taken_back: usize,
+}
+
+impl Allowed {
+    /// Of a service: a gateway takes all calls under way back together where this process was stopped for a moment.
+    pub(crate) const BEHIND: Self = Self { head: 16 << 10, taken_back: STREAMS as usize };
+    /// Of who stands in front: heads go on to a service with a few fields more, and callers are anybody.
+    pub(crate) const IN_FRONT: Self = Self { head: 12 << 10, taken_back: 20 };
+}
 
 /// How many connections, and for how long.
 #[derive(Debug, Clone, clap::Args)]
@@ -89,19 +106,26 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Connections over which these routes are called, with heads of so many bytes. One that is old has so much `grace` to
-    /// end.
-    pub(crate) fn new(args: ConnectionArgs, head: u32, routes: Routes, tls: Option<Tls>, grace: Duration) -> Self {
+    /// Connections over which these routes are called. One that is old has so much `grace` to end.
+    pub(crate) fn new(
+        args: ConnectionArgs,
+        allowed: Allowed,
+        routes: Routes,
+        tls: Option<Tls>,
+        grace: Duration,
+    ) -> Self {
         let mut http = Builder::new(TokioExecutor::new());
-        let ([every, within], [pending, local]) = (KEEPALIVE, RESETS);
+        let [every, within] = KEEPALIVE;
         http.http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(every)
             .keep_alive_timeout(within)
             .max_concurrent_streams(STREAMS)
-            .max_pending_accept_reset_streams(pending)
-            .max_local_error_reset_streams(local)
-            .max_header_list_size(head);
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOWS)
+            .max_pending_accept_reset_streams(allowed.taken_back)
+            .max_local_error_reset_streams(RESETS)
+            .max_header_list_size(allowed.head);
         // Browsers, curl and probes; gRPC itself is HTTP/2.
         http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_headers(FIELDS).max_buf_size(HELD);
         Self { args, http, routes: routes.prepare(), tls, grace }

@@ -10,7 +10,7 @@ use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    connections::{ConnectionArgs, Connections, HEAD, HEAD_IN_FRONT},
+    connections::{Allowed, ConnectionArgs, Connections},
     telemetry,
     tls::{Tls, TlsArgs},
 };
@@ -97,7 +97,7 @@ pub struct Server {
     listener: TcpListener,
     metrics: Option<TcpListener>,
     tls: Option<Tls>,
-    head: u32,
+    allowed: Allowed,
     service: Option<Service>,
 }
 
@@ -115,13 +115,20 @@ impl Server {
             None => None,
         };
         let tls = args.tls.build()?;
-        Ok(Self { args: args.clone(), listener: bind(args.listen).await?, metrics, tls, head: HEAD, service: None })
+        Ok(Self {
+            args: args.clone(),
+            listener: bind(args.listen).await?,
+            metrics,
+            tls,
+            allowed: Allowed::BEHIND,
+            service: None,
+        })
     }
 
-    /// Takes no head of a request that would be too large for a service behind, where it has a few fields more.
+    /// Takes calls of anybody, and none that a service behind would not take.
     #[must_use]
     pub fn in_front(mut self) -> Self {
-        self.head = HEAD_IN_FRONT;
+        self.allowed = Allowed::IN_FRONT;
         self
     }
 
@@ -146,7 +153,7 @@ impl Server {
     /// # Errors
     /// Where the listener fails.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
-        let Self { args, listener, metrics, tls, head, service } = self;
+        let Self { args, listener, metrics, tls, allowed, service } = self;
         let service = service.context("no service is added")?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
@@ -169,7 +176,7 @@ impl Server {
         if let Some(tls) = tls.clone() {
             watching.spawn(tls.watch());
         }
-        let connections = Connections::new(args.connections, head, routes, tls, args.drain_timeout);
+        let connections = Connections::new(args.connections, allowed, routes, tls, args.drain_timeout);
         serving.spawn(connections.serve(listener, stopped));
         tracing::info!(service = service.name, %address, encrypted, "listening");
         shutdown.await;
