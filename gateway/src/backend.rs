@@ -1,5 +1,9 @@
 //! A service that answers calls: one in this process, or one behind a network. Promise: a service that cannot be reached is
-//! known to be so at once, after the first attempt; an answer that breaks off ends with a status.
+//! known to be so at once, after the first attempt; an answer that breaks off ends with a status; one that nobody reads keeps no
+//! other waiting.
+//!
+//! Calls go out over h2 itself: whoever calls writes the request and wakes up to its answer, without the tasks and channels in
+//! between that a client of hyper has for every call.
 
 use std::{
     convert::Infallible,
@@ -11,28 +15,31 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream, client::SendRequest};
 use http::{
-    Request, Response, Uri, Version,
-    header::CONTENT_TYPE,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, CONTENT_TYPE, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, Scheme},
 };
-use http_body::Frame;
-use hyper::{body::Incoming, client::conn::http2::SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt;
 use runtime::{ClientTls, Gathered, Refusal, Turns};
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::either::Either;
 use tonic::{Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-use crate::{frame, stack::BoxError};
+use crate::{frame, stack::BoxError, tasks::Tasks};
 
 /// A service of ours.
 pub type Backend = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
@@ -49,6 +56,12 @@ pub(crate) const RETRY_IN: Duration = Duration::from_millis(500);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Time for calls in flight to a service that is asked no more.
 const DRAIN: Duration = Duration::from_secs(30);
+/// What may be under way of one answer that is not read yet, bytes, and of all over a connection: as much as calls over it can
+/// have, so that those that nobody reads leave room for the others.
+const ANSWER_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = ANSWER_WINDOW << 10;
+/// Heads of answers, bytes.
+const LARGEST_HEAD: u32 = 16 << 10;
 
 /// A service cannot be reached, or was lost before it answered.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -91,18 +104,11 @@ impl TurnedDown {
 
     /// Where a stream was reset and its connection goes on. One that the service refuses to begin is lost: it has done
     /// nothing for it.
-    fn of(service: &Arc<str>, error: &hyper::Error) -> Option<Self> {
-        let mut source = std::error::Error::source(error);
-        while let Some(error) = source {
-            if let Some(error) = error.downcast_ref::<h2::Error>() {
-                let lost = !error.is_reset() || error.reason() == Some(h2::Reason::REFUSED_STREAM);
-                // Where it was not the service that did so, the request broke off.
-                let its_own_fault = !error.is_remote() && !error.is_library();
-                return (!lost).then(|| Self { its_own_fault, ..Self::new(service.clone(), error.to_string()) });
-            }
-            source = error.source();
-        }
-        None
+    fn of(service: &Arc<str>, error: &h2::Error) -> Option<Self> {
+        let lost = !error.is_reset() || error.reason() == Some(Reason::REFUSED_STREAM);
+        // Where it was not the service that did so, the request broke off.
+        let its_own_fault = !error.is_remote() && !error.is_library();
+        (!lost).then(|| Self { its_own_fault, ..Self::new(service.clone(), error.to_string()) })
     }
 }
 
@@ -214,16 +220,36 @@ enum State {
 }
 
 /// A connection that takes calls.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Open {
-    sender: SendRequest<Body>,
+    sender: SendRequest<Bytes>,
+    course: Arc<Course>,
+}
+
+/// What has become of a connection.
+#[derive(Debug, Default)]
+struct Course {
     /// Whether it has had an answer.
-    answered: Arc<AtomicBool>,
+    answered: AtomicBool,
+    /// Whether it takes calls no more, as when the service is about to end; those in flight go on.
+    left: AtomicBool,
+    leaving: Notify,
+}
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Open").field("course", &self.course).finish_non_exhaustive()
+    }
 }
 
 impl Open {
     fn is_open(&self) -> bool {
-        !self.sender.is_closed()
+        !self.course.left.load(Ordering::Relaxed)
+    }
+
+    fn leave(&self) {
+        self.course.left.store(true, Ordering::Relaxed);
+        self.course.leaving.notify_one();
     }
 }
 
@@ -268,25 +294,29 @@ async fn keep(
     let mut told = false;
     loop {
         let problem = match tokio::time::timeout(CONNECT, connect(&target, address, tls.as_ref())).await {
-            Ok(Ok((sender, connection))) => {
-                let (since, answered) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-                state.send_replace(State::Open(Open { sender, answered: answered.clone() }));
-                tokio::pin!(connection);
-                let ended = tokio::select! {
-                    ended = &mut connection => ended,
+            Ok(Ok((sender, connection, turns))) => {
+                let (since, course) = (Instant::now(), Arc::new(Course::default()));
+                let mut driven = tokio::spawn(drive(connection, turns));
+                state.send_replace(State::Open(Open { sender, course: course.clone() }));
+                let problem = tokio::select! {
+                    ended = &mut driven => ended.ok().flatten(),
+                    () = course.leaving.notified() => None, // it goes on until the last call over it has ended
                     () = state.closed() => {
                         state.send_replace(State::Left); // the last sender: a connection without calls ends
-                        let _ = tokio::time::timeout(DRAIN, connection).await;
+                        if tokio::time::timeout(DRAIN, &mut driven).await.is_err() {
+                            driven.abort();
+                        }
                         return;
                     }
                 };
-                if answered.load(Ordering::Relaxed) || since.elapsed() >= GOOD {
+                course.left.store(true, Ordering::Relaxed);
+                if course.answered.load(Ordering::Relaxed) || since.elapsed() >= GOOD {
                     (told, pause) = (false, PAUSES[0]);
                     state.send_replace(State::Connecting);
                     tracing::debug!(service = &*service, connection = index, "reconnecting");
                     continue;
                 }
-                ended.err().map_or_else(|| "it closed the connection".to_owned(), |error| chain(&error))
+                problem.unwrap_or_else(|| "it closed the connection".to_owned())
             }
             Ok(Err(error)) => chain(&*error),
             Err(_) => format!("no connection within {CONNECT:?}"),
@@ -303,14 +333,35 @@ async fn keep(
     }
 }
 
+/// Keeps a connection going, for as long as it says that it is alive; says what ended it.
+async fn drive(mut connection: Connection, turns: Turns) -> Option<String> {
+    let pings = connection.ping_pong();
+    tokio::select! {
+        ended = turns.count(connection) => ended.err().map(|error| chain(&error)),
+        () = silence(pings) => Some(format!("it answered no ping within {KEEPALIVE:?}")),
+    }
+}
+
+/// Ends when a connection has been silent for too long.
+async fn silence(pings: Option<PingPong>) {
+    // There is one for each connection, and this is the first who asks.
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(KEEPALIVE).await;
+        if !matches!(tokio::time::timeout(KEEPALIVE, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
+            return;
+        }
+    }
+}
+
 type Stream = Either<TcpStream, tokio_rustls::client::TlsStream<TcpStream>>;
-type Connection = hyper::client::conn::http2::Connection<TokioIo<Gathered<Stream>>, Body, Turns>;
+type Connection = h2::client::Connection<Gathered<Stream>, Bytes>;
 
 async fn connect(
     target: &Target,
     address: SocketAddr,
     tls: Option<&ClientTls>,
-) -> Result<(SendRequest<Body>, Connection), BoxError> {
+) -> Result<(SendRequest<Bytes>, Connection, Turns), BoxError> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let stream = match tls {
@@ -322,15 +373,14 @@ async fn connect(
         Some(_) | None => Either::Left(stream),
     };
     let turns = Turns::default();
-    let handshake = hyper::client::conn::http2::Builder::new(turns.clone())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(turns.gather(stream)));
-    Ok(handshake.await?)
+    let (sender, connection) = h2::client::Builder::new()
+        .initial_window_size(ANSWER_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(LARGEST_HEAD)
+        .enable_push(false)
+        .handshake(turns.gather(stream))
+        .await?;
+    Ok((sender, connection, turns))
 }
 
 #[derive(Clone)]
@@ -347,68 +397,170 @@ impl Service<Request<Body>> for Network {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let connections = self.connections.clone();
-        Box::pin(async move {
-            let service = connections.service.clone();
-            let mut parts = std::mem::take(request.uri_mut()).into_parts();
-            parts.scheme = Some(connections.target.scheme.clone());
-            parts.authority = Some(connections.target.authority.clone());
-            *request.uri_mut() = Uri::from_parts(parts)?;
-            *request.version_mut() = Version::HTTP_2;
-            let mut open = connections.open().await?;
-            let (head, body) = match open.sender.try_send_request(request).await {
-                Ok(response) => response.into_parts(),
-                Err(error) => {
-                    return Err(match TurnedDown::of(&service, error.error()) {
-                        Some(turned_down) => turned_down.into(),
-                        None => Unreachable::new(service, chain(error.error())).into(),
-                    });
-                }
-            };
-            if head.status.is_client_error() {
-                let problem = format!("{} answers {}", connections.target, head.status);
-                return Err(TurnedDown::new(service, problem).into());
-            }
-            let is_grpc = head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-            if !head.status.is_success() || !is_grpc {
-                let problem = format!("{} answers {} and not gRPC", connections.target, head.status);
-                return Err(Unreachable::new(service, problem).into());
-            }
-            open.answered.store(true, Ordering::Relaxed);
-            Ok(Response::from_parts(head, Body::new(Whole { body, service })))
-        })
+        Box::pin(async move { connections.call(request).await })
     }
 }
 
-/// A body that ends with a status even where its connection breaks.
-struct Whole {
-    body: Incoming,
-    service: Arc<str>,
+impl Connections {
+    async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(self.target.scheme.clone());
+        parts.authority = Some(self.target.authority.clone());
+        *request.uri_mut() = Uri::from_parts(parts)?;
+        *request.version_mut() = Version::HTTP_2;
+        OF_THE_CALLERS_CONNECTION.iter().for_each(|name| drop(request.headers_mut().remove(name)));
+        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        let lost = |error: h2::Error| -> BoxError {
+            match TurnedDown::of(&self.service, &error) {
+                Some(turned_down) => turned_down.into(),
+                None => Unreachable::new(self.service.clone(), chain(&error)).into(),
+            }
+        };
+
+        let (mut sender, course) = self.sender().await?;
+        let (head, body) = request.into_parts();
+        let is_whole = body.is_end_stream();
+        let (answer, stream) = sender.send_request(Request::from_parts(head, ()), is_whole).map_err(|error| {
+            let (service, problem) = (self.service.clone(), error.to_string());
+            match error.is_io() || error.is_go_away() {
+                true => Unreachable::new(service, problem).into(),
+                false => BoxError::from(TurnedDown::new(service, problem)), // it is no request of HTTP/2
+            }
+        })?;
+        let mut sending = Tasks::default();
+        if !is_whole {
+            let mut rest = Box::pin(send(body, stream));
+            // Mostly all of it is here, and there is room.
+            if rest.as_mut().now_or_never().is_none() {
+                sending.spawn(rest);
+            }
+        }
+        let (head, body) = answer.await.map_err(lost)?.into_parts();
+        // Too many requests are a reason to ask somebody else.
+        if head.status.is_client_error() && head.status != StatusCode::TOO_MANY_REQUESTS {
+            let problem = format!("{} answers {}", self.target, head.status);
+            return Err(TurnedDown::new(self.service.clone(), problem).into());
+        }
+        let is_grpc = head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+        if !head.status.is_success() || !is_grpc {
+            let problem = format!("{} answers {} and not gRPC", self.target, head.status);
+            return Err(Unreachable::new(self.service.clone(), problem).into());
+        }
+        course.answered.store(true, Ordering::Relaxed);
+        let service = self.service.clone();
+        Ok(Response::from_parts(head, Body::new(Answer { body, service, part: Part::Data, _sending: sending })))
+    }
+
+    /// A connection that takes a call.
+    async fn sender(&self) -> Result<(SendRequest<Bytes>, Arc<Course>), Unreachable> {
+        loop {
+            let open = self.open().await?;
+            let Open { sender, course } = open.clone();
+            match sender.ready().await {
+                Ok(sender) => return Ok((sender, course)),
+                Err(_) => open.leave(), // nothing has been sent: another is as good
+            }
+        }
+    }
 }
 
-impl http_body::Body for Whole {
+/// Headers over HTTP/1.1 that say how to go on with that connection.
+const OF_THE_CALLERS_CONNECTION: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Sends a request's body as fast as it comes and the service takes it. One that breaks off ends the call.
+async fn send(mut body: Body, mut to: SendStream<Bytes>) {
+    loop {
+        to.reserve_capacity(1);
+        while to.capacity() == 0 {
+            let Some(Ok(_)) = std::future::poll_fn(|context| to.poll_capacity(context)).await else { return };
+        }
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            _ = std::future::poll_fn(|context| to.poll_reset(context)) => return, // it wants no more
+        };
+        let is_last = body.is_end_stream();
+        // What cannot be sent belongs to a call that has ended: its answer says how.
+        let sent = match frame {
+            None => return drop(to.send_data(Bytes::new(), true)),
+            Some(Err(_)) => return to.send_reset(Reason::INTERNAL_ERROR),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => to.send_data(data, is_last),
+                Err(frame) => return drop(to.send_trailers(frame.into_trailers().unwrap_or_default())),
+            },
+        };
+        if is_last || sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// The body of an answer, which ends with a status even where its connection breaks.
+struct Answer {
+    body: RecvStream,
+    service: Arc<str>,
+    part: Part,
+    /// What is still being sent is not wanted any longer than the answer is.
+    _sending: Tasks,
+}
+
+/// What comes next of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Data,
+    Trailers,
+    Nothing,
+}
+
+impl Answer {
+    fn lost(&mut self, error: &h2::Error) -> Frame<Bytes> {
+        self.part = Part::Nothing;
+        let problem = format!("lost while it answered: {}", chain(error));
+        Frame::trailers(frame::trailers(Unreachable::new(self.service.clone(), problem).refusal().into()))
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if self.part == Part::Data {
+            match ready!(self.body.poll_data(context)) {
+                Some(Ok(data)) => {
+                    // It is less than has been received.
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Frame::data(data)));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(self.lost(&error))),
+                None => self.part = Part::Trailers,
+            }
+        }
+        if self.part == Part::Trailers {
+            let trailers: Option<HeaderMap> = match ready!(self.body.poll_trailers(context)) {
+                Ok(trailers) => trailers,
+                Err(error) => return Poll::Ready(Some(self.lost(&error))),
+            };
+            self.part = Part::Nothing;
+            return Poll::Ready(trailers.map(Frame::trailers));
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context).map(|polled| {
-            polled.map(|frame| {
-                Ok(frame.unwrap_or_else(|error| {
-                    let lost =
-                        Unreachable::new(self.service.clone(), format!("lost while it answered: {}", chain(&error)));
-                    Frame::trailers(frame::trailers(lost.refusal().into()))
-                }))
-            })
-        })
+        self.poll_next(context).map(|frame| frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+        self.part == Part::Nothing || self.body.is_end_stream()
     }
 }
 
