@@ -327,7 +327,7 @@ def start_all(bin: Path, models: Path, processes: Processes) -> list:
         processes.start(name, bin / "gateway", "--listen", gateways[name], *behind, *flags)
     gateway("memory")
     gateway("shared", "--cache-memory=0", f"--redis=redis://{redis['redis']}")
-    # A Redis that keeps nothing: every lookup is a miss, and every answer is sent there all the same.
+    # A Redis that keeps nothing: every lookup is a miss, as the first one of a question is, for which nothing is written either.
     gateway("missing", "--cache-memory=0", f"--redis=redis://{redis['full redis']}")
     gateways["standalone"] = free()
     processes.start("standalone", bin / "standalone", "--models", models, "--listen", gateways["standalone"])

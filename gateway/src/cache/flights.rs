@@ -3,10 +3,14 @@
 
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{
+    runtime::Handle,
     sync::watch,
     time::{Instant, timeout_at},
 };
@@ -93,25 +97,66 @@ impl<T> Flights<T> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Pilot<T> {
-    /// Asks, apart from whoever began it, for as long as there is time and somebody waits. What it comes to is for those
-    /// who wait; where it is nothing they are told to ask for themselves.
-    pub(super) fn fly(self, asked: impl Future<Output = Option<T>> + Send + 'static) -> Waiter<T> {
-        let waiter = Waiter(self.landing.subscribe());
-        let flight = async move {
-            let landing = self.landing.clone();
-            let landed = tokio::select! {
-                biased;
-                landed = timeout_at(self.deadline, asked) => landed.ok().flatten(),
-                () = landing.closed() => None,
-            };
-            drop(self); // from here on it is asked anew
-            if landed.is_some() {
-                landing.send_replace(landed);
-            }
+/// A question on its way. Whoever holds this has the answer `A`, those who wait have `T`, or where there is none are told to
+/// ask for themselves. Where it is dropped before that it goes on for those who wait, for as long as there is time.
+#[must_use = "nobody asks until it is awaited"]
+pub(super) struct Flying<A: Send + 'static, T: Send + Sync + 'static>(Option<(Pilot<T>, Asked<A, T>)>);
+
+type Asked<A, T> = BoxFuture<'static, (A, Option<T>)>;
+
+impl<T: Send + Sync + 'static> Pilot<T> {
+    /// Asks.
+    pub(super) fn fly<A: Send + 'static>(
+        self,
+        asked: impl Future<Output = (A, Option<T>)> + Send + 'static,
+    ) -> Flying<A, T> {
+        Flying(Some((self, Box::pin(asked))))
+    }
+
+    async fn go_on<A>(self, asked: Asked<A, T>) {
+        let landed = tokio::select! {
+            biased;
+            landed = timeout_at(self.deadline, asked) => landed.ok().and_then(|(_, landed)| landed),
+            () = self.landing.closed() => None,
         };
-        tokio::spawn(flight.in_current_span());
-        waiter
+        self.land(landed);
+    }
+
+    fn land(self, landed: Option<T>) {
+        let landing = self.landing.clone();
+        drop(self); // from here on it is asked anew
+        if landed.is_some() {
+            landing.send_replace(landed);
+        }
+    }
+}
+
+impl<A: Send + 'static, T: Send + Sync + 'static> Future for Flying<A, T> {
+    type Output = A;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<A> {
+        let Some((pilot, mut asked)) = self.0.take() else { return Poll::Pending };
+        match asked.as_mut().poll(context) {
+            Poll::Ready((answer, landed)) => {
+                pilot.land(landed);
+                Poll::Ready(answer)
+            }
+            Poll::Pending => {
+                self.0 = Some((pilot, asked));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<A: Send + 'static, T: Send + Sync + 'static> Drop for Flying<A, T> {
+    fn drop(&mut self) {
+        let Some((pilot, asked)) = self.0.take() else { return };
+        if pilot.landing.receiver_count() > 0
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(pilot.go_on(asked).in_current_span());
+        }
     }
 }
 
@@ -170,7 +215,7 @@ mod tests {
         let (answer, asked) = oneshot::channel();
         let pilot = first(&flights, after(1_000));
         let early = other(&flights, after(1_000));
-        let leader = pilot.fly(async { asked.await.ok() });
+        let leader = pilot.fly(async { ((), asked.await.ok()) });
         let late = other(&flights, after(1_000));
         assert!(matches!(flights.join(key(b"b"), after(1_000)), Seat::First(_)), "another question");
         assert!(flights.lead(key(b"a"), after(1_000)).is_none());
@@ -187,15 +232,14 @@ mod tests {
         let flights = Flights::default();
         let pilot = first(&flights, after(1_000));
         let waiter = other(&flights, after(1_000));
-        let leader = pilot.fly(async { None });
-        assert_eq!((leader.landed().await, waiter.landed().await), (None, None), "nothing for others");
+        assert_eq!(pilot.fly(async { (7, None) }).await, 7);
+        assert_eq!(waiter.landed().await, None, "nothing for others");
 
         let pilot = first(&flights, after(100));
         let (waiter, begun) = (other(&flights, after(200)), Instant::now());
-        let leader = pilot.fly(std::future::pending());
+        drop(pilot.fly(std::future::pending::<((), _)>()));
         assert_eq!(waiter.landed().await, None, "the time of who asked is over");
         assert_eq!(begun.elapsed().as_millis(), 100);
-        assert_eq!(leader.landed().await, None);
 
         let pilot = first(&flights, after(100));
         let waiter = other(&flights, after(100));
@@ -217,7 +261,7 @@ mod tests {
         let tells = Tells(Some(ended));
         let leader = first(&flights, after(60_000)).fly(async move {
             let _tells = tells;
-            std::future::pending().await
+            std::future::pending::<((), _)>().await
         });
         let waiter = other(&flights, after(60_000));
         drop(leader);
@@ -230,8 +274,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flight_that_is_full_or_ends_too_soon_is_not_waited_for() {
         let flights = Flights::default();
-        let one = first(&flights, after(100)).fly(std::future::pending());
-        let waiters: Vec<_> = (1..WAITERS).map(|_| other(&flights, after(200))).collect();
+        let one = first(&flights, after(100)).fly(std::future::pending::<((), _)>());
+        let waiters: Vec<_> = (0..WAITERS).map(|_| other(&flights, after(200))).collect();
         let next = first(&flights, after(100));
         drop(one);
         let _waits = other(&flights, after(200));

@@ -18,9 +18,10 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 use http_body_util::BodyExt;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service, layer::layer_fn};
+use tracing::Instrument;
 
 use super::{
     Answer, Entry, Key, LARGEST, Question, Tier, Tiers,
@@ -31,7 +32,6 @@ use crate::{
     call::{Call, Payload},
     caller::Caller,
     compression::{self, Encoding},
-    deadline::DeadlineError,
     draws::Draws,
     frame::{self, Known, Resumed},
     meter,
@@ -171,35 +171,25 @@ impl Store {
                 return Ok(marked(self.fetch(inner, call, &asked, Wish::Any).await?.0, MISS));
             }
         };
-        let (give, given) = oneshot::channel();
-        let waiter = pilot.fly(async move {
+        let asking = pilot.fly(async move {
             // It may have landed since it was looked up, or be on its way to another replica.
             let landed = match self.tiers.near(&key).await {
                 None => {
-                    let usual = self.usual.of(asked.method.path.path());
+                    let usual = || self.usual.of(asked.method.path.path());
                     self.tiers.awaited(&key, usual, call.deadline.duration_since(Instant::now()) / 4).await
                 }
                 landed => landed,
             };
             if let Some((tier, entry)) = landed {
-                let _ = give.send(Ok(hit(&entry, outcome(tier))));
-                return Some(entry);
+                return (Ok(hit(&entry, outcome(tier))), Some(entry));
             }
             meter::lookup(MISS, asked.method.name());
             match self.fetch(inner, call, &asked, Wish::Any).await {
-                Ok((response, entry)) => {
-                    let _ = give.send(Ok(marked(response, MISS)));
-                    entry.filter(|entry| entry.version == *version)
-                }
-                Err(error) => {
-                    let _ = give.send(Err(error));
-                    None
-                }
+                Ok((response, entry)) => (Ok(marked(response, MISS)), entry.filter(|entry| entry.version == *version)),
+                Err(error) => (Err(error), None),
             }
         });
-        let answer = given.await;
-        drop(waiter); // until here it is worth asking
-        answer.unwrap_or_else(|_| Err(DeadlineError::Passed.into()))
+        asking.await
     }
 
     /// Asks anew in the background, where nobody does yet.
@@ -212,11 +202,13 @@ impl Store {
         call.deadline = Instant::now() + call.method.timeout;
         let Some(pilot) = self.flights.lead(asked.key(&version), call.deadline) else { return };
         meter::refreshed(call.method.name());
-        let waiter = pilot.fly(async move {
-            let (_, entry) = self.fetch(inner, call, &asked, Wish::Any).await.ok()?;
-            entry.filter(|entry| entry.version == *version)
+        let deadline = call.deadline;
+        let asking = pilot.fly(async move {
+            let made = self.fetch(inner, call, &asked, Wish::Any).await;
+            let entry = made.ok().and_then(|(_, entry)| entry);
+            ((), entry.filter(|entry| entry.version == *version))
         });
-        tokio::spawn(waiter.landed());
+        tokio::spawn(timeout_at(deadline, asking).in_current_span());
     }
 
     /// The service's answer, and what is kept of it.

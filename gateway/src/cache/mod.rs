@@ -128,13 +128,13 @@ impl Tiers {
     pub(crate) async fn awaited(
         &self,
         key: &Key,
-        usual: Option<Duration>,
+        usual: impl FnOnce() -> Option<Duration> + Send,
         at_most: Duration,
     ) -> Option<(Tier, Arc<Entry>)> {
         let shared = self.tiers.iter().find(|cache| cache.tier() == Tier::Redis)?;
         let at_most = at_most.min(AWAITED);
-        let is_quick = usual.is_some_and(|usual| usual < WORTH_ASKING);
-        if is_quick || !self.sightings.knows(key) || shared.lead(key, at_most).await {
+        let is_quick = || usual().is_some_and(|usual| usual < WORTH_ASKING);
+        if !self.sightings.knows(key) || is_quick() || shared.lead(key, at_most).await {
             return None;
         }
         let (until, mut pause) = (Instant::now() + at_most, LOOK);

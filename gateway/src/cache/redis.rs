@@ -11,7 +11,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -48,6 +48,8 @@ const WRITE: Duration = Duration::from_millis(250);
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// A connection that has lasted this long is begun again after the shortest pause.
 const LASTING: Duration = Duration::from_secs(10);
+/// How long nothing is written where Redis has refused to: it is full, read-only, or not ours to write to.
+const REFUSED: Duration = Duration::from_secs(1);
 /// Writes that may wait; more are dropped.
 const WAITING: usize = 1 << 10;
 /// Writes sent at once.
@@ -77,8 +79,11 @@ impl std::fmt::Debug for Shared {
 /// A connection, and how it has been doing.
 struct Link {
     connection: Connection,
+    since: Instant,
     /// See [`FAILURE`].
     account: AtomicU32,
+    /// Until when nothing is written, milliseconds from `since`.
+    refuses_until: AtomicU64,
     broken: Notify,
 }
 
@@ -187,9 +192,9 @@ impl Cache for Redis {
     }
 
     fn put(&self, key: Key, entry: Arc<Entry>, lifetime: Duration) -> BoxFuture<'_, ()> {
-        let value = self.shared.codec.encode(&key, &entry);
-        let is_left_alone = self.shared.link.load().is_none();
-        if is_left_alone || self.writes.try_send(Write { key, value, lifetime }).is_err() {
+        let takes_writes = self.shared.link.load().as_ref().is_some_and(|link| link.takes_writes());
+        let write = || Write { key, value: self.shared.codec.encode(&key, &entry), lifetime };
+        if !takes_writes || self.writes.try_send(write()).is_err() {
             meter::redis("set", "dropped");
         }
         std::future::ready(()).boxed()
@@ -204,6 +209,20 @@ impl Cache for Redis {
 }
 
 impl Link {
+    fn new(connection: Connection) -> Self {
+        let (account, refuses_until) = (AtomicU32::new(0), AtomicU64::new(0));
+        Self { connection, since: Instant::now(), account, refuses_until, broken: Notify::new() }
+    }
+
+    fn takes_writes(&self) -> bool {
+        self.since.elapsed().as_millis() as u64 >= self.refuses_until.load(Ordering::Relaxed)
+    }
+
+    fn refuses_writes(&self) {
+        let until = self.since.elapsed() + REFUSED;
+        self.refuses_until.store(until.as_millis() as u64, Ordering::Relaxed);
+    }
+
     fn answered(&self) {
         if self.account.load(Ordering::Relaxed) > 0 {
             let less = |account: u32| Some(account.saturating_sub(ANSWER));
@@ -238,14 +257,13 @@ async fn keep_connected(servers: impl Fn() -> Result<Servers, RedisError>, share
             Ok(Ok(connection)) => {
                 tracing::info!("redis answers");
                 meter::redis_up(true);
-                let since = Instant::now();
-                let link = Arc::new(Link { connection, account: AtomicU32::new(0), broken: Notify::new() });
+                let link = Arc::new(Link::new(connection));
                 shared.link.store(Some(link.clone()));
                 link.broken.notified().await;
                 meter::redis_up(false);
                 tracing::warn!("redis fails; answers are not shared until it is back");
                 told = true;
-                if since.elapsed() >= LASTING {
+                if link.since.elapsed() >= LASTING {
                     pause = PAUSES[0];
                 }
             }
@@ -293,13 +311,15 @@ async fn write(shared: Arc<Shared>, mut queue: mpsc::Receiver<Write>) {
             shared.failed(&link, false);
             continue;
         };
-        // Full, read-only: reads may go on.
         for error in written.into_iter().filter_map(Result::err) {
             meter::redis("set", "error");
             tracing::debug!(%error, "redis refused a write");
-            if error.is_unrecoverable_error() {
+            // A primary that has become a replica behind its name: another may have that name now.
+            let is_demoted = error.code() == Some("READONLY") && link.since.elapsed() >= LASTING;
+            if is_demoted || error.is_unrecoverable_error() {
                 shared.leave_alone(&link);
             }
+            link.refuses_writes(); // reads may go on
         }
     }
 }
