@@ -12,7 +12,10 @@ use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Method as Verb, Request, Response, Uri, Version};
 use proto::model::v1::{ModelStatus, WatchModelRequest, model_service_client::ModelServiceClient};
 use runtime::ClientTls;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tonic::{Status, body::Body};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
@@ -34,6 +37,9 @@ use crate::{
 pub(crate) const MODEL_CHANNEL: HeaderName = HeaderName::from_static("x-model-channel");
 /// Pauses between attempts to be told how a service is doing.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// How long the version before the current one may still answer: calls that were under way, and replicas that follow the store
+/// each in their own time.
+const FOLLOWS: Duration = Duration::from_secs(3);
 /// Longest wait for the first word.
 const FIRST_WORD: Duration = Duration::from_secs(5);
 
@@ -146,6 +152,8 @@ struct Current {
 #[derive(Debug, Clone)]
 struct Said {
     stable: Arc<String>,
+    /// The version before that, and until when its answers are taken to be late ones, or those of a replica that follows.
+    before: Option<(Arc<String>, Instant)>,
     canary: Option<Canary>,
     /// Whether nothing has spoken against it since.
     holds: bool,
@@ -199,8 +207,13 @@ impl Versions {
         let Some(current) = self.by_area.get(area) else { return };
         let loaded = status.canary.filter(|canary| canary.refusal.is_empty());
         let canary = loaded.map(|canary| Canary { version: Arc::new(canary.version), percent: canary.percent });
-        let holds = !status.version.is_empty();
-        current.said.store(Some(Arc::new(Said { stable: Arc::new(status.version), canary, holds })));
+        let (holds, stable) = (!status.version.is_empty(), Arc::new(status.version));
+        let said = current.said.load_full();
+        let before = said.and_then(|said| match said.stable == stable {
+            true => said.before.clone(),
+            false => Some((said.stable.clone(), Instant::now() + FOLLOWS)),
+        });
+        current.said.store(Some(Arc::new(Said { stable, before, canary, holds })));
     }
 
     /// An answer says so. Where it is none of what the service said, nobody knows until it says it again.
@@ -208,7 +221,10 @@ impl Versions {
         let Some(current) = self.by_area.get(area) else { return };
         let said = current.said.load();
         let Some(said) = said.as_ref().filter(|said| said.holds) else { return };
-        if *said.stable != version && said.canary.as_ref().is_none_or(|canary| *canary.version != version) {
+        let is_canary = said.canary.as_ref().is_some_and(|canary| *canary.version == version);
+        let is_late =
+            || said.before.as_ref().is_some_and(|(before, until)| **before == version && Instant::now() < *until);
+        if *said.stable != version && !is_canary && !is_late() {
             current.doubt();
             current.doubted.notify_one();
         }
@@ -261,8 +277,8 @@ fn asked(backend: Backend) -> BoxCloneSyncService<Request<Body>, Response<Body>,
     BoxCloneSyncService::new(backend.map_err(|error| Status::unavailable(error.to_string())))
 }
 
-/// Tells whether a service is ready, as soon as that is known and whenever it changes. Where it says that it is no longer, or
-/// is lost, one that may be several is asked once more: another replica may be.
+/// Tells whether a service is ready, as soon as that is known and whenever it changes. Where it says that it is not, or is lost,
+/// one that may be several is asked again: another replica may be.
 pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, several: bool, tell: impl Fn(bool)) {
     let mut told = None;
     let mut set = |now: bool| {
@@ -283,14 +299,19 @@ pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, several: b
                 if served && !serves {
                     return Ok(());
                 }
-                (served, pause) = (serves, PAUSES[0]);
                 set(serves);
+                served = serves;
+                if serves {
+                    pause = PAUSES[0];
+                } else if several {
+                    return Ok(());
+                }
             }
             Ok(())
         }
         .await;
         if served && several {
-            continue;
+            continue; // at once, before anybody is told
         }
         tracing::debug!(service = &*name, error = watched.err().map(tracing::field::display), "health is not known");
         set(false);
@@ -312,15 +333,22 @@ async fn tell_readiness(area: Arc<str>, mut ready: watch::Receiver<bool>) {
 
 async fn watch_version(area: Arc<str>, backend: Backend, versions: Versions) {
     let [mut pause, longest] = PAUSES;
+    let mut asked_again: Option<Instant> = None;
     loop {
+        let mut doubted = false;
         let watched: Result<(), Status> = async {
             let mut client = ModelServiceClient::new(asked(backend.clone()));
             let its_own = WatchModelRequest { model: String::new() };
             let mut changes = in_time(client.watch_model(its_own)).await?.into_inner();
             loop {
+                // What it has said since may settle the doubt.
                 let change = tokio::select! {
+                    biased;
                     change = changes.message() => change?,
-                    () = versions.doubted(&area) => return Ok(()),
+                    () = versions.doubted(&area) => {
+                        doubted = true;
+                        return Ok(());
+                    }
                 };
                 let Some(status) = change.map(|change| change.status.unwrap_or_default()) else { return Ok(()) };
                 pause = PAUSES[0];
@@ -330,6 +358,10 @@ async fn watch_version(area: Arc<str>, backend: Backend, versions: Versions) {
         }
         .await;
         versions.lost(&area);
+        if doubted && asked_again.is_none_or(|at| at.elapsed() >= longest) {
+            asked_again = Some(Instant::now());
+            continue; // at once, but not again and again
+        }
         tracing::debug!(service = &*area, error = watched.err().map(tracing::field::display), "version is not known");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
@@ -357,6 +389,19 @@ mod tests {
 
     fn chosen(versions: &Versions, call: &mut Call) -> Option<String> {
         versions.choose(call).map(|version| (*version).clone())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_denies_no_version() {
+        let versions = Versions::of(["churn"]);
+        for version in ["v1", "v2", "v2"] {
+            versions.set("churn", Some(version));
+        }
+        versions.seen("churn", "v1");
+        assert_eq!(chosen(&versions, &mut call(RISK, b"")).as_deref(), Some("v2"));
+        tokio::time::advance(FOLLOWS).await;
+        versions.seen("churn", "v1");
+        assert_eq!(chosen(&versions, &mut call(RISK, b"")), None, "it has had its time");
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::Frame;
 use tokio::{
     sync::{Notify, watch},
@@ -254,10 +254,11 @@ impl Replica {
         record.overtaken >= OVERTAKEN
     }
 
-    /// Longest that a call of it is silent and yet not lost.
-    fn patience(&self) -> Duration {
-        let usual = Duration::try_from_secs_f64(f64::from_bits(self.latency.load(Ordering::Relaxed)) * UNUSUAL);
-        usual.unwrap_or(Duration::MAX).max(SILENCE)
+    /// Longest that a call of it is silent and yet not lost, whose method usually takes so long.
+    fn patience(&self, usual: Option<Duration>) -> Duration {
+        let latency = f64::from_bits(self.latency.load(Ordering::Relaxed));
+        let usual = usual.map_or(latency, |usual| usual.as_secs_f64().max(latency));
+        Duration::try_from_secs_f64(usual * UNUSUAL).unwrap_or(Duration::MAX).max(SILENCE)
     }
 
     /// It has turned a call down, and so is there.
@@ -449,7 +450,7 @@ impl Replicas {
     /// What becomes of a call that one has, and another as well where that takes longer than usual.
     async fn hedged(
         self: &Arc<Self>,
-        first: Asked,
+        mut first: Asked,
         request: Request<Body>,
         tried: &Tried,
         hedge: &Hedge,
@@ -473,7 +474,7 @@ impl Replicas {
         };
         tried.asks(&another);
         tried.attempts().hedged = true;
-        let second = Asked::of(self.clone(), another);
+        let mut second = Asked::of(self.clone(), another);
         let seconds = pin!(second.put(again));
         let ended = select(firsts, seconds).await;
         took(&first);
@@ -538,6 +539,8 @@ struct Asked {
     replicas: Arc<Replicas>,
     replica: Arc<Replica>,
     since: Instant,
+    /// What is asked.
+    uri: Uri,
     /// Whether the whole of the request has been handed over.
     sent: Arc<AtomicBool>,
     over: bool,
@@ -546,16 +549,18 @@ struct Asked {
 impl Asked {
     fn of(replicas: Arc<Replicas>, replica: Arc<Replica>) -> Self {
         replica.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { replicas, replica, since: Instant::now(), sent: Arc::default(), over: false }
+        Self { replicas, replica, since: Instant::now(), uri: Uri::default(), sent: Arc::default(), over: false }
     }
 
     /// Whether the replica has been silent for too long about a request that it has whole.
     fn is_lost_to_silence(&self) -> bool {
-        self.sent.load(Ordering::Relaxed) && self.since.elapsed() >= self.replica.patience()
+        let patience = || self.replica.patience(self.replicas.usual.of(self.uri.path()));
+        self.sent.load(Ordering::Relaxed) && self.since.elapsed() >= patience()
     }
 
     /// Puts it to the replica.
-    fn put(&self, request: Request<Body>) -> impl Future<Output = Answer> + use<> {
+    fn put(&mut self, request: Request<Body>) -> impl Future<Output = Answer> + use<> {
+        self.uri = request.uri().clone();
         self.replica.backend.clone().oneshot(request.map(|body| Sent::body(body, self.sent.clone())))
     }
 
@@ -690,7 +695,7 @@ impl Service<Request<Body>> for Balanced {
             let _who_finds_replicas = tasks;
             let tried = request.extensions_mut().remove::<Tried>().unwrap_or_default();
             let hedge = request.extensions_mut().remove::<Hedge>();
-            let asked = replicas.ask(&tried).await?;
+            let mut asked = replicas.ask(&tried).await?;
             if let (Some(hedge), Some(least)) = (hedge, hedge_after)
                 && replicas.all.load().len() > 1
             {
@@ -1034,6 +1039,11 @@ mod tests {
             assert!(timeout(waited, balanced.oneshot(Request::new(body()))).await.is_err());
             assert_eq!(replica.record().losses, lost, "after {waited:?}");
         }
+
+        // A quick method says nothing of a slow one's time.
+        let replica = Replica::new(silent, 0.001, Duration::ZERO);
+        assert_eq!(replica.patience(None), SILENCE);
+        assert_eq!(replica.patience(Some(2 * SILENCE)), (2 * SILENCE).mul_f64(UNUSUAL));
     }
 
     #[tokio::test]

@@ -45,13 +45,22 @@ struct Room {
     /// A mark for each call that is in, 0 for each that may come.
     marks: Box<[AtomicU64]>,
     entered: AtomicU64,
+    /// When places were last taken back.
+    cleared: AtomicU64,
     start: Instant,
 }
 
 impl Room {
     fn new(most: usize) -> Self {
         let marks = (0..most).map(|_| AtomicU64::new(0)).collect();
-        Self { most, taken: AtomicUsize::new(0), marks, entered: AtomicU64::new(0), start: Instant::now() }
+        Self {
+            most,
+            taken: AtomicUsize::new(0),
+            marks,
+            entered: AtomicU64::new(0),
+            cleared: AtomicU64::new(0),
+            start: Instant::now(),
+        }
     }
 
     /// How many calls there may be for one of this priority to be let in.
@@ -93,6 +102,10 @@ impl Room {
     /// Takes places back whose time has passed: their callers do not read what they have been answered.
     fn clear(&self, now: Instant) {
         let now = self.time(Some(now));
+        // Not for each that is turned away: there may be many, and no more than the clock's step has changed.
+        if self.cleared.fetch_max(now, Ordering::Relaxed) >= now {
+            return;
+        }
         for at in 0..self.most {
             let mark = self.marks[at].load(Ordering::Relaxed);
             if mark != 0 && mark >> NUMBER < now {
