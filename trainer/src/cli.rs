@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use chrono::{NaiveDate, NaiveDateTime};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use lake::{ColumnMapping, DateOrder, IngestOptions, LakeError};
 use scoring::{ModelKind, UnknownModel};
 
@@ -20,7 +20,7 @@ pub struct Cli {
     pub(crate) command: Command,
 
     /// Write results and progress as JSON, a value a line
-    #[arg(long, global = true, env = "SHOPKEEPER_JSON")]
+    #[arg(long, global = true, env = "SHOPKEEPER_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
 

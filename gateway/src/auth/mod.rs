@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 use futures_util::future::{BoxFuture, Either};
 use http::{HeaderMap, HeaderValue, Response, header::AUTHORIZATION};
 use proto::policy::v1::Scope;
@@ -73,7 +73,7 @@ pub struct AuthArgs {
     #[arg(long, env = "SHOPKEEPER_BURST", value_name = "N", requires = "calls_per_second")]
     burst: Option<NonZeroU32>,
     /// Answer everybody at an address that other machines can reach
-    #[arg(long, env = "SHOPKEEPER_ALLOW_ANONYMOUS")]
+    #[arg(long, env = "SHOPKEEPER_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
     allow_anonymous: bool,
 }
 

@@ -25,6 +25,7 @@ use tonic::{Code, body::Body};
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use url::Url;
 
 use self::{
     rule::Rules,
@@ -48,11 +49,22 @@ pub enum WebError {
 #[command(next_help_heading = "Web")]
 pub struct WebArgs {
     /// Sites whose pages may call this gateway, such as `https://admin.shop.example`; its own pages always may. Repeatable
-    #[arg(long = "cors-origin", env = "SHOPKEEPER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(long = "cors-origin", env = "SHOPKEEPER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     cors_origins: Vec<HeaderValue>,
     /// The shop's currency (ISO 4217, such as GBP), in which the dashboard writes amounts; without one they have no unit
     #[arg(long, env = "SHOPKEEPER_CURRENCY", value_name = "CODE", value_parser = currency)]
     currency: Option<String>,
+}
+
+/// A site as browsers name it: they send no path, and compare letter by letter.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+    let origin = url.map(|url| url.origin().ascii_serialization());
+    match origin {
+        Some(origin) if origin == text => HeaderValue::from_str(text).map_err(|error| error.to_string()),
+        Some(origin) => Err(format!("a site is written as browsers do: {origin}")),
+        None => Err("a site is https://, its name, and a port where it has one; each is named by itself".to_owned()),
+    }
 }
 
 fn currency(text: &str) -> Result<String, &'static str> {
@@ -161,4 +173,26 @@ fn cors(origins: &[HeaderValue], rules: &Rules) -> CorsLayer {
         .allow_headers(ASKED)
         .expose_headers(TOLD)
         .max_age(std::time::Duration::from_secs(600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_is_named_as_browsers_name_it() {
+        for (text, problem) in [
+            ("https://shop.example", None),
+            ("http://localhost:5173", None),
+            ("https://shop.example/", Some("a site is written as browsers do: https://shop.example")),
+            ("https://Shop.example:443", Some("a site is written as browsers do: https://shop.example")),
+            ("*", Some("a site is https://, its name")),
+            ("null", Some("a site is https://, its name")),
+            ("shop.example", Some("a site is https://, its name")),
+        ] {
+            let refused = origin(text).err();
+            let expected = refused.as_deref().zip(problem).is_some_and(|(said, problem)| said.starts_with(problem));
+            assert!(expected || refused.is_none() && problem.is_none(), "{text}: {refused:?}");
+        }
+    }
 }

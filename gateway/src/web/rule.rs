@@ -119,6 +119,9 @@ fn read(method: &MethodDescriptor, rule: &DynamicMessage) -> Result<Rule, String
         .iter()
         .find_map(|(name, verb)| Some((verb.clone(), text(name)?)))
         .ok_or("has none of get, put, post, delete, patch")?;
+    if text("response_body").is_some() {
+        return Err("has a response_body: an answer is written whole".to_owned());
+    }
     let template = Template::from_str(&template).map_err(|error| error.to_string())?;
     let input = method.input();
     for field in template.fields() {

@@ -1,7 +1,7 @@
 //! Path templates of `google.api.http`: `/v1/customers/{customer_id}/segment`, `/v1/{name=shelves/*}:move`. The grammar is in
 //! google/api/http.proto, "Path template syntax".
 
-use std::{fmt, ops::Range, str::FromStr};
+use std::{borrow::Cow, fmt, ops::Range, str::FromStr};
 
 use percent_encoding::percent_decode_str;
 
@@ -44,17 +44,18 @@ impl Template {
 
     /// Values of the fields that the path names, where it is one of these paths. `path` is as it was sent.
     pub(super) fn values<'a>(&'a self, path: &str) -> Option<Vec<(&'a str, String)>> {
+        let length = path.bytes().filter(|byte| *byte == b'/').count();
+        let whole = !matches!(self.segments.last(), Some(Segment::Rest));
+        if length < self.segments.len() || (whole && length > self.segments.len()) {
+            return None;
+        }
         let mut segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         if let Some(verb) = &self.verb {
             let last = segments.last_mut()?;
             *last = last.strip_suffix(verb.as_str())?.strip_suffix(':')?;
         }
-        let whole = !matches!(self.segments.last(), Some(Segment::Rest));
-        if segments.len() < self.segments.len() || (whole && segments.len() > self.segments.len()) {
-            return None;
-        }
         let matched = self.segments.iter().zip(&segments).all(|(segment, sent)| match segment {
-            Segment::Literal(literal) => decoded(sent).as_deref() == Some(literal),
+            Segment::Literal(literal) => decoded(sent).is_some_and(|sent| sent == literal.as_str()),
             Segment::One | Segment::Rest => true,
         });
         if !matched {
@@ -76,8 +77,8 @@ impl Template {
 }
 
 /// A segment as the caller means it; none where it is no UTF-8.
-fn decoded(segment: &str) -> Option<String> {
-    percent_decode_str(segment).decode_utf8().ok().map(Into::into)
+fn decoded(segment: &str) -> Option<Cow<'_, str>> {
+    percent_decode_str(segment).decode_utf8().ok()
 }
 
 impl FromStr for Template {

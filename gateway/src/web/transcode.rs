@@ -13,7 +13,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode,
     header::{
         ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, TE,
-        USER_AGENT, VARY, X_CONTENT_TYPE_OPTIONS,
+        USER_AGENT, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
     uri::PathAndQuery,
 };
@@ -338,6 +338,9 @@ impl Errors {
         if let Some(delay) = retry {
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        if http == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

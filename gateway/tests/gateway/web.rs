@@ -198,6 +198,8 @@ async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
         let answer = ask(path, &headers).await;
         let error = &answer.json()["error"]["details"][0]["reason"];
         assert_eq!((answer.status.as_u16(), error.as_str()), (status, reason), "{path} {headers:?}");
+        let asks_for_one = answer.headers.get("www-authenticate").is_some_and(|scheme| scheme == "Bearer");
+        assert_eq!(asks_for_one, status == 401, "{path} {headers:?}");
     }
     assert_eq!(ask("/metrics", &[("x-api-key", "old")]).await.status, StatusCode::OK);
     // Both for a while, so that callers can change over.
