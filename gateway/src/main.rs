@@ -29,9 +29,10 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let _sends_the_rest = runtime::telemetry::init("gateway", &args.telemetry)?;
+    let shutdown = runtime::shutdown();
     let server = Server::bind(&args.server).await?.in_front();
     let gateway = args.gateway.build(args.server.listen)?;
-    server.serving(gateway.service()).serve_until(gateway.until(runtime::shutdown())).await
+    server.serving(gateway.service()).serve_until(gateway.until(shutdown)).await
 }
 
 #[cfg(test)]

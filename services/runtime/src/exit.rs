@@ -14,23 +14,25 @@ pub fn exit(result: Result<(), anyhow::Error>) -> ExitCode {
     }
 }
 
-/// Resolves when the process is told to stop: SIGTERM or SIGINT.
-pub async fn shutdown() {
+/// Resolves when the process is told to stop, from this call on: SIGTERM or SIGINT. Must be called within a tokio runtime.
+pub fn shutdown() -> impl Future<Output = ()> + Send {
     #[cfg(unix)]
-    {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        {
+        [SignalKind::terminate(), SignalKind::interrupt()].map(signal)
+    };
+    async move {
+        #[cfg(unix)]
+        if let [Ok(mut terminate), Ok(mut interrupt)] = signals {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             return;
         }
-    }
-    // Without signals there is nothing to wait for but an end from outside.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+        // Without signals there is nothing to wait for but an end from outside.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }

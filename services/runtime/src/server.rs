@@ -256,7 +256,8 @@ fn probes(
             None => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
             Some(status) => {
                 let status = status.borrow();
-                (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {}\n", status.model, status.refusal))
+                let why = if status.refusal.is_empty() { "its model is not loaded yet" } else { &status.refusal };
+                (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {why}\n", status.model))
             }
         };
         async move { answer }

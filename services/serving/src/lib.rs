@@ -101,9 +101,10 @@ pub async fn serve_from(
     service: impl AsyncFnOnce(&StoreArgs) -> anyhow::Result<Service>,
 ) -> anyhow::Result<()> {
     let _sends_the_rest = runtime::telemetry::init(name, &args.telemetry)?;
+    let shutdown = runtime::shutdown();
     let server = Server::bind(&args.server).await?;
     let service = service(&args.store).await?;
-    server.serving(service).serve_until(runtime::shutdown()).await
+    server.serving(service).serve_until(shutdown).await
 }
 
 /// A generated gRPC server with the limits and encodings that all of them have.

@@ -28,10 +28,11 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let _sends_the_rest = runtime::telemetry::init("standalone", &args.telemetry)?;
+    let shutdown = runtime::shutdown();
     let server = Server::bind(&args.server).await?;
     let standalone = args.standalone.build(args.server.listen).await?;
     let gateway = &standalone.gateway;
-    server.serving(gateway.service()).serve_until(gateway.until(runtime::shutdown())).await
+    server.serving(gateway.service()).serve_until(gateway.until(shutdown)).await
 }
 
 #[cfg(test)]
