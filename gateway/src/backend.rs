@@ -29,7 +29,7 @@ use http::{
 };
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
-use runtime::{ClientTls, Gathered, Refusal, Turns};
+use runtime::{ClientTls, Gathered, Refusal, Turns, WINDOW, WINDOWS};
 use tokio::{
     net::TcpStream,
     sync::{Notify, watch},
@@ -56,10 +56,6 @@ pub(crate) const RETRY_IN: Duration = Duration::from_millis(500);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Time for calls in flight to a service that is asked no more.
 const DRAIN: Duration = Duration::from_secs(30);
-/// What may be under way of one answer that is not read yet, bytes, and of all over a connection: as much as calls over it can
-/// have, so that those that nobody reads leave room for the others.
-const ANSWER_WINDOW: u32 = 64 << 10;
-const CONNECTION_WINDOW: u32 = ANSWER_WINDOW << 10;
 /// Heads of answers, bytes.
 const LARGEST_HEAD: u32 = 16 << 10;
 
@@ -102,10 +98,10 @@ impl TurnedDown {
         Self { service: service.into(), problem: problem.into(), its_own_fault: true }
     }
 
-    /// Where a stream was reset and its connection goes on. One that the service refuses to begin is lost: it has done
-    /// nothing for it.
+    /// Where a stream was reset, or is none of HTTP/2, and its connection goes on. One that the service refuses to begin is lost:
+    /// it has done nothing for it.
     fn of(service: &Arc<str>, error: &h2::Error) -> Option<Self> {
-        let lost = !error.is_reset() || error.reason() == Some(Reason::REFUSED_STREAM);
+        let lost = error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
         // Where it was not the service that did so, the request broke off.
         let its_own_fault = !error.is_remote() && !error.is_library();
         (!lost).then(|| Self { its_own_fault, ..Self::new(service.clone(), error.to_string()) })
@@ -220,7 +216,7 @@ enum State {
 }
 
 /// A connection that takes calls.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Open {
     sender: SendRequest<Bytes>,
     course: Arc<Course>,
@@ -234,12 +230,6 @@ struct Course {
     /// Whether it takes calls no more, as when the service is about to end; those in flight go on.
     left: AtomicBool,
     leaving: Notify,
-}
-
-impl fmt::Debug for Open {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Open").field("course", &self.course).finish_non_exhaustive()
-    }
 }
 
 impl Open {
@@ -374,8 +364,8 @@ async fn connect(
     };
     let turns = Turns::default();
     let (sender, connection) = h2::client::Builder::new()
-        .initial_window_size(ANSWER_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOWS)
         .max_header_list_size(LARGEST_HEAD)
         .enable_push(false)
         .handshake(turns.gather(stream))
@@ -422,13 +412,7 @@ impl Connections {
         let (mut sender, course) = self.sender().await?;
         let (head, body) = request.into_parts();
         let is_whole = body.is_end_stream();
-        let (answer, stream) = sender.send_request(Request::from_parts(head, ()), is_whole).map_err(|error| {
-            let (service, problem) = (self.service.clone(), error.to_string());
-            match error.is_io() || error.is_go_away() {
-                true => Unreachable::new(service, problem).into(),
-                false => BoxError::from(TurnedDown::new(service, problem)), // it is no request of HTTP/2
-            }
-        })?;
+        let (answer, stream) = sender.send_request(Request::from_parts(head, ()), is_whole).map_err(lost)?;
         let mut sending = Tasks::default();
         if !is_whole {
             let mut rest = Box::pin(send(body, stream));

@@ -456,11 +456,11 @@ impl Replicas {
         hedge: &Hedge,
         least: Duration,
     ) -> Answer {
-        let (uri, again) = (request.uri().clone(), hedge.again(&request));
-        let half = || hedge.deadline.duration_since(first.since) / 2; // nothing is known yet
-        let wait = self.usual.of(uri.path()).unwrap_or_else(half).max(least);
-        let took = |first: &Asked| self.usual.took(uri.path(), first.since.elapsed());
+        let again = hedge.again(&request);
         let mut firsts = pin!(first.put(request));
+        let half = || hedge.deadline.duration_since(first.since) / 2; // nothing is known yet
+        let wait = self.usual.of(first.uri.path()).unwrap_or_else(half).max(least);
+        let took = |first: &Asked| self.usual.took(first.uri.path(), first.since.elapsed());
         let in_time = timeout(wait, &mut firsts).await.ok();
         let another = if in_time.is_none() { self.another(tried) } else { None };
         let Some((another, again)) = another.and_then(|another| Some((another, hedge.pay(again)?))) else {

@@ -39,10 +39,11 @@ const PREFACE: usize = 24;
 const KEEPALIVE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(20)];
 /// Calls at once over one connection of HTTP/2; the others wait at their caller's.
 const STREAMS: u32 = 1024;
-/// What may be under way of one request that is not read yet, bytes, and of all over one connection: as much as all calls over it
-/// can have, so that those that wait to be read keep no other waiting.
-const WINDOW: u32 = 64 << 10;
-const WINDOWS: u32 = WINDOW * STREAMS;
+/// What may be under way of one request or answer that is not read yet, bytes.
+pub const WINDOW: u32 = 64 << 10;
+/// The same of all over one connection: as much as all calls over it can have, so that those that wait to be read keep no other
+/// waiting.
+pub const WINDOWS: u32 = WINDOW * STREAMS;
 /// Resets for a caller's own mistakes: more end the connection.
 const RESETS: usize = 1024;
 /// What is held of a head or a body of HTTP/1.1, bytes.

@@ -19,7 +19,7 @@ mod tls;
 pub use allocator::give_memory_back;
 pub use call::{Call, CallLayer, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc, unreadable};
 pub use check::{at_least_one, finite, item_status, non_negative, positive, required, within};
-pub use connections::ConnectionArgs;
+pub use connections::{ConnectionArgs, WINDOW, WINDOWS};
 pub use exit::{exit, shutdown};
 pub use files::Files;
 pub use gather::{Gathered, Turns};
