@@ -7,7 +7,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
     process::Command,
@@ -18,7 +17,7 @@ use std::{
 use e2e::{
     AREAS, Process, Redis, Trained, binary, free_address,
     load::{Count, Load, Question, Tally, Truth, channel},
-    runtime, trained, trained_well, wait_for,
+    page, runtime, trained, trained_well, wait_for,
     wire::{Weather, Wire},
 };
 use model_store::ModelStore;
@@ -148,7 +147,7 @@ impl Part {
 
     /// Whether so many gateways listen for what this service says of its health: they would send it calls.
     fn is_watched_by(&self, gateways: u64) -> bool {
-        let page = page(self.metrics).unwrap_or_default();
+        let page = page(self.metrics, "/metrics").unwrap_or_default();
         let watches = page.lines().filter(|line| {
             line.starts_with("rpc_server_call_duration_seconds_count") && line.contains("grpc.health.v1.Health/Watch")
         });
@@ -160,15 +159,6 @@ impl Part {
         let answer = runtime().block_on(client.get_model_status(GetModelStatusRequest::default()));
         answer.ok()?.into_inner().status
     }
-}
-
-/// A page over HTTP.
-fn page(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Where there is a wire.

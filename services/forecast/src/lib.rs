@@ -263,4 +263,16 @@ mod tests {
             assert_eq!(past(value).unwrap_err().to_string(), problem);
         }
     }
+
+    #[test]
+    fn a_day_at_the_end_of_calendars_is_refused() {
+        for day in [NaiveDate::MIN, NaiveDate::MAX] {
+            let seconds = day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp();
+            let period_start = Some(Timestamp { seconds, nanos: 0 });
+            for frequency in [model::Frequency::Daily, model::Frequency::Weekly, model::Frequency::Monthly] {
+                let refused = super::past(&[Observation { period_start, value: 1.0 }], frequency).unwrap_err();
+                assert_eq!(refused.to_string(), "history[0].period_start is no day from 1900 to 2199");
+            }
+        }
+    }
 }
