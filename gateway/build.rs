@@ -1,5 +1,5 @@
-//! Embeds the dashboard's built files, `dashboard/dist/app`, packed where that is smaller. Without them the gateway builds all the
-//! same, and says at `/` what is missing.
+//! Embeds the dashboard's built files, `dashboard/dist/app`, packed where that is smaller. Without
+//! them the gateway builds all the same, and says at `/` what is missing.
 
 use std::{
     env, fs,
@@ -26,7 +26,11 @@ fn main() -> io::Result<()> {
         packed.write_all(&plain)?;
         let packed = packed.finish()?;
         let path = file.strip_prefix(root).map_err(io::Error::other)?;
-        let path = path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+        let path = path
+            .components()
+            .map(|part| part.as_os_str().to_string_lossy())
+            .collect::<Vec<_>>()
+            .join("/");
         let tag = format!("\"{}\"", &blake3::hash(&plain).to_hex()[..16]);
         fs::write(out.join(format!("{index}")), &plain)?;
         let gzip = if packed.len() < plain.len() * 9 / 10 {
@@ -36,7 +40,8 @@ fn main() -> io::Result<()> {
             "None".to_owned()
         };
         table.push_str(&format!(
-            "Asset {{ path: {path:?}, tag: HeaderValue::from_static({tag:?}), plain: {}, gzip: {gzip} }},\n",
+            "Asset {{ path: {path:?}, tag: HeaderValue::from_static({tag:?}), plain: {}, gzip: \
+             {gzip} }},\n",
             embedded(&index.to_string()),
         ));
     }

@@ -1,10 +1,15 @@
-//! What becomes of calls when there are more than a service can answer: `cargo bench -p gateway --bench overload`.
+//! What becomes of calls when there are more than a service can answer: `cargo bench -p gateway
+//! --bench overload`.
 //!
-//! A service that can do 40 calls a second is offered one, two, five and ten times as many through a gateway, over real
-//! sockets: checkouts for half of what it can do, the others
+//! A service that can do 40 calls a second is offered one, two, five and ten times as many through
+//! a gateway, over real sockets: checkouts for half of what it can do, the others
 //! lists that can wait.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement, for somebody who looks on")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement, for somebody who looks on"
+)]
 
 #[path = "../tests/gateway/load.rs"]
 mod load;
@@ -22,7 +27,8 @@ const LASTS: Duration = Duration::from_secs(10);
 async fn main() {
     println!("{HANDS} calls at once, {TAKES:?} each: {CAPACITY} a second, for {LASTS:?}");
     println!(
-        "load | answered of capacity | checkouts: answered, p50, p99 | lists: answered, refused, failed, p50, p99"
+        "load | answered of capacity | checkouts: answered, p50, p99 | lists: answered, refused, \
+         failed, p50, p99"
     );
     for times in [1, 2, 5, 10] {
         let (_model, _service, front) = load::start().await;
@@ -55,5 +61,7 @@ fn within(calls: &Became, share: f64) -> Duration {
     let mut took = calls.answered.clone();
     took.sort();
     let at = (took.len() as f64 * share) as usize;
-    took.get(at.min(took.len().saturating_sub(1))).copied().unwrap_or_default()
+    took.get(at.min(took.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
 }

@@ -1,9 +1,9 @@
-//! A service that answers calls: one in this process, or one behind a network. Promise: a service that cannot be reached is
-//! known to be so at once, after the first attempt; an answer that breaks off ends with a status; one that nobody reads keeps no
-//! other waiting.
+//! A service that answers calls: one in this process, or one behind a network. Promise: a service
+//! that cannot be reached is known to be so at once, after the first attempt; an answer that breaks
+//! off ends with a status; one that nobody reads keeps no other waiting.
 //!
-//! Calls go out over h2 itself: whoever calls writes the request and wakes up to its answer, without the tasks and channels in
-//! between that a client of hyper has for every call.
+//! Calls go out over h2 itself: whoever calls writes the request and wakes up to its answer,
+//! without the tasks and channels in between that a client of hyper has for every call.
 
 use std::{
     convert::Infallible,
@@ -69,7 +69,10 @@ pub(crate) struct Unreachable {
 
 impl Unreachable {
     pub(crate) fn new(service: impl Into<Arc<str>>, problem: impl Into<Arc<str>>) -> Self {
-        Self { service: service.into(), problem: problem.into() }
+        Self {
+            service: service.into(),
+            problem: problem.into(),
+        }
     }
 
     /// What the caller is told.
@@ -95,23 +98,34 @@ pub(crate) struct TurnedDown {
 impl TurnedDown {
     /// Turned down for what it is.
     pub(crate) fn new(service: impl Into<Arc<str>>, problem: impl Into<Arc<str>>) -> Self {
-        Self { service: service.into(), problem: problem.into(), its_own_fault: true }
+        Self {
+            service: service.into(),
+            problem: problem.into(),
+            its_own_fault: true,
+        }
     }
 
-    /// Where a stream was reset, or is none of HTTP/2, and its connection goes on. One that the service refuses to begin is lost:
-    /// it has done nothing for it.
+    /// Where a stream was reset, or is none of HTTP/2, and its connection goes on. One that the
+    /// service refuses to begin is lost: it has done nothing for it.
     fn of(service: &Arc<str>, error: &h2::Error) -> Option<Self> {
-        let lost = error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
+        let lost =
+            error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
         // Where it was not the service that did so, the request broke off.
         let its_own_fault = !error.is_remote() && !error.is_library();
-        (!lost).then(|| Self { its_own_fault, ..Self::new(service.clone(), error.to_string()) })
+        (!lost).then(|| Self {
+            its_own_fault,
+            ..Self::new(service.clone(), error.to_string())
+        })
     }
 }
 
 /// A service in this process: no socket between.
 pub fn in_process(routes: Routes) -> Backend {
     let routes = routes.prepare();
-    BoxCloneSyncService::new(ServiceExt::<Request<Body>>::map_err(routes, |never: Infallible| match never {}))
+    BoxCloneSyncService::new(ServiceExt::<Request<Body>>::map_err(
+        routes,
+        |never: Infallible| match never {},
+    ))
 }
 
 /// Where a service listens: `http://host:port`, or `https://host:port`.
@@ -155,8 +169,17 @@ impl FromStr for Target {
         if uri.path() != "/" || uri.query().is_some() {
             return Err(TargetError::HasPath);
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { scheme, host, port: authority.port_u16().unwrap_or(usual), authority })
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        Ok(Self {
+            scheme,
+            host,
+            port: authority.port_u16().unwrap_or(usual),
+            authority,
+        })
     }
 }
 
@@ -173,9 +196,9 @@ impl fmt::Display for Target {
     }
 }
 
-/// What listens at an address of a network, over so many connections. They are made at once, kept, and made again when they
-/// break; once nobody asks any more they last until the calls in flight have ended. `tls` is for targets that are encrypted.
-/// Must be called within a tokio runtime.
+/// What listens at an address of a network, over so many connections. They are made at once, kept,
+/// and made again when they break; once nobody asks any more they last until the calls in flight
+/// have ended. `tls` is for targets that are encrypted. Must be called within a tokio runtime.
 pub(crate) fn network(
     service: &str,
     target: Target,
@@ -186,12 +209,26 @@ pub(crate) fn network(
     let service: Arc<str> = service.into();
     let states = (0..connections.max(1)).map(|index| {
         let (state, states) = watch::channel(State::Connecting);
-        tokio::spawn(keep(service.clone(), target.clone(), address, tls.clone(), index, state));
+        tokio::spawn(keep(
+            service.clone(),
+            target.clone(),
+            address,
+            tls.clone(),
+            index,
+            state,
+        ));
         states
     });
     let states = states.collect();
-    let connections = Connections { service, target, states, next: AtomicUsize::new(0) };
-    BoxCloneSyncService::new(Network { connections: Arc::new(connections) })
+    let connections = Connections {
+        service,
+        target,
+        states,
+        next: AtomicUsize::new(0),
+    };
+    BoxCloneSyncService::new(Network {
+        connections: Arc::new(connections),
+    })
 }
 
 /// Connections to one address.
@@ -247,10 +284,13 @@ impl Connections {
     async fn open(&self) -> Result<Open, Unreachable> {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.states.len();
         let (before, from) = self.states.split_at(next);
-        let open = from.iter().chain(before).find_map(|state| match &*state.borrow() {
-            State::Open(open) if open.is_open() => Some(open.clone()),
-            State::Open(_) | State::Connecting | State::Failed(_) | State::Left => None,
-        });
+        let open = from
+            .iter()
+            .chain(before)
+            .find_map(|state| match &*state.borrow() {
+                State::Open(open) if open.is_open() => Some(open.clone()),
+                State::Open(_) | State::Connecting | State::Failed(_) | State::Left => None,
+            });
         if let Some(open) = open {
             return Ok(open);
         }
@@ -264,9 +304,10 @@ impl Connections {
         match settled.await.as_deref() {
             Ok(State::Open(open)) => Ok(open.clone()),
             Ok(State::Failed(unreachable)) => Err(unreachable.clone()),
-            Ok(State::Connecting | State::Left) | Err(_) => {
-                Err(Unreachable::new(self.service.clone(), "it is being shut down"))
-            }
+            Ok(State::Connecting | State::Left) | Err(_) => Err(Unreachable::new(
+                self.service.clone(),
+                "it is being shut down",
+            )),
         }
     }
 }
@@ -283,34 +324,38 @@ async fn keep(
     let [mut pause, longest] = PAUSES;
     let mut told = false;
     loop {
-        let problem = match tokio::time::timeout(CONNECT, connect(&target, address, tls.as_ref())).await {
-            Ok(Ok((sender, connection, turns))) => {
-                let (since, course) = (Instant::now(), Arc::new(Course::default()));
-                let mut driven = tokio::spawn(drive(connection, turns));
-                state.send_replace(State::Open(Open { sender, course: course.clone() }));
-                let problem = tokio::select! {
-                    ended = &mut driven => ended.ok().flatten(),
-                    () = course.leaving.notified() => None, // it goes on until the last call over it has ended
-                    () = state.closed() => {
-                        state.send_replace(State::Left); // the last sender: a connection without calls ends
-                        if tokio::time::timeout(DRAIN, &mut driven).await.is_err() {
-                            driven.abort();
+        let problem =
+            match tokio::time::timeout(CONNECT, connect(&target, address, tls.as_ref())).await {
+                Ok(Ok((sender, connection, turns))) => {
+                    let (since, course) = (Instant::now(), Arc::new(Course::default()));
+                    let mut driven = tokio::spawn(drive(connection, turns));
+                    state.send_replace(State::Open(Open {
+                        sender,
+                        course: course.clone(),
+                    }));
+                    let problem = tokio::select! {
+                        ended = &mut driven => ended.ok().flatten(),
+                        () = course.leaving.notified() => None, // it goes on until the last call over it has ended
+                        () = state.closed() => {
+                            state.send_replace(State::Left); // the last sender: a connection without calls ends
+                            if tokio::time::timeout(DRAIN, &mut driven).await.is_err() {
+                                driven.abort();
+                            }
+                            return;
                         }
-                        return;
+                    };
+                    course.left.store(true, Ordering::Relaxed);
+                    if course.answered.load(Ordering::Relaxed) || since.elapsed() >= GOOD {
+                        (told, pause) = (false, PAUSES[0]);
+                        state.send_replace(State::Connecting);
+                        tracing::debug!(service = &*service, connection = index, "reconnecting");
+                        continue;
                     }
-                };
-                course.left.store(true, Ordering::Relaxed);
-                if course.answered.load(Ordering::Relaxed) || since.elapsed() >= GOOD {
-                    (told, pause) = (false, PAUSES[0]);
-                    state.send_replace(State::Connecting);
-                    tracing::debug!(service = &*service, connection = index, "reconnecting");
-                    continue;
+                    problem.unwrap_or_else(|| "it closed the connection".to_owned())
                 }
-                problem.unwrap_or_else(|| "it closed the connection".to_owned())
-            }
-            Ok(Err(error)) => chain(&*error),
-            Err(_) => format!("no connection within {CONNECT:?}"),
-        };
+                Ok(Err(error)) => chain(&*error),
+                Err(_) => format!("no connection within {CONNECT:?}"),
+            };
         if index == 0 && !told {
             tracing::warn!(service = &*service, %address, problem, "cannot be reached");
             told = true;
@@ -335,10 +380,15 @@ async fn drive(mut connection: Connection, turns: Turns) -> Option<String> {
 /// Ends when a connection has been silent for too long.
 async fn silence(pings: Option<PingPong>) {
     // There is one for each connection, and this is the first who asks.
-    let Some(mut pings) = pings else { return std::future::pending().await };
+    let Some(mut pings) = pings else {
+        return std::future::pending().await;
+    };
     loop {
         tokio::time::sleep(KEEPALIVE).await;
-        if !matches!(tokio::time::timeout(KEEPALIVE, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
+        if !matches!(
+            tokio::time::timeout(KEEPALIVE, pings.ping(Ping::opaque())).await,
+            Ok(Ok(_))
+        ) {
             return;
         }
     }
@@ -359,7 +409,9 @@ async fn connect(
             let name = ServerName::try_from(target.host.clone())?;
             Either::Right(tls.connector().connect(name, stream).await?)
         }
-        None if target.is_encrypted() => return Err("it is at https://, and there is no TLS to call it with".into()),
+        None if target.is_encrypted() => {
+            return Err("it is at https://, and there is no TLS to call it with".into());
+        }
         Some(_) | None => Either::Left(stream),
     };
     let turns = Turns::default();
@@ -400,8 +452,12 @@ impl Connections {
         parts.authority = Some(self.target.authority.clone());
         *request.uri_mut() = Uri::from_parts(parts)?;
         *request.version_mut() = Version::HTTP_2;
-        OF_THE_CALLERS_CONNECTION.iter().for_each(|name| drop(request.headers_mut().remove(name)));
-        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        OF_THE_CALLERS_CONNECTION
+            .iter()
+            .for_each(|name| drop(request.headers_mut().remove(name)));
+        request
+            .headers_mut()
+            .insert(TE, HeaderValue::from_static("trailers"));
         let lost = |error: h2::Error| -> BoxError {
             match TurnedDown::of(&self.service, &error) {
                 Some(turned_down) => turned_down.into(),
@@ -412,7 +468,9 @@ impl Connections {
         let (mut sender, course) = self.sender().await?;
         let (head, body) = request.into_parts();
         let is_whole = body.is_end_stream();
-        let (answer, stream) = sender.send_request(Request::from_parts(head, ()), is_whole).map_err(lost)?;
+        let (answer, stream) = sender
+            .send_request(Request::from_parts(head, ()), is_whole)
+            .map_err(lost)?;
         let mut sending = Tasks::default();
         if !is_whole {
             let mut rest = Box::pin(send(body, stream));
@@ -427,14 +485,25 @@ impl Connections {
             let problem = format!("{} answers {}", self.target, head.status);
             return Err(TurnedDown::new(self.service.clone(), problem).into());
         }
-        let is_grpc = head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+        let is_grpc = head
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
         if !head.status.is_success() || !is_grpc {
             let problem = format!("{} answers {} and not gRPC", self.target, head.status);
             return Err(Unreachable::new(self.service.clone(), problem).into());
         }
         course.answered.store(true, Ordering::Relaxed);
         let service = self.service.clone();
-        Ok(Response::from_parts(head, Body::new(Answer { body, service, part: Part::Data, _sending: sending })))
+        Ok(Response::from_parts(
+            head,
+            Body::new(Answer {
+                body,
+                service,
+                part: Part::Data,
+                _sending: sending,
+            }),
+        ))
     }
 
     /// A connection that takes a call.
@@ -459,12 +528,16 @@ const OF_THE_CALLERS_CONNECTION: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Sends a request's body as fast as it comes and the service takes it. One that breaks off ends the call.
+/// Sends a request's body as fast as it comes and the service takes it. One that breaks off ends
+/// the call.
 async fn send(mut body: Body, mut to: SendStream<Bytes>) {
     loop {
         to.reserve_capacity(1);
         while to.capacity() == 0 {
-            let Some(Ok(_)) = std::future::poll_fn(|context| to.poll_capacity(context)).await else { return };
+            let Some(Ok(_)) = std::future::poll_fn(|context| to.poll_capacity(context)).await
+            else {
+                return;
+            };
         }
         let frame = tokio::select! {
             biased;
@@ -478,7 +551,9 @@ async fn send(mut body: Body, mut to: SendStream<Bytes>) {
             Some(Err(_)) => return to.send_reset(Reason::INTERNAL_ERROR),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => to.send_data(data, is_last),
-                Err(frame) => return drop(to.send_trailers(frame.into_trailers().unwrap_or_default())),
+                Err(frame) => {
+                    return drop(to.send_trailers(frame.into_trailers().unwrap_or_default()));
+                }
             },
         };
         if is_last || sent.is_err() {
@@ -508,7 +583,11 @@ impl Answer {
     fn lost(&mut self, error: &h2::Error) -> Frame<Bytes> {
         self.part = Part::Nothing;
         let problem = format!("lost while it answered: {}", chain(error));
-        Frame::trailers(frame::trailers(Unreachable::new(self.service.clone(), problem).refusal().into()))
+        Frame::trailers(frame::trailers(
+            Unreachable::new(self.service.clone(), problem)
+                .refusal()
+                .into(),
+        ))
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
@@ -539,7 +618,10 @@ impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.poll_next(context).map(|frame| frame.map(Ok))
     }
 
@@ -580,21 +662,46 @@ mod tests {
             ("", Err(TargetError::NotAUrl)),
         ] {
             let target = text.parse::<Target>();
-            assert_eq!(target.as_ref().map(|t| (t.host.as_str(), t.port)).map_err(Clone::clone), host, "{text}");
+            assert_eq!(
+                target
+                    .as_ref()
+                    .map(|t| (t.host.as_str(), t.port))
+                    .map_err(Clone::clone),
+                host,
+                "{text}"
+            );
         }
     }
 
     #[tokio::test]
     async fn nobody_at_home_is_said_at_once() {
         // Bound and dropped: refused from now on.
-        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let backend = network("churn", format!("http://{free}").parse().unwrap(), free, 2, None);
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let backend = network(
+            "churn",
+            format!("http://{free}").parse().unwrap(),
+            free,
+            2,
+            None,
+        );
 
         for _ in 0..3 {
             let start = Instant::now();
-            let request = Request::post("/shopkeeper.churn.v1.ChurnService/GetChurnRisk").body(Body::empty()).unwrap();
+            let request = Request::post("/shopkeeper.churn.v1.ChurnService/GetChurnRisk")
+                .body(Body::empty())
+                .unwrap();
             let error = backend.clone().oneshot(request).await.unwrap_err();
-            assert!(error.downcast_ref::<Unreachable>().unwrap().to_string().starts_with("churn cannot be reached: "));
+            assert!(
+                error
+                    .downcast_ref::<Unreachable>()
+                    .unwrap()
+                    .to_string()
+                    .starts_with("churn cannot be reached: ")
+            );
             assert!(start.elapsed() < CONNECT);
         }
     }

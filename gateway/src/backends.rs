@@ -1,4 +1,5 @@
-//! The services behind this gateway: which there are, which are ready, and which versions of their models answer.
+//! The services behind this gateway: which there are, which are ready, and which versions of their
+//! models answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +18,9 @@ use tokio::{
     time::Instant,
 };
 use tonic::{Status, body::Body};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
@@ -37,8 +40,8 @@ use crate::{
 pub(crate) const MODEL_CHANNEL: HeaderName = HeaderName::from_static("x-model-channel");
 /// Pauses between attempts to be told how a service is doing.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
-/// How long the version before the current one may still answer: calls that were under way, and replicas that follow the store
-/// each in their own time.
+/// How long the version before the current one may still answer: calls that were under way, and
+/// replicas that follow the store each in their own time.
 const FOLLOWS: Duration = Duration::from_secs(3);
 /// Longest wait for the first word.
 const FIRST_WORD: Duration = Duration::from_secs(5);
@@ -71,7 +74,10 @@ impl Backends {
     }
 
     /// Begins to watch them.
-    pub(crate) fn watch(&self, tasks: &mut Tasks) -> (Versions, BTreeMap<Arc<str>, watch::Receiver<bool>>) {
+    pub(crate) fn watch(
+        &self,
+        tasks: &mut Tasks,
+    ) -> (Versions, BTreeMap<Arc<str>, watch::Receiver<bool>>) {
         let versions = Versions::of(self.by_area.keys().map(|area| &**area));
         let mut ready = BTreeMap::new();
         if let Some(tls) = self.tls.clone() {
@@ -85,14 +91,20 @@ impl Backends {
             };
             tasks.spawn(watch_readiness(area.clone(), backend.clone(), true, tell));
             tasks.spawn(tell_readiness(area.clone(), ready[area].clone()));
-            tasks.spawn(watch_version(area.clone(), backend.clone(), versions.clone()));
+            tasks.spawn(watch_version(
+                area.clone(),
+                backend.clone(),
+                versions.clone(),
+            ));
         }
         (versions, ready)
     }
 
     /// Hands calls to them.
     pub(crate) fn dispatch(self) -> Dispatch {
-        Dispatch { by_area: Arc::new(self.by_area) }
+        Dispatch {
+            by_area: Arc::new(self.by_area),
+        }
     }
 }
 
@@ -114,12 +126,17 @@ impl Service<Call> for Dispatch {
     fn call(&mut self, mut call: Call) -> Self::Future {
         let backend = self.by_area.get(&call.area).cloned();
         Box::pin(async move {
-            let backend = backend.ok_or_else(|| Unreachable::new(call.area.clone(), "there is none"))?;
+            let backend =
+                backend.ok_or_else(|| Unreachable::new(call.area.clone(), "there is none"))?;
             deadline::carry(&mut call.headers, call.deadline)?;
             trace::carry(&mut call.headers);
             let (hedge, body) = match call.payload {
                 Payload::Whole { body, .. } => {
-                    let with = |budget| Hedge { budget, deadline: call.deadline, body: body.clone() };
+                    let with = |budget| Hedge {
+                        budget,
+                        deadline: call.deadline,
+                        body: body.clone(),
+                    };
                     (call.budget.map(with), Known::body(body, None))
                 }
                 Payload::Stream(body) => (None, body),
@@ -131,7 +148,10 @@ impl Service<Call> for Dispatch {
             *request.headers_mut() = call.headers;
             request.extensions_mut().insert(call.tried);
             hedge.and_then(|hedge| request.extensions_mut().insert(hedge));
-            backend.oneshot(request).await.inspect_err(|_| meter::backend_error(&call.area))
+            backend
+                .oneshot(request)
+                .await
+                .inspect_err(|_| meter::backend_error(&call.area))
         })
     }
 }
@@ -152,7 +172,8 @@ struct Current {
 #[derive(Debug, Clone)]
 struct Said {
     stable: Arc<String>,
-    /// The version before that, and until when its answers are taken to be late ones, or those of a replica that follows.
+    /// The version before that, and until when its answers are taken to be late ones, or those of
+    /// a replica that follows.
     before: Option<(Arc<String>, Instant)>,
     canary: Option<Canary>,
     /// Whether nothing has spoken against it since.
@@ -170,25 +191,36 @@ struct Canary {
 impl Versions {
     /// Those of these services; none is known yet.
     pub(crate) fn of<'a>(areas: impl IntoIterator<Item = &'a str>) -> Self {
-        let by_area = areas.into_iter().map(|area| (area.into(), Current::default())).collect();
-        Self { by_area: Arc::new(by_area) }
+        let by_area = areas
+            .into_iter()
+            .map(|area| (area.into(), Current::default()))
+            .collect();
+        Self {
+            by_area: Arc::new(by_area),
+        }
     }
 
-    /// The version that is to answer a call, where that is known. A caller of the canary's share gets the canary every
-    /// time, and so does a call that asks for it; the service does as the header says.
+    /// The version that is to answer a call, where that is known. A caller of the canary's share
+    /// gets the canary every time, and so does a call that asks for it; the service does as the
+    /// header says.
     pub(crate) fn choose(&self, call: &mut Call) -> Option<Arc<String>> {
         let wish = call.headers.remove(MODEL_CHANNEL);
         let said = self.by_area.get(&call.area)?.said.load_full()?;
-        let canary = said.canary.as_ref().filter(|canary| match wish.as_ref().map(HeaderValue::as_bytes) {
-            Some(b"canary") => true,
-            Some(b"stable") => false,
-            Some(_) | None => place(call).is_some_and(|place| place < canary.percent),
-        });
+        let canary =
+            said.canary
+                .as_ref()
+                .filter(|canary| match wish.as_ref().map(HeaderValue::as_bytes) {
+                    Some(b"canary") => true,
+                    Some(b"stable") => false,
+                    Some(_) | None => place(call).is_some_and(|place| place < canary.percent),
+                });
         if canary.is_some() {
-            call.headers.insert(MODEL_CHANNEL, HeaderValue::from_static("canary"));
+            call.headers
+                .insert(MODEL_CHANNEL, HeaderValue::from_static("canary"));
             meter::canary(&call.area);
         }
-        said.holds.then(|| Arc::clone(canary.map_or(&said.stable, |canary| &canary.version)))
+        said.holds
+            .then(|| Arc::clone(canary.map_or(&said.stable, |canary| &canary.version)))
     }
 
     /// The version that answers whoever is not on trial, where that is known.
@@ -199,31 +231,58 @@ impl Versions {
 
     #[cfg(test)]
     pub(crate) fn set(&self, area: &str, version: Option<&str>) {
-        self.told(area, ModelStatus { version: version.unwrap_or_default().into(), ..ModelStatus::default() });
+        self.told(
+            area,
+            ModelStatus {
+                version: version.unwrap_or_default().into(),
+                ..ModelStatus::default()
+            },
+        );
     }
 
     /// The service says so.
     pub(crate) fn told(&self, area: &str, status: ModelStatus) {
-        let Some(current) = self.by_area.get(area) else { return };
+        let Some(current) = self.by_area.get(area) else {
+            return;
+        };
         let loaded = status.canary.filter(|canary| canary.refusal.is_empty());
-        let canary = loaded.map(|canary| Canary { version: Arc::new(canary.version), percent: canary.percent });
+        let canary = loaded.map(|canary| Canary {
+            version: Arc::new(canary.version),
+            percent: canary.percent,
+        });
         let (holds, stable) = (!status.version.is_empty(), Arc::new(status.version));
         let said = current.said.load_full();
         let before = said.and_then(|said| match said.stable == stable {
             true => said.before.clone(),
             false => Some((said.stable.clone(), Instant::now() + FOLLOWS)),
         });
-        current.said.store(Some(Arc::new(Said { stable, before, canary, holds })));
+        current.said.store(Some(Arc::new(Said {
+            stable,
+            before,
+            canary,
+            holds,
+        })));
     }
 
-    /// An answer says so. Where it is none of what the service said, nobody knows until it says it again.
+    /// An answer says so. Where it is none of what the service said, nobody knows until it says it
+    /// again.
     pub(crate) fn seen(&self, area: &str, version: &str) {
-        let Some(current) = self.by_area.get(area) else { return };
+        let Some(current) = self.by_area.get(area) else {
+            return;
+        };
         let said = current.said.load();
-        let Some(said) = said.as_ref().filter(|said| said.holds) else { return };
-        let is_canary = said.canary.as_ref().is_some_and(|canary| *canary.version == version);
-        let is_late =
-            || said.before.as_ref().is_some_and(|(before, until)| **before == version && Instant::now() < *until);
+        let Some(said) = said.as_ref().filter(|said| said.holds) else {
+            return;
+        };
+        let is_canary = said
+            .canary
+            .as_ref()
+            .is_some_and(|canary| *canary.version == version);
+        let is_late = || {
+            said.before
+                .as_ref()
+                .is_some_and(|(before, until)| **before == version && Instant::now() < *until)
+        };
         if *said.stable != version && !is_canary && !is_late() {
             current.doubt();
             current.doubted.notify_one();
@@ -247,27 +306,42 @@ impl Versions {
 }
 
 impl Current {
-    /// From here on no version is known. Who gets the canary stays as it was: that does not hang on a moment's doubt.
+    /// From here on no version is known. Who gets the canary stays as it was: that does not hang on
+    /// a moment's doubt.
     fn doubt(&self) {
-        self.said.rcu(|said| said.as_ref().map(|said| Arc::new(Said { holds: false, ..Said::clone(said) })));
+        self.said.rcu(|said| {
+            said.as_ref().map(|said| {
+                Arc::new(Said {
+                    holds: false,
+                    ..Said::clone(said)
+                })
+            })
+        });
     }
 }
 
-/// A caller's place among a hundred, the same every time: by who they are, or where nobody knows that, by the customer
-/// they ask for, or else by all they ask. Streams and lists in pages of nobody in particular have none: what they ask
-/// changes on the way.
+/// A caller's place among a hundred, the same every time: by who they are, or where nobody knows
+/// that, by the customer they ask for, or else by all they ask. Streams and lists in pages of
+/// nobody in particular have none: what they ask changes on the way.
 fn place(call: &Call) -> Option<u32> {
     let whole = match &call.payload {
         Payload::Whole { message, .. } => message.as_deref(),
         Payload::Stream(_) => None,
     };
-    let customer = || frame::string_field(whole?, call.method.customer_field?).filter(|id| !id.is_empty());
+    let customer =
+        || frame::string_field(whole?, call.method.customer_field?).filter(|id| !id.is_empty());
     let who = match call.caller {
         caller if caller != Caller::anonymous() => caller.as_bytes().to_vec(),
-        _ => customer().map(str::as_bytes).or(whole.filter(|_| !call.method.paged))?.to_vec(),
+        _ => customer()
+            .map(str::as_bytes)
+            .or(whole.filter(|_| !call.method.paged))?
+            .to_vec(),
     };
     let mut hasher = blake3::Hasher::new_derive_key("shopkeeper gateway canary 1");
-    hasher.update(&(call.area.len() as u64).to_le_bytes()).update(call.area.as_bytes()).update(&who);
+    hasher
+        .update(&(call.area.len() as u64).to_le_bytes())
+        .update(call.area.as_bytes())
+        .update(&who);
     let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
     Some(u32::from_le_bytes([a, b, c, d]) % 100)
 }
@@ -277,9 +351,14 @@ fn asked(backend: Backend) -> BoxCloneSyncService<Request<Body>, Response<Body>,
     BoxCloneSyncService::new(backend.map_err(|error| Status::unavailable(error.to_string())))
 }
 
-/// Tells whether a service is ready, as soon as that is known and whenever it changes. Where it says that it is not, or is lost,
-/// one that may be several is asked again: another replica may be.
-pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, several: bool, tell: impl Fn(bool)) {
+/// Tells whether a service is ready, as soon as that is known and whenever it changes. Where it
+/// says that it is not, or is lost, one that may be several is asked again: another replica may be.
+pub(crate) async fn watch_readiness(
+    name: Arc<str>,
+    backend: Backend,
+    several: bool,
+    tell: impl Fn(bool),
+) {
     let mut told = None;
     let mut set = |now: bool| {
         if told.replace(now) != Some(now) {
@@ -292,7 +371,9 @@ pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, several: b
         let mut served = false;
         let watched: Result<(), Status> = async {
             let mut client = HealthClient::new(asked(backend.clone()));
-            let whole_process = HealthCheckRequest { service: String::new() };
+            let whole_process = HealthCheckRequest {
+                service: String::new(),
+            };
             let mut changes = in_time(client.watch(whole_process)).await?.into_inner();
             while let Some(change) = changes.message().await? {
                 let serves = change.status() == ServingStatus::Serving;
@@ -313,7 +394,11 @@ pub(crate) async fn watch_readiness(name: Arc<str>, backend: Backend, several: b
         if served && several {
             continue; // at once, before anybody is told
         }
-        tracing::debug!(service = &*name, error = watched.err().map(tracing::field::display), "health is not known");
+        tracing::debug!(
+            service = &*name,
+            error = watched.err().map(tracing::field::display),
+            "health is not known"
+        );
         set(false);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
@@ -338,7 +423,9 @@ async fn watch_version(area: Arc<str>, backend: Backend, versions: Versions) {
         let mut doubted = false;
         let watched: Result<(), Status> = async {
             let mut client = ModelServiceClient::new(asked(backend.clone()));
-            let its_own = WatchModelRequest { model: String::new() };
+            let its_own = WatchModelRequest {
+                model: String::new(),
+            };
             let mut changes = in_time(client.watch_model(its_own)).await?.into_inner();
             loop {
                 // What it has said since may settle the doubt.
@@ -350,7 +437,9 @@ async fn watch_version(area: Arc<str>, backend: Backend, versions: Versions) {
                         return Ok(());
                     }
                 };
-                let Some(status) = change.map(|change| change.status.unwrap_or_default()) else { return Ok(()) };
+                let Some(status) = change.map(|change| change.status.unwrap_or_default()) else {
+                    return Ok(());
+                };
                 pause = PAUSES[0];
                 tracing::debug!(service = &*area, model.version = status.version, "model");
                 versions.told(&area, status);
@@ -362,7 +451,11 @@ async fn watch_version(area: Arc<str>, backend: Backend, versions: Versions) {
             asked_again = Some(Instant::now());
             continue; // at once, but not again and again
         }
-        tracing::debug!(service = &*area, error = watched.err().map(tracing::field::display), "version is not known");
+        tracing::debug!(
+            service = &*area,
+            error = watched.err().map(tracing::field::display),
+            "version is not known"
+        );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
     }
@@ -370,7 +463,9 @@ async fn watch_version(area: Arc<str>, backend: Backend, versions: Versions) {
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let late = |_| Status::deadline_exceeded("no answer");
-    tokio::time::timeout(FIRST_WORD, answer).await.map_err(late)?
+    tokio::time::timeout(FIRST_WORD, answer)
+        .await
+        .map_err(late)?
 }
 
 #[cfg(test)]
@@ -382,9 +477,16 @@ mod tests {
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
 
     fn status(version: &str, canary: Option<(&str, u32)>) -> ModelStatus {
-        let canary =
-            canary.map(|(version, percent)| pb::Canary { version: version.into(), percent, ..Default::default() });
-        ModelStatus { version: version.into(), canary, ..ModelStatus::default() }
+        let canary = canary.map(|(version, percent)| pb::Canary {
+            version: version.into(),
+            percent,
+            ..Default::default()
+        });
+        ModelStatus {
+            version: version.into(),
+            canary,
+            ..ModelStatus::default()
+        }
     }
 
     fn chosen(versions: &Versions, call: &mut Call) -> Option<String> {
@@ -398,10 +500,17 @@ mod tests {
             versions.set("churn", Some(version));
         }
         versions.seen("churn", "v1");
-        assert_eq!(chosen(&versions, &mut call(RISK, b"")).as_deref(), Some("v2"));
+        assert_eq!(
+            chosen(&versions, &mut call(RISK, b"")).as_deref(),
+            Some("v2")
+        );
         tokio::time::advance(FOLLOWS).await;
         versions.seen("churn", "v1");
-        assert_eq!(chosen(&versions, &mut call(RISK, b"")), None, "it has had its time");
+        assert_eq!(
+            chosen(&versions, &mut call(RISK, b"")),
+            None,
+            "it has had its time"
+        );
     }
 
     #[tokio::test]
@@ -411,9 +520,18 @@ mod tests {
         versions.seen("churn", "v1");
         versions.set("churn", Some("v1"));
         versions.seen("churn", "v1");
-        assert_eq!(versions.current("churn").as_deref().map(String::as_str), Some("v1"));
+        assert_eq!(
+            versions.current("churn").as_deref().map(String::as_str),
+            Some("v1")
+        );
         versions.seen("churn", "v2");
-        assert_eq!((versions.current("churn"), chosen(&versions, &mut call(RISK, b""))), (None, None));
+        assert_eq!(
+            (
+                versions.current("churn"),
+                chosen(&versions, &mut call(RISK, b""))
+            ),
+            (None, None)
+        );
         versions.doubted("churn").await;
         versions.set("churn", Some(""));
         assert_eq!(versions.current("churn"), None);
@@ -430,7 +548,11 @@ mod tests {
             call.caller = Caller::named(name);
             call.headers.clear();
             let version = chosen(&versions, call).unwrap();
-            assert_eq!(call.headers.contains_key(MODEL_CHANNEL), version == "v2", "the service is told");
+            assert_eq!(
+                call.headers.contains_key(MODEL_CHANNEL),
+                version == "v2",
+                "the service is told"
+            );
             version
         };
         let names: Vec<String> = (0..1000).map(|n| format!("caller {n}")).collect();
@@ -439,7 +561,10 @@ mod tests {
         assert!(names.iter().all(|name| of(name, 1) == of(name, 0)));
 
         versions.told("churn", status("v1", Some(("v2", 20))));
-        assert!(lucky.iter().all(|name| of(name, 0) == "v2"), "more callers are those and others");
+        assert!(
+            lucky.iter().all(|name| of(name, 0) == "v2"),
+            "more callers are those and others"
+        );
         versions.told("churn", status("v1", None));
         assert!(names.iter().all(|name| of(name, 0) == "v1"));
     }
@@ -465,10 +590,28 @@ mod tests {
             assert_eq!(version, chosen(&versions, &mut call(RISK, other)));
             version.unwrap()
         });
-        assert!(all.contains(&"v1".to_owned()) && all.contains(&"v2".to_owned()), "{all:?}");
-        let stream = Call { payload: Payload::Stream(Body::empty()), ..call(RISK, b"") };
-        let list = |message| call("/shopkeeper.churn.v1.ChurnService/ListAtRiskCustomers", message);
-        assert_eq!((place(&stream), place(&list(b"")), place(&list(b"\x12\x01a"))), (None, None, None));
+        assert!(
+            all.contains(&"v1".to_owned()) && all.contains(&"v2".to_owned()),
+            "{all:?}"
+        );
+        let stream = Call {
+            payload: Payload::Stream(Body::empty()),
+            ..call(RISK, b"")
+        };
+        let list = |message| {
+            call(
+                "/shopkeeper.churn.v1.ChurnService/ListAtRiskCustomers",
+                message,
+            )
+        };
+        assert_eq!(
+            (
+                place(&stream),
+                place(&list(b"")),
+                place(&list(b"\x12\x01a"))
+            ),
+            (None, None, None)
+        );
     }
 
     #[test]
@@ -477,7 +620,8 @@ mod tests {
         versions.told("churn", status("v1", Some(("v2", 0))));
         let asking = |channel: &'static str| {
             let mut call = call(RISK, b"\x0a\x01a");
-            call.headers.insert(MODEL_CHANNEL, HeaderValue::from_static(channel));
+            call.headers
+                .insert(MODEL_CHANNEL, HeaderValue::from_static(channel));
             let version = chosen(&versions, &mut call);
             (version, call.headers.contains_key(MODEL_CHANNEL))
         };
@@ -485,7 +629,11 @@ mod tests {
         assert_eq!(asking("stable"), (Some("v1".to_owned()), false));
         assert_eq!(asking("another"), (Some("v1".to_owned()), false));
         versions.seen("churn", "v2");
-        assert_eq!(asking("canary").0.as_deref(), Some("v2"), "the canary is no surprise");
+        assert_eq!(
+            asking("canary").0.as_deref(),
+            Some("v2"),
+            "the canary is no surprise"
+        );
         versions.seen("churn", "v3");
         assert_eq!(asking("canary"), (None, true));
     }

@@ -1,9 +1,11 @@
-//! Chooses among the replicas of a service: of two taken at random the one with less to do (power of two choices, Mitzenmacher
-//! 2001), load being calls in flight times a latency that rises at once and falls slowly (peak EWMA). Replicas come and go; a
-//! new one is asked once it is connected and says that it is ready, and is taken to be as slow as the slowest until it has
-//! answered. One that has just lost calls, or fails much more often than the others, rests, longer each time. Where all of
-//! them lose call after call, calls are refused at once but for one now and then. A call that waits for longer than usual is
-//! made at another replica as well (`hedge`). Promise: while one replica answers, calls do.
+//! Chooses among the replicas of a service: of two taken at random the one with less to do (power
+//! of two choices, Mitzenmacher 2001), load being calls in flight times a latency that rises at
+//! once and falls slowly (peak EWMA). Replicas come and go; a new one is asked once it is connected
+//! and says that it is ready, and is taken to be as slow as the slowest until it has answered. One
+//! that has just lost calls, or fails much more often than the others, rests, longer each time.
+//! Where all of them lose call after call, calls are refused at once but for one now and then. A
+//! call that waits for longer than usual is made at another replica as well (`hedge`). Promise:
+//! while one replica answers, calls do.
 
 use std::{
     collections::BTreeMap,
@@ -43,36 +45,40 @@ use crate::{
     usual::Usual,
 };
 
-/// How long a replica that lost calls, or that fails, is left alone; twice as long each time that it happens again soon.
+/// How long a replica that lost calls, or that fails, is left alone; twice as long each time that
+/// it happens again soon.
 const LOST_REST: Duration = Duration::from_millis(100);
 const FAILING_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(30);
-/// Who has asked all there is to ask, is left waiting this long, and so many times as long as the replica's calls take
-/// otherwise, and gives up was lost as well.
+/// Who has asked all there is to ask, is left waiting this long, and so many times as long as the
+/// replica's calls take otherwise, and gives up was lost as well.
 const SILENCE: Duration = Duration::from_millis(100);
 const UNUSUAL: f64 = 4.0;
-/// What a new latency counts for where it is below the old ones, and the time in which one that is not renewed loses most of
-/// its weight: who was slow once is asked again.
+/// What a new latency counts for where it is below the old ones, and the time in which one that is
+/// not renewed loses most of its weight: who was slow once is asked again.
 const FALL: f64 = 0.1;
 const FADE: Duration = Duration::from_secs(2);
 /// What an answer counts for in the share of answers that are failures.
 const RECENT: f64 = 0.05;
-/// A replica is judged by so many answers, or so many failures in a row: it fails where more than this share of them and
-/// twice the others' are failures.
+/// A replica is judged by so many answers, or so many failures in a row: it fails where more than
+/// this share of them and twice the others' are failures.
 const ANSWERS: u32 = 20;
 const IN_A_ROW: u32 = 5;
 const TOO_MANY: f64 = 0.1;
-/// Calls that others have answered first, one after the other and with no answer between, are lost from this one on.
+/// Calls that others have answered first, one after the other and with no answer between, are lost
+/// from this one on.
 const OVERTAKEN: u32 = 3;
-/// Where every replica has lost so many calls one after the other, there is nobody. Silence alone does not show that: it is
-/// the caller who says how long it is waited for.
+/// Where every replica has lost so many calls one after the other, there is nobody. Silence alone
+/// does not show that: it is the caller who says how long it is waited for.
 const BROKEN: u32 = 5;
-/// Pauses between looks at where the replicas are: usually, and where one of them cannot be reached.
+/// Pauses between looks at where the replicas are: usually, and where one of them cannot be
+/// reached.
 const LOOK: Duration = Duration::from_secs(3);
 const LOOK_SOON: Duration = Duration::from_millis(500);
 
-/// One service of the replicas that are found there. A call that has no answer after `hedge_after` may be made at another as
-/// well. `connect` makes a replica of an address. Must be called within a tokio runtime.
+/// One service of the replicas that are found there. A call that has no answer after `hedge_after`
+/// may be made at another as well. `connect` makes a replica of an address. Must be called within a
+/// tokio runtime.
 pub(crate) fn among(
     service: &str,
     endpoints: Endpoints,
@@ -82,11 +88,20 @@ pub(crate) fn among(
     let replicas = Arc::new(Replicas::new(service));
     let mut tasks = Tasks::default();
     tasks.spawn(follow(replicas.clone(), endpoints, connect));
-    BoxCloneSyncService::new(Balanced { replicas, hedge_after, tasks: Arc::new(tasks) })
+    BoxCloneSyncService::new(Balanced {
+        replicas,
+        hedge_after,
+        tasks: Arc::new(tasks),
+    })
 }
 
-/// Keeps the replicas as they are found, for ever. Those that are gone are asked no more; calls in flight to them go on.
-async fn follow(replicas: Arc<Replicas>, mut endpoints: Endpoints, connect: impl Fn(Target, SocketAddr) -> Backend) {
+/// Keeps the replicas as they are found, for ever. Those that are gone are asked no more; calls in
+/// flight to them go on.
+async fn follow(
+    replicas: Arc<Replicas>,
+    mut endpoints: Endpoints,
+    connect: impl Fn(Target, SocketAddr) -> Backend,
+) {
     let mut known: BTreeMap<SocketAddr, (Target, Arc<Replica>, Tasks)> = BTreeMap::new();
     loop {
         let found = endpoints.look().await;
@@ -106,7 +121,12 @@ async fn follow(replicas: Arc<Replicas>, mut endpoints: Endpoints, connect: impl
             });
         }
         replicas.problem.store(Some(Arc::new(endpoints.problem())));
-        replicas.set(known.values().map(|(_, replica, _)| replica.clone()).collect());
+        replicas.set(
+            known
+                .values()
+                .map(|(_, replica, _)| replica.clone())
+                .collect(),
+        );
         if endpoints.are_fixed() {
             return std::future::pending().await;
         }
@@ -220,7 +240,8 @@ impl Replica {
     }
 
     fn latency(&self, now: Duration) -> f64 {
-        let since = (now.as_millis() as u64).saturating_sub(self.latency_at.load(Ordering::Relaxed));
+        let since =
+            (now.as_millis() as u64).saturating_sub(self.latency_at.load(Ordering::Relaxed));
         let faded = (-(since as f64) / FADE.as_millis() as f64).exp();
         f64::from_bits(self.latency.load(Ordering::Relaxed)) * faded
     }
@@ -232,9 +253,14 @@ impl Replica {
 
     fn took(&self, time: Duration, now: Duration) {
         let (new, old) = (time.as_secs_f64(), self.latency(now));
-        let latency = if new > old { new } else { old + FALL * (new - old) };
+        let latency = if new > old {
+            new
+        } else {
+            old + FALL * (new - old)
+        };
         self.latency.store(latency.to_bits(), Ordering::Relaxed);
-        self.latency_at.store(now.as_millis() as u64, Ordering::Relaxed);
+        self.latency_at
+            .store(now.as_millis() as u64, Ordering::Relaxed);
     }
 
     fn answered(&self, after: Duration, failed: bool, now: Duration) {
@@ -258,7 +284,9 @@ impl Replica {
     fn patience(&self, usual: Option<Duration>) -> Duration {
         let latency = f64::from_bits(self.latency.load(Ordering::Relaxed));
         let usual = usual.map_or(latency, |usual| usual.as_secs_f64().max(latency));
-        Duration::try_from_secs_f64(usual * UNUSUAL).unwrap_or(Duration::MAX).max(SILENCE)
+        Duration::try_from_secs_f64(usual * UNUSUAL)
+            .unwrap_or(Duration::MAX)
+            .max(SILENCE)
     }
 
     /// It has turned a call down, and so is there.
@@ -266,12 +294,17 @@ impl Replica {
         self.record().losses = 0;
     }
 
-    /// It lost a call that was made then, to silence or to more than that; says whether that is news.
+    /// It lost a call that was made then, to silence or to more than that; says whether that is
+    /// news.
     fn lost(&self, made: Duration, silent: bool, now: Duration) -> bool {
         let mut record = self.record();
         let is_news = record.losses == 0 || made >= record.lost_at;
         if is_news {
-            let most = if silent { (BROKEN - 1).max(record.losses) } else { u32::MAX };
+            let most = if silent {
+                (BROKEN - 1).max(record.losses)
+            } else {
+                u32::MAX
+            };
             (record.losses, record.lost_at) = (record.losses.saturating_add(1).min(most), now);
             record.rest(now, LOST_REST);
         }
@@ -345,7 +378,12 @@ impl Replicas {
     /// A new replica, and the task that knows how it is.
     fn meet(self: &Arc<Self>, address: SocketAddr, backend: Backend) -> (Arc<Replica>, Tasks) {
         let now = self.start.elapsed();
-        let slowest = self.all.load().iter().map(|replica| replica.latency(now)).fold(0.0, f64::max);
+        let slowest = self
+            .all
+            .load()
+            .iter()
+            .map(|replica| replica.latency(now))
+            .fold(0.0, f64::max);
         let replica = Arc::new(Replica::new(backend.clone(), slowest, now));
         let (replicas, told) = (self.clone(), replica.clone());
         let tell = move |ready| {
@@ -353,7 +391,12 @@ impl Replicas {
             replicas.changes.send_replace(());
         };
         let mut watch = Tasks::default();
-        watch.spawn(watch_readiness(format!("{} at {address}", self.service).into(), backend, false, tell));
+        watch.spawn(watch_readiness(
+            format!("{} at {address}", self.service).into(),
+            backend,
+            false,
+            tell,
+        ));
         (replica, watch)
     }
 
@@ -398,9 +441,14 @@ impl Replicas {
         let all = self.all.load();
         if all.is_empty() {
             let problem = self.problem.load_full();
-            return problem.map_or(Choice::Wait, |problem| Choice::Nobody(self.nobody(&problem)));
+            return problem.map_or(Choice::Wait, |problem| {
+                Choice::Nobody(self.nobody(&problem))
+            });
         }
-        let nobody_yet = || !all.iter().any(|replica| replica.is_ready()) && !all.iter().all(|replica| replica.told());
+        let nobody_yet = || {
+            !all.iter().any(|replica| replica.is_ready())
+                && !all.iter().all(|replica| replica.told())
+        };
         if may_wait && nobody_yet() {
             return Choice::Wait;
         }
@@ -417,22 +465,37 @@ impl Replicas {
             &|replica| !replica.rests(now),
             &|_| true,
         ];
-        let chosen = best.into_iter().find_map(|wanted| self.lighter(&all, wanted, now));
+        let chosen = best
+            .into_iter()
+            .find_map(|wanted| self.lighter(&all, wanted, now));
         chosen.map_or(Choice::Wait, Choice::One)
     }
 
     /// Of two of these taken at random the one with less to do.
-    fn lighter(&self, all: &[Arc<Replica>], wanted: Wanted<'_>, now: Duration) -> Option<Arc<Replica>> {
+    fn lighter(
+        &self,
+        all: &[Arc<Replica>],
+        wanted: Wanted<'_>,
+        now: Duration,
+    ) -> Option<Arc<Replica>> {
         let mut left: Vec<_> = all.iter().filter(|replica| wanted(replica)).collect();
-        let mut draw = || (!left.is_empty()).then(|| left.swap_remove(self.draws.below(left.len())));
+        let mut draw =
+            || (!left.is_empty()).then(|| left.swap_remove(self.draws.below(left.len())));
         let (one, other) = (draw()?, draw());
-        Some(other.filter(|other| other.load(now) < one.load(now)).unwrap_or(one).clone())
+        Some(
+            other
+                .filter(|other| other.load(now) < one.load(now))
+                .unwrap_or(one)
+                .clone(),
+        )
     }
 
-    /// Somebody who is well, for a call that another has; nobody where it has been with two at once before.
+    /// Somebody who is well, for a call that another has; nobody where it has been with two at once
+    /// before.
     fn another(&self, tried: &Tried) -> Option<Arc<Replica>> {
         let (tried, now) = (tried.attempts(), self.start.elapsed());
-        let wanted: Wanted<'_> = &|replica| !tried.hedged && replica.is_good(now) && tried.lack(replica);
+        let wanted: Wanted<'_> =
+            &|replica| !tried.hedged && replica.is_good(now) && tried.lack(replica);
         self.lighter(&self.all.load(), wanted, now)
     }
 
@@ -444,7 +507,9 @@ impl Replicas {
     fn may_probe(&self, now: Duration) -> bool {
         let now = now.as_millis() as u64;
         let next = |at| (now >= at).then_some(now + RETRY_IN.as_millis() as u64);
-        self.probe_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+        self.probe_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .is_ok()
     }
 
     /// What becomes of a call that one has, and another as well where that takes longer than usual.
@@ -459,11 +524,20 @@ impl Replicas {
         let again = hedge.again(&request);
         let mut firsts = pin!(first.put(request));
         let half = || hedge.deadline.duration_since(first.since) / 2; // nothing is known yet
-        let wait = self.usual.of(first.uri.path()).unwrap_or_else(half).max(least);
+        let wait = self
+            .usual
+            .of(first.uri.path())
+            .unwrap_or_else(half)
+            .max(least);
         let took = |first: &Asked| self.usual.took(first.uri.path(), first.since.elapsed());
         let in_time = timeout(wait, &mut firsts).await.ok();
-        let another = if in_time.is_none() { self.another(tried) } else { None };
-        let Some((another, again)) = another.and_then(|another| Some((another, hedge.pay(again)?))) else {
+        let another = if in_time.is_none() {
+            self.another(tried)
+        } else {
+            None
+        };
+        let Some((another, again)) = another.and_then(|another| Some((another, hedge.pay(again)?)))
+        else {
             let answer = match in_time {
                 Some(answer) => answer,
                 None => firsts.await,
@@ -488,7 +562,11 @@ impl Replicas {
                 first.end(&failed);
                 let answer = seconds.await;
                 second.end(&answer);
-                if is_answer(&answer) { (answer, "second") } else { (failed, "neither") }
+                if is_answer(&answer) {
+                    (answer, "second")
+                } else {
+                    (failed, "neither")
+                }
             }
             Either::Right((answer, _)) if is_answer(&answer) => {
                 second.end(&answer);
@@ -499,7 +577,11 @@ impl Replicas {
                 second.end(&failed);
                 let answer = firsts.await;
                 first.end(&answer);
-                let by = if is_answer(&answer) { "first" } else { "neither" };
+                let by = if is_answer(&answer) {
+                    "first"
+                } else {
+                    "neither"
+                };
                 (answer, by)
             }
         };
@@ -507,17 +589,24 @@ impl Replicas {
         answer
     }
 
-    /// Lets a replica rest that fails much more often than the others; never the only one, and never more than half.
+    /// Lets a replica rest that fails much more often than the others; never the only one, and
+    /// never more than half.
     fn judge(&self, replica: &Arc<Replica>, now: Duration) {
         let all = self.all.load();
-        let others = all.iter().filter(|other| !Arc::ptr_eq(other, replica)).map(|other| other.record().clone());
-        let (resting, mut failing) = others.fold((0, Vec::new()), |(resting, mut failing), other| {
-            failing.push(other.failing);
-            (resting + usize::from(now < other.rests_until), failing)
-        });
+        let others = all
+            .iter()
+            .filter(|other| !Arc::ptr_eq(other, replica))
+            .map(|other| other.record().clone());
+        let (resting, mut failing) =
+            others.fold((0, Vec::new()), |(resting, mut failing), other| {
+                failing.push(other.failing);
+                (resting + usize::from(now < other.rests_until), failing)
+            });
         failing.sort_by(f64::total_cmp);
         // The median: that of the better half where half of them fail.
-        let Some(usual) = failing.get(failing.len().saturating_sub(1) / 2) else { return };
+        let Some(usual) = failing.get(failing.len().saturating_sub(1) / 2) else {
+            return;
+        };
         let mut record = replica.record();
         let is_known = record.answers >= ANSWERS || record.failures >= IN_A_ROW;
         let fails = is_known && record.failing > TOO_MANY + 2.0 * usual;
@@ -549,25 +638,41 @@ struct Asked {
 impl Asked {
     fn of(replicas: Arc<Replicas>, replica: Arc<Replica>) -> Self {
         replica.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { replicas, replica, since: Instant::now(), uri: Uri::default(), sent: Arc::default(), over: false }
+        Self {
+            replicas,
+            replica,
+            since: Instant::now(),
+            uri: Uri::default(),
+            sent: Arc::default(),
+            over: false,
+        }
     }
 
     /// Whether the replica has been silent for too long about a request that it has whole.
     fn is_lost_to_silence(&self) -> bool {
-        let patience = || self.replica.patience(self.replicas.usual.of(self.uri.path()));
+        let patience = || {
+            self.replica
+                .patience(self.replicas.usual.of(self.uri.path()))
+        };
         self.sent.load(Ordering::Relaxed) && self.since.elapsed() >= patience()
     }
 
     /// Puts it to the replica.
     fn put(&mut self, request: Request<Body>) -> impl Future<Output = Answer> + use<> {
         self.uri = request.uri().clone();
-        self.replica.backend.clone().oneshot(request.map(|body| Sent::body(body, self.sent.clone())))
+        self.replica
+            .backend
+            .clone()
+            .oneshot(request.map(|body| Sent::body(body, self.sent.clone())))
     }
 
     /// It is taken back: another answered it first.
     fn overtaken(mut self) {
         self.over = true;
-        if self.replica.overtaken(self.since.elapsed(), self.replicas.start.elapsed()) {
+        if self
+            .replica
+            .overtaken(self.since.elapsed(), self.replicas.start.elapsed())
+        {
             self.lost(None);
         }
     }
@@ -584,7 +689,11 @@ impl Asked {
                 let (code, took) = (frame::code(response.headers()), self.since.elapsed());
                 if code == Some(Code::DeadlineExceeded) {
                     // Its own clock was the first to say so.
-                    return if self.is_lost_to_silence() { self.lost(None) } else { self.replica.is_there() };
+                    return if self.is_lost_to_silence() {
+                        self.lost(None)
+                    } else {
+                        self.replica.is_there()
+                    };
                 }
                 let (failed, now) = (code.is_some_and(is_failure), self.replicas.start.elapsed());
                 self.replica.answered(took, failed, now);
@@ -613,7 +722,10 @@ impl Asked {
 
     fn lost(&self, to: Option<&Unreachable>) {
         self.replicas.lost_to.store(to.cloned().map(Arc::new));
-        let (made, now) = (self.since - self.replicas.start, self.replicas.start.elapsed());
+        let (made, now) = (
+            self.since - self.replicas.start,
+            self.replicas.start.elapsed(),
+        );
         if self.replica.lost(made, to.is_none(), now) {
             meter::replica_rests(&self.replicas.service, "lost");
         }
@@ -651,7 +763,10 @@ impl http_body::Body for Sent {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(None)) || polled.is_ready() && self.body.is_end_stream() {
             self.whole.store(true, Ordering::Relaxed);
@@ -690,10 +805,14 @@ impl Service<Request<Body>> for Balanced {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let (replicas, hedge_after, tasks) = (self.replicas.clone(), self.hedge_after, self.tasks.clone());
+        let (replicas, hedge_after, tasks) =
+            (self.replicas.clone(), self.hedge_after, self.tasks.clone());
         Box::pin(async move {
             let _who_finds_replicas = tasks;
-            let tried = request.extensions_mut().remove::<Tried>().unwrap_or_default();
+            let tried = request
+                .extensions_mut()
+                .remove::<Tried>()
+                .unwrap_or_default();
             let hedge = request.extensions_mut().remove::<Hedge>();
             let mut asked = replicas.ask(&tried).await?;
             if let (Some(hedge), Some(least)) = (hedge, hedge_after)
@@ -720,7 +839,8 @@ mod tests {
 
     /// Replicas of which these are ready.
     fn replicas(ready: &[bool]) -> Arc<Replicas> {
-        let nobody = service_fn(async |_: Request<Body>| Err::<Response<Body>, BoxError>("nobody".into()));
+        let nobody =
+            service_fn(async |_: Request<Body>| Err::<Response<Body>, BoxError>("nobody".into()));
         let nobody = BoxCloneSyncService::new(nobody);
         let replicas = Arc::new(Replicas::new("churn"));
         let all = ready.iter().map(|ready| {
@@ -740,8 +860,13 @@ mod tests {
         let all = replicas.all.load();
         let mut counts = vec![0; all.len()];
         for _ in 0..3000 {
-            let Choice::One(chosen) = replicas.choose(now, &Tried::default(), false) else { panic!("nobody") };
-            counts[all.iter().position(|replica| Arc::ptr_eq(replica, &chosen)).unwrap()] += 1;
+            let Choice::One(chosen) = replicas.choose(now, &Tried::default(), false) else {
+                panic!("nobody")
+            };
+            counts[all
+                .iter()
+                .position(|replica| Arc::ptr_eq(replica, &chosen))
+                .unwrap()] += 1;
         }
         counts
     }
@@ -749,10 +874,17 @@ mod tests {
     #[test]
     fn equals_share_and_the_busy_are_spared() {
         let replicas = replicas(&[true; 3]);
-        assert!(shares(&replicas, Duration::ZERO).iter().all(|count| (800..1200).contains(count)));
+        assert!(
+            shares(&replicas, Duration::ZERO)
+                .iter()
+                .all(|count| (800..1200).contains(count))
+        );
         one(&replicas, 1).in_flight.store(5, Ordering::Relaxed);
         let spared = shares(&replicas, Duration::ZERO);
-        assert_eq!(spared[1], 0, "one of two others is always taken before it: {spared:?}");
+        assert_eq!(
+            spared[1], 0,
+            "one of two others is always taken before it: {spared:?}"
+        );
         one(&replicas, 1).in_flight.store(0, Ordering::Relaxed);
         one(&replicas, 0).answered(Duration::from_millis(50), false, Duration::ZERO);
         one(&replicas, 1).answered(Duration::from_millis(1), false, FADE * 5);
@@ -769,15 +901,30 @@ mod tests {
         assert_eq!(shares(&replicas, Duration::ZERO), [0, 0, 3000]);
         assert!(shares(&replicas, LOST_REST)[0] > 0, "a rest ends");
         one(&replicas, 0).lost(LOST_REST, false, LOST_REST);
-        assert_eq!(shares(&replicas, LOST_REST * 2), [0, 0, 3000], "the second is longer");
+        assert_eq!(
+            shares(&replicas, LOST_REST * 2),
+            [0, 0, 3000],
+            "the second is longer"
+        );
 
         one(&replicas, 2).says(false);
-        assert_eq!(shares(&replicas, LOST_REST * 2)[0], 0, "nobody is ready: whoever has not lost a call");
+        assert_eq!(
+            shares(&replicas, LOST_REST * 2)[0],
+            0,
+            "nobody is ready: whoever has not lost a call"
+        );
         one(&replicas, 1).lost(LOST_REST, false, LOST_REST);
         one(&replicas, 2).lost(LOST_REST, false, LOST_REST);
-        assert!(shares(&replicas, LOST_REST).iter().all(|count| *count > 0), "never nobody");
+        assert!(
+            shares(&replicas, LOST_REST).iter().all(|count| *count > 0),
+            "never nobody"
+        );
         one(&replicas, 0).says(true);
-        assert_eq!(shares(&replicas, LOST_REST), [3000, 0, 0], "who says it is ready rests no more");
+        assert_eq!(
+            shares(&replicas, LOST_REST),
+            [3000, 0, 0],
+            "who says it is ready rests no more"
+        );
     }
 
     const PATH: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
@@ -790,28 +937,42 @@ mod tests {
     fn two(manners: [Manner; 2]) -> (Balanced, [Arc<AtomicUsize>; 2]) {
         let asked = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
         let replicas = Arc::new(Replicas::new("churn"));
-        let all = manners.into_iter().zip(&asked).zip([0.0, 60.0]).map(|(((after, says), asked), latency)| {
-            let asked = asked.clone();
-            let backend = service_fn(move |_: Request<Body>| {
-                asked.fetch_add(1, Ordering::Relaxed);
-                async move {
-                    sleep(after.map_or(Duration::MAX, Duration::from_millis)).await;
-                    says()
-                }
-            });
-            let replica = Replica::new(BoxCloneSyncService::new(backend), latency, Duration::ZERO);
-            replica.says(true);
-            Arc::new(replica)
-        });
+        let all = manners.into_iter().zip(&asked).zip([0.0, 60.0]).map(
+            |(((after, says), asked), latency)| {
+                let asked = asked.clone();
+                let backend = service_fn(move |_: Request<Body>| {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    async move {
+                        sleep(after.map_or(Duration::MAX, Duration::from_millis)).await;
+                        says()
+                    }
+                });
+                let replica =
+                    Replica::new(BoxCloneSyncService::new(backend), latency, Duration::ZERO);
+                replica.says(true);
+                Arc::new(replica)
+            },
+        );
         replicas.set(all.collect());
         replicas.usual.took(PATH, Duration::from_millis(1));
-        (Balanced { replicas, hedge_after: Some(LEAST), tasks: Arc::default() }, asked)
+        (
+            Balanced {
+                replicas,
+                hedge_after: Some(LEAST),
+                tasks: Arc::default(),
+            },
+            asked,
+        )
     }
 
     fn request(budget: &Budget) -> Request<Body> {
         let mut request = Request::post(PATH).body(Body::empty()).unwrap();
         let deadline = Instant::now() + Duration::from_millis(250);
-        request.extensions_mut().insert(Hedge { budget: budget.clone(), deadline, body: Bytes::new() });
+        request.extensions_mut().insert(Hedge {
+            budget: budget.clone(),
+            deadline,
+            body: Bytes::new(),
+        });
         request
     }
 
@@ -839,39 +1000,77 @@ mod tests {
             assert!(!silent.rests(service.replicas.start.elapsed()));
             let begun = Instant::now();
             service.clone().oneshot(request(&budget)).await.unwrap();
-            assert!((10..=12).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
-            assert_eq!((counts(&asked), silent.in_flight.load(Ordering::Relaxed)), ([n, n], 0));
+            assert!(
+                (10..=12).contains(&begun.elapsed().as_millis()),
+                "{:?}",
+                begun.elapsed()
+            );
+            assert_eq!(
+                (counts(&asked), silent.in_flight.load(Ordering::Relaxed)),
+                ([n, n], 0)
+            );
         }
         assert!(silent.rests(service.replicas.start.elapsed()));
         service.clone().oneshot(request(&budget)).await.unwrap();
         assert_eq!(counts(&asked)[0], OVERTAKEN as usize, "it is left alone");
 
         silent.answered(LEAST, false, service.replicas.start.elapsed());
-        assert!(!silent.overtaken(LEAST, service.replicas.start.elapsed()), "an answer between");
+        assert!(
+            !silent.overtaken(LEAST, service.replicas.start.elapsed()),
+            "an answer between"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_good_answer_is_the_callers() {
         let answers: [(_, _, Result<_, ()>, _); 8] = [
-            ((Some(9), found as fn() -> Answer), (None, lost as fn() -> Answer), Ok(None), 9),
+            (
+                (Some(9), found as fn() -> Answer),
+                (None, lost as fn() -> Answer),
+                Ok(None),
+                9,
+            ),
             ((Some(20), found), (Some(15), found), Ok(None), 20),
             ((Some(20), found), (Some(5), found), Ok(None), 15),
             ((Some(30), found), (Some(5), refused), Ok(None), 30),
             ((Some(15), lost), (Some(50), found), Ok(None), 60),
-            ((Some(15), refused), (Some(50), lost), Ok(Some(Code::Unavailable)), 60),
+            (
+                (Some(15), refused),
+                (Some(50), lost),
+                Ok(Some(Code::Unavailable)),
+                60,
+            ),
             ((Some(50), lost), (Some(5), refused), Err(()), 50),
-            ((Some(5), refused), (None, found), Ok(Some(Code::Unavailable)), 5), // it is asked for again elsewhere
+            (
+                (Some(5), refused),
+                (None, found),
+                Ok(Some(Code::Unavailable)),
+                5,
+            ), // it is asked for again elsewhere
         ];
         for (n, (first, second, ends, milliseconds)) in answers.into_iter().enumerate() {
             let (service, asked) = two([first, second]);
             let begun = Instant::now();
             let answer = service.clone().oneshot(request(&Budget::new())).await;
-            assert_eq!(answer.map(|answer| frame::code(answer.headers())).map_err(drop), ends, "{n}");
+            assert_eq!(
+                answer
+                    .map(|answer| frame::code(answer.headers()))
+                    .map_err(drop),
+                ends,
+                "{n}"
+            );
             let took = begun.elapsed().as_millis();
-            assert!((milliseconds..=milliseconds + 2).contains(&took), "{n}: {took} ms");
+            assert!(
+                (milliseconds..=milliseconds + 2).contains(&took),
+                "{n}: {took} ms"
+            );
             assert_eq!(counts(&asked), [1, usize::from(took > 10)], "{n}");
             let all = service.replicas.all.load();
-            assert!(all.iter().all(|replica| replica.in_flight.load(Ordering::Relaxed) == 0), "{n}");
+            assert!(
+                all.iter()
+                    .all(|replica| replica.in_flight.load(Ordering::Relaxed) == 0),
+                "{n}"
+            );
         }
     }
 
@@ -882,7 +1081,8 @@ mod tests {
         let resting = |service: &mut Balanced, _: &mut Request<Body>| {
             one(&service.replicas, 1).lost(Duration::ZERO, false, Duration::from_secs(60));
         };
-        let unready = |service: &mut Balanced, _: &mut Request<Body>| one(&service.replicas, 1).says(false);
+        let unready =
+            |service: &mut Balanced, _: &mut Request<Body>| one(&service.replicas, 1).says(false);
         let alone = |service: &mut Balanced, _: &mut Request<Body>| {
             service.replicas.set(vec![one(&service.replicas, 0)]);
         };
@@ -926,12 +1126,17 @@ mod tests {
         let (tried, now) = (Tried::default(), Duration::ZERO);
         let mut asked = Vec::new();
         for _ in 0..3 {
-            let Choice::One(chosen) = replicas.choose(now, &tried, false) else { panic!("nobody") };
+            let Choice::One(chosen) = replicas.choose(now, &tried, false) else {
+                panic!("nobody")
+            };
             tried.asks(&chosen);
             asked.push(identity(&chosen));
         }
         assert_ne!(asked[0], asked[1]);
-        assert!(asked[..2].contains(&asked[2]), "rather one that is ready than a new one that is not");
+        assert!(
+            asked[..2].contains(&asked[2]),
+            "rather one that is ready than a new one that is not"
+        );
     }
 
     /// Every replica gives a hundred answers, of which so many are failures.
@@ -948,7 +1153,12 @@ mod tests {
     }
 
     fn resting(replicas: &Replicas, now: Duration) -> Vec<bool> {
-        replicas.all.load().iter().map(|replica| replica.rests(now)).collect()
+        replicas
+            .all
+            .load()
+            .iter()
+            .map(|replica| replica.rests(now))
+            .collect()
     }
 
     #[test]
@@ -981,7 +1191,10 @@ mod tests {
         }
         now += LONGEST_REST;
         answer(&replicas, now, &[0, 100]);
-        assert_eq!(one(&replicas, 1).record().rests_until - now, Duration::from_secs(1));
+        assert_eq!(
+            one(&replicas, 1).record().rests_until - now,
+            Duration::from_secs(1)
+        );
     }
 
     #[test]
@@ -998,11 +1211,17 @@ mod tests {
         }
         for _ in 0..3 {
             assert!(matches!(ask(now), Choice::One(_)), "somebody finds out");
-            assert!(matches!(ask(now), Choice::Nobody(_)) && matches!(ask(now + RETRY_IN / 2), Choice::Nobody(_)));
+            assert!(
+                matches!(ask(now), Choice::Nobody(_))
+                    && matches!(ask(now + RETRY_IN / 2), Choice::Nobody(_))
+            );
             now += RETRY_IN;
         }
         one(&replicas, 0).answered(SILENCE, false, now);
-        assert!((0..10).all(|_| matches!(ask(now), Choice::One(_))), "one answers: everybody asks");
+        assert!(
+            (0..10).all(|_| matches!(ask(now), Choice::One(_))),
+            "one answers: everybody asks"
+        );
     }
 
     #[test]
@@ -1023,7 +1242,11 @@ mod tests {
             std::future::pending::<Result<Response<Body>, BoxError>>().await
         }));
         let whole = || Known::body(Bytes::from_static(b"all"), None);
-        let withheld = || Body::new(StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>()));
+        let withheld = || {
+            Body::new(StreamBody::new(stream::pending::<
+                Result<Frame<Bytes>, Status>,
+            >()))
+        };
         let usual = Duration::from_millis(50);
         for (body, waited, lost) in [
             (withheld as fn() -> Body, 100 * SILENCE, 0),
@@ -1032,18 +1255,33 @@ mod tests {
             (whole, usual.mul_f64(UNUSUAL), 1),
         ] {
             let replicas = Arc::new(Replicas::new("churn"));
-            let replica = Arc::new(Replica::new(silent.clone(), usual.as_secs_f64(), Duration::ZERO));
+            let replica = Arc::new(Replica::new(
+                silent.clone(),
+                usual.as_secs_f64(),
+                Duration::ZERO,
+            ));
             replica.says(true);
             replicas.set(vec![replica.clone()]);
-            let balanced = Balanced { replicas, hedge_after: None, tasks: Arc::default() };
-            assert!(timeout(waited, balanced.oneshot(Request::new(body()))).await.is_err());
+            let balanced = Balanced {
+                replicas,
+                hedge_after: None,
+                tasks: Arc::default(),
+            };
+            assert!(
+                timeout(waited, balanced.oneshot(Request::new(body())))
+                    .await
+                    .is_err()
+            );
             assert_eq!(replica.record().losses, lost, "after {waited:?}");
         }
 
         // A quick method says nothing of a slow one's time.
         let replica = Replica::new(silent, 0.001, Duration::ZERO);
         assert_eq!(replica.patience(None), SILENCE);
-        assert_eq!(replica.patience(Some(2 * SILENCE)), (2 * SILENCE).mul_f64(UNUSUAL));
+        assert_eq!(
+            replica.patience(Some(2 * SILENCE)),
+            (2 * SILENCE).mul_f64(UNUSUAL)
+        );
     }
 
     #[tokio::test]
@@ -1067,7 +1305,9 @@ mod tests {
             let first = Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(&status)));
             let frames = stream::iter([first]).chain(stream::pending());
             let mut response = Response::new(Body::new(StreamBody::new(frames)));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             std::future::ready(Ok::<_, BoxError>(response))
         }))
     }
@@ -1076,35 +1316,62 @@ mod tests {
     async fn replicas_come_and_go_as_they_are_found() {
         let (found, addresses) = watch::channel(vec!["10.0.0.1", "10.0.0.2"]);
         let lookup: Lookup = Arc::new(move |_, port| {
-            let now =
-                addresses.borrow().iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect();
+            let now = addresses
+                .borrow()
+                .iter()
+                .map(|address| SocketAddr::new(address.parse().unwrap(), port))
+                .collect();
             Box::pin(std::future::ready(Ok(now)))
         });
-        let endpoints = Endpoints::new("churn".into(), vec!["http://churn:1".parse().unwrap()], lookup);
+        let endpoints = Endpoints::new(
+            "churn".into(),
+            vec!["http://churn:1".parse().unwrap()],
+            lookup,
+        );
         let replicas = Arc::new(Replicas::new("churn"));
         let made = Arc::new(Mutex::new(HashMap::new()));
         let (all, maker) = (replicas.clone(), made.clone());
         let mut tasks = Tasks::default();
         tasks.spawn(follow(all, endpoints, move |_, address| {
-            *maker.lock().unwrap().entry(address.ip().to_string()).or_insert(0) += 1;
+            *maker
+                .lock()
+                .unwrap()
+                .entry(address.ip().to_string())
+                .or_insert(0) += 1;
             serve(address.ip().to_string() != "10.0.0.3")
         }));
 
         // A call that comes before anybody is known waits for the first who is ready.
-        assert!(matches!(replicas.choose(Duration::ZERO, &Tried::default(), true), Choice::Wait));
+        assert!(matches!(
+            replicas.choose(Duration::ZERO, &Tried::default(), true),
+            Choice::Wait
+        ));
         let first = replicas.ask(&Tried::default()).await.unwrap();
         sleep(LOOK).await;
         assert!(replicas.all.load().iter().all(|replica| replica.is_ready()));
-        first.replica.answered(Duration::from_secs(1), false, replicas.start.elapsed());
+        first
+            .replica
+            .answered(Duration::from_secs(1), false, replicas.start.elapsed());
 
         found.send_replace(vec!["10.0.0.2", "10.0.0.3", "10.0.0.4"]);
         sleep(LOOK * 2).await;
         let now = replicas.all.load_full();
-        assert_eq!(now.iter().map(|replica| replica.is_ready()).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(
+            now.iter()
+                .map(|replica| replica.is_ready())
+                .collect::<Vec<_>>(),
+            [true, false, true]
+        );
         let slowest = f64::from_bits(now[2].latency.load(Ordering::Relaxed));
-        assert!(slowest > 0.1, "until it has answered it is as slow as the slowest: {slowest}");
+        assert!(
+            slowest > 0.1,
+            "until it has answered it is as slow as the slowest: {slowest}"
+        );
         let shares = shares(&replicas, Duration::ZERO);
-        assert_eq!(shares[1], 0, "one that is not ready is not asked: {shares:?}");
+        assert_eq!(
+            shares[1], 0,
+            "one that is not ready is not asked: {shares:?}"
+        );
         // Nobody was made twice.
         assert!(made.lock().unwrap().values().all(|times| *times == 1));
 
@@ -1115,8 +1382,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_service_that_cannot_be_found_is_said_at_once() {
-        let lookup: Lookup = Arc::new(|_, _| Box::pin(std::future::ready(Err(std::io::Error::other("no such name")))));
-        let endpoints = Endpoints::new("churn".into(), vec!["http://churn:1".parse().unwrap()], lookup);
+        let lookup: Lookup = Arc::new(|_, _| {
+            Box::pin(std::future::ready(Err(std::io::Error::other(
+                "no such name",
+            ))))
+        });
+        let endpoints = Endpoints::new(
+            "churn".into(),
+            vec!["http://churn:1".parse().unwrap()],
+            lookup,
+        );
         let service = among("churn", endpoints, None, |_, _| serve(true));
         let error = service.oneshot(Request::default()).await.unwrap_err();
         assert_eq!(

@@ -1,5 +1,6 @@
-//! Takes a request into memory where something below needs the whole of it: the cache its bytes, a second attempt the same
-//! bytes again, the way to a service a field. All other requests stream through, as fast as the service takes them.
+//! Takes a request into memory where something below needs the whole of it: the cache its bytes, a
+//! second attempt the same bytes again, the way to a service a field. All other requests stream
+//! through, as fast as the service takes them.
 
 use std::task::{Context, Poll};
 
@@ -63,7 +64,8 @@ fn is_needed_whole(method: &Method) -> bool {
     !method.client_streaming && (method.is_repeatable() || method.route_field.is_some())
 }
 
-/// The message inside. A request that is no message, or none that can be opened, goes on as it is: its service says so.
+/// The message inside. A request that is no message, or none that can be opened, goes on as it is:
+/// its service says so.
 fn open(
     body: Bytes,
     method: &Method,
@@ -74,15 +76,22 @@ fn open(
         None => None,
         Some((false, message)) => Some(message),
         Some((true, packed)) if method.is_cacheable() || method.route_field.is_some() => {
-            match Encoding::of(headers).map(|encoding| (encoding, encoding.open(&packed, MAX_MESSAGE))) {
+            match Encoding::of(headers)
+                .map(|encoding| (encoding, encoding.open(&packed, MAX_MESSAGE)))
+            {
                 Some((encoding, Ok(message))) => {
                     *reply = Some(encoding).filter(|encoding| encoding.is_accepted(headers));
                     headers.remove(compression::ENCODING);
                     headers.remove(CONTENT_LENGTH); // of what it was
                     let body = frame::framed(false, &message).unwrap_or_default();
-                    return Ok(Payload::Whole { body, message: Some(message) });
+                    return Ok(Payload::Whole {
+                        body,
+                        message: Some(message),
+                    });
                 }
-                Some((_, Err(OpenError::TooLarge))) => return Err(BufferError::TooLarge { limit: MAX_MESSAGE }),
+                Some((_, Err(OpenError::TooLarge))) => {
+                    return Err(BufferError::TooLarge { limit: MAX_MESSAGE });
+                }
                 Some((_, Err(OpenError::Garbled(_)))) | None => None,
             }
         }
@@ -106,7 +115,11 @@ mod tests {
     const STREAM: &str = "/shopkeeper.anomaly.v1.AnomalyService/ScoreTransactions";
 
     /// The call as the layer hands it on.
-    async fn handed_on(path: &str, body: Bytes, encoding: Option<&'static str>) -> Result<Call, BoxError> {
+    async fn handed_on(
+        path: &str,
+        body: Bytes,
+        encoding: Option<&'static str>,
+    ) -> Result<Call, BoxError> {
         let (sent, mut received) = tokio::sync::mpsc::channel(1);
         let inner = service_fn(move |call: Call| {
             let sent = sent.clone();
@@ -115,10 +128,15 @@ mod tests {
                 Ok::<_, BoxError>(Response::<Body>::default())
             }
         });
-        let mut call = Call { payload: Payload::Stream(Known::body(body, None)), ..call(path, b"") };
+        let mut call = Call {
+            payload: Payload::Stream(Known::body(body, None)),
+            ..call(path, b"")
+        };
         if let Some(encoding) = encoding {
-            call.headers.insert(compression::ENCODING, HeaderValue::from_static(encoding));
-            call.headers.insert(compression::ACCEPT, HeaderValue::from_static("gzip"));
+            call.headers
+                .insert(compression::ENCODING, HeaderValue::from_static(encoding));
+            call.headers
+                .insert(compression::ACCEPT, HeaderValue::from_static("gzip"));
         }
         layer().layer(inner).oneshot(call).await?;
         Ok(received.recv().await.unwrap())
@@ -128,14 +146,27 @@ mod tests {
     async fn a_message_is_opened_once_for_all_callers() {
         let message = b"who is this customer, and this one, and that one ".repeat(50);
         let plain = framed(false, &message).unwrap();
-        for (encoding, header, reply) in
-            [(Encoding::Gzip, "gzip", Some(Encoding::Gzip)), (Encoding::Zstd, "zstd", None)]
-        {
+        for (encoding, header, reply) in [
+            (Encoding::Gzip, "gzip", Some(Encoding::Gzip)),
+            (Encoding::Zstd, "zstd", None),
+        ] {
             let packed = framed(true, &encoding.pack(&message).unwrap()).unwrap();
             let call = handed_on(RISK, packed, Some(header)).await.unwrap();
-            assert_eq!((call.reply, call.headers.get(compression::ENCODING)), (reply, None));
-            let Payload::Whole { body, message: Some(opened) } = call.payload else { panic!("{:?}", call.payload) };
-            assert_eq!((body, opened), (plain.clone(), Bytes::from(message.clone())));
+            assert_eq!(
+                (call.reply, call.headers.get(compression::ENCODING)),
+                (reply, None)
+            );
+            let Payload::Whole {
+                body,
+                message: Some(opened),
+            } = call.payload
+            else {
+                panic!("{:?}", call.payload)
+            };
+            assert_eq!(
+                (body, opened),
+                (plain.clone(), Bytes::from(message.clone()))
+            );
         }
     }
 
@@ -144,13 +175,25 @@ mod tests {
         let packed = framed(true, b"snap").unwrap();
         for encoding in [Some("snappy"), Some("gzip"), None] {
             let call = handed_on(RISK, packed.clone(), encoding).await.unwrap();
-            assert_eq!(call.headers.get(compression::ENCODING).map(|v| v.to_str().unwrap()), encoding);
-            assert!(matches!(call.payload, Payload::Whole { body, message: None } if body == packed));
+            assert_eq!(
+                call.headers
+                    .get(compression::ENCODING)
+                    .map(|v| v.to_str().unwrap()),
+                encoding
+            );
+            assert!(
+                matches!(call.payload, Payload::Whole { body, message: None } if body == packed)
+            );
         }
         // Nobody needs to look into this one.
-        let call = handed_on(BATCH, packed.clone(), Some("gzip")).await.unwrap();
+        let call = handed_on(BATCH, packed.clone(), Some("gzip"))
+            .await
+            .unwrap();
         assert!(matches!(call.payload, Payload::Whole { body, message: None } if body == packed));
-        assert!(matches!(handed_on(STREAM, packed, None).await.unwrap().payload, Payload::Stream(_)));
+        assert!(matches!(
+            handed_on(STREAM, packed, None).await.unwrap().payload,
+            Payload::Stream(_)
+        ));
     }
 
     #[tokio::test]
@@ -160,7 +203,10 @@ mod tests {
         let packed = framed(true, &Encoding::Gzip.pack(&large).unwrap()).unwrap();
         for (body, encoding) in [(plain, None), (packed, Some("gzip"))] {
             let refused = handed_on(RISK, body, encoding).await.unwrap_err();
-            assert!(matches!(refused.downcast_ref(), Some(BufferError::TooLarge { limit: MAX_MESSAGE })));
+            assert!(matches!(
+                refused.downcast_ref(),
+                Some(BufferError::TooLarge { limit: MAX_MESSAGE })
+            ));
         }
         let just = framed(false, &large[1..]).unwrap();
         assert!(handed_on(RISK, just, None).await.is_ok());

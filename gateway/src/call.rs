@@ -1,4 +1,5 @@
-//! A call on its way down the stack: what the layers above have found out, and the request that goes on.
+//! A call on its way down the stack: what the layers above have found out, and the request that
+//! goes on.
 
 use std::sync::Arc;
 
@@ -52,7 +53,8 @@ pub(crate) mod tests {
     use crate::{frame, method::Methods};
     use std::sync::LazyLock;
 
-    static METHODS: LazyLock<Methods> = LazyLock::new(|| Methods::read(proto::DESCRIPTORS).unwrap());
+    static METHODS: LazyLock<Methods> =
+        LazyLock::new(|| Methods::read(proto::DESCRIPTORS).unwrap());
 
     /// A call of a method of the API, for tests of layers.
     pub(crate) fn call(path: &str, message: &'static [u8]) -> Call {

@@ -27,12 +27,18 @@ impl Caller {
 
     /// Whoever has a key of this name.
     pub(crate) fn named(name: &str) -> Self {
-        Self(blake3::derive_key("shopkeeper gateway named caller 1", name.as_bytes()))
+        Self(blake3::derive_key(
+            "shopkeeper gateway named caller 1",
+            name.as_bytes(),
+        ))
     }
 
     /// Whomever a token names so.
     pub(crate) fn subject(name: &str) -> Self {
-        Self(blake3::derive_key("shopkeeper gateway subject of a token 1", name.as_bytes()))
+        Self(blake3::derive_key(
+            "shopkeeper gateway subject of a token 1",
+            name.as_bytes(),
+        ))
     }
 
     /// Somebody who shows nothing, or whom nobody asked.
@@ -60,7 +66,12 @@ mod tests {
     #[test]
     fn callers_are_told_apart_by_what_they_show() {
         let of = |pairs: &[(&'static str, &'static str)]| {
-            Caller::of(&pairs.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect())
+            Caller::of(
+                &pairs
+                    .iter()
+                    .map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap()))
+                    .collect(),
+            )
         };
         let all = [
             of(&[]),

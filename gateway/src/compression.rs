@@ -1,4 +1,5 @@
-//! Messages that callers compress: opened, so that a cached answer is one answer for every caller, and answered in kind.
+//! Messages that callers compress: opened, so that a cached answer is one answer for every caller,
+//! and answered in kind.
 
 use std::io::{Read, Write};
 
@@ -23,15 +24,21 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// How a request's messages are compressed; none where they are not, or in a way that is not understood.
+    /// How a request's messages are compressed; none where they are not, or in a way that is not
+    /// understood.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         Self::named(headers.get(ENCODING)?.to_str().ok()?)
     }
 
     /// Whether the caller can read it.
     pub(crate) fn is_accepted(self, headers: &HeaderMap) -> bool {
-        let lists = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-        lists.flat_map(|list| list.split(',')).any(|name| Self::named(name.trim()) == Some(self))
+        let lists = headers
+            .get_all(ACCEPT)
+            .into_iter()
+            .filter_map(|value| value.to_str().ok());
+        lists
+            .flat_map(|list| list.split(','))
+            .any(|name| Self::named(name.trim()) == Some(self))
     }
 
     /// Its name on the wire.
@@ -55,10 +62,18 @@ impl Encoding {
         let room = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
         let mut message = Vec::new();
         match self {
-            Self::Gzip => GzDecoder::new(packed).take(room).read_to_end(&mut message)?,
-            Self::Zstd => zstd::Decoder::new(packed)?.take(room).read_to_end(&mut message)?,
+            Self::Gzip => GzDecoder::new(packed)
+                .take(room)
+                .read_to_end(&mut message)?,
+            Self::Zstd => zstd::Decoder::new(packed)?
+                .take(room)
+                .read_to_end(&mut message)?,
         };
-        if message.len() > limit { Err(OpenError::TooLarge) } else { Ok(message.into()) }
+        if message.len() > limit {
+            Err(OpenError::TooLarge)
+        } else {
+            Ok(message.into())
+        }
     }
 
     /// The message, smaller; none where that is not worth it.
@@ -68,7 +83,8 @@ impl Encoding {
         }
         match self {
             Self::Gzip => {
-                let mut encoder = GzEncoder::new(Vec::with_capacity(message.len() / 2), Compression::fast());
+                let mut encoder =
+                    GzEncoder::new(Vec::with_capacity(message.len() / 2), Compression::fast());
                 encoder.write_all(message).ok()?;
                 encoder.finish().ok()
             }
@@ -99,18 +115,37 @@ mod tests {
             let packed = encoding.pack(&message).unwrap();
             assert!(packed.len() < message.len() / 4);
             assert_eq!(encoding.open(&packed, message.len()).unwrap(), message);
-            assert!(matches!(encoding.open(&packed, message.len() - 1), Err(OpenError::TooLarge)));
-            assert!(matches!(encoding.open(&packed[..packed.len() / 2], 1 << 20), Err(OpenError::Garbled(_))));
-            assert!(matches!(encoding.open(b"neither", 1 << 20), Err(OpenError::Garbled(_))));
+            assert!(matches!(
+                encoding.open(&packed, message.len() - 1),
+                Err(OpenError::TooLarge)
+            ));
+            assert!(matches!(
+                encoding.open(&packed[..packed.len() / 2], 1 << 20),
+                Err(OpenError::Garbled(_))
+            ));
+            assert!(matches!(
+                encoding.open(b"neither", 1 << 20),
+                Err(OpenError::Garbled(_))
+            ));
             assert_eq!(encoding.pack(b"short"), None);
         }
     }
 
     #[test]
     fn what_a_caller_accepts_is_a_list() {
-        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("identity, gzip,deflate"))]);
+        let headers =
+            HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("identity, gzip,deflate"))]);
         assert!(Encoding::Gzip.is_accepted(&headers) && !Encoding::Zstd.is_accepted(&headers));
-        assert_eq!(Encoding::of(&HeaderMap::from_iter([(ENCODING, Encoding::Zstd.header())])), Some(Encoding::Zstd));
-        assert_eq!(Encoding::of(&HeaderMap::from_iter([(ENCODING, HeaderValue::from_static("snappy"))])), None);
+        assert_eq!(
+            Encoding::of(&HeaderMap::from_iter([(ENCODING, Encoding::Zstd.header())])),
+            Some(Encoding::Zstd)
+        );
+        assert_eq!(
+            Encoding::of(&HeaderMap::from_iter([(
+                ENCODING,
+                HeaderValue::from_static("snappy")
+            )])),
+            None
+        );
     }
 }

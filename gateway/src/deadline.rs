@@ -1,6 +1,7 @@
-//! Ends calls in time: the caller's time or the method's, whichever is shorter, counted from when the call came in. What is
-//! left of it goes on to the service. A unary call has its whole answer by then, a stream its first message; how long it goes on
-//! after that is its caller's to say, until the gateway drains: a stream that is silent then has ended.
+//! Ends calls in time: the caller's time or the method's, whichever is shorter, counted from when
+//! the call came in. What is left of it goes on to the service. A unary call has its whole answer
+//! by then, a stream its first message; how long it goes on after that is its caller's to say,
+//! until the gateway drains: a stream that is silent then has ended.
 
 use std::{
     pin::Pin,
@@ -35,12 +36,18 @@ pub(crate) enum DeadlineError {
     Passed,
 }
 
-/// A stream that says nothing for so long while the gateway drains is one that would watch for ever.
+/// A stream that says nothing for so long while the gateway drains is one that would watch for
+/// ever.
 const IDLE: Duration = Duration::from_millis(500);
 
 /// Ends calls in time.
-pub(crate) fn layer<S>(draining: watch::Receiver<bool>) -> impl Layer<S, Service = Deadlines<S>> + Clone {
-    layer_fn(move |inner| Deadlines { inner, draining: draining.clone() })
+pub(crate) fn layer<S>(
+    draining: watch::Receiver<bool>,
+) -> impl Layer<S, Service = Deadlines<S>> + Clone {
+    layer_fn(move |inner| Deadlines {
+        inner,
+        draining: draining.clone(),
+    })
 }
 
 /// Tells a service how long its caller will wait.
@@ -58,7 +65,12 @@ pub(crate) fn carry(headers: &mut HeaderMap, deadline: Instant) -> Result<(), De
 /// At most eight digits and a unit, rounded up: a service that gave up too early would be wrong.
 fn written(left: Duration) -> String {
     const MOST: u128 = 99_999_999;
-    let units = [(1_000, 'u'), (1_000_000, 'm'), (1_000_000_000, 'S'), (60_000_000_000, 'M')];
+    let units = [
+        (1_000, 'u'),
+        (1_000_000, 'm'),
+        (1_000_000_000, 'S'),
+        (60_000_000_000, 'M'),
+    ];
     let written = units.iter().find_map(|(nanos, unit)| {
         let count = left.as_nanos().div_ceil(*nanos);
         (count <= MOST).then(|| format!("{count}{unit}"))
@@ -91,7 +103,8 @@ where
         match runtime::grpc_timeout(&call.headers) {
             Ok(Some(wanted)) => {
                 let deadline = Instant::now().checked_add(wanted);
-                call.deadline = deadline.map_or(call.deadline, |deadline| deadline.min(call.deadline));
+                call.deadline =
+                    deadline.map_or(call.deadline, |deadline| deadline.min(call.deadline));
             }
             Ok(None) => {}
             Err(runtime::MalformedTimeout) => {
@@ -109,7 +122,13 @@ where
                 Ok(Ok(response)) => {
                     let sleep = Some(Box::pin(tokio::time::sleep_until(deadline)));
                     let drained = streams.then(|| Drained::new(draining));
-                    Ok(response.map(|body| Body::new(Timed { body, sleep, drained })))
+                    Ok(response.map(|body| {
+                        Body::new(Timed {
+                            body,
+                            sleep,
+                            drained,
+                        })
+                    }))
                 }
             }
         })
@@ -135,7 +154,11 @@ struct Drained {
 
 impl Drained {
     fn new(draining: watch::Receiver<bool>) -> Self {
-        Self { draining: Box::pin(health::told(draining)), silence: None, has_begun: false }
+        Self {
+            draining: Box::pin(health::told(draining)),
+            silence: None,
+            has_begun: false,
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -143,7 +166,10 @@ impl Drained {
             ready!(self.draining.as_mut().poll(context));
             self.has_begun = true;
         }
-        self.silence.get_or_insert_with(|| Box::pin(sleep(IDLE))).as_mut().poll(context)
+        self.silence
+            .get_or_insert_with(|| Box::pin(sleep(IDLE)))
+            .as_mut()
+            .poll(context)
     }
 }
 
@@ -158,7 +184,10 @@ impl http_body::Body for Timed {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if polled.is_ready() {
             if let Some(drained) = &mut self.drained {
@@ -167,10 +196,18 @@ impl http_body::Body for Timed {
             }
             return polled;
         }
-        if self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_ready()) {
+        if self
+            .sleep
+            .as_mut()
+            .is_some_and(|sleep| sleep.as_mut().poll(context).is_ready())
+        {
             return self.give_up(Refusal::TooLate);
         }
-        if self.drained.as_mut().is_some_and(|drained| drained.poll(context).is_ready()) {
+        if self
+            .drained
+            .as_mut()
+            .is_some_and(|drained| drained.poll(context).is_ready())
+        {
             return self.give_up(Unreachable::new(GATEWAY, "it is being shut down").refusal());
         }
         Poll::Pending
@@ -204,23 +241,32 @@ mod tests {
 
     fn with_timeout(path: &str, timeout: &'static str) -> Call {
         let mut call = call(path, b"");
-        call.headers.insert(TIMEOUT, HeaderValue::from_static(timeout));
+        call.headers
+            .insert(TIMEOUT, HeaderValue::from_static(timeout));
         call
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_shorter_of_the_callers_and_the_methods_time_counts() {
-        for (timeout, milliseconds) in [("10m", 10), ("250m", 250), ("1H", 250), ("99999999H", 250)] {
+        for (timeout, milliseconds) in [("10m", 10), ("250m", 250), ("1H", 250), ("99999999H", 250)]
+        {
             let (service, mut handle) = mock::pair::<Call, Response<Body>>();
             let mut service = layer(at_work()).layer(service);
             handle.allow(1);
             let start = Instant::now();
-            let answer = service.ready().await.unwrap().call(with_timeout(RISK, timeout));
+            let answer = service
+                .ready()
+                .await
+                .unwrap()
+                .call(with_timeout(RISK, timeout));
             let _unanswered = handle.next_request().await.unwrap();
             let error = answer.await.unwrap_err();
             assert!(matches!(error.downcast_ref(), Some(DeadlineError::Passed)));
             let took = start.elapsed().as_millis();
-            assert!((milliseconds..=milliseconds + 2).contains(&took), "{timeout} took {took} ms");
+            assert!(
+                (milliseconds..=milliseconds + 2).contains(&took),
+                "{timeout} took {took} ms"
+            );
         }
     }
 
@@ -230,8 +276,17 @@ mod tests {
             let (service, mut handle) = mock::pair::<Call, Response<Body>>();
             let mut service = layer(at_work()).layer(service);
             handle.allow(1);
-            let error = service.ready().await.unwrap().call(with_timeout(RISK, timeout)).await.unwrap_err();
-            assert!(matches!(error.downcast_ref(), Some(DeadlineError::Malformed)), "{timeout}");
+            let error = service
+                .ready()
+                .await
+                .unwrap()
+                .call(with_timeout(RISK, timeout))
+                .await
+                .unwrap_err();
+            assert!(
+                matches!(error.downcast_ref(), Some(DeadlineError::Malformed)),
+                "{timeout}"
+            );
         }
     }
 
@@ -246,7 +301,11 @@ mod tests {
             let frames = futures_util::StreamExt::chain(futures_util::stream::iter(at_once), wait);
             Ok::<_, BoxError>(Response::new(Body::new(StreamBody::new(Box::pin(frames)))))
         };
-        let response = layer(at_work()).layer(service_fn(late)).oneshot(call(path, b"")).await.unwrap();
+        let response = layer(at_work())
+            .layer(service_fn(late))
+            .oneshot(call(path, b""))
+            .await
+            .unwrap();
         let collected = response.into_body().collect().await.unwrap();
         let trailers = collected.trailers().cloned();
         (collected.to_bytes().len(), trailers)
@@ -254,7 +313,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_unary_answer_is_whole_in_time_and_a_stream_has_begun() {
-        let too_late = |trailers: Option<HeaderMap>| Status::from_header_map(&trailers.unwrap()).unwrap().code();
+        let too_late = |trailers: Option<HeaderMap>| {
+            Status::from_header_map(&trailers.unwrap()).unwrap().code()
+        };
         let (length, trailers) = answered(RISK, true).await;
         assert_eq!((length, too_late(trailers)), (5, Code::DeadlineExceeded));
         let (length, trailers) = answered(WATCH, false).await;
@@ -266,10 +327,20 @@ mod tests {
     async fn what_is_answered_in_time_is_left_as_it_is() {
         let inner = service_fn(async |_: Call| {
             let trailers = frame::trailers(Status::ok(""));
-            Ok::<_, BoxError>(Response::new(Known::body(Bytes::from_static(b"x"), Some(trailers))))
+            Ok::<_, BoxError>(Response::new(Known::body(
+                Bytes::from_static(b"x"),
+                Some(trailers),
+            )))
         });
-        let answer =
-            layer(at_work()).layer(inner).oneshot(call(RISK, b"")).await.unwrap().into_body().collect().await.unwrap();
+        let answer = layer(at_work())
+            .layer(inner)
+            .oneshot(call(RISK, b""))
+            .await
+            .unwrap()
+            .into_body()
+            .collect()
+            .await
+            .unwrap();
         assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
     }
 
@@ -277,23 +348,37 @@ mod tests {
     async fn a_stream_that_is_silent_while_the_gateway_drains_has_ended() {
         let draining = watch::Sender::new(false);
         let (send, messages) = mpsc::unbounded_channel();
-        let mut messages = Some(tokio_stream::wrappers::UnboundedReceiverStream::new(messages));
+        let mut messages = Some(tokio_stream::wrappers::UnboundedReceiverStream::new(
+            messages,
+        ));
         let inner = service_fn(move |_: Call| {
             let body = Body::new(StreamBody::new(messages.take().unwrap()));
             std::future::ready(Ok::<_, BoxError>(Response::new(body)))
         });
         let mut service = layer(draining.subscribe()).layer(inner);
         let mut body = service.call(call(WATCH, b"")).await.unwrap().into_body();
-        let send = || send.send(Ok::<_, Status>(Frame::data(Bytes::from_static(b"x")))).unwrap();
+        let send = || {
+            send.send(Ok::<_, Status>(Frame::data(Bytes::from_static(b"x"))))
+                .unwrap()
+        };
         send();
         assert!(body.frame().await.unwrap().unwrap().is_data());
         draining.send_replace(true);
         for _ in 0..5 {
             assert!(tokio::time::timeout(IDLE / 2, body.frame()).await.is_err());
             send();
-            assert!(body.frame().await.unwrap().unwrap().is_data(), "it goes on while it says something");
+            assert!(
+                body.frame().await.unwrap().unwrap().is_data(),
+                "it goes on while it says something"
+            );
         }
-        let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        let trailers = body
+            .frame()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_trailers()
+            .unwrap();
         assert_eq!(frame::code(&trailers), Some(Code::Unavailable));
     }
 

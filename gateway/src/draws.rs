@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Numbers that look random, the same ones from every start: SplitMix64 (Steele et al. 2014) of a counter.
+/// Numbers that look random, the same ones from every start: SplitMix64 (Steele et al. 2014) of a
+/// counter.
 #[derive(Debug, Default)]
 pub(crate) struct Draws(AtomicU64);
 
@@ -35,7 +36,10 @@ mod tests {
         let shares: Vec<_> = (0..10_000).map(|_| draws.share()).collect();
         assert!(shares.iter().all(|share| *share > 0.0 && *share < 1.0));
         for tenth in 0..10 {
-            let within = shares.iter().filter(|share| (**share * 10.0) as i32 == tenth).count();
+            let within = shares
+                .iter()
+                .filter(|share| (**share * 10.0) as i32 == tenth)
+                .count();
             assert!((800..1_200).contains(&within), "{tenth}: {within}");
         }
     }

@@ -1,5 +1,6 @@
-//! Where the replicas of a service are: at addresses, at names that are looked up again and again, in files that are read
-//! again and again. Promise: a name that cannot be looked up and a file that cannot be used change nothing.
+//! Where the replicas of a service are: at addresses, at names that are looked up again and again,
+//! in files that are read again and again. Promise: a name that cannot be looked up and a file that
+//! cannot be used change nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -52,12 +53,15 @@ impl FromStr for Endpoint {
 }
 
 /// Says which addresses a host has.
-pub(crate) type Lookup =
-    Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static>;
+pub(crate) type Lookup = Arc<
+    dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
+>;
 
 /// As this machine looks names up.
 pub(crate) fn system() -> Lookup {
-    Arc::new(|host, port| Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }))
+    Arc::new(|host, port| {
+        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
+    })
 }
 
 /// Addresses of replicas, and by which name each was found.
@@ -78,7 +82,10 @@ pub(crate) struct Endpoints {
 
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoints").field("service", &self.service).field("given", &self.given).finish_non_exhaustive()
+        f.debug_struct("Endpoints")
+            .field("service", &self.service)
+            .field("given", &self.given)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,7 +93,14 @@ impl Endpoints {
     /// Those that are given.
     pub(crate) fn new(service: Arc<str>, given: Vec<Endpoint>, lookup: Lookup) -> Self {
         let (files, hosts, problems) = Default::default();
-        Self { service, given, lookup, files, hosts, problems }
+        Self {
+            service,
+            given,
+            lookup,
+            files,
+            hosts,
+            problems,
+        }
     }
 
     /// Whether they are the same for ever: addresses alone.
@@ -111,7 +125,11 @@ impl Endpoints {
             Endpoint::File(path) => Some(path.display().to_string()),
             Endpoint::Target(_) => None,
         });
-        let asked: BTreeSet<_> = targets.iter().map(ToString::to_string).chain(files).collect();
+        let asked: BTreeSet<_> = targets
+            .iter()
+            .map(ToString::to_string)
+            .chain(files)
+            .collect();
         self.problems.retain(|what, _| asked.contains(what));
         let mut addresses = Addresses::new();
         for target in targets {
@@ -123,15 +141,26 @@ impl Endpoints {
 
     /// What is wrong, where something is.
     pub(crate) fn problem(&self) -> String {
-        let problems: Vec<_> = self.problems.iter().map(|(what, problem)| format!("{what} {problem}")).collect();
-        if problems.is_empty() { "no address is known".to_owned() } else { problems.join("; ") }
+        let problems: Vec<_> = self
+            .problems
+            .iter()
+            .map(|(what, problem)| format!("{what} {problem}"))
+            .collect();
+        if problems.is_empty() {
+            "no address is known".to_owned()
+        } else {
+            problems.join("; ")
+        }
     }
 
     async fn read(&mut self, path: &Path) -> Vec<Target> {
-        let read = tokio::fs::read_to_string(path).await.map_err(|error| format!("cannot be read: {error}"));
+        let read = tokio::fs::read_to_string(path)
+            .await
+            .map_err(|error| format!("cannot be read: {error}"));
         let used = read.and_then(|text| targets(&text));
         let used = self.tell(path.display().to_string(), used);
-        self.files.extend(used.map(|targets| (path.to_owned(), targets)));
+        self.files
+            .extend(used.map(|targets| (path.to_owned(), targets)));
         self.files.get(path).cloned().unwrap_or_default()
     }
 
@@ -145,7 +174,8 @@ impl Endpoints {
             Err(_) => Err(format!("cannot be looked up within {LOOKUP:?}")),
         };
         let found = self.tell(target.to_string(), found);
-        self.hosts.extend(found.map(|addresses| (target.clone(), addresses)));
+        self.hosts
+            .extend(found.map(|addresses| (target.clone(), addresses)));
         self.hosts.get(target).cloned().unwrap_or_default()
     }
 
@@ -158,7 +188,10 @@ impl Endpoints {
             }
             Err(problem) => {
                 if self.problems.get(&what) != Some(&problem) {
-                    tracing::warn!(service = &*self.service, "{what} {problem}; its replicas stay as they were");
+                    tracing::warn!(
+                        service = &*self.service,
+                        "{what} {problem}; its replicas stay as they were"
+                    );
                     self.problems.insert(what, problem);
                 }
                 None
@@ -169,12 +202,20 @@ impl Endpoints {
 
 /// The lines of a file; `#` begins a comment.
 fn targets(text: &str) -> Result<Vec<Target>, String> {
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim());
     let lines = lines.enumerate().filter(|(_, line)| !line.is_empty());
-    let target =
-        |(n, line): (usize, &str)| line.parse().map_err(|error: TargetError| format!("line {} {error}", n + 1));
+    let target = |(n, line): (usize, &str)| {
+        line.parse()
+            .map_err(|error: TargetError| format!("line {} {error}", n + 1))
+    };
     let targets = lines.map(target).collect::<Result<Vec<_>, _>>()?;
-    if targets.is_empty() { Err("names nobody".to_owned()) } else { Ok(targets) }
+    if targets.is_empty() {
+        Err("names nobody".to_owned())
+    } else {
+        Ok(targets)
+    }
 }
 
 #[cfg(test)]
@@ -188,7 +229,10 @@ mod tests {
 
     impl Names {
         fn set(&self, name: &str, addresses: &[&str]) {
-            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let addresses = addresses
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect();
             self.0.lock().unwrap().insert(name.to_owned(), addresses);
         }
 
@@ -197,26 +241,44 @@ mod tests {
             Arc::new(move |host, port| {
                 let found = names.0.lock().unwrap().get(&host).cloned();
                 let found = found.ok_or_else(|| io::Error::other("no such name"));
-                let found =
-                    found.map(|found| found.into_iter().map(|address| SocketAddr::new(address, port)).collect());
+                let found = found.map(|found| {
+                    found
+                        .into_iter()
+                        .map(|address| SocketAddr::new(address, port))
+                        .collect()
+                });
                 Box::pin(std::future::ready(found))
             })
         }
 
         fn endpoints(&self, given: &[&str]) -> Endpoints {
-            let given = given.iter().map(|endpoint| endpoint.parse().unwrap()).collect();
+            let given = given
+                .iter()
+                .map(|endpoint| endpoint.parse().unwrap())
+                .collect();
             Endpoints::new("churn".into(), given, self.lookup())
         }
     }
 
     async fn look(endpoints: &mut Endpoints) -> Vec<String> {
-        endpoints.look().await.keys().map(ToString::to_string).collect()
+        endpoints
+            .look()
+            .await
+            .keys()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn an_endpoint_is_a_host_or_a_file() {
-        assert_eq!("file:/etc/churn".parse(), Ok(Endpoint::File("/etc/churn".into())));
-        assert_eq!("file:churn.txt".parse(), Ok(Endpoint::File("churn.txt".into())));
+        assert_eq!(
+            "file:/etc/churn".parse(),
+            Ok(Endpoint::File("/etc/churn".into()))
+        );
+        assert_eq!(
+            "file:churn.txt".parse(),
+            Ok(Endpoint::File("churn.txt".into()))
+        );
         assert!(matches!("http://churn:1".parse(), Ok(Endpoint::Target(_))));
         assert_eq!("churn:1".parse::<Endpoint>(), Err(TargetError::NotAUrl));
     }
@@ -225,23 +287,43 @@ mod tests {
     async fn a_name_is_all_its_addresses_and_the_last_ones_while_it_has_none() {
         let names = Names::default();
         let mut endpoints = names.endpoints(&["http://churn:7", "http://[::1]:8"]);
-        assert!(!endpoints.are_fixed() && names.endpoints(&["http://[::1]:8", "http://127.0.0.1:1"]).are_fixed());
+        assert!(
+            !endpoints.are_fixed()
+                && names
+                    .endpoints(&["http://[::1]:8", "http://127.0.0.1:1"])
+                    .are_fixed()
+        );
         assert_eq!(look(&mut endpoints).await, ["[::1]:8"]);
-        assert_eq!(endpoints.problem(), "http://churn:7 cannot be looked up: no such name");
+        assert_eq!(
+            endpoints.problem(),
+            "http://churn:7 cannot be looked up: no such name"
+        );
         names.set("churn", &["10.0.0.1", "10.0.0.2"]);
-        assert_eq!(look(&mut endpoints).await, ["10.0.0.1:7", "10.0.0.2:7", "[::1]:8"]);
+        assert_eq!(
+            look(&mut endpoints).await,
+            ["10.0.0.1:7", "10.0.0.2:7", "[::1]:8"]
+        );
         assert_eq!(endpoints.problem(), "no address is known");
         names.set("churn", &["10.0.0.2", "10.0.0.3"]);
-        assert_eq!(look(&mut endpoints).await, ["10.0.0.2:7", "10.0.0.3:7", "[::1]:8"]);
+        assert_eq!(
+            look(&mut endpoints).await,
+            ["10.0.0.2:7", "10.0.0.3:7", "[::1]:8"]
+        );
         names.set("churn", &[]);
-        assert_eq!(look(&mut endpoints).await, ["10.0.0.2:7", "10.0.0.3:7", "[::1]:8"]);
+        assert_eq!(
+            look(&mut endpoints).await,
+            ["10.0.0.2:7", "10.0.0.3:7", "[::1]:8"]
+        );
         assert_eq!(endpoints.problem(), "http://churn:7 has no address");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_name_that_is_looked_up_for_ever_holds_nobody_up() {
         let silent: Lookup = Arc::new(|_, _| Box::pin(std::future::pending()));
-        let given = vec!["http://churn:7".parse().unwrap(), "http://10.0.0.1:1".parse().unwrap()];
+        let given = vec![
+            "http://churn:7".parse().unwrap(),
+            "http://10.0.0.1:1".parse().unwrap(),
+        ];
         let mut endpoints = Endpoints::new("churn".into(), given, silent);
         assert_eq!(look(&mut endpoints).await, ["10.0.0.1:1"]);
     }
@@ -252,18 +334,37 @@ mod tests {
         let path = folder.path().join("churn");
         let mut endpoints = Names::default().endpoints(&[&format!("file:{}", path.display())]);
         assert!(look(&mut endpoints).await.is_empty());
-        assert!(endpoints.problem().contains("cannot be read"), "{}", endpoints.problem());
+        assert!(
+            endpoints.problem().contains("cannot be read"),
+            "{}",
+            endpoints.problem()
+        );
         for (text, addresses, problem) in [
-            ("http://10.0.0.1:1\n\n# another\n  http://10.0.0.2:1 # here\n", &["10.0.0.1:1", "10.0.0.2:1"][..], None),
+            (
+                "http://10.0.0.1:1\n\n# another\n  http://10.0.0.2:1 # here\n",
+                &["10.0.0.1:1", "10.0.0.2:1"][..],
+                None,
+            ),
             ("", &["10.0.0.1:1", "10.0.0.2:1"], Some("names nobody")),
-            ("http://10.0.0.3:1\n10.0.0.4:1", &["10.0.0.1:1", "10.0.0.2:1"], Some("line 2 is no URL")),
-            ("http://nowhere:1\nhttp://10.0.0.3:1", &["10.0.0.3:1"], Some("http://nowhere:1 cannot be looked up")),
+            (
+                "http://10.0.0.3:1\n10.0.0.4:1",
+                &["10.0.0.1:1", "10.0.0.2:1"],
+                Some("line 2 is no URL"),
+            ),
+            (
+                "http://nowhere:1\nhttp://10.0.0.3:1",
+                &["10.0.0.3:1"],
+                Some("http://nowhere:1 cannot be looked up"),
+            ),
             ("http://10.0.0.3:1", &["10.0.0.3:1"], None),
         ] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(look(&mut endpoints).await, addresses, "{text}");
             let said = endpoints.problem();
-            assert!(said.contains(problem.unwrap_or("no address is known")), "{text}: {said}");
+            assert!(
+                said.contains(problem.unwrap_or("no address is known")),
+                "{text}: {said}"
+            );
         }
         std::fs::remove_file(&path).unwrap();
         assert_eq!(look(&mut endpoints).await, ["10.0.0.3:1"]);

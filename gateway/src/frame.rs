@@ -30,11 +30,15 @@ pub(crate) enum BufferError {
 
 /// A body of one message, as it is on the wire.
 pub(crate) async fn whole(mut body: Body, limit: usize) -> Result<Bytes, BufferError> {
-    let too_large = |bytes: &[u8]| bytes.len() > PREFIX + limit || declared(bytes).is_some_and(|length| length > limit);
+    let too_large = |bytes: &[u8]| {
+        bytes.len() > PREFIX + limit || declared(bytes).is_some_and(|length| length > limit)
+    };
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
         if first.is_empty() && all.is_empty() {
             first = data; // most requests are one frame: no copy
         } else {
@@ -69,14 +73,18 @@ pub(crate) fn only(body: &Bytes) -> Option<(bool, Bytes)> {
 
 /// Takes the next message out of the beginning of a stream, where it is there whole.
 pub(crate) fn next(pending: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, BufferError> {
-    let Some(length) = declared(pending) else { return Ok(None) };
+    let Some(length) = declared(pending) else {
+        return Ok(None);
+    };
     if length > limit {
         return Err(BufferError::TooLarge { limit });
     }
     if pending.len() < PREFIX + length {
         return Ok(None);
     }
-    Ok(Some(pending.split_to(PREFIX + length).freeze().slice(PREFIX..)))
+    Ok(Some(
+        pending.split_to(PREFIX + length).freeze().slice(PREFIX..),
+    ))
 }
 
 /// A message as it is on the wire; none where it is too long for that.
@@ -88,7 +96,8 @@ pub(crate) fn framed(compressed: bool, message: &[u8]) -> Option<Bytes> {
     Some(frame.freeze())
 }
 
-/// The last value of a string field of a message that is not decoded; none where the message is none.
+/// The last value of a string field of a message that is not decoded; none where the message is
+/// none.
 pub(crate) fn string_field(message: &[u8], number: u32) -> Option<&str> {
     let mut rest = message;
     let mut value = "";
@@ -143,7 +152,10 @@ pub(crate) struct Known {
 impl Known {
     /// A body of these bytes and trailers.
     pub(crate) fn body(data: Bytes, trailers: Option<HeaderMap>) -> Body {
-        Body::new(Self { data: Some(data).filter(|data| !data.is_empty()), trailers })
+        Body::new(Self {
+            data: Some(data).filter(|data| !data.is_empty()),
+            trailers,
+        })
     }
 }
 
@@ -151,9 +163,15 @@ impl http_body::Body for Known {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let data = self.data.take().map(Frame::data);
-        Poll::Ready(data.or_else(|| self.trailers.take().map(Frame::trailers)).map(Ok))
+        Poll::Ready(
+            data.or_else(|| self.trailers.take().map(Frame::trailers))
+                .map(Ok),
+        )
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,7 +197,10 @@ pub(crate) struct Resumed {
 impl Resumed {
     /// These bytes, and then the rest.
     pub(crate) fn body(begun: Bytes, rest: Body) -> Body {
-        Body::new(Self { begun: Some(begun), rest })
+        Body::new(Self {
+            begun: Some(begun),
+            rest,
+        })
     }
 }
 
@@ -187,7 +208,10 @@ impl http_body::Body for Resumed {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match self.begun.take() {
             Some(begun) => Poll::Ready(Some(Ok(Frame::data(begun)))),
             None => Pin::new(&mut self.rest).poll_frame(context),
@@ -205,7 +229,11 @@ pub(crate) struct Keeping<T> {
 impl<T: Send + Unpin + 'static> Keeping<T> {
     /// The same body; `kept` goes when it does.
     pub(crate) fn body(body: Body, kept: T) -> Body {
-        if http_body::Body::is_end_stream(&body) { body } else { Body::new(Self { body, _kept: kept }) }
+        if http_body::Body::is_end_stream(&body) {
+            body
+        } else {
+            Body::new(Self { body, _kept: kept })
+        }
     }
 }
 
@@ -213,7 +241,10 @@ impl<T: Unpin> http_body::Body for Keeping<T> {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 
@@ -228,17 +259,25 @@ impl<T: Unpin> http_body::Body for Keeping<T> {
 
 /// Headers or trailers that say how a call ended.
 pub(crate) fn trailers(status: Status) -> HeaderMap {
-    status.into_http::<()>().into_parts().0.headers.into_iter().fold(HeaderMap::new(), |mut trailers, (name, value)| {
-        if let Some(name) = name.filter(|name| name != http::header::CONTENT_TYPE) {
-            trailers.append(name, value);
-        }
-        trailers
-    })
+    status
+        .into_http::<()>()
+        .into_parts()
+        .0
+        .headers
+        .into_iter()
+        .fold(HeaderMap::new(), |mut trailers, (name, value)| {
+            if let Some(name) = name.filter(|name| name != http::header::CONTENT_TYPE) {
+                trailers.append(name, value);
+            }
+            trailers
+        })
 }
 
 /// How a call ended, where its headers or trailers say so.
 pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
-    Some(Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes()))
+    Some(Code::from_bytes(
+        headers.get(Status::GRPC_STATUS)?.as_bytes(),
+    ))
 }
 
 #[cfg(test)]
@@ -248,8 +287,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn in_pieces(bytes: &[u8], size: usize) -> Body {
-        let pieces: Vec<_> =
-            bytes.chunks(size).map(|c| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(c)))).collect();
+        let pieces: Vec<_> = bytes
+            .chunks(size)
+            .map(|c| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(c))))
+            .collect();
         Body::new(StreamBody::new(futures_util::stream::iter(pieces)))
     }
 
@@ -258,8 +299,15 @@ mod tests {
         let wire = framed(false, b"hello, shop").unwrap();
         for size in [1, 3, 5, 16, 100] {
             let body = whole(in_pieces(&wire, size), 11).await.unwrap();
-            assert_eq!(only(&body), Some((false, Bytes::from_static(b"hello, shop"))), "{size}");
-            assert!(matches!(whole(in_pieces(&wire, size), 10).await, Err(BufferError::TooLarge { limit: 10 })));
+            assert_eq!(
+                only(&body),
+                Some((false, Bytes::from_static(b"hello, shop"))),
+                "{size}"
+            );
+            assert!(matches!(
+                whole(in_pieces(&wire, size), 10).await,
+                Err(BufferError::TooLarge { limit: 10 })
+            ));
         }
     }
 
@@ -280,7 +328,11 @@ mod tests {
 
     #[test]
     fn messages_of_a_stream_come_one_by_one() {
-        let two = [framed(false, b"one").unwrap(), framed(false, b"two!").unwrap()].concat();
+        let two = [
+            framed(false, b"one").unwrap(),
+            framed(false, b"two!").unwrap(),
+        ]
+        .concat();
         let mut pending = BytesMut::new();
         let mut messages = Vec::new();
         for byte in two {
@@ -288,7 +340,10 @@ mod tests {
             messages.extend(next(&mut pending, 4).unwrap());
         }
         assert_eq!(messages, [&b"one"[..], b"two!"]);
-        assert!(matches!(next(&mut BytesMut::from(&[0, 0, 0, 0, 5][..]), 4), Err(BufferError::TooLarge { limit: 4 })));
+        assert!(matches!(
+            next(&mut BytesMut::from(&[0, 0, 0, 0, 5][..]), 4),
+            Err(BufferError::TooLarge { limit: 4 })
+        ));
     }
 
     #[test]
@@ -296,7 +351,10 @@ mod tests {
         for (message, value) in [
             (&b""[..], Some("")),
             (b"\x0a\x05churn", Some("churn")),
-            (b"\x10\x96\x01\x0a\x05churn\x1d0000\x2100000000", Some("churn")),
+            (
+                b"\x10\x96\x01\x0a\x05churn\x1d0000\x2100000000",
+                Some("churn"),
+            ),
             (b"\x0a\x01a\x0a\x01b", Some("b")),
             (b"\x12\x05other", Some("")),
             (b"\x0a\x06churn", None),

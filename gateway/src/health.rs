@@ -1,5 +1,5 @@
-//! grpc.health.v1 for one address: the gateway itself by the empty name, each service by what is known of the process
-//! behind it.
+//! grpc.health.v1 for one address: the gateway itself by the empty name, each service by what is
+//! known of the process behind it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,8 +17,8 @@ pub(crate) async fn told(mut draining: watch::Receiver<bool>) {
     }
 }
 
-/// Says how each service is doing, nobody serving once the gateway is `open` no more, and ends what watches it when `until`
-/// resolves. `services` are full names, each with the areas that
+/// Says how each service is doing, nobody serving once the gateway is `open` no more, and ends what
+/// watches it when `until` resolves. `services` are full names, each with the areas that
 /// answer for it, any of which will do; those without are ready when any is.
 pub(crate) async fn report(
     mut reporter: HealthReporter,
@@ -47,21 +47,33 @@ async fn mirror(
     let mut said = HashMap::new();
     loop {
         let is_open = *open.borrow_and_update();
-        let now: BTreeMap<_, _> =
-            ready.iter_mut().map(|(area, ready)| (area.clone(), *ready.borrow_and_update())).collect();
+        let now: BTreeMap<_, _> = ready
+            .iter_mut()
+            .map(|(area, ready)| (area.clone(), *ready.borrow_and_update()))
+            .collect();
         let states = services.iter().map(|(service, areas)| {
             let answers = |area: &Arc<str>| areas.is_empty() || areas.contains(area);
-            (&**service, is_open && now.iter().any(|(area, ready)| *ready && answers(area)))
+            (
+                &**service,
+                is_open && now.iter().any(|(area, ready)| *ready && answers(area)),
+            )
         });
         for (service, is_ready) in states.chain([("", is_open)]) {
             if said.insert(service, is_ready) != Some(is_ready) {
-                let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+                let status = if is_ready {
+                    ServingStatus::Serving
+                } else {
+                    ServingStatus::NotServing
+                };
                 reporter.set_service_status(service, status).await;
             }
         }
         // An end of the watchers is an end of the gateway, and of this task.
-        let mut changes: FuturesUnordered<_> =
-            ready.values_mut().chain([&mut *open]).map(|ready| ready.changed()).collect();
+        let mut changes: FuturesUnordered<_> = ready
+            .values_mut()
+            .chain([&mut *open])
+            .map(|ready| ready.changed())
+            .collect();
         if !matches!(changes.next().await, Some(Ok(()))) {
             return;
         }

@@ -1,8 +1,10 @@
-//! Another attempt beside the first, where that has no answer after the time in which nearly all calls of its method have
-//! theirs: a replica that stands still costs its callers a moment rather than an answer. The first good answer is the
-//! caller's; the other attempt is taken back. Promise: one such attempt for a call at most, to another replica that is well,
-//! in the caller's time, for methods without side effects alone, and not when calls fail so often that retries may soon be
-//! needed more. What has been refused, whatever its pushback says, is for `retry` to ask again (gRFC A6).
+//! Another attempt beside the first, where that has no answer after the time in which nearly all
+//! calls of its method have theirs: a replica that stands still costs its callers a moment rather
+//! than an answer. The first good answer is the caller's; the other attempt is taken back. Promise:
+//! one such attempt for a call at most, to another replica that is well, in the caller's time, for
+//! methods without side effects alone, and not when calls fail so often that retries may soon be
+//! needed more. What has been refused, whatever its pushback says, is for `retry` to ask again
+//! (gRFC A6).
 
 use bytes::Bytes;
 use http::{HeaderValue, Request};
@@ -41,8 +43,13 @@ impl Hedge {
     pub(crate) fn pay(&self, mut again: Request<Body>) -> Option<Request<Body>> {
         let headers = again.headers_mut();
         deadline::carry(headers, self.deadline).ok()?;
-        let before = headers.get(ATTEMPTS).and_then(|attempts| attempts.to_str().ok()?.parse::<u32>().ok());
-        headers.insert(ATTEMPTS, HeaderValue::from(before.unwrap_or_default().saturating_add(1)));
+        let before = headers
+            .get(ATTEMPTS)
+            .and_then(|attempts| attempts.to_str().ok()?.parse::<u32>().ok());
+        headers.insert(
+            ATTEMPTS,
+            HeaderValue::from(before.unwrap_or_default().saturating_add(1)),
+        );
         self.budget.hedges().then_some(again)
     }
 }

@@ -1,5 +1,6 @@
-//! What the Open Inference Protocol asks of a server rather than of a model: whether it lives, whether its models are ready,
-//! and which there are. The gateway answers for the services behind it; what is asked of a model goes to its service.
+//! What the Open Inference Protocol asks of a server rather than of a model: whether it lives,
+//! whether its models are ready, and which there are. The gateway answers for the services behind
+//! it; what is asked of a model goes to its service.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,9 +8,10 @@ use std::{
 };
 
 use proto::inference::{
-    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
-    ModelReadyResponse, RepositoryIndexRequest, RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse,
-    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
+    ModelReadyRequest, ModelReadyResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
+    ServerReadyRequest, ServerReadyResponse,
     grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
     repository_index_response::ModelIndex,
 };
@@ -35,10 +37,18 @@ pub(crate) fn answers(
 ) -> Backend {
     let speak = services.get(GrpcInferenceServiceServer::<Server>::NAME);
     let speaks = |area: &Arc<str>| speak.is_some_and(|areas| areas.contains(area));
-    let models = ready.iter().filter(|(area, _)| speaks(area)).map(|(area, ready)| (area.clone(), ready.clone()));
-    let server = GrpcInferenceServiceServer::new(Server { models: models.collect(), versions });
+    let models = ready
+        .iter()
+        .filter(|(area, _)| speaks(area))
+        .map(|(area, ready)| (area.clone(), ready.clone()));
+    let server = GrpcInferenceServiceServer::new(Server {
+        models: models.collect(),
+        versions,
+    });
     let server = server.accept_compressed(Gzip).accept_compressed(Zstd);
-    in_process(Routes::new(server.send_compressed(Zstd).send_compressed(Gzip)))
+    in_process(Routes::new(
+        server.send_compressed(Zstd).send_compressed(Gzip),
+    ))
 }
 
 /// The models behind this gateway, as one server.
@@ -49,16 +59,27 @@ struct Server {
 
 /// Calls that name a model have gone to its service; the gateway has none of its own.
 fn no_model(name: &str) -> Status {
-    Refusal::NotServed { kind: "model", name: name.to_owned(), known: "none".to_owned() }.into()
+    Refusal::NotServed {
+        kind: "model",
+        name: name.to_owned(),
+        known: "none".to_owned(),
+    }
+    .into()
 }
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Server {
-    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
+    async fn server_live(
+        &self,
+        _: Request<ServerLiveRequest>,
+    ) -> Result<Response<ServerLiveResponse>, Status> {
         Ok(Response::new(ServerLiveResponse { live: true }))
     }
 
-    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
+    async fn server_ready(
+        &self,
+        _: Request<ServerReadyRequest>,
+    ) -> Result<Response<ServerReadyResponse>, Status> {
         let ready = !self.models.is_empty() && self.models.values().all(|ready| *ready.borrow());
         Ok(Response::new(ServerReadyResponse { ready }))
     }
@@ -78,10 +99,16 @@ impl GrpcInferenceService for Server {
             let version = self.versions.current(model).filter(|_| *ready.borrow());
             ModelIndex::new(model, version.as_deref().map(String::as_str), "")
         });
-        Ok(Response::new(RepositoryIndexResponse::of(models, request.get_ref().ready)))
+        Ok(Response::new(RepositoryIndexResponse::of(
+            models,
+            request.get_ref().ready,
+        )))
     }
 
-    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
+    async fn model_ready(
+        &self,
+        request: Request<ModelReadyRequest>,
+    ) -> Result<Response<ModelReadyResponse>, Status> {
         Err(no_model(&request.get_ref().name))
     }
 
@@ -92,7 +119,10 @@ impl GrpcInferenceService for Server {
         Err(no_model(&request.get_ref().name))
     }
 
-    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
+    async fn model_infer(
+        &self,
+        request: Request<ModelInferRequest>,
+    ) -> Result<Response<ModelInferResponse>, Status> {
         Err(no_model(&request.get_ref().model_name))
     }
 }

@@ -1,5 +1,6 @@
-//! One address for all services. Routes by gRPC path without decoding bodies, answers from a cache what was asked before,
-//! carries deadlines on, and knows how each service is doing. `stack` is the page to read first.
+//! One address for all services. Routes by gRPC path without decoding bodies, answers from a cache
+//! what was asked before, carries deadlines on, and knows how each service is doing. `stack` is the
+//! page to read first.
 
 mod args;
 mod auth;
@@ -80,17 +81,41 @@ impl Gateway {
         parts.auth.watch(&parts.methods, &mut tasks);
         let mut services = parts.methods.services();
         let paths = services.keys().cloned().collect();
-        services.retain(|_, areas| areas.is_empty() || areas.iter().any(|area| ready.contains_key(area)));
+        services.retain(|_, areas| {
+            areas.is_empty() || areas.iter().any(|area| ready.contains_key(area))
+        });
         // They are few, and needed for as long as the process lives.
-        let served = services.keys().map(|name| &*String::from(&**name).leak()).collect();
+        let served = services
+            .keys()
+            .map(|name| &*String::from(&**name).leak())
+            .collect();
         let own = inference::answers(&services, &ready, versions.clone());
-        let (health, open, draining) = (HealthReporter::new(), watch::Sender::new(true), watch::Sender::new(false));
+        let (health, open, draining) = (
+            HealthReporter::new(),
+            watch::Sender::new(true),
+            watch::Sender::new(false),
+        );
         let until = health::told(draining.subscribe());
-        tasks.spawn(health::report(health.clone(), services, ready, open.subscribe(), until));
+        tasks.spawn(health::report(
+            health.clone(),
+            services,
+            ready,
+            open.subscribe(),
+            until,
+        ));
         let auth = parts.auth.clone();
         let stack = stack::stack(parts, versions, own, draining.subscribe());
         let web = Web::new(web, proto::DESCRIPTORS, auth, stack.clone())?;
-        Ok(Self { stack, web, paths, served, health, ready: open, draining, _tasks: tasks })
+        Ok(Self {
+            stack,
+            web,
+            paths,
+            served,
+            health,
+            ready: open,
+            draining,
+            _tasks: tasks,
+        })
     }
 
     /// The gateway as a tower service, for whoever calls without a socket.
@@ -98,7 +123,8 @@ impl Gateway {
         self.stack.clone()
     }
 
-    /// The gateway as a process serves it: every service of the API over gRPC, gRPC-Web and JSON, and health by service.
+    /// The gateway as a process serves it: every service of the API over gRPC, gRPC-Web and JSON,
+    /// and health by service.
     pub fn service(&self) -> runtime::Service {
         let axum_body = |request: Request<axum::body::Body>| request.map(Body::new);
         let (calls, web) = (self.stack.clone(), self.web.clone());
@@ -110,15 +136,21 @@ impl Gateway {
                 Either::Right(web.clone().answer(request))
             }
         });
-        let router = self.paths.iter().fold(axum::Router::new(), |router, service| {
-            router.route_service(&format!("/{service}/{{*method}}"), calls.clone())
-        });
-        // The process has health of its own, for one service that is ready or not. Where a path is given in full, as it
-        // is here, it comes first.
-        let health = HealthServer::new(HealthService::from_health_reporter(self.health.clone())).map_request(axum_body);
-        let router = ["Check", "Watch"].into_iter().fold(router, |router, method| {
-            router.route_service(&format!("/grpc.health.v1.Health/{method}"), health.clone())
-        });
+        let router = self
+            .paths
+            .iter()
+            .fold(axum::Router::new(), |router, service| {
+                router.route_service(&format!("/{service}/{{*method}}"), calls.clone())
+            });
+        // The process has health of its own, for one service that is ready or not. Where a path is
+        // given in full, as it is here, it comes first.
+        let health = HealthServer::new(HealthService::from_health_reporter(self.health.clone()))
+            .map_request(axum_body);
+        let router = ["Check", "Watch"]
+            .into_iter()
+            .fold(router, |router, method| {
+                router.route_service(&format!("/grpc.health.v1.Health/{method}"), health.clone())
+            });
         runtime::Service {
             name: "gateway",
             services: self.served.clone(),

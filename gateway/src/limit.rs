@@ -1,14 +1,17 @@
-//! Finds out how many calls a service answers at once without keeping them waiting, and lets so many be in flight. The others
-//! wait for a moment, the urgent first, or are refused. Promise: offered far more than it can do, a service goes on doing
-//! what it can, and who is let in is answered soon.
+//! Finds out how many calls a service answers at once without keeping them waiting, and lets so
+//! many be in flight. The others wait for a moment, the urgent first, or are refused. Promise:
+//! offered far more than it can do, a service goes on doing what it can, and who is let in is
+//! answered soon.
 //!
-//! The limit follows the gradient of Netflix's concurrency-limits and Envoy's adaptive concurrency filter,
-//! `limit * (floor + B) / took + sqrt(limit)`: `took` is how long calls take now, `floor` how long they take when few others are
-//! in flight, B what may come on top. A floor is kept for each method, so that a change in what is asked is no change in
-//! speed. Floors are learnt from calls that begin while a quarter of the limit is in use at most; a service that is never
-//! so quiet while its limit holds calls back is given such a moment now and then (BBR's ProbeRTT, Cardwell et al. 2016).
-//! The wait is CoDel's as in Maurer, "Fail at Scale" (ACM Queue 2015): long for a burst, short while the queue never empties.
-//! Who is less urgent is not in the queue of who is more.
+//! The limit follows the gradient of Netflix's concurrency-limits and Envoy's adaptive concurrency
+//! filter, `limit * (floor + B) / took + sqrt(limit)`: `took` is how long calls take now, `floor`
+//! how long they take when few others are in flight, B what may come on top. A floor is kept for
+//! each method, so that a change in what is asked is no change in speed. Floors are learnt from
+//! calls that begin while a quarter of the limit is in use at most; a service that is never
+//! so quiet while its limit holds calls back is given such a moment now and then (BBR's ProbeRTT,
+//! Cardwell et al. 2016). The wait is CoDel's as in Maurer, "Fail at Scale" (ACM Queue 2015): long
+//! for a burst, short while the queue never empties. Who is less urgent is not in the queue of who
+//! is more.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -31,8 +34,8 @@ use crate::{call::Call, frame, meter, method::Method, shed::Overloaded, stack::B
 
 /// Places at the beginning.
 const FIRST: f64 = 20.0;
-/// What may come on top of the floor: this share of it, and at least so much. What is answered within milliseconds is not
-/// overloaded.
+/// What may come on top of the floor: this share of it, and at least so much. What is answered
+/// within milliseconds is not overloaded.
 const SHARE: f64 = 0.25;
 const SLACK: f64 = 0.005;
 /// The limit is thought over after so long and so many calls.
@@ -48,15 +51,25 @@ const PROBED: u32 = 8;
 const PROBE: Duration = Duration::from_secs(1);
 /// Calls that wait.
 const QUEUE: usize = 1024;
-/// They wait for this part of their method's time, and hardly at all once the queue has not been empty for that long.
+/// They wait for this part of their method's time, and hardly at all once the queue has not been
+/// empty for that long.
 const PATIENCE: u32 = 4;
 const IMPATIENCE: Duration = Duration::from_millis(5);
 
 /// Limits the calls to each of these services; no limit is above `most`.
-pub(crate) fn layer<S>(areas: BTreeSet<Arc<str>>, most: usize) -> impl Layer<S, Service = Limited<S>> + Clone {
-    let limits: HashMap<_, _> = areas.into_iter().map(|area| (area.clone(), Limit::new(area, most))).collect();
+pub(crate) fn layer<S>(
+    areas: BTreeSet<Arc<str>>,
+    most: usize,
+) -> impl Layer<S, Service = Limited<S>> + Clone {
+    let limits: HashMap<_, _> = areas
+        .into_iter()
+        .map(|area| (area.clone(), Limit::new(area, most)))
+        .collect();
     let limits = Arc::new(limits);
-    layer_fn(move |inner| Limited { inner, limits: limits.clone() })
+    layer_fn(move |inner| Limited {
+        inner,
+        limits: limits.clone(),
+    })
 }
 
 /// See [`layer`].
@@ -82,10 +95,14 @@ where
     fn call(&mut self, call: Call) -> Self::Future {
         let spare = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, spare);
-        let Some(limit) = self.limits.get(&call.area).cloned() else { return Box::pin(inner.call(call)) };
+        let Some(limit) = self.limits.get(&call.area).cloned() else {
+            return Box::pin(inner.call(call));
+        };
         Box::pin(async move {
-            let place =
-                limit.enter(&call.method).await.inspect_err(|_| meter::shed("backend", call.method.priority))?;
+            let place = limit
+                .enter(&call.method)
+                .await
+                .inspect_err(|_| meter::shed("backend", call.method.priority))?;
             let answer = inner.call(call).await;
             place.leave(&answer);
             answer
@@ -118,7 +135,15 @@ impl Limit {
                 return Ok(state.take(self, method, now));
             }
             let (sender, place) = oneshot::channel();
-            let (turn, patience) = state.wait(Waiting { method: method.clone(), sender }, now).ok_or(Overloaded)?;
+            let (turn, patience) = state
+                .wait(
+                    Waiting {
+                        method: method.clone(),
+                        sender,
+                    },
+                    now,
+                )
+                .ok_or(Overloaded)?;
             (Turn { limit: self, turn }, place, patience)
         };
         // Dropped before a turn is given up, a place that has just come goes back to the others.
@@ -176,7 +201,10 @@ enum Says {
 
 impl Place {
     fn leave(mut self, answer: &Result<Response<Body>, BoxError>) {
-        self.says = match answer.as_ref().map(|response| frame::code(response.headers())) {
+        self.says = match answer
+            .as_ref()
+            .map(|response| frame::code(response.headers()))
+        {
             Ok(None) if self.method.is_unary() => Says::Exactly,
             Ok(Some(Code::DeadlineExceeded)) => Says::AtLeast,
             Ok(_) | Err(_) => Says::Nothing,
@@ -233,7 +261,14 @@ struct Window {
 
 impl Window {
     fn new(since: Instant) -> Self {
-        Self { since, calls: 0, took: 0.0, allowed: 0.0, busiest: 0, full: false }
+        Self {
+            since,
+            calls: 0,
+            took: 0.0,
+            allowed: 0.0,
+            busiest: 0,
+            full: false,
+        }
     }
 }
 
@@ -259,7 +294,11 @@ impl State {
     }
 
     fn has_room(&self, cost: u32, now: Instant) -> bool {
-        let limit = if self.probe.is_some_and(|(until, _)| now < until) { self.few() } else { self.limit };
+        let limit = if self.probe.is_some_and(|(until, _)| now < until) {
+            self.few()
+        } else {
+            self.limit
+        };
         // A call that is larger than all there is has it to itself.
         self.in_flight == 0 || f64::from(self.in_flight + cost) <= limit
     }
@@ -273,7 +312,13 @@ impl State {
         self.in_flight += method.cost;
         self.window.busiest = self.window.busiest.max(self.in_flight);
         let quiet = f64::from(self.in_flight) <= self.few().max(f64::from(method.cost));
-        Place { limit: limit.clone(), method: method.clone(), since: now, quiet, says: Says::AtLeast }
+        Place {
+            limit: limit.clone(),
+            method: method.clone(),
+            since: now,
+            quiet,
+            says: Says::AtLeast,
+        }
     }
 
     /// A turn, and how long it is waited for; none where too many wait who are as urgent.
@@ -281,13 +326,22 @@ impl State {
         self.window.full = true;
         let priority = waiting.method.priority;
         if self.queue.len() >= QUEUE {
-            let last = self.queue.last_entry().filter(|last| priority < last.key().0)?;
+            let last = self
+                .queue
+                .last_entry()
+                .filter(|last| priority < last.key().0)?;
             last.remove();
         }
         let since = self.waiting_since[priority as usize].unwrap_or(now);
         let patience = waiting.method.timeout / PATIENCE;
-        let patience = if now - since < patience { patience } else { IMPATIENCE };
-        self.waiting_since[priority as usize..].iter_mut().for_each(|since| *since = since.or(Some(now)));
+        let patience = if now - since < patience {
+            patience
+        } else {
+            IMPATIENCE
+        };
+        self.waiting_since[priority as usize..]
+            .iter_mut()
+            .for_each(|since| *since = since.or(Some(now)));
         self.turns += 1;
         let turn = (priority, self.turns);
         self.queue.insert(turn, waiting);
@@ -296,12 +350,19 @@ impl State {
 
     fn forget(&mut self, turn: (Priority, u64)) {
         self.queue.remove(&turn);
-        let first = self.queue.first_key_value().map_or(self.waiting_since.len(), |(turn, _)| turn.0 as usize);
+        let first = self
+            .queue
+            .first_key_value()
+            .map_or(self.waiting_since.len(), |(turn, _)| turn.0 as usize);
         self.waiting_since[..first].fill(None);
     }
 
     /// Whose turn it is, where there is room.
-    fn next(&mut self, limit: &Arc<Limit>, now: Instant) -> Option<(oneshot::Sender<Place>, Place)> {
+    fn next(
+        &mut self,
+        limit: &Arc<Limit>,
+        now: Instant,
+    ) -> Option<(oneshot::Sender<Place>, Place)> {
         let (turn, first) = self.queue.first_key_value()?;
         let turn = *turn;
         if !self.has_room(first.method.cost, now) {
@@ -341,11 +402,19 @@ impl State {
             None => drop(self.floors.insert(method.path.clone(), took)),
         }
         self.learnt = now;
-        self.probe = self.probe.and_then(|(until, left)| (left > 1).then_some((until, left - 1)));
+        self.probe = self
+            .probe
+            .and_then(|(until, left)| (left > 1).then_some((until, left - 1)));
     }
 
     fn think(&mut self, now: Instant) -> u64 {
-        let Window { took, allowed, busiest, full, .. } = std::mem::replace(&mut self.window, Window::new(now));
+        let Window {
+            took,
+            allowed,
+            busiest,
+            full,
+            ..
+        } = std::mem::replace(&mut self.window, Window::new(now));
         // A limit that nobody came near to has not been tried.
         if f64::from(busiest) >= self.limit / 2.0 {
             let gradient = (allowed / took).clamp(STEP.0, STEP.1);
@@ -379,18 +448,23 @@ mod tests {
 
     impl Shop {
         fn new(hands: usize, takes: Duration) -> Self {
-            let shop = Self { hands: Arc::new(Semaphore::new(hands)), takes: Arc::default() };
+            let shop = Self {
+                hands: Arc::new(Semaphore::new(hands)),
+                takes: Arc::default(),
+            };
             shop.takes(takes);
             shop
         }
 
         fn takes(&self, takes: Duration) {
-            self.takes.store(takes.as_micros() as u64, Ordering::Relaxed);
+            self.takes
+                .store(takes.as_micros() as u64, Ordering::Relaxed);
         }
 
         fn limited(
             &self,
-        ) -> impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send> + Clone + use<> {
+        ) -> impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send> + Clone + use<>
+        {
             let shop = self.clone();
             let service = service_fn(move |_: Call| {
                 let shop = shop.clone();
@@ -404,9 +478,13 @@ mod tests {
         }
     }
 
-    /// Calls answered in their time, and calls refused, of a method that is called so often a second for so long.
+    /// Calls answered in their time, and calls refused, of a method that is called so often a
+    /// second for so long.
     async fn offered(
-        service: impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send> + Clone + Send + 'static,
+        service: impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send>
+        + Clone
+        + Send
+        + 'static,
         path: &'static str,
         per_second: u32,
         lasts: Duration,
@@ -420,7 +498,13 @@ mod tests {
             }
             tokio::time::sleep_until(start + every * n).await;
             let service = service.clone();
-            calls.spawn(async move { timeout(call(path, b"").method.timeout, service.oneshot(call(path, b""))).await });
+            calls.spawn(async move {
+                timeout(
+                    call(path, b"").method.timeout,
+                    service.oneshot(call(path, b"")),
+                )
+                .await
+            });
         }
         let mut counts = (0, 0);
         for ended in calls.join_all().await {
@@ -441,16 +525,24 @@ mod tests {
         let shop = Shop::new(4, Duration::from_millis(50));
         let (answered, refused) = offered(shop.limited(), RISK, 800, 30 * SECOND).await;
         assert!(answered > 30 * 80 * 9 / 10, "{answered} of {}", 30 * 80);
-        assert!(answered + refused > 30 * 800 * 99 / 100, "who is let in is answered in time: {answered}, {refused}");
+        assert!(
+            answered + refused > 30 * 800 * 99 / 100,
+            "who is let in is answered in time: {answered}, {refused}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_can_wait_is_refused_before_who_cannot() {
         let service = Shop::new(4, Duration::from_millis(50)).limited();
-        let ((urgent, _), (others, refused)) =
-            tokio::join!(offered(service.clone(), RISK, 40, 20 * SECOND), offered(service, LIST, 760, 20 * SECOND),);
+        let ((urgent, _), (others, refused)) = tokio::join!(
+            offered(service.clone(), RISK, 40, 20 * SECOND),
+            offered(service, LIST, 760, 20 * SECOND),
+        );
         assert!(urgent > 20 * 40 * 95 / 100, "{urgent} of {}", 20 * 40);
-        assert!(others > 20 * 40 * 7 / 10, "what is left is theirs: {others}");
+        assert!(
+            others > 20 * 40 * 7 / 10,
+            "what is left is theirs: {others}"
+        );
         assert!(refused > 20 * 700, "{refused}");
     }
 
@@ -462,7 +554,11 @@ mod tests {
             shop.takes(Duration::from_millis(takes));
             offered(service.clone(), RISK, 10 * per_second, 25 * SECOND).await; // gets used to it
             let (answered, _) = offered(service.clone(), RISK, 10 * per_second, 10 * SECOND).await;
-            assert!(answered > 10 * per_second * 8 / 10, "{answered} of {}", 10 * per_second);
+            assert!(
+                answered > 10 * per_second * 8 / 10,
+                "{answered} of {}",
+                10 * per_second
+            );
         }
     }
 
@@ -495,11 +591,25 @@ mod tests {
         tokio::task::yield_now().await;
         enter(&risk);
         tokio::task::yield_now().await;
-        assert_eq!(ends.join_next().await.unwrap().unwrap(), (Priority::Low, false), "the last one's turn is taken");
+        assert_eq!(
+            ends.join_next().await.unwrap().unwrap(),
+            (Priority::Low, false),
+            "the last one's turn is taken"
+        );
         assert!(limit.enter(&list).await.is_err(), "and there is no other");
         drop(place);
-        assert_eq!(ends.join_next().await.unwrap().unwrap(), (Priority::High, true));
+        assert_eq!(
+            ends.join_next().await.unwrap().unwrap(),
+            (Priority::High, true)
+        );
         // The places of those who have them go on to the next.
-        assert_eq!(ends.join_all().await.iter().filter(|(_, let_in)| *let_in).count(), QUEUE - 1);
+        assert_eq!(
+            ends.join_all()
+                .await
+                .iter()
+                .filter(|(_, let_in)| *let_in)
+                .count(),
+            QUEUE - 1
+        );
     }
 }

@@ -8,9 +8,9 @@ use runtime::{Server, ServerArgs, telemetry::TelemetryArgs};
 
 /// One address for all of Shopkeeper's services: gRPC in, cached answers or the services' own out
 ///
-/// Routes by method, keeps answers in memory and in Redis for as long as the .proto says and the model is the same,
-/// carries deadlines on, and reports the health of each service. Works without Redis, and with any of the services away:
-/// their methods answer UNAVAILABLE.
+/// Routes by method, keeps answers in memory and in Redis for as long as the .proto says and the
+/// model is the same, carries deadlines on, and reports the health of each service. Works without
+/// Redis, and with any of the services away: their methods answer UNAVAILABLE.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version)]
 struct Args {
@@ -32,7 +32,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let shutdown = runtime::shutdown();
     let server = Server::bind(&args.server).await?.in_front();
     let gateway = args.gateway.build(args.server.listen)?;
-    server.serving(gateway.service()).serve_until(gateway.until(shutdown)).await
+    server
+        .serving(gateway.service())
+        .serve_until(gateway.until(shutdown))
+        .await
 }
 
 #[cfg(test)]
@@ -58,6 +61,9 @@ mod tests {
             "--jwt-audience=us",
         ]);
         let printed = format!("{:?}", args.unwrap());
-        assert!(printed.contains("churn") && !printed.contains("hunter"), "{printed}");
+        assert!(
+            printed.contains("churn") && !printed.contains("hunter"),
+            "{printed}"
+        );
     }
 }

@@ -15,78 +15,129 @@ static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
 
 static CACHE: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.cache.lookups");
-    counter.with_description("cacheable calls by outcome: hit-memory, hit-redis, coalesced, miss, bypass").build()
+    counter
+        .with_description(
+            "cacheable calls by outcome: hit-memory, hit-redis, coalesced, miss, bypass",
+        )
+        .build()
 });
 
 static STORED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER.u64_counter("shopkeeper.gateway.cache.stored").with_description("answers kept, by where").build()
+    METER
+        .u64_counter("shopkeeper.gateway.cache.stored")
+        .with_description("answers kept, by where")
+        .build()
 });
 
 static REFRESHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.cache.refreshed");
-    counter.with_description("answers made anew before they ended").build()
+    counter
+        .with_description("answers made anew before they ended")
+        .build()
 });
 
 static REDIS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.redis.problems");
-    counter.with_description("reads and writes that Redis did not answer as it should, by reason").build()
+    counter
+        .with_description("reads and writes that Redis did not answer as it should, by reason")
+        .build()
 });
 
-static REDIS_UP: LazyLock<Gauge<u64>> =
-    LazyLock::new(|| METER.u64_gauge("shopkeeper.gateway.redis.up").with_description("1 while Redis is used").build());
+static REDIS_UP: LazyLock<Gauge<u64>> = LazyLock::new(|| {
+    METER
+        .u64_gauge("shopkeeper.gateway.redis.up")
+        .with_description("1 while Redis is used")
+        .build()
+});
 
 static SHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER.u64_counter("shopkeeper.gateway.shed").with_description("calls refused because of too many others").build()
+    METER
+        .u64_counter("shopkeeper.gateway.shed")
+        .with_description("calls refused because of too many others")
+        .build()
 });
 
 static REFUSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER.u64_counter("shopkeeper.gateway.auth.refused").with_description("calls of callers who are not let in").build()
+    METER
+        .u64_counter("shopkeeper.gateway.auth.refused")
+        .with_description("calls of callers who are not let in")
+        .build()
 });
 
 static BACKEND_ERRORS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.backend.errors");
-    counter.with_description("calls that a service could not be asked").build()
+    counter
+        .with_description("calls that a service could not be asked")
+        .build()
 });
 
 static REPLICA_LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.replica.losses");
-    counter.with_description("calls that one of several replicas lost").build()
+    counter
+        .with_description("calls that one of several replicas lost")
+        .build()
 });
 
 static REPLICA_RESTS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.replica.rests");
-    counter.with_description("times a replica was left alone for a while: lost calls, failing answers").build()
+    counter
+        .with_description("times a replica was left alone for a while: lost calls, failing answers")
+        .build()
 });
 
 static REPLICAS: LazyLock<Gauge<u64>> = LazyLock::new(|| {
-    METER.u64_gauge("shopkeeper.gateway.replicas").with_description("replicas of a service that are known").build()
+    METER
+        .u64_gauge("shopkeeper.gateway.replicas")
+        .with_description("replicas of a service that are known")
+        .build()
 });
 
 static BACKEND_LIMIT: LazyLock<Gauge<u64>> = LazyLock::new(|| {
     let gauge = METER.u64_gauge("shopkeeper.gateway.backend.limit");
-    gauge.with_description("calls that a service may have in flight").build()
+    gauge
+        .with_description("calls that a service may have in flight")
+        .build()
 });
 
-static RETRIES: LazyLock<Counter<u64>> =
-    LazyLock::new(|| METER.u64_counter("shopkeeper.gateway.retries").with_description("calls sent again").build());
+static RETRIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    METER
+        .u64_counter("shopkeeper.gateway.retries")
+        .with_description("calls sent again")
+        .build()
+});
 
 static HEDGES: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.hedges");
-    counter.with_description("calls that a second replica had as well, by who answered: first, second, neither").build()
+    counter
+        .with_description(
+            "calls that a second replica had as well, by who answered: first, second, neither",
+        )
+        .build()
 });
 
 static BACKEND_READY: LazyLock<Gauge<u64>> = LazyLock::new(|| {
-    METER.u64_gauge("shopkeeper.gateway.backend.ready").with_description("1 while a service is ready").build()
+    METER
+        .u64_gauge("shopkeeper.gateway.backend.ready")
+        .with_description("1 while a service is ready")
+        .build()
 });
 
 static CANARY: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.canary.calls");
-    counter.with_description("calls for the version that a share of callers gets").build()
+    counter
+        .with_description("calls for the version that a share of callers gets")
+        .build()
 });
 
 /// A cacheable call was answered so.
 pub(crate) fn lookup(outcome: &'static str, method: &str) {
-    CACHE.add(1, &[KeyValue::new("outcome", outcome), KeyValue::new("rpc.method", method.to_owned())]);
+    CACHE.add(
+        1,
+        &[
+            KeyValue::new("outcome", outcome),
+            KeyValue::new("rpc.method", method.to_owned()),
+        ],
+    );
 }
 
 /// An answer was kept.
@@ -101,7 +152,13 @@ pub(crate) fn refreshed(method: &str) {
 
 /// Redis did not do what it should.
 pub(crate) fn redis(operation: &'static str, reason: &'static str) {
-    REDIS.add(1, &[KeyValue::new("operation", operation), KeyValue::new("reason", reason)]);
+    REDIS.add(
+        1,
+        &[
+            KeyValue::new("operation", operation),
+            KeyValue::new("reason", reason),
+        ],
+    );
 }
 
 /// Whether Redis is used.
@@ -116,7 +173,10 @@ pub(crate) fn shed(at: &'static str, priority: Priority) {
         Priority::Normal | Priority::Unspecified => "normal",
         Priority::Low => "low",
     };
-    SHED.add(1, &[KeyValue::new("at", at), KeyValue::new("priority", priority)]);
+    SHED.add(
+        1,
+        &[KeyValue::new("at", at), KeyValue::new("priority", priority)],
+    );
 }
 
 /// One of several replicas lost a call.
@@ -126,12 +186,21 @@ pub(crate) fn replica_lost(service: &str) {
 
 /// A replica is left alone for a while.
 pub(crate) fn replica_rests(service: &str, reason: &'static str) {
-    REPLICA_RESTS.add(1, &[KeyValue::new("backend", service.to_owned()), KeyValue::new("reason", reason)]);
+    REPLICA_RESTS.add(
+        1,
+        &[
+            KeyValue::new("backend", service.to_owned()),
+            KeyValue::new("reason", reason),
+        ],
+    );
 }
 
 /// So many replicas of a service are known.
 pub(crate) fn replicas(service: &str, count: usize) {
-    REPLICAS.record(count as u64, &[KeyValue::new("backend", service.to_owned())]);
+    REPLICAS.record(
+        count as u64,
+        &[KeyValue::new("backend", service.to_owned())],
+    );
 }
 
 /// So many calls may a service have in flight.
@@ -167,9 +236,16 @@ pub(crate) fn retried(area: &str) {
     RETRIES.add(1, &[KeyValue::new("backend", area.to_owned())]);
 }
 
-/// A call was with a second replica as well, and the `first`, the `second` or `neither` answered it.
+/// A call was with a second replica as well, and the `first`, the `second` or `neither` answered
+/// it.
 pub(crate) fn hedged(service: &str, by: &'static str) {
-    HEDGES.add(1, &[KeyValue::new("backend", service.to_owned()), KeyValue::new("answered", by)]);
+    HEDGES.add(
+        1,
+        &[
+            KeyValue::new("backend", service.to_owned()),
+            KeyValue::new("answered", by),
+        ],
+    );
 }
 
 /// Whether a service is ready.

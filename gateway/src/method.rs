@@ -1,5 +1,5 @@
-//! What the .proto files say about every method: read once, at start, from the descriptors. Adding an rpc needs nothing
-//! here.
+//! What the .proto files say about every method: read once, at start, from the descriptors. Adding
+//! an rpc needs nothing here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,7 +8,9 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MethodDescriptor, ServiceDescriptor};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MethodDescriptor, ServiceDescriptor,
+};
 use proto::policy::v1::{MethodPolicy, Priority, Scope};
 
 /// The option beside an rpc.
@@ -29,7 +31,8 @@ pub struct Method {
     pub path: PathAndQuery,
     /// Full name of its service, for example `shopkeeper.churn.v1.ChurnService`.
     pub service: Arc<str>,
-    /// Whose method it is, for example `churn`, or [`GATEWAY`]. Where a field decides, what the field says is asked instead.
+    /// Whose method it is, for example `churn`, or [`GATEWAY`]. Where a field decides, what the
+    /// field says is asked instead.
     pub area: Arc<str>,
     /// How long an answer may be served from the cache.
     pub cache_ttl: Option<Duration>,
@@ -76,7 +79,9 @@ impl Method {
 
     /// Whether any answer may come from the cache.
     pub fn is_cacheable(&self) -> bool {
-        self.side_effect_free && self.is_unary() && (self.cache_ttl.is_some() || self.negative_ttl.is_some())
+        self.side_effect_free
+            && self.is_unary()
+            && (self.cache_ttl.is_some() || self.negative_ttl.is_some())
     }
 
     /// Whether a call that may not have arrived may be sent again.
@@ -122,13 +127,21 @@ impl Methods {
     /// [`MethodsError`] names the method whose options cannot be used.
     pub fn read(descriptors: &[u8]) -> Result<Self, MethodsError> {
         let pool = DescriptorPool::decode(descriptors)?;
-        let option = pool.get_extension_by_name(OPTION).ok_or(MethodsError::NoOption)?;
-        let has_any = |service: &ServiceDescriptor| service.methods().any(|m| m.options().has_extension(&option));
+        let option = pool
+            .get_extension_by_name(OPTION)
+            .ok_or(MethodsError::NoOption)?;
+        let has_any = |service: &ServiceDescriptor| {
+            service
+                .methods()
+                .any(|m| m.options().has_extension(&option))
+        };
         let services = pool.services().filter(has_any);
         let mut by_path = HashMap::new();
         for method in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
-            let method = read(&method, &option)
-                .map_err(|problem| MethodsError::Method { method: method.full_name().to_owned(), problem })?;
+            let method = read(&method, &option).map_err(|problem| MethodsError::Method {
+                method: method.full_name().to_owned(),
+                problem,
+            })?;
             by_path.insert(method.path.path().into(), Arc::new(method));
         }
         Ok(Self { by_path })
@@ -162,26 +175,45 @@ impl Methods {
 fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Method, &'static str> {
     let service = method.parent_service();
     let path = PathAndQuery::try_from(format!("/{}/{}", service.full_name(), method.name()));
-    let area = service.full_name().strip_prefix(PACKAGE).and_then(|rest| rest.split('.').next());
+    let area = service
+        .full_name()
+        .strip_prefix(PACKAGE)
+        .and_then(|rest| rest.split('.').next());
     let options = method.options();
     let policy = policy(&options, option)?;
     let side_effect_free = options
         .get_field_by_name("idempotency_level")
         .is_some_and(|level| level.as_enum_number() == Some(NO_SIDE_EFFECTS));
     let duration = |duration: Option<prost_reflect::prost_types::Duration>| {
-        let duration = duration.map(Duration::try_from).transpose().map_err(|_| "a duration is negative")?;
+        let duration = duration
+            .map(Duration::try_from)
+            .transpose()
+            .map_err(|_| "a duration is negative")?;
         Ok::<_, &'static str>(duration.filter(|duration| !duration.is_zero()))
     };
     let route_field = match policy.route_field {
         0 => None,
-        _ if method.is_client_streaming() => return Err("a stream of requests cannot name whom to ask"),
+        _ if method.is_client_streaming() => {
+            return Err("a stream of requests cannot name whom to ask");
+        }
         number => {
-            let field = method.input().get_field(number).ok_or("route_field is not a field of the request")?;
+            let field = method
+                .input()
+                .get_field(number)
+                .ok_or("route_field is not a field of the request")?;
             if field.kind() != Kind::String || field.is_list() {
                 return Err("route_field is not a string");
             }
-            let to = policy.route_to.iter().map(|area| area.as_str().into()).collect();
-            Some(RouteField { number, name: field.name().into(), to })
+            let to = policy
+                .route_to
+                .iter()
+                .map(|area| area.as_str().into())
+                .collect();
+            Some(RouteField {
+                number,
+                name: field.name().into(),
+                to,
+            })
         }
     };
     Ok(Method {
@@ -192,7 +224,9 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
         negative_ttl: duration(policy.negative_ttl)?,
         timeout: duration(policy.timeout)?.unwrap_or(TIMEOUT),
         scope: policy.scope(),
-        priority: Some(policy.priority()).filter(|p| *p != Priority::Unspecified).unwrap_or(Priority::Normal),
+        priority: Some(policy.priority())
+            .filter(|p| *p != Priority::Unspecified)
+            .unwrap_or(Priority::Normal),
         cost: policy.cost.max(1),
         side_effect_free,
         client_streaming: method.is_client_streaming(),
@@ -207,10 +241,15 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
     })
 }
 
-fn policy(options: &DynamicMessage, option: &ExtensionDescriptor) -> Result<MethodPolicy, &'static str> {
+fn policy(
+    options: &DynamicMessage,
+    option: &ExtensionDescriptor,
+) -> Result<MethodPolicy, &'static str> {
     let policy = options.get_extension(option);
     let policy = policy.as_message().ok_or("its policy is not a message")?;
-    policy.transcode_to().map_err(|_| "its policy cannot be read")
+    policy
+        .transcode_to()
+        .map_err(|_| "its policy cannot be read")
 }
 
 #[cfg(test)]
@@ -218,17 +257,28 @@ mod tests {
     use super::*;
 
     fn method(path: &str) -> Arc<Method> {
-        Methods::read(proto::DESCRIPTORS).unwrap().get(path).unwrap().clone()
+        Methods::read(proto::DESCRIPTORS)
+            .unwrap()
+            .get(path)
+            .unwrap()
+            .clone()
     }
 
     #[test]
     fn a_method_is_as_its_proto_says() {
         let risk = method("/shopkeeper.churn.v1.ChurnService/GetChurnRisk");
-        assert_eq!((&*risk.area, &*risk.service), ("churn", "shopkeeper.churn.v1.ChurnService"));
+        assert_eq!(
+            (&*risk.area, &*risk.service),
+            ("churn", "shopkeeper.churn.v1.ChurnService")
+        );
         assert_eq!(risk.name(), "shopkeeper.churn.v1.ChurnService/GetChurnRisk");
         assert_eq!(
             (risk.cache_ttl, risk.negative_ttl, risk.timeout),
-            (Some(Duration::from_secs(300)), Some(Duration::from_secs(10)), Duration::from_millis(250))
+            (
+                Some(Duration::from_secs(300)),
+                Some(Duration::from_secs(10)),
+                Duration::from_millis(250)
+            )
         );
         assert!(risk.is_cacheable() && risk.is_repeatable() && risk.route_field.is_none());
         assert_eq!((risk.priority, risk.cost), (Priority::High, 1));
@@ -236,28 +286,54 @@ mod tests {
         assert_eq!((batch.priority, batch.cost), (Priority::Low, 10));
 
         let lines = method("/shopkeeper.anomaly.v1.AnomalyService/ScoreTransactions");
-        assert!(lines.client_streaming && lines.server_streaming && !lines.is_cacheable() && !lines.is_repeatable());
+        assert!(
+            lines.client_streaming
+                && lines.server_streaming
+                && !lines.is_cacheable()
+                && !lines.is_repeatable()
+        );
     }
 
     #[test]
     fn the_model_service_is_routed_by_the_model_named() {
         let watch = method("/shopkeeper.model.v1.ModelService/WatchModel");
-        assert_eq!(watch.route_field, Some(RouteField { number: 1, name: "model".into(), to: BTreeSet::new() }));
+        assert_eq!(
+            watch.route_field,
+            Some(RouteField {
+                number: 1,
+                name: "model".into(),
+                to: BTreeSet::new()
+            })
+        );
         assert!(watch.server_streaming && !watch.client_streaming);
 
         let services = Methods::read(proto::DESCRIPTORS).unwrap().services();
-        let areas = |service: &str| services[service].iter().map(|area| &**area).collect::<Vec<_>>();
+        let areas = |service: &str| {
+            services[service]
+                .iter()
+                .map(|area| &**area)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(areas("shopkeeper.model.v1.ModelService"), [""; 0]);
         assert_eq!(areas("shopkeeper.churn.v1.ChurnService"), ["churn"]);
-        assert_eq!(areas("inference.GRPCInferenceService"), ["anomaly", "churn", "segmentation"]);
+        assert_eq!(
+            areas("inference.GRPCInferenceService"),
+            ["anomaly", "churn", "segmentation"]
+        );
     }
 
     #[test]
     fn what_a_server_is_asked_the_gateway_answers() {
         let live = method("/inference.GRPCInferenceService/ServerLive");
         assert_eq!((&*live.area, live.route_field.is_none()), (GATEWAY, true));
-        let infer = method("/inference.GRPCInferenceService/ModelInfer").route_field.clone().unwrap();
-        assert_eq!((infer.number, &*infer.name, infer.to.contains("churn")), (1, "model_name", true));
+        let infer = method("/inference.GRPCInferenceService/ModelInfer")
+            .route_field
+            .clone()
+            .unwrap();
+        assert_eq!(
+            (infer.number, &*infer.name, infer.to.contains("churn")),
+            (1, "model_name", true)
+        );
     }
 
     #[test]
@@ -265,13 +341,20 @@ mod tests {
         let pool = DescriptorPool::decode(proto::DESCRIPTORS).unwrap();
         let services = Methods::read(proto::DESCRIPTORS).unwrap().services();
         for service in pool.services() {
-            assert!(services.contains_key(service.full_name()), "{}", service.full_name());
+            assert!(
+                services.contains_key(service.full_name()),
+                "{}",
+                service.full_name()
+            );
         }
     }
 
     #[test]
     fn what_is_no_descriptor_set_is_refused() {
-        assert!(matches!(Methods::read(b"\xff\xff"), Err(MethodsError::Descriptors(_))));
+        assert!(matches!(
+            Methods::read(b"\xff\xff"),
+            Err(MethodsError::Descriptors(_))
+        ));
         assert!(matches!(Methods::read(b""), Err(MethodsError::NoOption)));
     }
 }

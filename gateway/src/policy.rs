@@ -1,4 +1,5 @@
-//! Finds the method that is called, and with it all that its .proto says. What is no method ends here.
+//! Finds the method that is called, and with it all that its .proto says. What is no method ends
+//! here.
 
 use std::{
     sync::Arc,
@@ -29,7 +30,10 @@ pub(crate) struct NoMethod {
 /// Knows these methods.
 pub(crate) fn layer<S>(methods: Methods) -> impl Layer<S, Service = Policy<S>> + Clone {
     let methods = Arc::new(methods);
-    layer_fn(move |inner| Policy { inner, methods: methods.clone() })
+    layer_fn(move |inner| Policy {
+        inner,
+        methods: methods.clone(),
+    })
 }
 
 /// See [`layer`].
@@ -85,16 +89,28 @@ mod tests {
         let answer = tower::ServiceExt::ready(&mut service)
             .await
             .unwrap()
-            .call(request("/shopkeeper.forecast.v1.ForecastService/ListSeries"));
+            .call(request(
+                "/shopkeeper.forecast.v1.ForecastService/ListSeries",
+            ));
         let (call, send) = handle.next_request().await.unwrap();
-        assert_eq!((&*call.area, call.method.is_cacheable()), ("forecast", true));
+        assert_eq!(
+            (&*call.area, call.method.is_cacheable()),
+            ("forecast", true)
+        );
         send.send_response(Response::default());
         answer.await.unwrap();
 
-        for path in
-            ["/shopkeeper.churn.v1.ChurnService/Nothing", "/", "/shopkeeper.forecast.v1.ForecastService/ListSeries/"]
-        {
-            let refused = tower::ServiceExt::ready(&mut service).await.unwrap().call(request(path)).await.unwrap_err();
+        for path in [
+            "/shopkeeper.churn.v1.ChurnService/Nothing",
+            "/",
+            "/shopkeeper.forecast.v1.ForecastService/ListSeries/",
+        ] {
+            let refused = tower::ServiceExt::ready(&mut service)
+                .await
+                .unwrap()
+                .call(request(path))
+                .await
+                .unwrap_err();
             assert_eq!(refused.downcast_ref::<NoMethod>().unwrap().path, path);
         }
     }

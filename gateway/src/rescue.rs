@@ -54,7 +54,12 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let spare = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, spare);
-        Box::pin(async move { Ok(inner.call(request).await.unwrap_or_else(|error| status(error).into_http())) })
+        Box::pin(async move {
+            Ok(inner
+                .call(request)
+                .await
+                .unwrap_or_else(|error| status(error).into_http()))
+        })
     }
 }
 
@@ -63,14 +68,22 @@ fn status(error: BoxError) -> Status {
         return Refusal::NoMethod { path: path.clone() }.into();
     }
     if let Some(Overloaded) = error.downcast_ref() {
-        return Refusal::Overloaded { retry_in: shed::RETRY_IN }.into();
+        return Refusal::Overloaded {
+            retry_in: shed::RETRY_IN,
+        }
+        .into();
     }
     if let Some(unreachable) = error.downcast_ref::<Unreachable>() {
         return unreachable.refusal().into();
     }
     if let Some(turned_down) = error.downcast_ref::<TurnedDown>() {
         let service = Some(("service", turned_down.service.to_string()));
-        return status_of(Code::Internal, turned_down.to_string(), "CALL_TURNED_DOWN", service);
+        return status_of(
+            Code::Internal,
+            turned_down.to_string(),
+            "CALL_TURNED_DOWN",
+            service,
+        );
     }
     if let Some(error) = error.downcast_ref::<AuthError>() {
         return not_let_in(*error);
@@ -88,13 +101,25 @@ fn status(error: BoxError) -> Status {
         None => {}
     }
     match error.downcast_ref() {
-        Some(RouteError::Field { field, problem }) => return Refusal::field(&**field, problem).into(),
+        Some(RouteError::Field { field, problem }) => {
+            return Refusal::field(&**field, problem).into();
+        }
         Some(RouteError::Unknown { name, known }) => {
-            return Refusal::NotServed { kind: "model", name: name.clone(), known: known.clone() }.into();
+            return Refusal::NotServed {
+                kind: "model",
+                name: name.clone(),
+                known: known.clone(),
+            }
+            .into();
         }
         Some(not @ RouteError::NotConfigured { area }) => {
             let service = Some(("service", area.to_string()));
-            return status_of(Code::Unimplemented, not.to_string(), "SERVICE_NOT_CONFIGURED", service);
+            return status_of(
+                Code::Unimplemented,
+                not.to_string(),
+                "SERVICE_NOT_CONFIGURED",
+                service,
+            );
         }
         None => {}
     }
@@ -128,7 +153,12 @@ pub(crate) fn not_let_in(error: AuthError) -> Status {
 }
 
 /// A status that says why.
-pub(crate) fn status_of(code: Code, message: String, reason: &str, metadata: Option<(&'static str, String)>) -> Status {
+pub(crate) fn status_of(
+    code: Code,
+    message: String,
+    reason: &str,
+    metadata: Option<(&'static str, String)>,
+) -> Status {
     let mut details = ErrorDetails::new();
     runtime::error_info(&mut details, reason, metadata);
     Status::with_error_details(code, message, details)
@@ -144,14 +174,29 @@ mod tests {
         type Case = (fn() -> BoxError, Code, &'static str, &'static str);
         let errors: [Case; 15] = [
             (
-                || NoMethod { path: "/a/B".into() }.into(),
+                || {
+                    NoMethod {
+                        path: "/a/B".into(),
+                    }
+                    .into()
+                },
                 Code::Unimplemented,
                 "NO_SUCH_METHOD",
                 "there is no method /a/B",
             ),
-            (|| AuthError::UnknownKey.into(), Code::Unauthenticated, "API_KEY_UNKNOWN", "the API key is not known"),
             (
-                || AuthError::TooMany { retry_in: std::time::Duration::from_secs(1) }.into(),
+                || AuthError::UnknownKey.into(),
+                Code::Unauthenticated,
+                "API_KEY_UNKNOWN",
+                "the API key is not known",
+            ),
+            (
+                || {
+                    AuthError::TooMany {
+                        retry_in: std::time::Duration::from_secs(1),
+                    }
+                    .into()
+                },
                 Code::ResourceExhausted,
                 "QUOTA_EXCEEDED",
                 "more calls than this caller may make",
@@ -169,12 +214,22 @@ mod tests {
                 "the token has expired",
             ),
             (
-                || AuthError::NoTokenKeys { retry_in: std::time::Duration::from_secs(1) }.into(),
+                || {
+                    AuthError::NoTokenKeys {
+                        retry_in: std::time::Duration::from_secs(1),
+                    }
+                    .into()
+                },
                 Code::Unavailable,
                 "TOKEN_KEYS_UNREACHABLE",
                 "the keys that tokens are checked with cannot be reached",
             ),
-            (|| Overloaded.into(), Code::ResourceExhausted, "OVERLOADED", "too many calls are in flight"),
+            (
+                || Overloaded.into(),
+                Code::ResourceExhausted,
+                "OVERLOADED",
+                "too many calls are in flight",
+            ),
             (
                 || Unreachable::new("churn", "refused").into(),
                 Code::Unavailable,
@@ -193,7 +248,12 @@ mod tests {
                 "INVALID_FIELD",
                 "grpc-timeout is not a timeout of gRPC, such as 250m",
             ),
-            (|| DeadlineError::Passed.into(), Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline has passed"),
+            (
+                || DeadlineError::Passed.into(),
+                Code::DeadlineExceeded,
+                "DEADLINE_EXCEEDED",
+                "the deadline has passed",
+            ),
             (
                 || BufferError::TooLarge { limit: 4 }.into(),
                 Code::ResourceExhausted,
@@ -201,25 +261,51 @@ mod tests {
                 "the message is larger than 4 bytes",
             ),
             (
-                || RouteError::Field { field: "model".into(), problem: "is empty".into() }.into(),
+                || {
+                    RouteError::Field {
+                        field: "model".into(),
+                        problem: "is empty".into(),
+                    }
+                    .into()
+                },
                 Code::InvalidArgument,
                 "INVALID_FIELD",
                 "model is empty",
             ),
             (
-                || RouteError::NotConfigured { area: "insights".into() }.into(),
+                || {
+                    RouteError::NotConfigured {
+                        area: "insights".into(),
+                    }
+                    .into()
+                },
                 Code::Unimplemented,
                 "SERVICE_NOT_CONFIGURED",
                 "this gateway has no insights service",
             ),
-            (|| "what is this".into(), Code::Internal, "INTERNAL", "internal error"),
+            (
+                || "what is this".into(),
+                Code::Internal,
+                "INTERNAL",
+                "internal error",
+            ),
         ];
         for (error, code, reason, message) in errors {
-            let failing = service_fn(move |_: Request<Body>| async move { Err::<Response<Body>, _>(error()) });
-            let response = layer().layer(failing).oneshot(Request::default()).await.unwrap();
+            let failing =
+                service_fn(
+                    move |_: Request<Body>| async move { Err::<Response<Body>, _>(error()) },
+                );
+            let response = layer()
+                .layer(failing)
+                .oneshot(Request::default())
+                .await
+                .unwrap();
             let status = Status::from_header_map(response.headers()).unwrap();
             assert_eq!((status.code(), status.message()), (code, message));
-            assert_eq!(status.get_error_details().error_info().unwrap().reason, reason);
+            assert_eq!(
+                status.get_error_details().error_info().unwrap().reason,
+                reason
+            );
         }
     }
 }

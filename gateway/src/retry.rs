@@ -1,8 +1,9 @@
-//! Asks again when a call was lost on its way, or when a replica says at once that it cannot answer: another replica where
-//! there is one, only where asking again does no harm, only while the caller's time lasts, and not when so many calls fail
-//! that asking again makes it worse. As gRFC A6 has it: UNAVAILABLE before any message, RESOURCE_EXHAUSTED where the service
-//! says when (`grpc-retry-pushback-ms`), never where it says not to; a failure takes a token, an answer gives back a tenth,
-//! and below half of a hundred nobody asks again.
+//! Asks again when a call was lost on its way, or when a replica says at once that it cannot
+//! answer: another replica where there is one, only where asking again does no harm, only while the
+//! caller's time lasts, and not when so many calls fail that asking again makes it worse. As gRFC
+//! A6 has it: UNAVAILABLE before any message, RESOURCE_EXHAUSTED where the service
+//! says when (`grpc-retry-pushback-ms`), never where it says not to; a failure takes a token, an
+//! answer gives back a tenth, and below half of a hundred nobody asks again.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,8 +32,8 @@ pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-r
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// A call is made so many times at most.
 const MOST: u32 = 3;
-/// Long enough for a connection to be seen as broken and begun again, short enough for nobody to notice. Twice as long
-/// before the attempt after that.
+/// Long enough for a connection to be seen as broken and begun again, short enough for nobody to
+/// notice. Twice as long before the attempt after that.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Tokens, in tenths.
@@ -54,7 +55,9 @@ impl Budget {
     /// Takes the token of an attempt beside another, where there is one to spare.
     pub(crate) fn hedges(&self) -> bool {
         let spare = |tokens| (tokens > SPARED).then_some(tokens - FAILURE);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spare).is_ok()
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spare)
+            .is_ok()
     }
 
     fn answered(&self) {
@@ -69,7 +72,11 @@ impl Budget {
     }
 
     fn change(&self, change: impl Fn(u32) -> u32) -> u32 {
-        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| Some(change(tokens)));
+        let before = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
+                Some(change(tokens))
+            });
         before.map_or(0, change)
     }
 
@@ -119,7 +126,9 @@ impl Wish {
         match headers.get(PUSHBACK) {
             Some(wish) if is(Code::Unavailable) || is(Code::ResourceExhausted) => {
                 let milliseconds = wish.to_str().ok().and_then(|text| text.parse().ok());
-                milliseconds.map_or(Self::Never, |milliseconds| Self::Again(Some(Duration::from_millis(milliseconds))))
+                milliseconds.map_or(Self::Never, |milliseconds| {
+                    Self::Again(Some(Duration::from_millis(milliseconds)))
+                })
             }
             None if is(Code::Unavailable) => Self::Again(None),
             Some(_) | None => Self::Answered,
@@ -129,9 +138,15 @@ impl Wish {
 
 /// Asks these services again where that does no harm.
 pub(crate) fn layer<S>(areas: BTreeSet<Arc<str>>) -> impl Layer<S, Service = Retrying<S>> + Clone {
-    let budgets: HashMap<_, _> = areas.into_iter().map(|area| (area, Budget::new())).collect();
+    let budgets: HashMap<_, _> = areas
+        .into_iter()
+        .map(|area| (area, Budget::new()))
+        .collect();
     let budgets = Arc::new(budgets);
-    layer_fn(move |inner| Retrying { inner, budgets: budgets.clone() })
+    layer_fn(move |inner| Retrying {
+        inner,
+        budgets: budgets.clone(),
+    })
 }
 
 /// See [`layer`].
@@ -157,7 +172,12 @@ where
     fn call(&mut self, mut call: Call) -> Self::Future {
         let spare = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, spare);
-        let Some(budget) = self.budgets.get(&call.area).cloned().filter(|_| call.method.is_repeatable()) else {
+        let Some(budget) = self
+            .budgets
+            .get(&call.area)
+            .cloned()
+            .filter(|_| call.method.is_repeatable())
+        else {
             return Box::pin(inner.call(call));
         };
         call.budget = Some(budget.clone());
@@ -182,7 +202,9 @@ where
 
 /// The same call, for an attempt after so many.
 fn again(call: &Call, made: u32) -> Option<Call> {
-    let Payload::Whole { body, message } = &call.payload else { return None };
+    let Payload::Whole { body, message } = &call.payload else {
+        return None;
+    };
     call.method.is_repeatable().then(|| {
         let mut headers = call.headers.clone();
         headers.insert(ATTEMPTS, HeaderValue::from(made));
@@ -195,7 +217,10 @@ fn again(call: &Call, made: u32) -> Option<Call> {
             tried: call.tried.clone(),
             budget: call.budget.clone(),
             headers,
-            payload: Payload::Whole { body: body.clone(), message: message.clone() },
+            payload: Payload::Whole {
+                body: body.clone(),
+                message: message.clone(),
+            },
         }
     })
 }
@@ -213,7 +238,10 @@ mod tests {
         Unreachable::new("churn", "the connection closed").into()
     }
 
-    type Mocked = (Retrying<Mock<Call, Response<Body>>>, Handle<Call, Response<Body>>);
+    type Mocked = (
+        Retrying<Mock<Call, Response<Body>>>,
+        Handle<Call, Response<Body>>,
+    );
 
     fn mocked() -> Mocked {
         let (mock, mut handle) = pair();
@@ -239,7 +267,9 @@ mod tests {
         answers: Vec<Result<Response<Body>, BoxError>>,
     ) -> (usize, Result<Option<Code>, BoxError>, Duration) {
         let start = Instant::now();
-        let Payload::Whole { body: sent, .. } = &call.payload else { panic!("a stream") };
+        let Payload::Whole { body: sent, .. } = &call.payload else {
+            panic!("a stream")
+        };
         let (sent, tried) = (sent.clone(), call.tried.clone());
         let answer = service.ready().await.unwrap().call(call);
         tokio::pin!(answer);
@@ -270,11 +300,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lost_call_is_made_again() {
         let mut m = mocked();
-        let (made, ended, _) = attempts(&mut m, call(RISK, b"1"), vec![Err(lost()), answered()]).await;
+        let (made, ended, _) =
+            attempts(&mut m, call(RISK, b"1"), vec![Err(lost()), answered()]).await;
         assert_eq!((made, ended.unwrap()), (2, None));
-        let (made, ended, _) = attempts(&mut m, call(RISK, b"1"), vec![Err(lost()), Err(lost()), Err(lost())]).await;
+        let (made, ended, _) = attempts(
+            &mut m,
+            call(RISK, b"1"),
+            vec![Err(lost()), Err(lost()), Err(lost())],
+        )
+        .await;
         assert!(made == 3 && ended.unwrap_err().is::<Unreachable>());
-        assert_eq!(attempts(&mut m, call(RISK, b"1"), vec![answered()]).await.0, 1);
+        assert_eq!(
+            attempts(&mut m, call(RISK, b"1"), vec![answered()]).await.0,
+            1
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -298,8 +337,15 @@ mod tests {
             let answers = vec![says(code, pushback), answered()];
             let (tried, ended, took) = attempts(&mut m, call(RISK, b"1"), answers).await;
             let last = (made == 1).then_some(code);
-            assert_eq!((tried, ended.unwrap()), (made, last), "{code:?} {pushback:?}");
-            assert!((pause..=pause + 2).contains(&took.as_millis()), "{code:?} {pushback:?}: {took:?}");
+            assert_eq!(
+                (tried, ended.unwrap()),
+                (made, last),
+                "{code:?} {pushback:?}"
+            );
+            assert!(
+                (pause..=pause + 2).contains(&took.as_millis()),
+                "{code:?} {pushback:?}: {took:?}"
+            );
         }
     }
 
@@ -307,9 +353,21 @@ mod tests {
     async fn a_call_with_effects_or_another_fate_is_not() {
         let mut m = mocked();
         let mut effects = call(RISK, b"1");
-        effects.method = Arc::new(Method { side_effect_free: false, ..(*effects.method).clone() });
+        effects.method = Arc::new(Method {
+            side_effect_free: false,
+            ..(*effects.method).clone()
+        });
         assert_eq!(attempts(&mut m, effects, vec![Err(lost())]).await.0, 1);
-        assert_eq!(attempts(&mut m, call(RISK, b"1"), vec![Err(DeadlineError::Passed.into())]).await.0, 1);
+        assert_eq!(
+            attempts(
+                &mut m,
+                call(RISK, b"1"),
+                vec![Err(DeadlineError::Passed.into())]
+            )
+            .await
+            .0,
+            1
+        );
     }
 
     #[test]
@@ -331,7 +389,9 @@ mod tests {
             };
             let mut made = 0;
             for _ in 0..100 {
-                made += attempts(&mut m, call(RISK, b"1"), vec![failed(), failed(), failed()]).await.0;
+                made += attempts(&mut m, call(RISK, b"1"), vec![failed(), failed(), failed()])
+                    .await
+                    .0;
             }
             assert_eq!(made, 100 + 33);
         }

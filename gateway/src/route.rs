@@ -1,5 +1,5 @@
-//! Decides who is asked: the method's own service, the one that a field of the request names, or the gateway itself. What
-//! is asked of a service that this gateway was not told of ends here.
+//! Decides who is asked: the method's own service, the one that a field of the request names, or
+//! the gateway itself. What is asked of a service that this gateway was not told of ends here.
 
 use std::{
     collections::BTreeSet,
@@ -49,7 +49,10 @@ pub(crate) enum RouteError {
 /// Knows these services.
 pub(crate) fn layer<S>(areas: BTreeSet<Arc<str>>) -> impl Layer<S, Service = Routing<S>> + Clone {
     let areas = Arc::new(areas);
-    layer_fn(move |inner| Routing { inner, areas: areas.clone() })
+    layer_fn(move |inner| Routing {
+        inner,
+        areas: areas.clone(),
+    })
 }
 
 /// See [`layer`].
@@ -64,26 +67,46 @@ impl<S> Routing<S> {
         let Some(field) = &call.method.route_field else {
             let known = &*call.area == GATEWAY || self.areas.contains(&call.area);
             let area = known.then(|| call.area.clone());
-            return area.ok_or_else(|| RouteError::NotConfigured { area: call.area.clone() });
+            return area.ok_or_else(|| RouteError::NotConfigured {
+                area: call.area.clone(),
+            });
         };
         let can_be_named = |area: &&Arc<str>| field.to.is_empty() || field.to.contains(*area);
         let named = match &call.payload {
-            Payload::Whole { message: Some(message), .. } => frame::string_field(message, field.number),
+            Payload::Whole {
+                message: Some(message),
+                ..
+            } => frame::string_field(message, field.number),
             Payload::Whole { message: None, .. } | Payload::Stream(_) => None,
         };
         let known = || {
-            let areas: Vec<_> = self.areas.iter().filter(can_be_named).map(|area| &**area).collect();
-            if areas.is_empty() { "none".to_owned() } else { areas.join(", ") }
+            let areas: Vec<_> = self
+                .areas
+                .iter()
+                .filter(can_be_named)
+                .map(|area| &**area)
+                .collect();
+            if areas.is_empty() {
+                "none".to_owned()
+            } else {
+                areas.join(", ")
+            }
         };
         let problem = match named {
             None => "cannot be read".to_owned(),
             Some("") => format!("is empty; it is one of {}", known()),
             Some(named) => {
                 let area = self.areas.get(named).filter(can_be_named).cloned();
-                return area.ok_or_else(|| RouteError::Unknown { name: named.to_owned(), known: known() });
+                return area.ok_or_else(|| RouteError::Unknown {
+                    name: named.to_owned(),
+                    known: known(),
+                });
             }
         };
-        Err(RouteError::Field { field: field.name.clone(), problem })
+        Err(RouteError::Field {
+            field: field.name.clone(),
+            problem,
+        })
     }
 }
 
@@ -118,10 +141,18 @@ mod tests {
 
     async fn asked(path: &str, message: &'static [u8]) -> Result<String, String> {
         let inner = service_fn(async |call: Call| {
-            Ok::<_, BoxError>(Response::builder().header("area", &*call.area).body(Body::empty()).unwrap())
+            Ok::<_, BoxError>(
+                Response::builder()
+                    .header("area", &*call.area)
+                    .body(Body::empty())
+                    .unwrap(),
+            )
         });
         let service = layer(["anomaly", "churn", "insights"].map(Into::into).into()).layer(inner);
-        let answer = service.oneshot(call(path, message)).await.map_err(|error| error.to_string())?;
+        let answer = service
+            .oneshot(call(path, message))
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(answer.headers()["area"].to_str().unwrap().to_owned())
     }
 
@@ -130,21 +161,57 @@ mod tests {
         let status = "/shopkeeper.model.v1.ModelService/GetModelStatus";
         let infer = "/inference.GRPCInferenceService/ModelInfer";
         for (path, message, area) in [
-            ("/shopkeeper.churn.v1.ChurnService/GetChurnRisk", &b""[..], Ok("churn")),
+            (
+                "/shopkeeper.churn.v1.ChurnService/GetChurnRisk",
+                &b""[..],
+                Ok("churn"),
+            ),
             (status, b"\x0a\x05churn", Ok("churn")),
             (status, b"\x0a\x07anomaly", Ok("anomaly")),
-            (status, b"", Err("model is empty; it is one of anomaly, churn, insights")),
-            (status, b"\x0a\x01x", Err("there is no model `x` here; there is anomaly, churn, insights")),
+            (
+                status,
+                b"",
+                Err("model is empty; it is one of anomaly, churn, insights"),
+            ),
+            (
+                status,
+                b"\x0a\x01x",
+                Err("there is no model `x` here; there is anomaly, churn, insights"),
+            ),
             (status, b"\x0a", Err("model cannot be read")),
             (status, b"\x0a\x08insights", Ok("insights")),
             (infer, b"\x0a\x05churn", Ok("churn")),
-            (infer, b"\x0a\x08insights", Err("there is no model `insights` here; there is anomaly, churn")),
-            (infer, b"\x0a\x07gateway", Err("there is no model `gateway` here; there is anomaly, churn")),
-            (infer, b"", Err("model_name is empty; it is one of anomaly, churn")),
-            ("/inference.GRPCInferenceService/ServerReady", b"", Ok("gateway")),
-            ("/shopkeeper.forecast.v1.ForecastService/ListSeries", b"", Err("this gateway has no forecast service")),
+            (
+                infer,
+                b"\x0a\x08insights",
+                Err("there is no model `insights` here; there is anomaly, churn"),
+            ),
+            (
+                infer,
+                b"\x0a\x07gateway",
+                Err("there is no model `gateway` here; there is anomaly, churn"),
+            ),
+            (
+                infer,
+                b"",
+                Err("model_name is empty; it is one of anomaly, churn"),
+            ),
+            (
+                "/inference.GRPCInferenceService/ServerReady",
+                b"",
+                Ok("gateway"),
+            ),
+            (
+                "/shopkeeper.forecast.v1.ForecastService/ListSeries",
+                b"",
+                Err("this gateway has no forecast service"),
+            ),
         ] {
-            assert_eq!(asked(path, message).await, area.map(Into::into).map_err(Into::into), "{path} {message:?}");
+            assert_eq!(
+                asked(path, message).await,
+                area.map(Into::into).map_err(Into::into),
+                "{path} {message:?}"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Refuses calls above a number in flight, before anything has cost us work: those that are in keep their latency. Calls that
-//! can wait may take only a part of the room, so that a long list yields to a checkout. A call is in flight until the last
-//! byte of its answer, but until its deadline at most: whoever reads nothing keeps nobody out. Streams, which may last for
-//! ever, have a room of the same size to themselves: those who watch keep nobody out either.
+//! Refuses calls above a number in flight, before anything has cost us work: those that are in keep
+//! their latency. Calls that can wait may take only a part of the room, so that a long list yields
+//! to a checkout. A call is in flight until the last byte of its answer, but until its deadline at
+//! most: whoever reads nothing keeps nobody out. Streams, which may last for ever, have a room of
+//! the same size to themselves: those who watch keep nobody out either.
 
 use std::{
     sync::{
@@ -35,7 +36,11 @@ pub(crate) struct Overloaded;
 /// Lets so many calls be in flight, and so many streams.
 pub(crate) fn layer<S>(most: usize) -> impl Layer<S, Service = Shed<S>> + Clone {
     let (calls, streams) = (Arc::new(Room::new(most)), Arc::new(Room::new(most)));
-    layer_fn(move |inner| Shed { inner, calls: calls.clone(), streams: streams.clone() })
+    layer_fn(move |inner| Shed {
+        inner,
+        calls: calls.clone(),
+        streams: streams.clone(),
+    })
 }
 
 #[derive(Debug)]
@@ -77,7 +82,8 @@ impl Room {
         let most = self.most(priority);
         let enter = || {
             let one_more = |taken| (taken < most).then_some(taken + 1);
-            self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            self.taken
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
         };
         enter()
             .or_else(|_| {
@@ -88,9 +94,19 @@ impl Room {
         let entered = self.entered.fetch_add(1, Ordering::Relaxed);
         let mark = self.time(until) << NUMBER | entered & ((1 << NUMBER) - 1);
         // Who is counted finds a mark that is 0: it is made so before one less is counted.
-        let set = |at: &usize| self.marks[*at].compare_exchange(0, mark, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        let at = (entered as usize % self.most..).map(|at| at % self.most).find(set)?;
-        Some(Place { room: self.clone(), at, mark })
+        let set = |at: &usize| {
+            self.marks[*at]
+                .compare_exchange(0, mark, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        };
+        let at = (entered as usize % self.most..)
+            .map(|at| at % self.most)
+            .find(set)?;
+        Some(Place {
+            room: self.clone(),
+            at,
+            mark,
+        })
     }
 
     /// Milliseconds from the start, more than 0.
@@ -99,10 +115,12 @@ impl Room {
         since.unwrap_or(u64::MAX).min(u64::MAX >> NUMBER)
     }
 
-    /// Takes places back whose time has passed: their callers do not read what they have been answered.
+    /// Takes places back whose time has passed: their callers do not read what they have been
+    /// answered.
     fn clear(&self, now: Instant) {
         let now = self.time(Some(now));
-        // Not for each that is turned away: there may be many, and no more than the clock's step has changed.
+        // Not for each that is turned away: there may be many, and no more than the clock's step
+        // has changed.
         if self.cleared.fetch_max(now, Ordering::Relaxed) >= now {
             return;
         }
@@ -115,7 +133,10 @@ impl Room {
     }
 
     fn leave(&self, at: usize, mark: u64) {
-        if self.marks[at].compare_exchange(mark, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if self.marks[at]
+            .compare_exchange(mark, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+        {
             self.taken.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -166,7 +187,12 @@ where
             return Box::pin(std::future::ready(Err(Overloaded.into())));
         };
         let answer = self.inner.call(call);
-        Box::pin(async move { Ok(answer.await.map_err(Into::into)?.map(|body| Keeping::body(body, place))) })
+        Box::pin(async move {
+            Ok(answer
+                .await
+                .map_err(Into::into)?
+                .map(|body| Keeping::body(body, place)))
+        })
     }
 }
 
@@ -184,8 +210,11 @@ mod tests {
 
     fn limited(
         most: usize,
-    ) -> Shed<impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send> + Clone> {
-        let echo = async |_: Call| Ok::<_, BoxError>(Response::new(Known::body(Bytes::from_static(b"x"), None)));
+    ) -> Shed<impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send> + Clone>
+    {
+        let echo = async |_: Call| {
+            Ok::<_, BoxError>(Response::new(Known::body(Bytes::from_static(b"x"), None)))
+        };
         layer(most).layer(service_fn(echo))
     }
 
@@ -193,7 +222,14 @@ mod tests {
     async fn a_call_is_in_flight_until_its_answer_has_ended() {
         let service = limited(1);
         let answer = service.clone().oneshot(call(RISK, b"")).await.unwrap();
-        assert!(service.clone().oneshot(call(RISK, b"")).await.unwrap_err().is::<Overloaded>());
+        assert!(
+            service
+                .clone()
+                .oneshot(call(RISK, b""))
+                .await
+                .unwrap_err()
+                .is::<Overloaded>()
+        );
         drop(answer);
         assert!(service.oneshot(call(RISK, b"")).await.is_ok());
     }
@@ -204,11 +240,21 @@ mod tests {
         let unread = service.clone().oneshot(call(RISK, b"")).await.unwrap();
         let moment = Duration::from_millis(5);
         tokio::time::sleep(call(RISK, b"").method.timeout - moment).await;
-        assert!(service.clone().oneshot(call(RISK, b"")).await.unwrap_err().is::<Overloaded>());
+        assert!(
+            service
+                .clone()
+                .oneshot(call(RISK, b""))
+                .await
+                .unwrap_err()
+                .is::<Overloaded>()
+        );
         tokio::time::sleep(moment * 2).await;
         let answer = service.clone().oneshot(call(RISK, b"")).await.unwrap();
         drop(unread);
-        assert!(service.clone().oneshot(call(RISK, b"")).await.is_err(), "a place is given back once");
+        assert!(
+            service.clone().oneshot(call(RISK, b"")).await.is_err(),
+            "a place is given back once"
+        );
         drop(answer);
         assert!(service.oneshot(call(RISK, b"")).await.is_ok());
     }
@@ -218,7 +264,14 @@ mod tests {
         let service = limited(1);
         let stream = service.clone().oneshot(call(EXPORT, b"")).await.unwrap();
         tokio::time::sleep(call(EXPORT, b"").method.timeout * 2).await;
-        assert!(service.clone().oneshot(call(EXPORT, b"")).await.unwrap_err().is::<Overloaded>());
+        assert!(
+            service
+                .clone()
+                .oneshot(call(EXPORT, b""))
+                .await
+                .unwrap_err()
+                .is::<Overloaded>()
+        );
         let answer = service.clone().oneshot(call(RISK, b"")).await.unwrap();
         drop(stream);
         assert!(service.oneshot(call(EXPORT, b"")).await.is_ok());

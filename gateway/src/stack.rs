@@ -1,7 +1,7 @@
 //! The gateway on one page: what a call meets, from top to bottom.
 //!
-//! Around it every process has the same: a span, the W3C context of the caller, a duration, a caught panic
-//! (`runtime::Server`).
+//! Around it every process has the same: a span, the W3C context of the caller, a duration, a
+//! caught panic (`runtime::Server`).
 
 use std::convert::Infallible;
 
@@ -42,7 +42,12 @@ pub struct Parts {
     pub in_flight: usize,
 }
 
-pub(crate) fn stack(parts: Parts, versions: Versions, own: Backend, draining: watch::Receiver<bool>) -> Stack {
+pub(crate) fn stack(
+    parts: Parts,
+    versions: Versions,
+    own: Backend,
+    draining: watch::Receiver<bool>,
+) -> Stack {
     let areas = parts.backends.areas();
     BoxCloneSyncService::new(
         ServiceBuilder::new()
@@ -56,6 +61,7 @@ pub(crate) fn stack(parts: Parts, versions: Versions, own: Backend, draining: wa
             .layer(cache::layer(parts.cache, versions)) // a hit ends here
             .layer(retry::layer(areas.clone())) // NO_SIDE_EFFECTS only
             .layer(limit::layer(areas, parts.in_flight)) // as many as the service answers without delay
-            .service(parts.backends.with(GATEWAY, own).dispatch()), // to a service, or to the gateway's own
+            // To a service, or to the gateway's own methods.
+            .service(parts.backends.with(GATEWAY, own).dispatch()),
     )
 }

@@ -1,4 +1,5 @@
-//! Carries the trace on, in W3C's headers. Where this process exports no traces the caller's own headers go on untouched.
+//! Carries the trace on, in W3C's headers. Where this process exports no traces the caller's own
+//! headers go on untouched.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{global, propagation::Injector, trace::TraceContextExt};
@@ -12,7 +13,9 @@ pub(crate) fn carry(headers: &mut HeaderMap) {
     }
     let context = span.context();
     if context.span().span_context().is_valid() {
-        global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut Headers(headers)));
+        global::get_text_map_propagator(|propagator| {
+            propagator.inject_context(&context, &mut Headers(headers))
+        });
     }
 }
 
@@ -32,8 +35,10 @@ mod tests {
 
     #[test]
     fn without_an_exporter_the_callers_trace_goes_on() {
-        let traceparent = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-        let mut headers = HeaderMap::from_iter([(HeaderName::from_static("traceparent"), traceparent.clone())]);
+        let traceparent =
+            HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let mut headers =
+            HeaderMap::from_iter([(HeaderName::from_static("traceparent"), traceparent.clone())]);
         carry(&mut headers);
         assert_eq!(headers["traceparent"], traceparent);
     }

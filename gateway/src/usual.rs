@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-/// What the usual time of a method becomes times itself with a call that took longer, and with any other. Where it does not
-/// change in the long run one call in twenty takes longer.
+/// What the usual time of a method becomes times itself with a call that took longer, and with any
+/// other. Where it does not change in the long run one call in twenty takes longer.
 const LONGER: f64 = 1.5;
 const NOT: f64 = 0.978_886; // LONGER^(-1/19)
 
-/// The time in which nineteen of twenty calls of a method are answered, by path. It follows what is seen, up within a few
-/// calls and down within some dozens.
+/// The time in which nineteen of twenty calls of a method are answered, by path. It follows what is
+/// seen, up within a few calls and down within some dozens.
 #[derive(Debug, Default)]
 pub(crate) struct Usual(Mutex<HashMap<Box<str>, f64>>);
 

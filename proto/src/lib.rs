@@ -1,9 +1,14 @@
-//! The API as Rust: messages, clients and servers generated from `shopkeeper/<area>/v1/*.proto` and the Open Inference
-//! Protocol, and the descriptor set that reflection and the gateway's policies are read from.
+//! The API as Rust: messages, clients and servers generated from `shopkeeper/<area>/v1/*.proto` and
+//! the Open Inference Protocol, and the descriptor set that reflection and the gateway's policies
+//! are read from.
 
-#![expect(clippy::allow_attributes, reason = "generated code allows what it must")]
+#![expect(
+    clippy::allow_attributes,
+    reason = "generated code allows what it must"
+)]
 
-/// Every .proto of the API and what it imports, encoded as a `google.protobuf.FileDescriptorSet` with all options kept.
+/// Every .proto of the API and what it imports, encoded as a `google.protobuf.FileDescriptorSet`
+/// with all options kept.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Largest message a service or the gateway takes, bytes.
@@ -63,7 +68,12 @@ pub mod inference {
             Self {
                 name: name.to_owned(),
                 version: version.unwrap_or_default().to_owned(),
-                state: if version.is_some() { "READY" } else { "UNAVAILABLE" }.to_owned(),
+                state: if version.is_some() {
+                    "READY"
+                } else {
+                    "UNAVAILABLE"
+                }
+                .to_owned(),
                 reason: reason.to_owned(),
             }
         }
@@ -72,7 +82,12 @@ pub mod inference {
     impl RepositoryIndexResponse {
         /// These models, without those that are not ready where only ready ones are asked for.
         pub fn of(models: impl IntoIterator<Item = ModelIndex>, ready_alone: bool) -> Self {
-            Self { models: models.into_iter().filter(|model| !ready_alone || model.state == "READY").collect() }
+            Self {
+                models: models
+                    .into_iter()
+                    .filter(|model| !ready_alone || model.state == "READY")
+                    .collect(),
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What can be wrong with files and folders: one clear message, the right exit code, and the last good state in place.
+//! What can be wrong with files and folders: one clear message, the right exit code, and the last
+//! good state in place.
 
 use std::{
     ffi::OsString,
@@ -9,7 +10,8 @@ use std::{
 
 use e2e::{Trained, stderr, stdout, trained, trainer};
 
-const HEADER: &str = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
+const HEADER: &str =
+    "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
 const BAD_INPUT: i32 = 3;
 const BAD_ENVIRONMENT: i32 = 4;
 const NOT_MOUNTED: &str = "a small file system cannot be mounted here: not tested";
@@ -22,7 +24,10 @@ fn ingest(input: &Path, lake: &Path) -> Output {
 fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     let message = stderr(output);
     assert_eq!(output.status.code(), Some(code), "{message}");
-    let error = message.split_once("error: ").unwrap_or_else(|| panic!("no error in {message}")).1;
+    let error = message
+        .split_once("error: ")
+        .unwrap_or_else(|| panic!("no error in {message}"))
+        .1;
     for part in parts {
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
@@ -32,7 +37,13 @@ fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
 /// The lake of a good run still answers.
 fn assert_usable(lake: &Path) {
     let query = "SELECT COUNT(*) AS lines FROM transactions";
-    let output = trainer(["sql".into(), "--json".into(), query.into(), "--lake".into(), lake.as_os_str().to_owned()]);
+    let output = trainer([
+        "sql".into(),
+        "--json".into(),
+        query.into(),
+        "--lake".into(),
+        lake.as_os_str().to_owned(),
+    ]);
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
@@ -48,8 +59,12 @@ fn files_that_cannot_be_read_are_refused_by_name_and_leave_the_lake_as_it_was() 
 
     let whole = fs_err::read(e2e::online_retail()).unwrap();
     let gzip = {
-        let mut child =
-            Command::new("gzip").args(["-1", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("gzip")
+            .args(["-1", "-c"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let head = whole[..2_000_000].to_vec();
         let writer = std::thread::spawn(move || stdin.write_all(&head));
@@ -65,8 +80,14 @@ fn files_that_cannot_be_read_are_refused_by_name_and_leave_the_lake_as_it_was() 
     for (input, parts) in [
         (folder.path().join("absent.csv"), &["absent.csv"][..]),
         (write("empty.csv", b""), &["empty.csv", "empty"]),
-        (write("columns.csv", b"InvoiceNo,Quantity,Country\n1,2,UK\n"), &["columns.csv", "stock code", "unit price"]),
-        (write("cut.csv.gz", &gzip[..gzip.len() / 2]), &["cut.csv.gz"]),
+        (
+            write("columns.csv", b"InvoiceNo,Quantity,Country\n1,2,UK\n"),
+            &["columns.csv", "stock code", "unit price"],
+        ),
+        (
+            write("cut.csv.gz", &gzip[..gzip.len() / 2]),
+            &["cut.csv.gz"],
+        ),
         (mixed, &["notes.docx"]),
     ] {
         assert_refused(&ingest(&input, &good.lake()), BAD_INPUT, parts);
@@ -89,8 +110,16 @@ fn broken_rows_among_good_ones_are_quarantined_with_their_reasons() {
     }
     let input = folder.path().join("some.csv");
     fs_err::write(&input, text).unwrap();
-    let [ingest, input_flag, lake_flag, json] = ["ingest", "--input", "--lake", "--json"].map(OsString::from);
-    let output = trainer([ingest, json, input_flag, input.into(), lake_flag, lake.lake().into()]);
+    let [ingest, input_flag, lake_flag, json] =
+        ["ingest", "--input", "--lake", "--json"].map(OsString::from);
+    let output = trainer([
+        ingest,
+        json,
+        input_flag,
+        input.into(),
+        lake_flag,
+        lake.lake().into(),
+    ]);
     assert!(output.status.success(), "{}", stderr(&output));
     let report = stdout(&output);
     assert!(report.contains("1000"), "{report}");
@@ -106,9 +135,16 @@ fn a_lake_or_store_that_cannot_be_written_is_named_and_the_published_models_stay
     assert_refused(&output, BAD_ENVIRONMENT, &[&below.display().to_string()]);
 
     let store = blocker.path().join("models");
-    let publish = ["publish", "churn", "--lake"].map(OsString::from).into_iter();
-    let output = trainer(publish.chain([good.lake().into(), "--models".into(), store.clone().into()]));
-    assert_refused(&output, BAD_ENVIRONMENT, &[&blocker.path().display().to_string()]);
+    let publish = ["publish", "churn", "--lake"]
+        .map(OsString::from)
+        .into_iter();
+    let output =
+        trainer(publish.chain([good.lake().into(), "--models".into(), store.clone().into()]));
+    assert_refused(
+        &output,
+        BAD_ENVIRONMENT,
+        &[&blocker.path().display().to_string()],
+    );
     assert_usable(&good.lake());
 }
 
@@ -118,21 +154,51 @@ fn versions_and_trials_that_are_not_there_are_bad_input_and_publishing_says_what
     let (lake, models) = (good.lake(), good.models());
     let command = |words: &[&str], with_lake: bool| {
         let words = words.iter().map(OsString::from);
-        let lake = ["--lake".into(), lake.clone().into_os_string()].into_iter().filter(|_| with_lake);
-        trainer(words.chain(lake).chain(["--models".into(), models.clone().into_os_string()]))
+        let lake = ["--lake".into(), lake.clone().into_os_string()]
+            .into_iter()
+            .filter(|_| with_lake);
+        trainer(
+            words
+                .chain(lake)
+                .chain(["--models".into(), models.clone().into_os_string()]),
+        )
     };
-    assert_refused(&command(&["rollback", "churn", "20110901T000000-nonsense"], false), BAD_INPUT, &["nonsense"]);
-    assert_refused(&command(&["rollback", "churn"], false), BAD_INPUT, &["no version before"]);
+    assert_refused(
+        &command(&["rollback", "churn", "20110901T000000-nonsense"], false),
+        BAD_INPUT,
+        &["nonsense"],
+    );
+    assert_refused(
+        &command(&["rollback", "churn"], false),
+        BAD_INPUT,
+        &["no version before"],
+    );
     for channel in ["canary", "shadow"] {
         let end = || command(&["rollback", "churn", "--channel", channel], false);
-        assert_refused(&end(), BAD_INPUT, &[&format!("the churn model has no {channel}")]);
+        assert_refused(
+            &end(),
+            BAD_INPUT,
+            &[&format!("the churn model has no {channel}")],
+        );
         let published = command(&["publish", "churn", "--channel", channel], true);
-        assert!(published.status.success() && stdout(&published).contains(channel), "{}", stdout(&published));
+        assert!(
+            published.status.success() && stdout(&published).contains(channel),
+            "{}",
+            stdout(&published)
+        );
         assert!(end().status.success());
     }
-    assert_refused(&command(&["promote", "churn"], false), BAD_INPUT, &["the churn model has no canary"]);
+    assert_refused(
+        &command(&["promote", "churn"], false),
+        BAD_INPUT,
+        &["the churn model has no canary"],
+    );
     let published = command(&["publish", "churn"], true);
-    assert!(published.status.success() && stdout(&published).contains("stable"), "{}", stdout(&published));
+    assert!(
+        published.status.success() && stdout(&published).contains("stable"),
+        "{}",
+        stdout(&published)
+    );
 }
 
 #[test]
@@ -151,34 +217,69 @@ fn a_full_model_store_is_named_and_the_current_version_stays() {
     };
     // A file system of its own is as full as it is small.
     let mount = tempfile::tempdir().unwrap();
-    let Some(_mounted) = Mounted::at(mount.path()) else { return println!("{NOT_MOUNTED}") };
+    let Some(_mounted) = Mounted::at(mount.path()) else {
+        return println!("{NOT_MOUNTED}");
+    };
     let store = mount.path().join("models");
     let publish = |kind: &str, store: &Path| {
         let publish = ["publish", kind, "--lake"].map(OsString::from).into_iter();
-        trainer(publish.chain([good.lake().into(), "--models".into(), store.as_os_str().to_owned()]))
+        trainer(publish.chain([
+            good.lake().into(),
+            "--models".into(),
+            store.as_os_str().to_owned(),
+        ]))
     };
     let first = publish("segmentation", &store);
     assert!(first.status.success(), "{}", stderr(&first));
     fs_err::write(mount.path().join("filler"), vec![0; 4 << 20]).unwrap_err();
-    assert_refused(&publish("recommendation", &store), BAD_ENVIRONMENT, &[&mount.path().display().to_string()]);
-    let listed = trainer(["models".into(), "--json".into(), "--models".into(), store.as_os_str().to_owned()]);
-    assert!(stdout(&listed).contains("\"current\":true"), "{}", stdout(&listed));
+    assert_refused(
+        &publish("recommendation", &store),
+        BAD_ENVIRONMENT,
+        &[&mount.path().display().to_string()],
+    );
+    let listed = trainer([
+        "models".into(),
+        "--json".into(),
+        "--models".into(),
+        store.as_os_str().to_owned(),
+    ]);
+    assert!(
+        stdout(&listed).contains("\"current\":true"),
+        "{}",
+        stdout(&listed)
+    );
     assert!(!current(&good.models()).is_empty());
 }
 
 #[test]
 fn a_lake_that_may_be_read_alone_is_named_and_still_answers() {
     let mount = tempfile::tempdir().unwrap();
-    let Some(mounted) = Mounted::at(mount.path()) else { return println!("{NOT_MOUNTED}") };
+    let Some(mounted) = Mounted::at(mount.path()) else {
+        return println!("{NOT_MOUNTED}");
+    };
     let (lake, input) = (mount.path().join("lake"), mount.path().join("some.csv"));
-    fs_err::write(&input, format!("{HEADER}1,85123A,HEART,6,12/1/2010 8:26,2.55,17850,United Kingdom\n")).unwrap();
-    let curate = || trainer(["curate".into(), "--lake".into(), lake.as_os_str().to_owned()]);
+    fs_err::write(
+        &input,
+        format!("{HEADER}1,85123A,HEART,6,12/1/2010 8:26,2.55,17850,United Kingdom\n"),
+    )
+    .unwrap();
+    let curate = || {
+        trainer([
+            "curate".into(),
+            "--lake".into(),
+            lake.as_os_str().to_owned(),
+        ])
+    };
     for output in [ingest(&input, &lake), curate()] {
         assert!(output.status.success(), "{}", stderr(&output));
     }
     mounted.again("remount,ro");
     for output in [ingest(&input, &lake), curate()] {
-        assert_refused(&output, BAD_ENVIRONMENT, &[&lake.display().to_string(), "Read-only"]);
+        assert_refused(
+            &output,
+            BAD_ENVIRONMENT,
+            &[&lake.display().to_string(), "Read-only"],
+        );
     }
     assert_usable(&lake);
 }
@@ -190,12 +291,21 @@ impl<'a> Mounted<'a> {
     /// None where this machine does not let tests mount one.
     fn at(folder: &'a Path) -> Option<Self> {
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs"]).arg(folder);
-        mount.status().is_ok_and(|status| status.success()).then_some(Self(folder))
+        mount
+            .args(["-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs"])
+            .arg(folder);
+        mount
+            .status()
+            .is_ok_and(|status| status.success())
+            .then_some(Self(folder))
     }
 
     fn again(&self, options: &str) {
-        let status = Command::new("mount").args(["-o", options]).arg(self.0).status().unwrap();
+        let status = Command::new("mount")
+            .args(["-o", options])
+            .arg(self.0)
+            .status()
+            .unwrap();
         assert!(status.success(), "mount -o {options}");
     }
 }

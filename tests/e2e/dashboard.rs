@@ -1,9 +1,11 @@
-//! The dashboard in a browser, over the models of the real file, and the description of the JSON that it and others ask.
+//! The dashboard in a browser, over the models of the real file, and the description of the JSON
+//! that it and others ask.
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use e2e::{
-    AREAS, Shop, Standalone, Trained, binary, checks, node, online_retail, stderr, stdout, trained, trained_well,
+    AREAS, Shop, Standalone, Trained, binary, checks, node, online_retail, stderr, stdout, trained,
+    trained_well,
 };
 use serde_json::{Value, json};
 
@@ -18,21 +20,47 @@ fn browser() -> MutexGuard<'static, ()> {
 fn browse(file: &str, gateway: std::net::SocketAddr, more: &[(&str, String)]) {
     let mut node = node("node");
     node.args(["--test", "--test-concurrency=1", file]);
-    node.env("DASHBOARD_URL", format!("http://{gateway}")).envs(more.iter().cloned());
+    node.env("DASHBOARD_URL", format!("http://{gateway}"))
+        .envs(more.iter().cloned());
     let output = node.output().unwrap();
-    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        stdout(&output),
+        stderr(&output)
+    );
 }
 
 /// The models of the tests, and before them a segmentation as of a month earlier.
 fn with_a_month_before() -> &'static Trained {
     static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
         let (copy, earlier) = (trained().copy(), Trained::empty());
-        let [lake, models] = [earlier.lake(), copy.models()].map(std::path::PathBuf::into_os_string);
-        let mut run: Vec<std::ffi::OsString> =
-            ["run", "--only", "segmentation", "--as-of", "2011-08-01", "--input"].map(Into::into).to_vec();
-        run.extend([online_retail().into_os_string(), "--lake".into(), lake, "--models".into(), models.clone()]);
+        let [lake, models] =
+            [earlier.lake(), copy.models()].map(std::path::PathBuf::into_os_string);
+        let mut run: Vec<std::ffi::OsString> = [
+            "run",
+            "--only",
+            "segmentation",
+            "--as-of",
+            "2011-08-01",
+            "--input",
+        ]
+        .map(Into::into)
+        .to_vec();
+        run.extend([
+            online_retail().into_os_string(),
+            "--lake".into(),
+            lake,
+            "--models".into(),
+            models.clone(),
+        ]);
         trained_well(run);
-        trained_well(["rollback".into(), "segmentation".into(), "--models".into(), models]);
+        trained_well([
+            "rollback".into(),
+            "segmentation".into(),
+            "--models".into(),
+            models,
+        ]);
         copy
     });
     &TRAINED
@@ -41,20 +69,33 @@ fn with_a_month_before() -> &'static Trained {
 /// What the overview shows for some filters, as `trainer sql` counts it over the curated table.
 fn counted(filters: &str, lines: &str) -> Value {
     let sql = |query: String| -> Vec<Value> {
-        let arguments = ["sql".into(), "--json".into(), query.into(), "--lake".into(), trained().lake().into()];
+        let arguments = [
+            "sql".into(),
+            "--json".into(),
+            query.into(),
+            "--lake".into(),
+            trained().lake().into(),
+        ];
         serde_json::from_str(&stdout(&trained_well::<std::ffi::OsString>(arguments))).unwrap()
     };
     let booked = format!("FROM transactions WHERE kind IN ('sale', 'cancellation') AND {lines}");
     let sold = format!("FROM transactions WHERE kind = 'sale' AND {lines}");
-    let all = &sql(format!("SELECT SUM(line_total) AS revenue, COUNT(*) AS lines {booked}"))[0];
-    let sales = &sql(format!("SELECT COUNT(DISTINCT invoice) AS orders, SUM(quantity) AS items {sold}"))[0];
-    let known = &sql(format!("SELECT COUNT(DISTINCT customer_id) AS customers {sold} AND customer_id IS NOT NULL"))[0];
+    let all = &sql(format!(
+        "SELECT SUM(line_total) AS revenue, COUNT(*) AS lines {booked}"
+    ))[0];
+    let sales = &sql(format!(
+        "SELECT COUNT(DISTINCT invoice) AS orders, SUM(quantity) AS items {sold}"
+    ))[0];
+    let known = &sql(format!(
+        "SELECT COUNT(DISTINCT customer_id) AS customers {sold} AND customer_id IS NOT NULL"
+    ))[0];
     let products = sql(format!(
-        "SELECT stock_code, SUM(line_total) AS revenue {booked} GROUP BY stock_code \
-         ORDER BY revenue DESC, stock_code LIMIT 5"
+        "SELECT stock_code, SUM(line_total) AS revenue {booked} GROUP BY stock_code ORDER BY \
+         revenue DESC, stock_code LIMIT 5"
     ));
     let months = sql(format!(
-        "SELECT STRFTIME(invoice_time, '%Y-%m') AS month, SUM(line_total) AS revenue {booked} GROUP BY month ORDER BY month"
+        "SELECT STRFTIME(invoice_time, '%Y-%m') AS month, SUM(line_total) AS revenue {booked} \
+         GROUP BY month ORDER BY month"
     ));
     json!({
         "filters": filters,
@@ -71,15 +112,25 @@ fn counted(filters: &str, lines: &str) -> Value {
 #[test]
 fn every_page_works_in_a_browser_and_tells_the_right_figures() {
     let _one = browser();
-    let standalone = Standalone::start_with(with_a_month_before(), &["--allow-publish", "--currency", "GBP"]);
+    let standalone = Standalone::start_with(
+        with_a_month_before(),
+        &["--allow-publish", "--currency", "GBP"],
+    );
     let spring = "invoice_time >= '2011-03-14' AND invoice_time < '2011-06-02'";
     let figures = json!([
         counted("", "TRUE"),
         counted("country=France", "country = 'France'"),
         counted("from=2011-03-14&to=2011-06-01", spring),
-        counted("country=EIRE&from=2011-03-14&to=2011-06-01", &format!("country = 'EIRE' AND {spring}")),
+        counted(
+            "country=EIRE&from=2011-03-14&to=2011-06-01",
+            &format!("country = 'EIRE' AND {spring}")
+        ),
     ]);
-    browse("dashboard.test.mjs", standalone.address, &[("DASHBOARD_FIGURES", figures.to_string())]);
+    browse(
+        "dashboard.test.mjs",
+        standalone.address,
+        &[("DASHBOARD_FIGURES", figures.to_string())],
+    );
 }
 
 #[test]
@@ -91,9 +142,18 @@ fn a_service_that_dies_shows_in_a_browser_and_comes_back() {
     // It is the test's from here on.
     process.kill();
     let models = trained().models().display().to_string();
-    let churn =
-        [binary("churn").display().to_string(), "--models".into(), models, "--listen".into(), address.to_string()];
-    browse("outage.test.mjs", shop.gateway, &[("CHURN", json!(churn).to_string())]);
+    let churn = [
+        binary("churn").display().to_string(),
+        "--models".into(),
+        models,
+        "--listen".into(),
+        address.to_string(),
+    ];
+    browse(
+        "outage.test.mjs",
+        shop.gateway,
+        &[("CHURN", json!(churn).to_string())],
+    );
 }
 
 #[test]
@@ -124,8 +184,12 @@ fn keys_are_asked_for_in_a_browser_and_say_who_may_publish() {
 #[test]
 fn movements_between_segments_are_those_of_two_lists_of_customers() {
     let models = with_a_month_before().copy();
-    let standalone = Standalone::start_with(&models, &["--allow-publish", "--reload-every", "200ms"]);
-    println!("{}", checks(["movements".to_owned(), standalone.address.to_string()]));
+    let standalone =
+        Standalone::start_with(&models, &["--allow-publish", "--reload-every", "200ms"]);
+    println!(
+        "{}",
+        checks(["movements".to_owned(), standalone.address.to_string()])
+    );
 }
 
 #[test]
@@ -134,7 +198,14 @@ fn the_openapi_document_is_as_linters_want_it() {
     let document = format!("http://{}/openapi.json", standalone.address);
     let mut linter = node("redocly");
     linter.args(["lint", "--extends", "recommended-strict", &document]);
-    linter.env("REDOCLY_TELEMETRY", "off").env("REDOCLY_SUPPRESS_UPDATE_NOTICE", "true");
+    linter
+        .env("REDOCLY_TELEMETRY", "off")
+        .env("REDOCLY_SUPPRESS_UPDATE_NOTICE", "true");
     let output = linter.output().unwrap();
-    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        stdout(&output),
+        stderr(&output)
+    );
 }

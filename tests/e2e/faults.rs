@@ -1,7 +1,8 @@
-//! Everything that can fail does, one thing after another, under calls that go on: two gateways and two replicas of every
-//! service, a real Redis, wires that can be cut. Every answer is compared with the right one. Promises: no answer is ever
-//! wrong; no call fails that a healthy replica, a second attempt or the cache can save; what cannot be saved is refused with
-//! a code that says so; everything comes back. The figures are printed.
+//! Everything that can fail does, one thing after another, under calls that go on: two gateways and
+//! two replicas of every service, a real Redis, wires that can be cut. Every answer is compared
+//! with the right one. Promises: no answer is ever wrong; no call fails that a healthy replica, a
+//! second attempt or the cache can save; what cannot be saved is refused with a code that says so;
+//! everything comes back. The figures are printed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,9 +27,13 @@ use proto::{
     churn::v1 as churn,
     forecast::v1 as forecast,
     insights::v1::{self as insights, insights_service_client::InsightsServiceClient},
-    model::v1::{GetModelStatusRequest, ModelState, ModelStatus, model_service_client::ModelServiceClient},
+    model::v1::{
+        GetModelStatusRequest, ModelState, ModelStatus, model_service_client::ModelServiceClient,
+    },
     recommendation::v1 as recommendation,
-    segmentation::v1::{self as segmentation, segmentation_service_client::SegmentationServiceClient},
+    segmentation::v1::{
+        self as segmentation, segmentation_service_client::SegmentationServiceClient,
+    },
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use scoring::ModelKind;
@@ -41,32 +46,74 @@ type Fault = (&'static str, Option<&'static str>, fn(&mut Shop));
 
 const FAULTS: &[Fault] = &[
     ("nothing", None, |shop| shop.load.goes_on(60)),
-    ("kill -9 one replica, of each service", None, one_replica_dies),
-    ("kill -9 both replicas of a service", Some("forecast"), both_replicas_die),
+    (
+        "kill -9 one replica, of each service",
+        None,
+        one_replica_dies,
+    ),
+    (
+        "kill -9 both replicas of a service",
+        Some("forecast"),
+        both_replicas_die,
+    ),
     ("kill -9 a gateway", None, a_gateway_dies),
     ("kill -9 Redis", None, redis_dies),
-    ("SIGSTOP one replica", None, |shop| shop.stopped("churn", &[0])),
-    ("SIGSTOP both replicas of a service", Some("recommendation"), |shop| shop.stopped("recommendation", &[0, 1])),
+    ("SIGSTOP one replica", None, |shop| {
+        shop.stopped("churn", &[0])
+    }),
+    (
+        "SIGSTOP both replicas of a service",
+        Some("recommendation"),
+        |shop| shop.stopped("recommendation", &[0, 1]),
+    ),
     ("SIGSTOP a gateway", None, a_gateway_stops),
     ("SIGSTOP Redis", None, redis_stops),
     ("Redis full", None, redis_is_full),
     ("answers in Redis swapped and damaged", None, redis_lies),
-    ("delay, reorder: gateways to a service", None, |shop| shop.weather(&[Anomaly(0), Anomaly(1)], SLOW)),
-    ("cut: gateways to a service", None, |shop| shop.cut(&[Anomaly(0), Anomaly(1)])),
-    ("drop: gateways to one replica", None, |shop| shop.weather(&[Anomaly(0)], Weather::Silent)),
+    ("delay, reorder: gateways to a service", None, |shop| {
+        shop.weather(&[Anomaly(0), Anomaly(1)], SLOW)
+    }),
+    ("cut: gateways to a service", None, |shop| {
+        shop.cut(&[Anomaly(0), Anomaly(1)])
+    }),
+    ("drop: gateways to one replica", None, |shop| {
+        shop.weather(&[Anomaly(0)], Weather::Silent)
+    }),
     ("drop: gateways to both replicas", Some("anomaly"), |shop| {
         shop.weather(&[Anomaly(0), Anomaly(1)], Weather::Silent);
     }),
-    ("delay, reorder: gateways to Redis", None, |shop| shop.weather(&[ToRedis], SLOW)),
+    ("delay, reorder: gateways to Redis", None, |shop| {
+        shop.weather(&[ToRedis], SLOW)
+    }),
     ("cut: gateways to Redis", None, |shop| shop.cut(&[ToRedis])),
-    ("drop: gateways to Redis", None, |shop| shop.weather(&[ToRedis], Weather::Silent)),
-    ("delay, reorder: callers to gateways", None, |shop| shop.weather(&[Gateway(0), Gateway(1)], SLOW)),
-    ("cut: callers to gateways", None, |shop| shop.cut(&[Gateway(0), Gateway(1)])),
-    ("drop: callers to one gateway", None, |shop| shop.weather(&[Gateway(0)], Weather::Silent)),
-    ("models damaged, cut short, swapped, removed", None, models_are_damaged),
-    ("a replica starts over a damaged model", None, a_replica_starts_over_a_damaged_model),
+    ("drop: gateways to Redis", None, |shop| {
+        shop.weather(&[ToRedis], Weather::Silent)
+    }),
+    ("delay, reorder: callers to gateways", None, |shop| {
+        shop.weather(&[Gateway(0), Gateway(1)], SLOW)
+    }),
+    ("cut: callers to gateways", None, |shop| {
+        shop.cut(&[Gateway(0), Gateway(1)])
+    }),
+    ("drop: callers to one gateway", None, |shop| {
+        shop.weather(&[Gateway(0)], Weather::Silent)
+    }),
+    (
+        "models damaged, cut short, swapped, removed",
+        None,
+        models_are_damaged,
+    ),
+    (
+        "a replica starts over a damaged model",
+        None,
+        a_replica_starts_over_a_damaged_model,
+    ),
     ("publish and roll back, 100 times", None, versions_change),
-    ("API keys and certificates rotate", None, keys_and_certificates_rotate),
+    (
+        "API keys and certificates rotate",
+        None,
+        keys_and_certificates_rotate,
+    ),
     ("everything restarts, one by one", None, everything_restarts),
 ];
 
@@ -80,15 +127,25 @@ const REFUSALS: [&str; 3] = ["Unavailable", "DeadlineExceeded", "ResourceExhaust
 fn no_fault_gives_a_wrong_answer_and_none_costs_more_than_it_must() {
     let mut shop = Shop::open();
     let mut problems = Vec::new();
-    println!("{:44} {:>6} {:>6} {:>6} {:>5} {:>7}  refused", "fault", "right", "cached", "again", "wrong", "slowest");
+    println!(
+        "{:44} {:>6} {:>6} {:>6} {:>5} {:>7}  refused",
+        "fault", "right", "cached", "again", "wrong", "slowest"
+    );
     for (fault, costs, happens) in FAULTS {
         let began = Instant::now();
         happens(&mut shop);
         shop.load.recovers();
         let tally = shop.load.tally();
-        println!("{}  {:.1} s", row(fault, &tally), began.elapsed().as_secs_f64());
+        println!(
+            "{}  {:.1} s",
+            row(fault, &tally),
+            began.elapsed().as_secs_f64()
+        );
         problems.extend(
-            tally.iter().flat_map(|(area, count)| judged(area, count, *costs)).map(|p| format!("{fault}: {p}")),
+            tally
+                .iter()
+                .flat_map(|(area, count)| judged(area, count, *costs))
+                .map(|p| format!("{fault}: {p}")),
         );
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
@@ -98,10 +155,20 @@ fn row(fault: &str, tally: &Tally) -> String {
     let sum = |of: fn(&Count) -> u64| tally.values().map(of).sum::<u64>();
     let mut refused = BTreeMap::<String, u64>::new();
     for (area, count) in tally {
-        count.refused.iter().for_each(|(code, n)| *refused.entry(format!("{area} {code}")).or_default() += n);
+        count
+            .refused
+            .iter()
+            .for_each(|(code, n)| *refused.entry(format!("{area} {code}")).or_default() += n);
     }
-    let slowest = tally.values().map(|count| count.slowest).max().unwrap_or_default();
-    let refused: Vec<_> = refused.iter().map(|(what, n)| format!("{what} {n}")).collect();
+    let slowest = tally
+        .values()
+        .map(|count| count.slowest)
+        .max()
+        .unwrap_or_default();
+    let refused: Vec<_> = refused
+        .iter()
+        .map(|(what, n)| format!("{what} {n}"))
+        .collect();
     format!(
         "{fault:44} {:6} {:6} {:6} {:5} {:4} ms  {}",
         sum(|count| count.right),
@@ -109,14 +176,25 @@ fn row(fault: &str, tally: &Tally) -> String {
         sum(|count| count.again),
         sum(|count| count.wrong.len() as u64),
         slowest.as_millis(),
-        if refused.is_empty() { "none".to_owned() } else { refused.join(", ") },
+        if refused.is_empty() {
+            "none".to_owned()
+        } else {
+            refused.join(", ")
+        },
     )
 }
 
 fn judged(area: &str, count: &Count, costs: Option<&str>) -> Vec<String> {
-    let wrong = count.wrong.iter().map(|wrong| format!("{area}: wrong: {wrong}"));
+    let wrong = count
+        .wrong
+        .iter()
+        .map(|wrong| format!("{area}: wrong: {wrong}"));
     let may = |code: &str| costs == Some(area) && REFUSALS.contains(&code);
-    let failed = count.refused.iter().filter(|(code, _)| !may(code)).map(|(code, n)| format!("{area}: {n} {code}"));
+    let failed = count
+        .refused
+        .iter()
+        .filter(|(code, _)| !may(code))
+        .map(|(code, n)| format!("{area}: {n} {code}"));
     wrong.chain(failed).collect()
 }
 
@@ -132,10 +210,20 @@ impl Part {
     fn start(name: &str, flags: impl IntoIterator<Item = String>) -> Self {
         let (address, metrics) = (free_address(), free_address());
         let mut command = Command::new(binary(name));
-        command.args(flags).args(["--listen", &address.to_string(), "--metrics-listen", &metrics.to_string()]);
+        command.args(flags).args([
+            "--listen",
+            &address.to_string(),
+            "--metrics-listen",
+            &metrics.to_string(),
+        ]);
         // What is wrong with the others is meant to be.
         command.args(["--log", "off", "--drain-timeout", "500ms"]);
-        Self { process: Process::start(name, &mut command), command, address, metrics }
+        Self {
+            process: Process::start(name, &mut command),
+            command,
+            address,
+            metrics,
+        }
     }
 
     fn start_again(&mut self, name: &str) {
@@ -145,13 +233,18 @@ impl Part {
         wait_for("it listens", || TcpStream::connect(address).is_ok());
     }
 
-    /// Whether so many gateways listen for what this service says of its health: they would send it calls.
+    /// Whether so many gateways listen for what this service says of its health: they would send it
+    /// calls.
     fn is_watched_by(&self, gateways: u64) -> bool {
         let page = page(self.metrics, "/metrics").unwrap_or_default();
         let watches = page.lines().filter(|line| {
-            line.starts_with("rpc_server_call_duration_seconds_count") && line.contains("grpc.health.v1.Health/Watch")
+            line.starts_with("rpc_server_call_duration_seconds_count")
+                && line.contains("grpc.health.v1.Health/Watch")
         });
-        watches.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>() >= gateways
+        watches
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum::<u64>()
+            >= gateways
     }
 
     fn status(&self) -> Option<ModelStatus> {
@@ -194,11 +287,22 @@ impl Shop {
             (area, [0, 1].map(|_| Part::start(area, flags())))
         });
         let services = BTreeMap::from(services);
-        let serves = |part: &Part| part.status().is_some_and(|status| status.state() == ModelState::Serving);
-        wait_for("every service has its model", || services.values().flatten().all(serves));
-        let truth = Truth::of(questions(services["segmentation"][0].address, services["insights"][0].address));
+        let serves = |part: &Part| {
+            part.status()
+                .is_some_and(|status| status.state() == ModelState::Serving)
+        };
+        wait_for("every service has its model", || {
+            services.values().flatten().all(serves)
+        });
+        let truth = Truth::of(questions(
+            services["segmentation"][0].address,
+            services["insights"][0].address,
+        ));
         for (area, [one, other]) in &services {
-            assert_eq!(truth.learn(area, one.address), truth.learn(area, other.address));
+            assert_eq!(
+                truth.learn(area, one.address),
+                truth.learn(area, other.address)
+            );
         }
 
         let (redis, secrets) = (Redis::start(), Secrets::new());
@@ -231,13 +335,31 @@ impl Shop {
             wires.insert(Gateway(at), wire);
             door
         });
-        wait_for("the gateways listen", || gateways.iter().all(|part| TcpStream::connect(part.address).is_ok()));
+        wait_for("the gateways listen", || {
+            gateways
+                .iter()
+                .all(|part| TcpStream::connect(part.address).is_ok())
+        });
         wait_for("the gateways watch the services", || {
-            services.values().flatten().all(|part| part.is_watched_by(gateways.len() as u64))
+            services
+                .values()
+                .flatten()
+                .all(|part| part.is_watched_by(gateways.len() as u64))
         });
         let truth = Arc::new(truth);
         let load = Load::start(truth.clone(), doors.to_vec(), &secrets.key);
-        let shop = Self { load, truth, gateways, services, redis, wires, secrets, first, second, trained };
+        let shop = Self {
+            load,
+            truth,
+            gateways,
+            services,
+            redis,
+            wires,
+            secrets,
+            first,
+            second,
+            trained,
+        };
         shop.load.recovers();
         shop.load.tally();
         shop
@@ -252,7 +374,9 @@ impl Shop {
         let gateways = self.gateways.len() as u64;
         let part = self.replica(area, at);
         part.start_again(area);
-        wait_for("the gateways watch it again", || part.is_watched_by(gateways));
+        wait_for("the gateways watch it again", || {
+            part.is_watched_by(gateways)
+        });
     }
 
     /// Some replicas stand still for a while.
@@ -268,9 +392,13 @@ impl Shop {
     }
 
     fn weather(&self, places: &[Place], weather: Weather) {
-        places.iter().for_each(|place| self.wires[place].set(weather));
+        places
+            .iter()
+            .for_each(|place| self.wires[place].set(weather));
         self.load.goes_on(150);
-        places.iter().for_each(|place| self.wires[place].set(Weather::Fair));
+        places
+            .iter()
+            .for_each(|place| self.wires[place].set(Weather::Fair));
     }
 
     /// Cuts all of these at once, again and again, while calls are on their way.
@@ -280,7 +408,9 @@ impl Shop {
             places.iter().for_each(|place| self.wires[place].cut());
             self.load.goes_on(40);
         }
-        places.iter().for_each(|place| self.wires[place].set(Weather::Fair));
+        places
+            .iter()
+            .for_each(|place| self.wires[place].set(Weather::Fair));
     }
 
     /// Waits until answers are kept in Redis, and read from it.
@@ -288,8 +418,11 @@ impl Shop {
         self.redis.ask(&["flushall"]);
         let hits = || {
             let stats = self.redis.ask(&["info", "stats"]);
-            let hits = stats.lines().find_map(|line| line.strip_prefix("keyspace_hits:"));
-            hits.and_then(|hits| hits.trim().parse::<u64>().ok()).unwrap_or_default()
+            let hits = stats
+                .lines()
+                .find_map(|line| line.strip_prefix("keyspace_hits:"));
+            hits.and_then(|hits| hits.trim().parse::<u64>().ok())
+                .unwrap_or_default()
         };
         let before = hits();
         wait_for("answers come from Redis", || hits() > before);
@@ -356,9 +489,11 @@ fn redis_is_full(shop: &mut Shop) {
 
 fn redis_lies(shop: &mut Shop) {
     const SWAP: &str = "local keys = redis.call('KEYS', '*') for i = 1, #keys do \
-        redis.call('SET', keys[i], redis.call('GET', keys[i % #keys + 1]), 'KEEPTTL') end return #keys";
+                        redis.call('SET', keys[i], redis.call('GET', keys[i % #keys + 1]), \
+                        'KEEPTTL') end return #keys";
     const DAMAGE: &str = "local keys = redis.call('KEYS', '*') for i = 1, #keys do \
-        redis.call('SETRANGE', keys[i], redis.call('STRLEN', keys[i]) / 2, 'x') end return #keys";
+                          redis.call('SETRANGE', keys[i], redis.call('STRLEN', keys[i]) / 2, 'x') \
+                          end return #keys";
     for lie in [SWAP, DAMAGE] {
         shop.redis_is_used();
         wait_for("there is something to lie about", || shop.redis.keys() > 4);
@@ -374,7 +509,9 @@ fn models_are_damaged(shop: &mut Shop) {
     let kept = TempDir::new().unwrap();
     copy(&version, kept.path());
     let pointer = fs_err::read(model.join("current.json")).unwrap();
-    let another = String::from_utf8(pointer.clone()).unwrap().replace(&shop.first, &shop.second);
+    let another = String::from_utf8(pointer.clone())
+        .unwrap()
+        .replace(&shop.first, &shop.second);
 
     let tensors = "model.safetensors";
     let half = |path: &Path| {
@@ -396,19 +533,26 @@ fn models_are_damaged(shop: &mut Shop) {
         &|| fs_err::remove_file(version.join(tensors)).unwrap(),
         &|| fs_err::remove_dir_all(&version).unwrap(),
     ];
-    let told = |part: &Part, holds: &dyn Fn(&ModelStatus) -> bool| part.status().is_some_and(|status| holds(&status));
+    let told = |part: &Part, holds: &dyn Fn(&ModelStatus) -> bool| {
+        part.status().is_some_and(|status| holds(&status))
+    };
     for damage in damages {
         damage();
         put(&model, another.as_bytes());
         wait_for("it is refused", || {
-            let refused = |s: &ModelStatus| s.state() == ModelState::Degraded && s.version == shop.first;
-            shop.services["segmentation"].iter().all(|part| told(part, &refused))
+            let refused =
+                |s: &ModelStatus| s.state() == ModelState::Degraded && s.version == shop.first;
+            shop.services["segmentation"]
+                .iter()
+                .all(|part| told(part, &refused))
         });
         shop.load.goes_on(20);
         put(&model, &pointer);
         wait_for("the one before it is wanted again", || {
             let serves = |s: &ModelStatus| s.state() == ModelState::Serving && s.refusal.is_empty();
-            shop.services["segmentation"].iter().all(|part| told(part, &serves))
+            shop.services["segmentation"]
+                .iter()
+                .all(|part| told(part, &serves))
         });
         copy(kept.path(), &version);
     }
@@ -420,18 +564,27 @@ fn models_are_damaged(shop: &mut Shop) {
 }
 
 fn a_replica_starts_over_a_damaged_model(shop: &mut Shop) {
-    let file = shop.trained.models().join("segmentation").join(&shop.first).join("model.safetensors");
+    let file = shop
+        .trained
+        .models()
+        .join("segmentation")
+        .join(&shop.first)
+        .join("model.safetensors");
     let whole = fs_err::read(&file).unwrap();
     fs_err::write(&file, &whole[1..]).unwrap();
     shop.replica("segmentation", 0).process.kill();
     shop.replica("segmentation", 0).start_again("segmentation");
     wait_for("it refuses its model", || {
-        shop.replica("segmentation", 0).status().is_some_and(|status| !status.refusal.is_empty())
+        shop.replica("segmentation", 0)
+            .status()
+            .is_some_and(|status| !status.refusal.is_empty())
     });
     shop.load.goes_on(60);
     fs_err::write(&file, whole).unwrap();
     wait_for("it has its model", || {
-        shop.replica("segmentation", 0).status().is_some_and(|status| status.state() == ModelState::Serving)
+        shop.replica("segmentation", 0)
+            .status()
+            .is_some_and(|status| status.state() == ModelState::Serving)
     });
 }
 
@@ -443,15 +596,26 @@ fn versions_change(shop: &mut Shop) {
     // What is right of the second version, a service of its own says.
     let apart = shop.trained.copy();
     let models = apart.models().display().to_string();
-    runtime().block_on(ModelStore::open(&models).unwrap().publish(&artifact, now())).unwrap();
+    runtime()
+        .block_on(ModelStore::open(&models).unwrap().publish(&artifact, now()))
+        .unwrap();
     let service = Part::start("segmentation", ["--models".to_owned(), models]);
-    wait_for("it has the second version", || service.status().is_some_and(|status| status.version == shop.second));
-    assert_eq!(shop.truth.learn("segmentation", service.address), shop.second);
+    wait_for("it has the second version", || {
+        service
+            .status()
+            .is_some_and(|status| status.version == shop.second)
+    });
+    assert_eq!(
+        shop.truth.learn("segmentation", service.address),
+        shop.second
+    );
 
     for _ in 0..100 {
         runtime().block_on(store.publish(&artifact, now())).unwrap();
         shop.load.reaches("segmentation", &shop.second);
-        runtime().block_on(store.rollback(kind, None, now())).unwrap();
+        runtime()
+            .block_on(store.rollback(kind, None, now()))
+            .unwrap();
         shop.load.reaches("segmentation", &shop.first);
     }
     // Once all have followed, nobody hears of the second again.
@@ -464,19 +628,27 @@ fn keys_and_certificates_rotate(shop: &mut Shop) {
     let (old, new) = (shop.secrets.key.clone(), "the second key".to_owned());
     let doors = [0, 1].map(|at| shop.secrets.channel(shop.gateways[at].address, &[0]));
     shop.secrets.write_keys(&[&old, &new]);
-    wait_for("the new key is known", || doors.iter().all(|door| shop.truth.is_told(door, &new)));
+    wait_for("the new key is known", || {
+        doors.iter().all(|door| shop.truth.is_told(door, &new))
+    });
     shop.load.show(&new);
     shop.load.recovers();
     shop.secrets.write_keys(&[&new]);
-    wait_for("the old key is not", || !doors.iter().any(|door| shop.truth.is_told(door, &old)));
+    wait_for("the old key is not", || {
+        !doors.iter().any(|door| shop.truth.is_told(door, &old))
+    });
     shop.secrets.key = new;
 
     shop.secrets.write_certificate(1);
     for part in &shop.gateways {
         let trusts_the_new = shop.secrets.endpoint(part.address, &[1]);
-        wait_for("the new certificate is shown", || runtime().block_on(trusts_the_new.connect()).is_ok());
+        wait_for("the new certificate is shown", || {
+            runtime().block_on(trusts_the_new.connect()).is_ok()
+        });
     }
-    [Gateway(0), Gateway(1)].iter().for_each(|place| shop.wires[place].cut());
+    [Gateway(0), Gateway(1)]
+        .iter()
+        .for_each(|place| shop.wires[place].cut());
 }
 
 fn everything_restarts(shop: &mut Shop) {
@@ -519,42 +691,98 @@ fn trained_twice() -> (Trained, String, String) {
         trained_well(words.iter().map(Into::into).chain(flags.iter().cloned()));
     };
     let store = ModelStore::open(&trained.models().display().to_string()).unwrap();
-    let current = || runtime().block_on(store.current(ModelKind::Segmentation)).unwrap().unwrap().version;
+    let current = || {
+        runtime()
+            .block_on(store.current(ModelKind::Segmentation))
+            .unwrap()
+            .unwrap()
+            .version
+    };
     let first = current();
-    step(&["train", "segmentation", "--recipe", "segmentation=value4"], &flags()[..2]);
+    step(
+        &["train", "segmentation", "--recipe", "segmentation=value4"],
+        &flags()[..2],
+    );
     step(&["evaluate", "segmentation"], &flags()[..2]);
     step(&["publish", "segmentation"], &flags());
     let second = current();
     assert_ne!(first, second);
-    runtime().block_on(store.rollback(ModelKind::Segmentation, None, SystemTime::now().into())).unwrap();
+    runtime()
+        .block_on(store.rollback(ModelKind::Segmentation, None, SystemTime::now().into()))
+        .unwrap();
     (trained, first, second)
 }
 
 /// What is asked: of customers and products that the models know, and of one that none does.
 fn questions(segments: SocketAddr, figures: SocketAddr) -> Vec<Question> {
-    let all = segmentation::ListCustomerSegmentsRequest { page_size: 4, ..Default::default() };
-    let listed = runtime().block_on(SegmentationServiceClient::new(channel(segments)).list_customer_segments(all));
-    let customers: Vec<_> =
-        listed.unwrap().into_inner().customer_segments.into_iter().map(|customer| customer.customer_id).collect();
-    let top = insights::ListTopProductsRequest { page_size: 3, ..Default::default() };
-    let listed = runtime().block_on(InsightsServiceClient::new(channel(figures)).list_top_products(top.clone()));
-    let products: Vec<_> = listed.unwrap().into_inner().products.into_iter().map(|sales| sales.stock_code).collect();
+    let all = segmentation::ListCustomerSegmentsRequest {
+        page_size: 4,
+        ..Default::default()
+    };
+    let listed = runtime()
+        .block_on(SegmentationServiceClient::new(channel(segments)).list_customer_segments(all));
+    let customers: Vec<_> = listed
+        .unwrap()
+        .into_inner()
+        .customer_segments
+        .into_iter()
+        .map(|customer| customer.customer_id)
+        .collect();
+    let top = insights::ListTopProductsRequest {
+        page_size: 3,
+        ..Default::default()
+    };
+    let listed = runtime()
+        .block_on(InsightsServiceClient::new(channel(figures)).list_top_products(top.clone()));
+    let products: Vec<_> = listed
+        .unwrap()
+        .into_inner()
+        .products
+        .into_iter()
+        .map(|sales| sales.stock_code)
+        .collect();
 
     let mut asked = Vec::new();
     for customer_id in customers.iter().cloned().chain(["nobody".to_owned()]) {
-        let request = segmentation::GetCustomerSegmentRequest { customer_id: customer_id.clone() };
-        asked.push(Question::new("segmentation", "SegmentationService/GetCustomerSegment", &request));
+        let request = segmentation::GetCustomerSegmentRequest {
+            customer_id: customer_id.clone(),
+        };
+        asked.push(Question::new(
+            "segmentation",
+            "SegmentationService/GetCustomerSegment",
+            &request,
+        ));
         let request = churn::GetChurnRiskRequest { customer_id };
-        asked.push(Question::new("churn", "ChurnService/GetChurnRisk", &request));
+        asked.push(Question::new(
+            "churn",
+            "ChurnService/GetChurnRisk",
+            &request,
+        ));
     }
     let request = segmentation::ListSegmentsRequest {};
-    asked.push(Question::new("segmentation", "SegmentationService/ListSegments", &request));
-    let request = churn::BatchGetChurnRisksRequest { customer_ids: customers.clone() };
-    asked.push(Question::new("churn", "ChurnService/BatchGetChurnRisks", &request));
+    asked.push(Question::new(
+        "segmentation",
+        "SegmentationService/ListSegments",
+        &request,
+    ));
+    let request = churn::BatchGetChurnRisksRequest {
+        customer_ids: customers.clone(),
+    };
+    asked.push(Question::new(
+        "churn",
+        "ChurnService/BatchGetChurnRisks",
+        &request,
+    ));
     for (customer_id, stock_code) in customers.iter().zip(&products) {
-        let request =
-            recommendation::RecommendProductsRequest { customer_id: customer_id.clone(), ..Default::default() };
-        asked.push(Question::new("recommendation", "RecommendationService/RecommendProducts", &request));
+        let request = recommendation::RecommendProductsRequest {
+            customer_id: customer_id.clone(),
+            ..Default::default()
+        };
+        asked.push(Question::new(
+            "recommendation",
+            "RecommendationService/RecommendProducts",
+            &request,
+        ));
         let transaction = anomaly::Transaction {
             stock_code: stock_code.clone(),
             quantity: 6,
@@ -562,15 +790,41 @@ fn questions(segments: SocketAddr, figures: SocketAddr) -> Vec<Question> {
             customer_id: customer_id.clone(),
             ..Default::default()
         };
-        let request = anomaly::ScoreTransactionRequest { transaction: Some(transaction) };
-        asked.push(Question::new("anomaly", "AnomalyService/ScoreTransaction", &request));
+        let request = anomaly::ScoreTransactionRequest {
+            transaction: Some(transaction),
+        };
+        asked.push(Question::new(
+            "anomaly",
+            "AnomalyService/ScoreTransaction",
+            &request,
+        ));
     }
-    for frequency in [forecast::Frequency::Daily, forecast::Frequency::Weekly, forecast::Frequency::Monthly] {
-        let request = forecast::ForecastSalesRequest { frequency: frequency.into(), horizon: 3, ..Default::default() };
-        asked.push(Question::new("forecast", "ForecastService/ForecastSales", &request));
+    for frequency in [
+        forecast::Frequency::Daily,
+        forecast::Frequency::Weekly,
+        forecast::Frequency::Monthly,
+    ] {
+        let request = forecast::ForecastSalesRequest {
+            frequency: frequency.into(),
+            horizon: 3,
+            ..Default::default()
+        };
+        asked.push(Question::new(
+            "forecast",
+            "ForecastService/ForecastSales",
+            &request,
+        ));
     }
-    asked.push(Question::new("insights", "InsightsService/GetSummary", &insights::GetSummaryRequest::default()));
-    asked.push(Question::new("insights", "InsightsService/ListTopProducts", &top));
+    asked.push(Question::new(
+        "insights",
+        "InsightsService/GetSummary",
+        &insights::GetSummaryRequest::default(),
+    ));
+    asked.push(Question::new(
+        "insights",
+        "InsightsService/ListTopProducts",
+        &top,
+    ));
     asked
 }
 
@@ -589,7 +843,11 @@ impl Secrets {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
         });
-        let secrets = Self { folder: TempDir::new().unwrap(), authorities, key: "the first key".to_owned() };
+        let secrets = Self {
+            folder: TempDir::new().unwrap(),
+            authorities,
+            key: "the first key".to_owned(),
+        };
         secrets.write_keys(&[&secrets.key]);
         secrets.write_certificate(0);
         secrets
@@ -600,8 +858,12 @@ impl Secrets {
     }
 
     fn write_keys(&self, keys: &[&str]) {
-        let keys =
-            keys.iter().map(|key| format!("[[keys]]\nname = \"shop\"\nsha256 = \"{:x}\"\n", Sha256::digest(key)));
+        let keys = keys.iter().map(|key| {
+            format!(
+                "[[keys]]\nname = \"shop\"\nsha256 = \"{:x}\"\n",
+                Sha256::digest(key)
+            )
+        });
         fs_err::write(self.file("next.toml"), keys.collect::<String>()).unwrap();
         fs_err::rename(self.file("next.toml"), self.file("keys.toml")).unwrap();
     }
@@ -609,16 +871,25 @@ impl Secrets {
     fn write_certificate(&self, authority: usize) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.authorities[authority]).unwrap();
+        let certificate = params
+            .signed_by(&key, &self.authorities[authority])
+            .unwrap();
         fs_err::write(self.file("cert.pem"), certificate.pem()).unwrap();
         fs_err::write(self.file("key.pem"), key.serialize_pem()).unwrap();
     }
 
     /// A gateway, for who trusts these authorities.
     fn endpoint(&self, address: SocketAddr, trusts: &[usize]) -> Endpoint {
-        let trusted = trusts.iter().map(|at| Certificate::from_pem(self.authorities[*at].pem()));
-        let tls = ClientTlsConfig::new().domain_name("localhost").ca_certificates(trusted);
-        Channel::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap()
+        let trusted = trusts
+            .iter()
+            .map(|at| Certificate::from_pem(self.authorities[*at].pem()));
+        let tls = ClientTlsConfig::new()
+            .domain_name("localhost")
+            .ca_certificates(trusted);
+        Channel::from_shared(format!("https://{address}"))
+            .unwrap()
+            .tls_config(tls)
+            .unwrap()
     }
 
     fn channel(&self, address: SocketAddr, trusts: &[usize]) -> Channel {

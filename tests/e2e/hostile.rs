@@ -1,4 +1,5 @@
-//! Bytes of somebody who means no good, at every entrance: the fuzzer's seeds, each also cut short and with bytes changed.
+//! Bytes of somebody who means no good, at every entrance: the fuzzer's seeds, each also cut short
+//! and with bytes changed.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,10 @@ fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let mut paths: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty(), "{target} has no seeds");
-    paths.into_iter().map(|path| (path.clone(), fs_err::read(path).unwrap())).collect()
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), fs_err::read(path).unwrap()))
+        .collect()
 }
 
 /// The seed with a few bytes changed or its end cut off; the same number makes the same variant.

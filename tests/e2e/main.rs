@@ -1,6 +1,10 @@
 //! The whole chain on the real file: raw transactions in, answers through the gateway out.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod bad_input;
 mod dashboard;

@@ -13,30 +13,63 @@ fn a_call_is_one_trace_from_caller_to_service() {
     let [collector, service, gateway] = [(); 3].map(|()| free_address());
     let arguments = [collector.to_string(), spans.to_string_lossy().into_owned()];
     let _collector = Process::start("collector", &mut python_command("collector.py", arguments));
-    wait_for("the collector listens", || std::net::TcpStream::connect(collector).is_ok());
+    wait_for("the collector listens", || {
+        std::net::TcpStream::connect(collector).is_ok()
+    });
 
     let otlp = ["--otlp".to_owned(), format!("http://{collector}")];
     let mut command = Command::new(binary("churn"));
-    command.arg("--models").arg(trained().models()).args(["--listen", &service.to_string()]).args(&otlp);
+    command
+        .arg("--models")
+        .arg(trained().models())
+        .args(["--listen", &service.to_string()])
+        .args(&otlp);
     let mut churn = Process::start("churn", &mut command);
     let mut command = Command::new(binary("gateway"));
-    command.args(["--listen", &gateway.to_string(), "--churn", &format!("http://{service}")]).args(&otlp);
+    command
+        .args([
+            "--listen",
+            &gateway.to_string(),
+            "--churn",
+            &format!("http://{service}"),
+        ])
+        .args(&otlp);
     let mut stands_before = Process::start("gateway", &mut command);
-    wait_for("churn answers through the gateway", || serves(gateway, "churn"));
+    wait_for("churn answers through the gateway", || {
+        serves(gateway, "churn")
+    });
 
     checks(["traced".to_owned(), gateway.to_string(), TRACE.to_owned()]);
     // What is left is sent when a process ends.
     assert!(stands_before.terminate() && churn.terminate());
 
     let text = fs_err::read_to_string(&spans).unwrap();
-    let all: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let all: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let of = |service: &str| {
-        let mut found = all.iter().filter(|span| span["trace_id"] == TRACE && span["service"] == service);
-        let first = found.next().unwrap_or_else(|| panic!("no span of {service} in {text}"));
-        assert_eq!(first["name"], "shopkeeper.churn.v1.ChurnService/GetChurnRisk");
+        let mut found = all
+            .iter()
+            .filter(|span| span["trace_id"] == TRACE && span["service"] == service);
+        let first = found
+            .next()
+            .unwrap_or_else(|| panic!("no span of {service} in {text}"));
+        assert_eq!(
+            first["name"],
+            "shopkeeper.churn.v1.ChurnService/GetChurnRisk"
+        );
         assert_eq!(first["kind"], "SPAN_KIND_SERVER");
         first
     };
-    assert_eq!(of("gateway")["parent_id"], "00f067aa0ba902b7", "the caller's span is the gateway's parent");
-    assert_eq!(of("churn")["parent_id"], of("gateway")["span_id"], "the gateway's span is the service's parent");
+    assert_eq!(
+        of("gateway")["parent_id"],
+        "00f067aa0ba902b7",
+        "the caller's span is the gateway's parent"
+    );
+    assert_eq!(
+        of("churn")["parent_id"],
+        of("gateway")["span_id"],
+        "the gateway's span is the service's parent"
+    );
 }

@@ -17,7 +17,10 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                found.insert(path.strip_prefix(folder).unwrap().to_owned(), fs_err::read(&path).unwrap());
+                found.insert(
+                    path.strip_prefix(folder).unwrap().to_owned(),
+                    fs_err::read(&path).unwrap(),
+                );
             }
         }
     }
@@ -30,28 +33,48 @@ fn a_second_run_changes_no_byte_of_tables_or_models() {
     let curated = trained.lake().join("curated");
     let versions = |trained: &Trained| {
         let flags = trained.flags().skip(2);
-        stdout(&trained_well(["models", "--json"].map(Into::into).into_iter().chain(flags)))
+        stdout(&trained_well(
+            ["models", "--json"]
+                .map(Into::into)
+                .into_iter()
+                .chain(flags),
+        ))
     };
     let (tables, models) = (files(&curated), versions(&trained));
     assert!(!tables.is_empty());
 
     let input = online_retail().into_os_string();
-    let run = ["run", "--as-of", "2011-09-01", "--input"].map(Into::into).into_iter().chain([input]);
+    let run = ["run", "--as-of", "2011-09-01", "--input"]
+        .map(Into::into)
+        .into_iter()
+        .chain([input]);
     trained_well(run.chain(trained.flags()));
 
     let again = files(&curated);
-    assert_eq!(tables.keys().collect::<Vec<_>>(), again.keys().collect::<Vec<_>>());
+    assert_eq!(
+        tables.keys().collect::<Vec<_>>(),
+        again.keys().collect::<Vec<_>>()
+    );
     for (path, bytes) in &tables {
         assert!(bytes == &again[path], "{} has changed", path.display());
     }
-    assert_eq!(models, versions(&trained), "the same input gives the same models");
+    assert_eq!(
+        models,
+        versions(&trained),
+        "the same input gives the same models"
+    );
 }
 
 #[test]
 fn sql_answers_in_text_and_json() {
     let lake = || ["--lake".into(), trained().lake().into_os_string()];
     let query = "SELECT COUNT(*) AS lines FROM transactions";
-    let output = trained_well(["sql", "--json", query].map(Into::into).into_iter().chain(lake()));
+    let output = trained_well(
+        ["sql", "--json", query]
+            .map(Into::into)
+            .into_iter()
+            .chain(lake()),
+    );
     let rows: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert!(rows[0]["lines"].as_u64().unwrap() > 300_000, "{rows}");
 }

@@ -1,14 +1,14 @@
-//! `echo ADDR SERVICE CUSTOMER`: a bare tonic server, against which ours are measured. It asks a churn service for a
-//! customer's risk once, and from then on answers GetChurnRisk with it: the same messages over the same transport, with
-//! nothing of ours around and no model behind.
+//! `echo ADDR SERVICE CUSTOMER`: a bare tonic server, against which ours are measured. It asks a
+//! churn service for a customer's risk once, and from then on answers GetChurnRisk with it: the
+//! same messages over the same transport, with nothing of ours around and no model behind.
 
 use std::net::SocketAddr;
 
 use anyhow::Context;
 use proto::churn::v1::{
-    BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, GetChurnCalibrationRequest, GetChurnCalibrationResponse,
-    GetChurnRiskRequest, GetChurnRiskResponse, ListAtRiskCustomersRequest, ListAtRiskCustomersResponse,
-    ScoreChurnRequest, ScoreChurnResponse,
+    BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, GetChurnCalibrationRequest,
+    GetChurnCalibrationResponse, GetChurnRiskRequest, GetChurnRiskResponse,
+    ListAtRiskCustomersRequest, ListAtRiskCustomersResponse, ScoreChurnRequest, ScoreChurnResponse,
     churn_service_client::ChurnServiceClient,
     churn_service_server::{ChurnService, ChurnServiceServer},
 };
@@ -36,7 +36,10 @@ impl ChurnService for Echo {
         Err(not_here())
     }
 
-    async fn score_churn(&self, _: Request<ScoreChurnRequest>) -> Result<Response<ScoreChurnResponse>, Status> {
+    async fn score_churn(
+        &self,
+        _: Request<ScoreChurnRequest>,
+    ) -> Result<Response<ScoreChurnResponse>, Status> {
         Err(not_here())
     }
 
@@ -62,10 +65,20 @@ fn not_here() -> Status {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, service, customer_id] = &*arguments else { anyhow::bail!("echo ADDR SERVICE CUSTOMER") };
+    let [address, service, customer_id] = &*arguments else {
+        anyhow::bail!("echo ADDR SERVICE CUSTOMER")
+    };
     let mut client = ChurnServiceClient::connect(format!("http://{service}")).await?;
-    let answer = client.get_churn_risk(GetChurnRiskRequest { customer_id: customer_id.clone() }).await?.into_inner();
+    let answer = client
+        .get_churn_risk(GetChurnRiskRequest {
+            customer_id: customer_id.clone(),
+        })
+        .await?
+        .into_inner();
     let address: SocketAddr = address.parse().context("the address is none")?;
-    Server::builder().add_service(ChurnServiceServer::new(Echo(answer))).serve(address).await?;
+    Server::builder()
+        .add_service(ChurnServiceServer::new(Echo(answer)))
+        .serve(address)
+        .await?;
     Ok(())
 }

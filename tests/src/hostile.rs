@@ -1,6 +1,7 @@
-//! The shop's entrances, given bytes by somebody who means no good: calls of gRPC, requests in JSON, tensors, the files of a
-//! model. tests/fuzz makes the bytes up; its seeds, and what once broke something, are given by the end-to-end tests as well.
-//! Each entrance returns where all is well, and panics where an answer is not what a caller must be able to rely on.
+//! The shop's entrances, given bytes by somebody who means no good: calls of gRPC, requests in
+//! JSON, tensors, the files of a model. tests/fuzz makes the bytes up; its seeds, and what once
+//! broke something, are given by the end-to-end tests as well. Each entrance returns where all is
+//! well, and panics where an answer is not what a caller must be able to rely on.
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -13,8 +14,8 @@ use model_store::ModelStore;
 use prost::Message;
 use proto::inference::ModelInferResponse;
 use scoring::{
-    Artifact, Model, ModelError, ModelKind, anomaly::Anomaly, churn::Churn, forecast::Forecast, insights::Insights,
-    recommendation::Recommendations, segmentation::Segmentation,
+    Artifact, Model, ModelError, ModelKind, anomaly::Anomaly, churn::Churn, forecast::Forecast,
+    insights::Insights, recommendation::Recommendations, segmentation::Segmentation,
 };
 use standalone::{Standalone, StandaloneArgs};
 use tokio::runtime::Runtime;
@@ -44,25 +45,51 @@ pub struct Entrances {
 impl Entrances {
     /// Opens the shop over a model store that has every model.
     pub fn open(models: &Path) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("no runtime");
-        let args = Args::parse_from(["standalone".as_ref(), "--models".as_ref(), models.as_os_str()]);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("no runtime");
+        let args = Args::parse_from([
+            "standalone".as_ref(),
+            "--models".as_ref(),
+            models.as_os_str(),
+        ]);
         let (shop, artifacts) = runtime.block_on(async {
-            let shop = args.standalone.build((Ipv4Addr::LOCALHOST, 0).into()).await.expect("the shop does not open");
+            let shop = args
+                .standalone
+                .build((Ipv4Addr::LOCALHOST, 0).into())
+                .await
+                .expect("the shop does not open");
             let store = ModelStore::open(&models.to_string_lossy()).expect("no model store");
             let mut artifacts = Vec::new();
             for kind in ModelKind::ALL {
-                let current = store.current(kind).await.expect("no pointer").expect("no model").version;
+                let current = store
+                    .current(kind)
+                    .await
+                    .expect("no pointer")
+                    .expect("no model")
+                    .version;
                 artifacts.push(store.fetch(kind, &current).await.expect("no artifact"));
             }
             (shop, artifacts)
         });
-        Self { runtime, routes: shop.gateway.service().routes.prepare(), artifacts, _shop: shop }
+        Self {
+            runtime,
+            routes: shop.gateway.service().routes.prepare(),
+            artifacts,
+            _shop: shop,
+        }
     }
 
-    /// A call of gRPC: its path, a line's end, what the body says it is compressed with, a line's end, the body.
+    /// A call of gRPC: its path, a line's end, what the body says it is compressed with, a line's
+    /// end, the body.
     pub fn grpc(&self, bytes: &[u8]) {
-        let Some((path, rest)) = line(bytes) else { return };
-        let Some((encoding, body)) = line(rest) else { return };
+        let Some((path, rest)) = line(bytes) else {
+            return;
+        };
+        let Some((encoding, body)) = line(rest) else {
+            return;
+        };
         if path != WATCH {
             self.call(path, encoding, body);
         }
@@ -70,19 +97,40 @@ impl Entrances {
 
     /// A request in JSON: its method, a space, its target, a line's end, the body.
     pub fn json(&self, bytes: &[u8]) {
-        let Some((head, body)) = line(bytes) else { return };
-        let Some((verb, target)) = head.split_once(' ') else { return };
-        let Ok(verb) = Verb::from_bytes(verb.as_bytes()) else { return };
+        let Some((head, body)) = line(bytes) else {
+            return;
+        };
+        let Some((verb, target)) = head.split_once(' ') else {
+            return;
+        };
+        let Ok(verb) = Verb::from_bytes(verb.as_bytes()) else {
+            return;
+        };
         if !target.starts_with("/v1/") || target.contains(":watch") {
             return;
         }
-        let request = Request::builder().method(verb).uri(target).body(pieces(body));
+        let request = Request::builder()
+            .method(verb)
+            .uri(target)
+            .body(pieces(body));
         let Ok(request) = request else { return };
         let (head, body, _) = self.answer(request);
-        assert_ne!(head.status, StatusCode::INTERNAL_SERVER_ERROR, "{}", String::from_utf8_lossy(&body));
-        for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        assert_ne!(
+            head.status,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "{}",
+            String::from_utf8_lossy(&body)
+        );
+        for line in body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             let read = serde_json::from_slice::<serde_json::Value>(line);
-            assert!(read.is_ok(), "{} is not JSON", String::from_utf8_lossy(&body));
+            assert!(
+                read.is_ok(),
+                "{} is not JSON",
+                String::from_utf8_lossy(&body)
+            );
         }
     }
 
@@ -92,21 +140,39 @@ impl Entrances {
         body.put_u8(0);
         body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
         body.put_slice(message);
-        let Some(answer) = self.call(INFER, "identity", &body) else { return };
+        let Some(answer) = self.call(INFER, "identity", &body) else {
+            return;
+        };
         let answer = ModelInferResponse::decode(&answer[5..]).expect("the answer is none");
         assert_eq!(answer.outputs.len(), answer.raw_output_contents.len());
         for (output, raw) in answer.outputs.iter().zip(&answer.raw_output_contents) {
             if output.datatype == "FP64" {
-                let numbers = raw.as_chunks().0.iter().map(|number| f64::from_le_bytes(*number));
-                assert_eq!((numbers.len() as i64, raw.len() % 8), (output.shape[0], 0), "{}", output.name);
-                assert!(numbers.into_iter().all(f64::is_finite), "{} is not finite", output.name);
+                let numbers = raw
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|number| f64::from_le_bytes(*number));
+                assert_eq!(
+                    (numbers.len() as i64, raw.len() % 8),
+                    (output.shape[0], 0),
+                    "{}",
+                    output.name
+                );
+                assert!(
+                    numbers.into_iter().all(f64::is_finite),
+                    "{} is not finite",
+                    output.name
+                );
             }
         }
     }
 
-    /// A model, damaged by somebody who gives it the right checksums: which, and what is done to its parts.
+    /// A model, damaged by somebody who gives it the right checksums: which, and what is done to
+    /// its parts.
     pub fn model(&self, bytes: &[u8]) {
-        let Some((which, damage)) = bytes.split_first() else { return };
+        let Some((which, damage)) = bytes.split_first() else {
+            return;
+        };
         let Some(artifact) = self.artifacts.get(usize::from(*which)) else {
             // Nothing is known of a manifest until it is read.
             let _ = Artifact::read_manifest(damage);
@@ -138,7 +204,8 @@ impl Entrances {
         if head.status != StatusCode::OK {
             return None; // no path of gRPC
         }
-        let status = Status::from_header_map(&head.headers).or_else(|| Status::from_header_map(&trailers));
+        let status =
+            Status::from_header_map(&head.headers).or_else(|| Status::from_header_map(&trailers));
         let status = status.unwrap_or_else(|| panic!("{path} ends without a status"));
         assert_ne!(status.message(), INTERNAL, "{path}");
         (status.code() == Code::Ok).then_some(body)
@@ -146,8 +213,12 @@ impl Entrances {
 
     fn answer(&self, request: Request<Body>) -> (http::response::Parts, Bytes, HeaderMap) {
         self.runtime.block_on(async {
-            let response: Response<Body> =
-                self.routes.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+            let response: Response<Body> = self
+                .routes
+                .clone()
+                .oneshot(request)
+                .await
+                .unwrap_or_else(|never| match never {});
             let (head, body) = response.into_parts();
             let body = body.collect().await.expect("the answer breaks off");
             let trailers = body.trailers().cloned().unwrap_or_default();
@@ -169,16 +240,21 @@ fn line(bytes: &[u8]) -> Option<(&str, &[u8])> {
 /// A body that comes in two pieces.
 fn pieces(bytes: &[u8]) -> Body {
     let (first, second) = bytes.split_at(bytes.len() / 2);
-    let frames = [first, second].map(|piece| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(piece))));
+    let frames =
+        [first, second].map(|piece| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(piece))));
     Body::new(StreamBody::new(tokio_stream::iter(frames)))
 }
 
-/// An artifact with changes to its files and, as if they were the last file, to its parameters. A change is a file's number,
-/// what is done, where, counted from the beginning or the end, and how much; then bytes.
+/// An artifact with changes to its files and, as if they were the last file, to its parameters. A
+/// change is a file's number, what is done, where, counted from the beginning or the end, and how
+/// much; then bytes.
 fn damaged(artifact: &Artifact, mut damage: &[u8]) -> Artifact {
     let manifest = artifact.manifest();
-    let mut files: Vec<(String, Vec<u8>)> =
-        artifact.files().iter().map(|(name, bytes)| (name.clone(), bytes.to_vec())).collect();
+    let mut files: Vec<(String, Vec<u8>)> = artifact
+        .files()
+        .iter()
+        .map(|(name, bytes)| (name.clone(), bytes.to_vec()))
+        .collect();
     files.push((String::new(), manifest.parameters.to_string().into_bytes()));
     while let Some(([file, what, high, low, length], rest)) = damage.split_first_chunk() {
         let (given, rest) = rest.split_at(rest.len().min(usize::from(*length)));
@@ -186,7 +262,11 @@ fn damaged(artifact: &Artifact, mut damage: &[u8]) -> Artifact {
         let place = usize::from(*file) % files.len();
         let (_, bytes) = &mut files[place];
         let distance = usize::from(u16::from_be_bytes([*high, *low])).min(bytes.len());
-        let start = if what & 0x80 == 0 { distance } else { bytes.len() - distance };
+        let start = if what & 0x80 == 0 {
+            distance
+        } else {
+            bytes.len() - distance
+        };
         let end = bytes.len().min(start + given.len());
         match what % 4 {
             0 => bytes[start..end].copy_from_slice(&given[..end - start]),
@@ -195,10 +275,23 @@ fn damaged(artifact: &Artifact, mut damage: &[u8]) -> Artifact {
             _ => bytes.truncate(start),
         }
     }
-    let parameters = files.pop().and_then(|(_, text)| serde_json::from_slice(&text).ok());
+    let parameters = files
+        .pop()
+        .and_then(|(_, text)| serde_json::from_slice(&text).ok());
     let parameters: serde_json::Value = parameters.unwrap_or_default();
-    let builder = Artifact::builder(manifest.model, &manifest.recipe, manifest.as_of, manifest.seed);
+    let builder = Artifact::builder(
+        manifest.model,
+        &manifest.recipe,
+        manifest.as_of,
+        manifest.seed,
+    );
     let builder = builder.parameters(&parameters).expect("JSON is JSON");
-    let builder = files.into_iter().fold(builder, |builder, (name, bytes)| builder.file(&name, bytes));
-    builder.finish().evaluated(manifest.metrics.clone(), manifest.gates.clone(), manifest.backtest.clone())
+    let builder = files
+        .into_iter()
+        .fold(builder, |builder, (name, bytes)| builder.file(&name, bytes));
+    builder.finish().evaluated(
+        manifest.metrics.clone(),
+        manifest.gates.clone(),
+        manifest.backtest.clone(),
+    )
 }

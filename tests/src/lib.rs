@@ -1,7 +1,11 @@
-//! The harness of the end-to-end tests: the released binaries as processes, a real Redis, real files, and a client that
-//! is not ours.
+//! The harness of the end-to-end tests: the released binaries as processes, a real Redis, real
+//! files, and a client that is not ours.
 
-#![expect(clippy::panic, clippy::print_stdout, reason = "a harness tells its tests by panicking")]
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a harness tells its tests by panicking"
+)]
 
 pub mod hostile;
 
@@ -23,14 +27,23 @@ pub mod load;
 pub mod wire;
 
 /// The areas that have a service of their own.
-pub const AREAS: [&str; 6] = ["segmentation", "forecast", "recommendation", "churn", "anomaly", "insights"];
+pub const AREAS: [&str; 6] = [
+    "segmentation",
+    "forecast",
+    "recommendation",
+    "churn",
+    "anomaly",
+    "insights",
+];
 
 /// Longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The checkout.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
 }
 
 /// The real Online Retail file.
@@ -41,16 +54,26 @@ pub fn online_retail() -> PathBuf {
 /// A binary of the workspace, built before the tests in the same profile and target folder.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap_or_default();
-    let folder = test.ancestors().nth(2).unwrap_or(Path::new("target/release"));
+    let folder = test
+        .ancestors()
+        .nth(2)
+        .unwrap_or(Path::new("target/release"));
     let binary = folder.join(name);
-    assert!(binary.is_file(), "{} is not there: run `make build` first", binary.display());
+    assert!(
+        binary.is_file(),
+        "{} is not there: run `make build` first",
+        binary.display()
+    );
     binary
 }
 
 /// Runs the trainer to its end.
 pub fn trainer<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     let mut command = Command::new(binary("trainer"));
-    command.args(arguments).output().unwrap_or_else(|e| panic!("the trainer does not start: {e}"))
+    command
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|e| panic!("the trainer does not start: {e}"))
 }
 
 /// What a command printed to stderr.
@@ -66,17 +89,22 @@ pub fn stdout(output: &Output) -> String {
 /// Runs the trainer to its end, which must be a good one.
 pub fn trained_well<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     let output = trainer(arguments);
-    assert!(output.status.success(), "the trainer failed: {}", stderr(&output));
+    assert!(
+        output.status.success(),
+        "the trainer failed: {}",
+        stderr(&output)
+    );
     output
 }
 
-/// A lake and models of the real file as of 2011-09-01, made once by each trainer for all test binaries. Tests that write
-/// take a copy.
+/// A lake and models of the real file as of 2011-09-01, made once by each trainer for all test
+/// binaries. Tests that write take a copy.
 pub fn trained() -> &'static Trained {
     static TRAINED: OnceLock<Trained> = OnceLock::new();
     TRAINED.get_or_init(|| {
         let trainer = binary("trainer");
-        let made = fs_err::metadata(&trainer).and_then(|about| Ok((about.modified()?, about.len())));
+        let made =
+            fs_err::metadata(&trainer).and_then(|about| Ok((about.modified()?, about.len())));
         let (at, size) = made.unwrap_or_else(|e| panic!("{e}"));
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let kept = trainer.with_file_name("e2e");
@@ -87,15 +115,24 @@ pub fn trained() -> &'static Trained {
             let trained = Trained::within(making);
             let input = online_retail();
             let output = trained_well(
-                [OsStr::new("run"), "--as-of".as_ref(), "2011-09-01".as_ref(), "--input".as_ref(), input.as_os_str()]
-                    .into_iter()
-                    .map(OsStr::to_owned)
-                    .chain(trained.flags()),
+                [
+                    OsStr::new("run"),
+                    "--as-of".as_ref(),
+                    "2011-09-01".as_ref(),
+                    "--input".as_ref(),
+                    input.as_os_str(),
+                ]
+                .into_iter()
+                .map(OsStr::to_owned)
+                .chain(trained.flags()),
             );
             println!("{}", stdout(&output));
             fs_err::rename(&trained.folder, &folder).unwrap_or_else(|e| panic!("{e}"));
         }
-        Trained { folder, _ends_with: None }
+        Trained {
+            folder,
+            _ends_with: None,
+        }
     })
 }
 
@@ -113,14 +150,24 @@ impl Trained {
 
     fn within(folder: std::io::Result<TempDir>) -> Self {
         let folder = folder.unwrap_or_else(|e| panic!("no temporary folder: {e}"));
-        Self { folder: folder.path().to_owned(), _ends_with: Some(folder) }
+        Self {
+            folder: folder.path().to_owned(),
+            _ends_with: Some(folder),
+        }
     }
 
     /// A copy to write into.
     pub fn copy(&self) -> Self {
         let copy = Self::empty();
-        let status = Command::new("cp").arg("-a").args([self.lake(), self.models()]).arg(&copy.folder).status();
-        assert!(status.is_ok_and(|status| status.success()), "the models cannot be copied");
+        let status = Command::new("cp")
+            .arg("-a")
+            .args([self.lake(), self.models()])
+            .arg(&copy.folder)
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "the models cannot be copied"
+        );
         copy
     }
 
@@ -136,7 +183,13 @@ impl Trained {
 
     /// `--lake` and `--models`.
     pub fn flags(&self) -> impl Iterator<Item = std::ffi::OsString> {
-        ["--lake".into(), self.lake().into_os_string(), "--models".into(), self.models().into_os_string()].into_iter()
+        [
+            "--lake".into(),
+            self.lake().into_os_string(),
+            "--models".into(),
+            self.models().into_os_string(),
+        ]
+        .into_iter()
     }
 }
 
@@ -155,8 +208,14 @@ pub struct Process {
 impl Process {
     /// Starts a command.
     pub fn start(name: &str, command: &mut Command) -> Self {
-        let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{name} does not start: {e}"));
-        Self { name: name.to_owned(), child }
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+        Self {
+            name: name.to_owned(),
+            child,
+        }
     }
 
     /// Ends it as an orchestrator does, and says whether it drained and left with 0.
@@ -175,7 +234,10 @@ impl Process {
     /// Sends it a signal, such as `STOP`, and says whether it was there to be sent one.
     pub fn signal(&self, signal: &str) -> bool {
         let pid = self.child.id().to_string();
-        Command::new("kill").args([&format!("-{signal}"), &pid]).status().is_ok_and(|status| status.success())
+        Command::new("kill")
+            .args([&format!("-{signal}"), &pid])
+            .status()
+            .is_ok_and(|status| status.success())
     }
 
     /// Ends it at once.
@@ -272,13 +334,21 @@ impl Redis {
     /// What it says to a command.
     pub fn ask(&self, command: &[&str]) -> String {
         let port = self.address.port().to_string();
-        let output = Command::new("redis-cli").args(["-p", &port]).args(command).output();
+        let output = Command::new("redis-cli")
+            .args(["-p", &port])
+            .args(command)
+            .output();
         output.map(|output| stdout(&output)).unwrap_or_default()
     }
 
     /// Number of keys it holds.
     pub fn keys(&self) -> u64 {
-        self.ask(&["dbsize"]).trim().rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or_default()
+        self.ask(&["dbsize"])
+            .trim()
+            .rsplit(' ')
+            .next()
+            .and_then(|count| count.parse().ok())
+            .unwrap_or_default()
     }
 }
 
@@ -302,21 +372,38 @@ impl Shop {
             .map(|area| {
                 let address = free_address();
                 let mut command = Command::new(binary(area));
-                command.arg("--models").arg(models).args(["--listen", &address.to_string(), "--reload-every", "200ms"]);
+                command.arg("--models").arg(models).args([
+                    "--listen",
+                    &address.to_string(),
+                    "--reload-every",
+                    "200ms",
+                ]);
                 (Process::start(area, &mut command), address)
             })
             .collect();
         let redis = Redis::start();
         let gateway = free_address();
         let mut command = Command::new(binary("gateway"));
-        command.args(["--listen", &gateway.to_string(), "--redis", &format!("redis://{}", redis.address)]);
+        command.args([
+            "--listen",
+            &gateway.to_string(),
+            "--redis",
+            &format!("redis://{}", redis.address),
+        ]);
         for (area, (_, address)) in AREAS.iter().zip(&services) {
             command.args([format!("--{area}"), format!("http://{address}")]);
         }
         let gateway_process = Process::start("gateway", &mut command);
-        let mut shop = Self { gateway, redis, services, gateway_process };
+        let mut shop = Self {
+            gateway,
+            redis,
+            services,
+            gateway_process,
+        };
         wait_for("every service answers through the gateway", || {
-            shop.services.iter_mut().for_each(|(process, _)| process.assert_running());
+            shop.services
+                .iter_mut()
+                .for_each(|(process, _)| process.assert_running());
             shop.gateway_process.assert_running();
             AREAS.iter().all(|area| serves(shop.gateway, area))
         });
@@ -342,7 +429,10 @@ impl Standalone {
     pub fn start_with(trained: &Trained, more: &[&str]) -> Self {
         let address = free_address();
         let mut command = Command::new(binary("standalone"));
-        command.args(trained.flags()).args(["--listen", &address.to_string()]).args(more);
+        command
+            .args(trained.flags())
+            .args(["--listen", &address.to_string()])
+            .args(more);
         let mut process = Process::start("standalone", &mut command);
         wait_for("standalone answers", || {
             process.assert_running();
@@ -357,14 +447,23 @@ pub fn serves(address: SocketAddr, area: &str) -> bool {
     let mut service = area.to_owned();
     service[..1].make_ascii_uppercase();
     let request = format!(r#"{{"service": "shopkeeper.{area}.v1.{service}Service"}}"#);
-    let answer = python("client.py", [address.to_string(), "grpc.health.v1.Health/Check".to_owned(), request]);
+    let answer = python(
+        "client.py",
+        [
+            address.to_string(),
+            "grpc.health.v1.Health/Check".to_owned(),
+            request,
+        ],
+    );
     stdout(&answer).contains("\"SERVING\"")
 }
 
 /// Runs a script of `tests/python` to its end.
 pub fn python(script: &str, arguments: impl IntoIterator<Item = String>) -> Output {
     let mut command = python_command(script, arguments);
-    command.output().unwrap_or_else(|e| panic!("python3 does not start: {e}"))
+    command
+        .output()
+        .unwrap_or_else(|e| panic!("python3 does not start: {e}"))
 }
 
 /// Runs checks.py, all of whose checks must hold, and returns what it printed.
@@ -377,7 +476,9 @@ pub fn checks(arguments: impl IntoIterator<Item = String>) -> String {
 /// Runs triton.py, all of whose checks must hold, and returns what it printed.
 pub fn triton(arguments: impl IntoIterator<Item = String>) -> String {
     let mut command = python_command("triton.py", arguments);
-    let output = command.env("PYTHONPATH", root().join(".tools/triton")).output();
+    let output = command
+        .env("PYTHONPATH", root().join(".tools/triton"))
+        .output();
     let output = output.unwrap_or_else(|e| panic!("python3 does not start: {e}"));
     assert!(output.status.success(), "{}", stderr(&output));
     stdout(&output)
@@ -386,17 +487,26 @@ pub fn triton(arguments: impl IntoIterator<Item = String>) -> String {
 /// A script of `tests/python`, to be started.
 pub fn python_command(script: &str, arguments: impl IntoIterator<Item = String>) -> Command {
     let mut command = Command::new("python3");
-    command.env("PYTHONPATH", root().join(".tools/python")).env("PYTHONDONTWRITEBYTECODE", "1");
-    command.arg(root().join("tests/python").join(script)).args(arguments);
+    command
+        .env("PYTHONPATH", root().join(".tools/python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+        .arg(root().join("tests/python").join(script))
+        .args(arguments);
     command
 }
 
-/// A command of Node in `tests/dashboard`, to be started. Where the machine's own Node is too old there is another.
+/// A command of Node in `tests/dashboard`, to be started. Where the machine's own Node is too old
+/// there is another.
 pub fn node(command: &str) -> Command {
     let folder = root().join("tests/dashboard");
-    let paths = [folder.join("node_modules/.bin"), root().join(".tools/node/run")];
+    let paths = [
+        folder.join("node_modules/.bin"),
+        root().join(".tools/node/run"),
+    ];
     let others = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(paths.into_iter().chain(std::env::split_paths(&others))).unwrap_or(others);
+    let path = std::env::join_paths(paths.into_iter().chain(std::env::split_paths(&others)))
+        .unwrap_or(others);
     // Found along the path that is set here.
     let mut node = Command::new("env");
     node.arg(command).env("PATH", path).current_dir(folder);
@@ -420,10 +530,15 @@ impl Steady {
         Self { child }
     }
 
-    /// Stops asking, and returns what was seen: `calls`, `failures`, `versions` by model, `slowest_s`.
+    /// Stops asking, and returns what was seen: `calls`, `failures`, `versions` by model,
+    /// `slowest_s`.
     pub fn stop(mut self) -> serde_json::Value {
         drop(self.child.stdin.take());
-        let output = self.child.wait_with_output().unwrap_or_else(|e| panic!("the steady calls are lost: {e}"));
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stdout(&output)))
+        let output = self
+            .child
+            .wait_with_output()
+            .unwrap_or_else(|e| panic!("the steady calls are lost: {e}"));
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}", stdout(&output)))
     }
 }

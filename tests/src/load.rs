@@ -1,5 +1,5 @@
-//! A steady load of questions whose right answers are known: asked of the services themselves beforehand, and compared byte
-//! for byte with every answer that the gateways give.
+//! A steady load of questions whose right answers are known: asked of the services themselves
+//! beforehand, and compared byte for byte with every answer that the gateways give.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,7 +34,8 @@ use crate::{runtime, wait_for};
 const RATE: u32 = 150;
 /// Most calls at once.
 const AT_ONCE: usize = 256;
-/// How long a caller waits at one gateway: longer than the longest deadline among the questions' methods.
+/// How long a caller waits at one gateway: longer than the longest deadline among the questions'
+/// methods.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Before a caller asks another gateway.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -53,7 +54,11 @@ impl Question {
     pub fn new(area: &'static str, method: &str, request: &impl Message) -> Self {
         let path = PathAndQuery::try_from(format!("/shopkeeper.{area}.v1.{method}"));
         let path = path.unwrap_or_else(|e| panic!("{method} is no method: {e}"));
-        Self { area, path, message: request.encode_to_vec().into() }
+        Self {
+            area,
+            path,
+            message: request.encode_to_vec().into(),
+        }
     }
 }
 
@@ -70,16 +75,25 @@ pub struct Truth {
 impl Truth {
     /// Nothing is right yet.
     pub fn of(questions: Vec<Question>) -> Self {
-        Self { questions, right: Mutex::default() }
+        Self {
+            questions,
+            right: Mutex::default(),
+        }
     }
 
     /// What a service says itself is right for the model it has; says which version that is.
     pub fn learn(&self, area: &str, service: SocketAddr) -> String {
         let channel = channel(service);
         let mut version = String::new();
-        for (at, question) in self.questions.iter().enumerate().filter(|(_, question)| question.area == area) {
+        for (at, question) in self
+            .questions
+            .iter()
+            .enumerate()
+            .filter(|(_, question)| question.area == area)
+        {
             let answer = runtime().block_on(ask(&channel, question, true, ""));
-            let (said, heard) = answer.unwrap_or_else(|e| panic!("{area} does not answer {}: {e}", question.path));
+            let (said, heard) =
+                answer.unwrap_or_else(|e| panic!("{area} does not answer {}: {e}", question.path));
             version.clone_from(&heard.version);
             locked(&self.right).insert((at, heard.version), said);
         }
@@ -88,8 +102,13 @@ impl Truth {
 
     /// Whether a gateway answers somebody who shows this key.
     pub fn is_told(&self, gateway: &Channel, key: &str) -> bool {
-        let question = self.questions.first().unwrap_or_else(|| panic!("there are no questions"));
-        runtime().block_on(ask(gateway, question, true, key)).is_ok()
+        let question = self
+            .questions
+            .first()
+            .unwrap_or_else(|| panic!("there are no questions"));
+        runtime()
+            .block_on(ask(gateway, question, true, key))
+            .is_ok()
     }
 
     /// From now on an answer of this version is wrong.
@@ -135,8 +154,8 @@ struct Shared {
 #[derive(Default)]
 struct Seen {
     tally: Tally,
-    /// When the latest call was made that was answered rightly, and by which version; by question, and whether the answer
-    /// had to be new.
+    /// When the latest call was made that was answered rightly, and by which version; by question,
+    /// and whether the answer had to be new.
     latest: HashMap<(usize, bool), (Instant, String)>,
 }
 
@@ -144,10 +163,19 @@ impl Load {
     /// Begins to ask these gateways in turn, with an API key.
     pub fn start(truth: Arc<Truth>, gateways: Vec<Channel>, key: &str) -> Self {
         let key = Mutex::new(key.to_owned());
-        let shared = Arc::new(Shared { truth, gateways, key, begun: AtomicUsize::new(0), seen: Mutex::default() });
+        let shared = Arc::new(Shared {
+            truth,
+            gateways,
+            key,
+            begun: AtomicUsize::new(0),
+            seen: Mutex::default(),
+        });
         let mut asking = JoinSet::new();
         asking.spawn_on(steady(shared.clone()), runtime().handle());
-        Self { shared, _asking: asking }
+        Self {
+            shared,
+            _asking: asking,
+        }
     }
 
     /// From now on callers show this key.
@@ -158,17 +186,24 @@ impl Load {
     /// Goes on for so many calls.
     pub fn goes_on(&self, calls: usize) {
         let until = self.shared.begun.load(Ordering::Relaxed) + calls;
-        wait_for("calls go on", || self.shared.begun.load(Ordering::Relaxed) >= until);
+        wait_for("calls go on", || {
+            self.shared.begun.load(Ordering::Relaxed) >= until
+        });
     }
 
-    /// Waits until every question, from now on, has had its right answer, both from wherever is quickest and new.
+    /// Waits until every question, from now on, has had its right answer, both from wherever is
+    /// quickest and new.
     pub fn recovers(&self) {
         self.settles("every question is answered again", |_| true, |_| true);
     }
 
     /// Waits until every question of an area has had an answer of this version.
     pub fn follows(&self, area: &str, version: &str) {
-        self.settles("the version answers", |question| question.area == area, |of| of == version);
+        self.settles(
+            "the version answers",
+            |question| question.area == area,
+            |of| of == version,
+        );
     }
 
     /// Waits until a question of an area has had an answer of this version.
@@ -177,9 +212,9 @@ impl Load {
         let questions = &self.shared.truth.questions;
         wait_for("the version answers", || {
             let seen = locked(&self.shared.seen);
-            seen.latest
-                .iter()
-                .any(|((at, _), (began, of))| questions[*at].area == area && *began > from && of == version)
+            seen.latest.iter().any(|((at, _), (began, of))| {
+                questions[*at].area == area && *began > from && of == version
+            })
         });
     }
 
@@ -190,11 +225,23 @@ impl Load {
 
     fn settles(&self, what: &str, which: impl Fn(&Question) -> bool, with: impl Fn(&str) -> bool) {
         let from = Instant::now();
-        let questions = self.shared.truth.questions.iter().enumerate().filter(|(_, question)| which(question));
-        let wanted: Vec<_> = questions.flat_map(|(at, _)| [(at, true), (at, false)]).collect();
+        let questions = self
+            .shared
+            .truth
+            .questions
+            .iter()
+            .enumerate()
+            .filter(|(_, question)| which(question));
+        let wanted: Vec<_> = questions
+            .flat_map(|(at, _)| [(at, true), (at, false)])
+            .collect();
         wait_for(what, || {
             let seen = locked(&self.shared.seen);
-            wanted.iter().all(|at| seen.latest.get(at).is_some_and(|(began, of)| *began > from && with(of)))
+            wanted.iter().all(|at| {
+                seen.latest
+                    .get(at)
+                    .is_some_and(|(began, of)| *began > from && with(of))
+            })
         });
     }
 }
@@ -206,7 +253,9 @@ async fn steady(shared: Arc<Shared>) {
     let mut calls = JoinSet::new();
     loop {
         ticks.tick().await;
-        let Ok(place) = room.clone().acquire_owned().await else { return };
+        let Ok(place) = room.clone().acquire_owned().await else {
+            return;
+        };
         let shared = shared.clone();
         calls.spawn(async move {
             shared.ask().await;
@@ -239,18 +288,34 @@ impl Shared {
         let count = seen.tally.entry(question.area).or_default();
         count.again += again;
         match answer {
-            Err(status) if is_lost(&status) => *count.refused.entry("LOST".to_owned()).or_default() += 1,
-            Err(status) => *count.refused.entry(format!("{:?}", status.code())).or_default() += 1,
+            Err(status) if is_lost(&status) => {
+                *count.refused.entry("LOST".to_owned()).or_default() += 1
+            }
+            Err(status) => {
+                *count
+                    .refused
+                    .entry(format!("{:?}", status.code()))
+                    .or_default() += 1
+            }
             Ok((said, heard)) => {
                 count.slowest = count.slowest.max(took);
-                let right = locked(&self.truth.right).get(&(at, heard.version.clone())).cloned();
+                let right = locked(&self.truth.right)
+                    .get(&(at, heard.version.clone()))
+                    .cloned();
                 if right.as_ref() == Some(&said) {
                     count.right += 1;
                     count.cached += u64::from(heard.cached);
                     seen.latest.insert((at, new), (began, heard.version));
                 } else {
-                    let known = if right.is_some() { "not what its service says" } else { "of a version that is none" };
-                    count.wrong.push(format!("{} of {}: {known}: {said:?}", question.path, heard.version));
+                    let known = if right.is_some() {
+                        "not what its service says"
+                    } else {
+                        "of a version that is none"
+                    };
+                    count.wrong.push(format!(
+                        "{} of {}: {known}: {said:?}",
+                        question.path, heard.version
+                    ));
                 }
             }
         }
@@ -263,31 +328,56 @@ struct Heard {
     cached: bool,
 }
 
-async fn ask(channel: &Channel, question: &Question, new: bool, key: &str) -> Result<(Said, Heard), Status> {
+async fn ask(
+    channel: &Channel,
+    question: &Question,
+    new: bool,
+    key: &str,
+) -> Result<(Said, Heard), Status> {
     let mut request = Request::new(question.message.clone());
     if new {
-        request.metadata_mut().insert("cache-control", MetadataValue::from_static("no-cache"));
+        request
+            .metadata_mut()
+            .insert("cache-control", MetadataValue::from_static("no-cache"));
     }
     if let Ok(key) = MetadataValue::try_from(key) {
         request.metadata_mut().insert("x-api-key", key);
     }
     let mut client = Grpc::new(channel.clone());
     let call = async {
-        client.ready().await.map_err(|error| lost(error.to_string(), error))?;
+        client
+            .ready()
+            .await
+            .map_err(|error| lost(error.to_string(), error))?;
         client.unary(request, question.path.clone(), Raw).await
     };
-    let answered = timeout(PATIENCE, call).await.unwrap_or_else(|late| Err(lost("no answer".to_owned(), late)));
+    let answered = timeout(PATIENCE, call)
+        .await
+        .unwrap_or_else(|late| Err(lost("no answer".to_owned(), late)));
     let (metadata, said) = match answered {
         Ok(response) => {
             let (metadata, body, _) = response.into_parts();
             (metadata, Ok(body))
         }
-        Err(status) if status.code() == Code::NotFound => (status.metadata().clone(), Err(status.message().to_owned())),
+        Err(status) if status.code() == Code::NotFound => {
+            (status.metadata().clone(), Err(status.message().to_owned()))
+        }
         Err(status) => return Err(status),
     };
-    let field = |name| metadata.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let field = |name| {
+        metadata
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
     let cached = field("x-cache").starts_with("hit");
-    Ok((said, Heard { version: field("x-model-version").to_owned(), cached }))
+    Ok((
+        said,
+        Heard {
+            version: field("x-model-version").to_owned(),
+            cached,
+        },
+    ))
 }
 
 /// A call that nobody has answered.
@@ -306,7 +396,9 @@ fn is_lost(status: &Status) -> bool {
 pub fn channel(address: SocketAddr) -> Channel {
     let _inside = runtime().enter();
     let endpoint = Channel::from_shared(format!("http://{address}"));
-    endpoint.unwrap_or_else(|e| panic!("{address} is no address: {e}")).connect_lazy()
+    endpoint
+        .unwrap_or_else(|e| panic!("{address} is no address: {e}"))
+        .connect_lazy()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -24,7 +24,8 @@ use crate::runtime;
 pub enum Weather {
     /// At once.
     Fair,
-    /// Every piece later, each by a time of its own up to this one: what was sent on two connections arrives in any order.
+    /// Every piece later, each by a time of its own up to this one: what was sent on two
+    /// connections arrives in any order.
     Slow(Duration),
     /// Not at all, and nobody is told.
     Silent,
@@ -43,8 +44,12 @@ impl Wire {
     /// A wire in fair weather.
     pub fn to(target: SocketAddr) -> Self {
         runtime().block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap_or_else(|e| panic!("no free port: {e}"));
-            let address = listener.local_addr().unwrap_or_else(|e| panic!("no address: {e}"));
+            let listener = TcpListener::bind("127.0.0.1:0")
+                .await
+                .unwrap_or_else(|e| panic!("no free port: {e}"));
+            let address = listener
+                .local_addr()
+                .unwrap_or_else(|e| panic!("no address: {e}"));
             let (weather, cuts) = (watch::Sender::new(Weather::Fair), watch::Sender::new(()));
             let (now, cut) = (weather.subscribe(), cuts.subscribe());
             let mut carrying = JoinSet::new();
@@ -55,7 +60,12 @@ impl Wire {
                     while connections.try_join_next().is_some() {}
                 }
             });
-            Self { address, weather, cuts, _carrying: carrying }
+            Self {
+                address,
+                weather,
+                cuts,
+                _carrying: carrying,
+            }
         })
     }
 
@@ -99,7 +109,11 @@ async fn carry(
     }
 }
 
-async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut weather: watch::Receiver<Weather>) -> io::Result<()> {
+async fn pass(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut weather: watch::Receiver<Weather>,
+) -> io::Result<()> {
     let mut piece = vec![0; 16 << 10];
     loop {
         let length = from.read(&mut piece).await?;
@@ -112,7 +126,9 @@ async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut weather: watch:
             Weather::Slow(most) => tokio::time::sleep(most.mul_f64(share())).await,
             Weather::Silent => {
                 // An error means that the wire is gone, and this with it.
-                let _ = weather.wait_for(|weather| *weather != Weather::Silent).await;
+                let _ = weather
+                    .wait_for(|weather| *weather != Weather::Silent)
+                    .await;
             }
         }
         to.write_all(&piece[..length]).await?;

@@ -1,5 +1,5 @@
-//! What the learners' parts cost and reach on points that another program made: `make bench-learners` runs it and
-//! scikit-learn or `implicit` on the same ones, and prints both.
+//! What the learners' parts cost and reach on points that another program made: `make
+//! bench-learners` runs it and scikit-learn or `implicit` on the same ones, and prints both.
 //!
 //! ```text
 //! learners kmeans X.npy RESTARTS K...                  inertia and time by k
@@ -40,15 +40,28 @@ impl Stopwatch {
     }
 
     fn read(&self) -> String {
-        format!("{} {}", self.0.elapsed().as_secs_f64(), cpu_seconds() - self.1)
+        format!(
+            "{} {}",
+            self.0.elapsed().as_secs_f64(),
+            cpu_seconds() - self.1
+        )
     }
 }
 
 /// Of this process, as Linux counts them: in hundredths.
 fn cpu_seconds() -> f64 {
     let stat = fs_err::read_to_string("/proc/self/stat").unwrap_or_default();
-    let ticks = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+    let ticks = stat
+        .rsplit(") ")
+        .next()
+        .unwrap_or_default()
+        .split(' ')
+        .skip(11)
+        .take(2);
+    ticks
+        .filter_map(|ticks| ticks.parse::<f64>().ok())
+        .sum::<f64>()
+        / 100.0
 }
 
 type Done = Result<(), Box<dyn std::error::Error>>;
@@ -56,10 +69,15 @@ type Done = Result<(), Box<dyn std::error::Error>>;
 fn main() -> Done {
     // As the trainer does.
     tch::set_num_threads(1);
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["kmeans", x, restarts, ref ks @ ..] => kmeans(&Tensor::read_npy(x)?, restarts.parse()?, ks),
+        ["kmeans", x, restarts, ref ks @ ..] => {
+            kmeans(&Tensor::read_npy(x)?, restarts.parse()?, ks)
+        }
         ["forest", x, y, new, trees, shares] => forest(x, y, new, trees.parse()?, shares),
         ["als", cells] => factorise(&Tensor::read_npy(cells)?),
         ["fold-in", file, as_of] => fold_in(Path::new(file), as_of.parse::<NaiveDate>()?.into()),
@@ -80,32 +98,54 @@ fn kmeans(x: &Tensor, restarts: i64, ks: &[&str]) -> Done {
 
 fn rows(path: &str) -> Result<(Vec<f32>, usize), Box<dyn std::error::Error>> {
     let tensor = Tensor::read_npy(path)?;
-    Ok((Vec::try_from(tensor.contiguous().view(-1))?, tensor.size()[1] as usize))
+    Ok((
+        Vec::try_from(tensor.contiguous().view(-1))?,
+        tensor.size()[1] as usize,
+    ))
 }
 
 fn forest(x: &str, y: &str, new: &str, trees: i64, shares: &str) -> Done {
     let ((x, width), (new, _)) = (rows(x)?, rows(new)?);
     let y: Vec<f64> = Vec::try_from(Tensor::read_npy(y)?.to_kind(Kind::Double))?;
-    let growth = Growth { depth: 8, least: 20.0, ridge: 0.0, tried: 18 };
-    let bagging = Bagging { trees, batch: trees, growth };
+    let growth = Growth {
+        depth: 8,
+        least: 20.0,
+        ridge: 0.0,
+        tried: 18,
+    };
+    let bagging = Bagging {
+        trees,
+        batch: trees,
+        growth,
+    };
     let watch = Stopwatch::start();
     let binned = Binned::of(&x.chunks_exact(width).collect::<Vec<_>>(), 64, Device::Cpu);
     let owner: Vec<u32> = (0..y.len() as u32).collect();
     let (forest, _) = bag(&binned, &owner, &y, bagging, 42, |_| {})?;
     println!("{}", watch.read());
-    let found: Vec<f64> = new.chunks_exact(width).map(|x| forest.sum(x) / trees as f64).collect();
+    let found: Vec<f64> = new
+        .chunks_exact(width)
+        .map(|x| forest.sum(x) / trees as f64)
+        .collect();
     Ok(Tensor::from_slice(&found).write_npy(shares)?)
 }
 
 fn factorise(cells: &Tensor) -> Done {
     let flat: Vec<f64> = Vec::try_from(cells.to_kind(Kind::Double).contiguous().view(-1))?;
-    let cells: Vec<(usize, usize, f64)> =
-        flat.chunks_exact(3).map(|cell| (cell[0] as usize, cell[1] as usize, cell[2])).collect();
-    let size = |of: fn(&(usize, usize, f64)) -> usize| cells.iter().map(of).max().map_or(0, |most| most + 1);
+    let cells: Vec<(usize, usize, f64)> = flat
+        .chunks_exact(3)
+        .map(|cell| (cell[0] as usize, cell[1] as usize, cell[2]))
+        .collect();
+    let size = |of: fn(&(usize, usize, f64)) -> usize| {
+        cells.iter().map(of).max().map_or(0, |most| most + 1)
+    };
     let sizes = [size(|cell| cell.0), size(|cell| cell.1)];
     // Iterations alone: from the end of the first one on.
     let mut watch = None;
-    let settings = als::Settings { iterations: ITERATIONS, ..Recommendation::ALS };
+    let settings = als::Settings {
+        iterations: ITERATIONS,
+        ..Recommendation::ALS
+    };
     let _products = als::factorise(&cells, sizes, settings, 42, Device::Cpu, || {
         watch.get_or_insert_with(Stopwatch::start);
     })?;
@@ -113,25 +153,43 @@ fn factorise(cells: &Tensor) -> Done {
     Ok(())
 }
 
-/// Leaves out customers whose one order before the as-of time lies within 60 days of it, and asks for what they buy next by
-/// that order as a basket; a model that has been trained on them is asked for them by name.
+/// Leaves out customers whose one order before the as-of time lies within 60 days of it, and asks
+/// for what they buy next by that order as a basket; a model that has been trained on them is asked
+/// for them by name.
 fn fold_in(file: &Path, as_of: NaiveDateTime) -> Done {
     let folder = tempfile::tempdir()?;
     let lake = Lake::create(folder.path())?;
-    lake::ingest(&[file.to_path_buf()], &lake, &IngestOptions::default(), &NoProgress)?;
+    lake::ingest(
+        &[file.to_path_buf()],
+        &lake,
+        &IngestOptions::default(),
+        &NoProgress,
+    )?;
     lake::curate(&lake, &CurateOptions::default(), &NoProgress)?;
-    let known = col("kind").eq(lit("sale")).and(col("customer_id").is_not_null());
+    let known = col("kind")
+        .eq(lit("sale"))
+        .and(col("customer_id").is_not_null());
     let sales = lake.transactions()?.filter(known).collect()?;
-    let (customers, codes, invoices) =
-        (sales.column("customer_id")?.str()?, sales.column("stock_code")?.str()?, sales.column("invoice")?.str()?);
+    let (customers, codes, invoices) = (
+        sales.column("customer_id")?.str()?,
+        sales.column("stock_code")?.str()?,
+        sales.column("invoice")?.str()?,
+    );
     let times = sales.column("invoice_time")?.datetime()?.physical().clone();
     let at = |time: NaiveDateTime| time.and_utc().timestamp_micros();
-    let (from, to) = (at(as_of - Duration::days(60)), at(as_of + Duration::days(90)));
-    let mut shoppers: std::collections::BTreeMap<&str, Shopper<'_>> = std::collections::BTreeMap::new();
+    let (from, to) = (
+        at(as_of - Duration::days(60)),
+        at(as_of + Duration::days(90)),
+    );
+    let mut shoppers: std::collections::BTreeMap<&str, Shopper<'_>> =
+        std::collections::BTreeMap::new();
     for row in 0..sales.height() {
-        let (Some(customer), Some(code), Some(invoice), Some(time)) =
-            (customers.get(row), codes.get(row), invoices.get(row), times.get(row))
-        else {
+        let (Some(customer), Some(code), Some(invoice), Some(time)) = (
+            customers.get(row),
+            codes.get(row),
+            invoices.get(row),
+            times.get(row),
+        ) else {
             continue;
         };
         let shopper = shoppers.entry(customer).or_default();
@@ -145,10 +203,18 @@ fn fold_in(file: &Path, as_of: NaiveDateTime) -> Done {
     }
     shoppers.retain(|_, shopper| shopper.orders.len() == 1 && !shopper.early);
     let names: Vec<String> = shoppers.keys().map(|name| (*name).to_owned()).collect();
-    let left_out = sales.column("customer_id")?.as_materialized_series().clone();
-    let unknown: Vec<bool> =
-        left_out.str()?.iter().map(|name| name.is_none_or(|name| !shoppers.contains_key(name))).collect();
-    let others = sales.filter(&polars::prelude::BooleanChunked::from_iter(unknown.into_iter().map(Some)))?;
+    let left_out = sales
+        .column("customer_id")?
+        .as_materialized_series()
+        .clone();
+    let unknown: Vec<bool> = left_out
+        .str()?
+        .iter()
+        .map(|name| name.is_none_or(|name| !shoppers.contains_key(name)))
+        .collect();
+    let others = sales.filter(&polars::prelude::BooleanChunked::from_iter(
+        unknown.into_iter().map(Some),
+    ))?;
     let trained = |transactions| -> Result<Recommendations, Box<dyn std::error::Error>> {
         let training = Training {
             transactions,
@@ -169,13 +235,37 @@ fn fold_in(file: &Path, as_of: NaiveDateTime) -> Done {
         if next.is_empty() {
             continue;
         }
-        let basket = shopper.basket.iter().filter_map(|code| without.product(code)).collect();
+        let basket = shopper
+            .basket
+            .iter()
+            .filter_map(|code| without.product(code))
+            .collect();
         let of = |model: &Recommendations, query: Query| {
-            let list = model.recommend(&Query { limit: 10, new_only: true, ..query });
-            ndcg(list.iter().map(|found| model.products()[found.product].stock_code.as_str()), &next)
+            let list = model.recommend(&Query {
+                limit: 10,
+                new_only: true,
+                ..query
+            });
+            ndcg(
+                list.iter()
+                    .map(|found| model.products()[found.product].stock_code.as_str()),
+                &next,
+            )
         };
-        theirs += of(&retrained, Query { customer: retrained.customer(name), ..Query::default() });
-        ours += of(&without, Query { basket, ..Query::default() });
+        theirs += of(
+            &retrained,
+            Query {
+                customer: retrained.customer(name),
+                ..Query::default()
+            },
+        );
+        ours += of(
+            &without,
+            Query {
+                basket,
+                ..Query::default()
+            },
+        );
         asked += 1;
     }
     let mean = |sum: f64| sum / f64::from(asked.max(1));
@@ -195,6 +285,10 @@ struct Shopper<'a> {
 
 fn ndcg<'a>(list: impl Iterator<Item = &'a str>, relevant: &HashSet<&str>) -> f64 {
     let gain = |rank: usize| 1.0 / (rank as f64 + 2.0).log2();
-    let got: f64 = list.enumerate().filter(|(_, code)| relevant.contains(code)).map(|(rank, _)| gain(rank)).sum();
+    let got: f64 = list
+        .enumerate()
+        .filter(|(_, code)| relevant.contains(code))
+        .map(|(rank, _)| gain(rank))
+        .sum();
     got / (0..relevant.len().min(10)).map(gain).sum::<f64>()
 }

@@ -1,4 +1,5 @@
-//! The command line. Flags that hold for a shop are also environment variables; what one command is to do is not.
+//! The command line. Flags that hold for a shop are also environment variables; what one command is
+//! to do is not.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -11,8 +12,9 @@ use crate::device::DeviceChoice;
 
 /// Learn five models from a shop's transactions, and publish them with the shop's figures.
 ///
-/// Exit codes: 0 done, 1 internal error, 2 wrong command line, 3 bad input, 4 bad environment (disk, store, device), 5 a
-/// model did not pass its gates. Whatever fails, the last good tables and models stay in use.
+/// Exit codes: 0 done, 1 internal error, 2 wrong command line, 3 bad input, 4 bad environment
+/// (disk, store, device), 5 a model did not pass its gates. Whatever fails, the last good tables
+/// and models stay in use.
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version)]
 pub struct Cli {
@@ -45,7 +47,8 @@ pub(crate) enum Command {
         training: TrainingArgs,
         #[command(flatten)]
         store: StoreArgs,
-        /// Train these models alone: segmentation, forecast, recommendation, churn, anomaly, insights
+        /// Train these models alone: segmentation, forecast, recommendation, churn, anomaly,
+        /// insights
         #[arg(long, value_name = "MODEL", num_args = 1.., value_delimiter = ',')]
         only: Vec<ModelKind>,
     },
@@ -138,7 +141,8 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Query the curated tables and `quarantine`: a table on a terminal, CSV elsewhere
     Sql {
-        /// The query, for example "SELECT country, revenue FROM sales_per_country ORDER BY revenue DESC LIMIT 5"
+        /// The query, for example "SELECT country, revenue FROM sales_per_country ORDER BY revenue
+        /// DESC LIMIT 5"
         query: String,
         /// File to write instead, .csv or .parquet
         #[arg(long, value_name = "FILE")]
@@ -167,12 +171,19 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "FILE", env = "SHOPKEEPER_MAPPING")]
     mapping: Option<PathBuf>,
 
-    /// Which comes first in dates such as 03/04/2024 and 03-04-2024; without it the month, or what the mapping says
+    /// Which comes first in dates such as 03/04/2024 and 03-04-2024; without it the month, or what
+    /// the mapping says
     #[arg(long, value_enum, env = "SHOPKEEPER_DATE_ORDER")]
     date_order: Option<DateOrderChoice>,
 
-    /// Stock codes that are services rather than products, in place of the usual ones (POST, DOT, M, ...)
-    #[arg(long, value_name = "CODE", env = "SHOPKEEPER_SERVICE_CODES", value_delimiter = ',')]
+    /// Stock codes that are services rather than products, in place of the usual ones (POST, DOT,
+    /// M, ...)
+    #[arg(
+        long,
+        value_name = "CODE",
+        env = "SHOPKEEPER_SERVICE_CODES",
+        value_delimiter = ','
+    )]
     service_codes: Vec<String>,
 }
 
@@ -181,8 +192,16 @@ impl LayoutArgs {
     pub(crate) fn options(&self) -> Result<IngestOptions, LakeError> {
         let usual = IngestOptions::default();
         Ok(IngestOptions {
-            mapping: self.mapping.as_deref().map(ColumnMapping::read).transpose()?,
-            service_codes: if self.service_codes.is_empty() { usual.service_codes } else { self.service_codes.clone() },
+            mapping: self
+                .mapping
+                .as_deref()
+                .map(ColumnMapping::read)
+                .transpose()?,
+            service_codes: if self.service_codes.is_empty() {
+                usual.service_codes
+            } else {
+                self.service_codes.clone()
+            },
             date_order: self.date_order.map(|order| match order {
                 DateOrderChoice::MonthFirst => DateOrder::MonthFirst,
                 DateOrderChoice::DayFirst => DateOrder::DayFirst,
@@ -211,7 +230,8 @@ pub(crate) struct LakeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Time")]
 pub(crate) struct AsOfArgs {
-    /// Use transactions from before this day or instant alone; without it all, and the day after the last
+    /// Use transactions from before this day or instant alone; without it all, and the day after
+    /// the last
     #[arg(long, value_name = "TIME", env = "SHOPKEEPER_AS_OF", value_parser = as_of)]
     pub(crate) as_of: Option<NaiveDateTime>,
 }
@@ -234,15 +254,24 @@ pub(crate) struct TrainingArgs {
     #[arg(long, default_value_t = 42, env = "SHOPKEEPER_SEED")]
     pub(crate) seed: u64,
 
-    /// How a model is made; without it the first of segmentation=default, rfm3 or value4. Of the others each has one:
-    /// forecast=blend, recommendation=ranked, churn=blend, anomaly=self-supervised, insights=lines
-    #[arg(long, value_name = "MODEL=NAME", env = "SHOPKEEPER_RECIPE", value_delimiter = ',')]
+    /// How a model is made; without it the first of segmentation=default, rfm3 or value4. Of the
+    /// others each has one: forecast=blend, recommendation=ranked, churn=blend,
+    /// anomaly=self-supervised, insights=lines
+    #[arg(
+        long,
+        value_name = "MODEL=NAME",
+        env = "SHOPKEEPER_RECIPE",
+        value_delimiter = ','
+    )]
     pub(crate) recipe: Vec<Recipe>,
 }
 
 impl TrainingArgs {
     pub(crate) fn recipe(&self, model: ModelKind) -> Option<&str> {
-        self.recipe.iter().rfind(|recipe| recipe.model == model).map(|recipe| recipe.name.as_str())
+        self.recipe
+            .iter()
+            .rfind(|recipe| recipe.model == model)
+            .map(|recipe| recipe.name.as_str())
     }
 }
 
@@ -281,8 +310,9 @@ pub(crate) struct ScoreArgs {
     pub(crate) model: ModelKind,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// anomaly: the lines to score, in a column layout that `ingest` reads, with or without a `line_id`. Others: a file
-    /// with a column of customer ids (or series ids for forecast) to score alone; without it all
+    /// anomaly: the lines to score, in a column layout that `ingest` reads, with or without a
+    /// `line_id`. Others: a file with a column of customer ids (or series ids for forecast) to
+    /// score alone; without it all
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
@@ -362,16 +392,23 @@ impl FromStr for Recipe {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (model, name) = text.split_once('=').ok_or("a recipe is written MODEL=NAME")?;
+        let (model, name) = text
+            .split_once('=')
+            .ok_or("a recipe is written MODEL=NAME")?;
         let model = model.parse().map_err(|e: UnknownModel| e.to_string())?;
-        Ok(Self { model, name: name.to_owned() })
+        Ok(Self {
+            model,
+            name: name.to_owned(),
+        })
     }
 }
 
 fn as_of(text: &str) -> Result<NaiveDateTime, String> {
     let day = |text: &str| text.parse::<NaiveDate>().ok().map(NaiveDateTime::from);
     let instant = |text: &str| text.replace(' ', "T").parse::<NaiveDateTime>().ok();
-    day(text).or_else(|| instant(text)).ok_or_else(|| "a time is written 2011-09-01 or 2011-09-01T08:30:00".to_owned())
+    day(text)
+        .or_else(|| instant(text))
+        .ok_or_else(|| "a time is written 2011-09-01 or 2011-09-01T08:30:00".to_owned())
 }
 
 #[cfg(test)]
@@ -389,7 +426,17 @@ mod tests {
     fn a_trial_has_a_share_and_ends_by_its_channel() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
         let canary = parse("trainer publish churn --channel canary --lake l --models m").unwrap();
-        assert!(matches!(canary, Command::Publish { channel: Some(Trial::Canary), percent: 10, .. }), "{canary:?}");
+        assert!(
+            matches!(
+                canary,
+                Command::Publish {
+                    channel: Some(Trial::Canary),
+                    percent: 10,
+                    ..
+                }
+            ),
+            "{canary:?}"
+        );
         for wrong in [
             "trainer publish churn --percent 10 --lake l --models m",
             "trainer publish churn --channel canary --percent 0 --lake l --models m",
@@ -405,14 +452,27 @@ mod tests {
     #[test]
     fn help_names_the_models_and_their_recipes() {
         let mut command = Cli::command();
-        let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        let help = command
+            .find_subcommand_mut("run")
+            .unwrap()
+            .render_long_help()
+            .to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for kind in ModelKind::ALL {
             let recipes = crate::models::recipes(kind);
-            assert!(help.contains(&format!("{kind}={}", recipes[0])), "{kind}: {help}");
-            assert!(recipes.iter().all(|recipe| help.contains(recipe)), "{kind}: {help}");
+            assert!(
+                help.contains(&format!("{kind}={}", recipes[0])),
+                "{kind}: {help}"
+            );
+            assert!(
+                recipes.iter().all(|recipe| help.contains(recipe)),
+                "{kind}: {help}"
+            );
         }
-        assert!(help.contains(&ModelKind::ALL.map(ModelKind::as_str).join(", ")), "{help}");
+        assert!(
+            help.contains(&ModelKind::ALL.map(ModelKind::as_str).join(", ")),
+            "{help}"
+        );
     }
 
     #[test]
@@ -424,7 +484,11 @@ mod tests {
             ("yesterday", None),
             ("2011-13-01", None),
         ] {
-            assert_eq!(as_of(text).ok(), time.map(|time| time.parse().unwrap()), "{text}");
+            assert_eq!(
+                as_of(text).ok(),
+                time.map(|time| time.parse().unwrap()),
+                "{text}"
+            );
         }
     }
 
@@ -440,7 +504,9 @@ mod tests {
             "--recipe",
             "segmentation=value4",
         ]);
-        let Command::Train { training, .. } = cli.command else { panic!("{cli:?}") };
+        let Command::Train { training, .. } = cli.command else {
+            panic!("{cli:?}")
+        };
         assert_eq!(training.recipe(ModelKind::Segmentation), Some("value4"));
         assert_eq!(training.recipe(ModelKind::Churn), None);
         assert!("segmentation".parse::<Recipe>().is_err());

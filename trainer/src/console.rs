@@ -1,5 +1,5 @@
-//! What the command says while it works and when it is done: bars on a terminal, plain lines elsewhere, JSON on request.
-//! Results go to stdout, the rest to stderr.
+//! What the command says while it works and when it is done: bars on a terminal, plain lines
+//! elsewhere, JSON on request. Results go to stdout, the rest to stderr.
 
 use std::{
     io::{ErrorKind, IsTerminal, Write},
@@ -39,15 +39,26 @@ struct Stage {
 impl Console {
     /// For people, or for machines.
     pub fn new(json: bool) -> Self {
-        Self { json, terminal: !json && std::io::stderr().is_terminal(), state: Mutex::new(None) }
+        Self {
+            json,
+            terminal: !json && std::io::stderr().is_terminal(),
+            state: Mutex::new(None),
+        }
     }
 
     /// Prints a result: a value for machines, a text for people.
     ///
     /// # Errors
     /// Where stdout is closed.
-    pub fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let output = |source| Failure::Output { path: "standard output".into(), source };
+    pub fn result(
+        &self,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let output = |source| Failure::Output {
+            path: "standard output".into(),
+            source,
+        };
         let mut out = std::io::stdout().lock();
         if self.json {
             serde_json::to_writer(&mut out, value).map_err(|e| output(e.into()))?;
@@ -57,7 +68,8 @@ impl Console {
         }
     }
 
-    /// Prints the answer to a query: all of it for machines and into files, what a person reads on a terminal.
+    /// Prints the answer to a query: all of it for machines and into files, what a person reads on
+    /// a terminal.
     ///
     /// # Errors
     /// Where stdout is closed.
@@ -66,7 +78,10 @@ impl Console {
             return self.result(&lake::rows(answer)?, String::new);
         }
         let out = std::io::stdout();
-        let output = |source| Failure::Output { path: "standard output".into(), source };
+        let output = |source| Failure::Output {
+            path: "standard output".into(),
+            source,
+        };
         if out.is_terminal() {
             writeln!(out.lock(), "{}", page(answer)).map_err(output)
         } else {
@@ -102,10 +117,16 @@ impl Console {
     }
 
     fn progress(&self, stage: &Stage) {
-        let Stage { name, total, done, .. } = stage;
+        let Stage {
+            name, total, done, ..
+        } = stage;
         let text = match (self.json, total) {
-            (true, _) => serde_json::json!({ "stage": name, "done": done, "total": total }).to_string(),
-            (false, Some(total)) => format!("{name}: {} of {}", thousands(*done), thousands(*total)),
+            (true, _) => {
+                serde_json::json!({ "stage": name, "done": done, "total": total }).to_string()
+            }
+            (false, Some(total)) => {
+                format!("{name}: {} of {}", thousands(*done), thousands(*total))
+            }
             (false, None) => format!("{name}: {}", thousands(*done)),
         };
         self.line(&text);
@@ -115,16 +136,22 @@ impl Console {
 impl Progress for Console {
     fn begin(&self, stage: &str, total: Option<u64>) {
         let bar = self.terminal.then(|| match total {
-            Some(total) => {
-                ProgressBar::new(total).with_style(style("{msg:32} {bar:40} {human_pos}/{human_len} {elapsed}"))
-            }
-            None => ProgressBar::new_spinner().with_style(style("{msg:32} {spinner} {human_pos} {elapsed}")),
+            Some(total) => ProgressBar::new(total)
+                .with_style(style("{msg:32} {bar:40} {human_pos}/{human_len} {elapsed}")),
+            None => ProgressBar::new_spinner()
+                .with_style(style("{msg:32} {spinner} {human_pos} {elapsed}")),
         });
         if let Some(bar) = &bar {
             bar.set_message(stage.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        let stage = Stage { name: stage.to_owned(), total, done: 0, said: Instant::now(), bar };
+        let stage = Stage {
+            name: stage.to_owned(),
+            total,
+            done: 0,
+            said: Instant::now(),
+            bar,
+        };
         if stage.bar.is_none() {
             self.line(&match self.json {
                 true => serde_json::json!({ "stage": stage.name, "total": total }).to_string(),
@@ -137,7 +164,9 @@ impl Progress for Console {
     }
 
     fn advance(&self, n: u64) {
-        let Ok(mut state) = self.state.lock() else { return };
+        let Ok(mut state) = self.state.lock() else {
+            return;
+        };
         let Some(stage) = state.as_mut() else { return };
         stage.done += n;
         match &stage.bar {
@@ -151,7 +180,9 @@ impl Progress for Console {
     }
 
     fn end(&self) {
-        let Ok(mut state) = self.state.lock() else { return };
+        let Ok(mut state) = self.state.lock() else {
+            return;
+        };
         if let Some(Stage { bar: Some(bar), .. }) = state.take() {
             bar.finish_and_clear();
         }
@@ -165,11 +196,14 @@ fn style(template: &str) -> ProgressStyle {
 /// The first rows of a table, all its columns, and how many rows are left out.
 fn page(answer: &DataFrame) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(answer.get_column_names());
     let cell = |column: &Column, row| lake::text(&column.get(row).unwrap_or(AnyValue::Null));
     table.add_rows(
-        (0..answer.height().min(PAGE)).map(|row| answer.columns().iter().map(move |column| cell(column, row))),
+        (0..answer.height().min(PAGE))
+            .map(|row| answer.columns().iter().map(move |column| cell(column, row))),
     );
     match answer.height().checked_sub(PAGE) {
         None | Some(0) => table.to_string(),
@@ -181,8 +215,12 @@ fn page(answer: &DataFrame) -> String {
     }
 }
 
-/// A table of a heading and rows; every column but the first is right-aligned where it holds numbers.
-pub(crate) fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+/// A table of a heading and rows; every column but the first is right-aligned where it holds
+/// numbers.
+pub(crate) fn table<const N: usize>(
+    heading: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(heading);
     table.add_rows(rows);
@@ -208,7 +246,13 @@ mod tests {
 
     #[test]
     fn thousands_are_set_apart() {
-        for (n, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (541_909, "541,909"), (1_234_567, "1,234,567")] {
+        for (n, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (541_909, "541,909"),
+            (1_234_567, "1,234,567"),
+        ] {
             assert_eq!(thousands(n), text);
         }
     }
@@ -217,12 +261,19 @@ mod tests {
     fn a_page_shows_every_column_and_says_what_it_leaves_out() {
         let rows = PAGE + 1_234;
         let names: Vec<String> = (0..20).map(|at| format!("column{at}")).collect();
-        let column = |name: &String| Column::new(name.as_str().into(), (0..rows as i64).collect::<Vec<_>>());
+        let column =
+            |name: &String| Column::new(name.as_str().into(), (0..rows as i64).collect::<Vec<_>>());
         let answer = DataFrame::new_infer_height(names.iter().map(column).collect()).unwrap();
         let (whole, page) = (page(&answer.head(Some(PAGE))), page(&answer));
-        assert!(names.iter().all(|name| page.contains(name.as_str())) && !whole.contains("left out"), "{page}");
         assert!(
-            page.ends_with("\n1,234 of 1,334 rows are left out; all go to a file with --output, or into a pipe"),
+            names.iter().all(|name| page.contains(name.as_str())) && !whole.contains("left out"),
+            "{page}"
+        );
+        assert!(
+            page.ends_with(
+                "\n1,234 of 1,334 rows are left out; all go to a file with --output, or into a \
+                 pipe"
+            ),
             "{page}"
         );
     }

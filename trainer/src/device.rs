@@ -36,11 +36,15 @@ impl DeviceChoice {
     }
 }
 
-/// Loads libtorch's CUDA half where it is installed. Nothing in the program refers to it by symbol, so the linker leaves
-/// it out; it registers itself when loaded.
+/// Loads libtorch's CUDA half where it is installed. Nothing in the program refers to it by symbol,
+/// so the linker leaves it out; it registers itself when loaded.
 fn load_cuda() -> bool {
-    #[expect(unsafe_code, reason = "loading a library runs its initialisers; libtorch's own are meant to be run so")]
-    // SAFETY: libtorch_cuda.so comes with the libtorch that is linked, and its initialisers only register operators.
+    #[expect(
+        unsafe_code,
+        reason = "loading a library runs its initialisers; libtorch's own are meant to be run so"
+    )]
+    // SAFETY: libtorch_cuda.so comes with the libtorch that is linked, and its initialisers only
+    // register operators.
     let library = unsafe {
         libloading::os::unix::Library::open(
             Some("libtorch_cuda.so"),

@@ -41,7 +41,8 @@ pub enum Failure {
     NotEvaluated(ModelKind),
     /// A model is to know lines that the curated tables lack.
     #[error(
-        "a model as of {as_of} needs tables as of then; those in the lake are as of {curated}\nrun `trainer curate` first, or train as of an earlier time"
+        "a model as of {as_of} needs tables as of then; those in the lake are as of \
+         {curated}\nrun `trainer curate` first, or train as of an earlier time"
     )]
     Later {
         /// What was asked for.
@@ -54,7 +55,8 @@ pub enum Failure {
     Unknown(#[from] UnknownModel),
     /// CUDA was asked for.
     #[error(
-        "no CUDA device: {0}\nuse --device auto or --device cpu, or install the CUDA build with `TORCH=cuda deploy/libtorch.sh`"
+        "no CUDA device: {0}\nuse --device auto or --device cpu, or install the CUDA build with \
+         `TORCH=cuda deploy/libtorch.sh`"
     )]
     NoCuda(&'static str),
     /// No version of a model is published.
@@ -107,8 +109,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// 3: bad input; 4: bad environment (disk, store, device); 5: a gate failed; 1: anything else. 2 is clap's, for a
-    /// wrong command line.
+    /// 3: bad input; 4: bad environment (disk, store, device); 5: a gate failed; 1: anything else.
+    /// 2 is clap's, for a wrong command line.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code())
     }
@@ -116,19 +118,36 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Lake(error) if error.is_bad_input() => 3,
-            Self::Learn { source: LearnError::TooLittle { .. }, .. } => 3,
-            Self::Learn { source: LearnError::UnknownRecipe { .. }, .. } | Self::Unknown(_) => 2,
+            Self::Learn {
+                source: LearnError::TooLittle { .. },
+                ..
+            } => 3,
+            Self::Learn {
+                source: LearnError::UnknownRecipe { .. },
+                ..
+            }
+            | Self::Unknown(_) => 2,
             Self::Ending(_) | Self::NoScores(_) | Self::Flag { .. } => 2,
             Self::Later { .. } => 3,
-            Self::NoCandidate(_) | Self::NotEvaluated(_) | Self::NotPublished(_) | Self::Input { .. } => 3,
+            Self::NoCandidate(_)
+            | Self::NotEvaluated(_)
+            | Self::NotPublished(_)
+            | Self::Input { .. } => 3,
             Self::Store(error) if error.is_bad_input() => 3,
             Self::Unusable { .. } => 4,
-            Self::Lake(_) | Self::Store(_) | Self::NoCuda(_) | Self::Output { .. } | Self::Process(_) => 4,
+            Self::Lake(_)
+            | Self::Store(_)
+            | Self::NoCuda(_)
+            | Self::Output { .. }
+            | Self::Process(_) => 4,
             Self::Gates(_) => 5,
             // The one that most needs a person: the environment before the input before a gate.
             Self::Several(failures) => {
                 let codes: Vec<_> = failures.iter().map(Self::code).collect();
-                [1, 4, 3, 2, 5].into_iter().find(|code| codes.contains(code)).unwrap_or(1)
+                [1, 4, 3, 2, 5]
+                    .into_iter()
+                    .find(|code| codes.contains(code))
+                    .unwrap_or(1)
             }
             Self::Learn { .. } | Self::Table(_) => 1,
         }
@@ -159,10 +178,17 @@ mod tests {
     #[test]
     fn a_model_is_named_once() {
         let (model, as_of) = (ModelKind::Churn, chrono::NaiveDate::default().into());
-        let source = LearnError::TooLittle { model, what: "customers", needed: 50, found: 3, as_of };
+        let source = LearnError::TooLittle {
+            model,
+            what: "customers",
+            needed: 50,
+            found: 3,
+            as_of,
+        };
         assert_eq!(
             chain(&Failure::Learn { model, source }),
-            "churn could not be trained or measured: 50 customers before 1970-01-01 00:00:00 are needed, 3 are there"
+            "churn could not be trained or measured: 50 customers before 1970-01-01 00:00:00 are \
+             needed, 3 are there"
         );
     }
 
@@ -172,11 +198,33 @@ mod tests {
         for (failure, code) in [
             (gate(), 5),
             (Failure::NoCandidate(ModelKind::Churn), 3),
-            (StoreError::NothingBefore { model: ModelKind::Churn }.into(), 3),
-            (StoreError::NoTrial { model: ModelKind::Churn, channel: Channel::Canary }.into(), 3),
-            (StoreError::Race { place: "store".to_owned() }.into(), 4),
+            (
+                StoreError::NothingBefore {
+                    model: ModelKind::Churn,
+                }
+                .into(),
+                3,
+            ),
+            (
+                StoreError::NoTrial {
+                    model: ModelKind::Churn,
+                    channel: Channel::Canary,
+                }
+                .into(),
+                3,
+            ),
+            (
+                StoreError::Race {
+                    place: "store".to_owned(),
+                }
+                .into(),
+                4,
+            ),
             (Failure::NoCuda("this libtorch has none"), 4),
-            (Failure::Several(vec![gate(), Failure::NoCandidate(ModelKind::Churn)]), 3),
+            (
+                Failure::Several(vec![gate(), Failure::NoCandidate(ModelKind::Churn)]),
+                3,
+            ),
         ] {
             assert_eq!(failure.code(), code, "{failure}");
         }

@@ -1,7 +1,7 @@
 //! Training, evaluating and publishing, one model at a time.
 //!
-//! Trained models wait in `lake/candidates`, a model store like the published one, until their evaluation is attached
-//! and their gates let them out.
+//! Trained models wait in `lake/candidates`, a model store like the published one, until their
+//! evaluation is attached and their gates let them out.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use lake::Lake;
@@ -12,8 +12,9 @@ use tch::Device;
 use crate::{
     Console, Failure,
     learn::{
-        Evaluation, LearnError, Learner, Training, anomaly::Anomaly, churn::Churn, forecast::Forecast,
-        insights::Insights, recommendation::Recommendation, segmentation::Segmentation,
+        Evaluation, LearnError, Learner, Training, anomaly::Anomaly, churn::Churn,
+        forecast::Forecast, insights::Insights, recommendation::Recommendation,
+        segmentation::Segmentation,
     },
 };
 
@@ -29,7 +30,11 @@ pub(crate) struct Models<'a> {
 
 impl Models<'_> {
     /// Trains a model and keeps it as the candidate.
-    pub(crate) fn train(&self, kind: ModelKind, settings: Settings<'_>) -> Result<Manifest, Failure> {
+    pub(crate) fn train(
+        &self,
+        kind: ModelKind,
+        settings: Settings<'_>,
+    ) -> Result<Manifest, Failure> {
         let artifact = self.learn(kind, settings, train)?;
         self.keep(&artifact)?;
         Ok(artifact.manifest().clone())
@@ -38,9 +43,23 @@ impl Models<'_> {
     /// Evaluates the candidate's training and attaches the result to it.
     pub(crate) fn evaluate(&self, kind: ModelKind, device: Device) -> Result<Manifest, Failure> {
         let candidate = self.candidate(kind)?;
-        let Manifest { as_of, seed, recipe, .. } = candidate.manifest();
-        let settings = Settings { as_of: *as_of, seed: *seed, device, recipe: Some(recipe) };
-        let Evaluation { metrics, gates, backtest } = self.learn(kind, settings, evaluate)?;
+        let Manifest {
+            as_of,
+            seed,
+            recipe,
+            ..
+        } = candidate.manifest();
+        let settings = Settings {
+            as_of: *as_of,
+            seed: *seed,
+            device,
+            recipe: Some(recipe),
+        };
+        let Evaluation {
+            metrics,
+            gates,
+            backtest,
+        } = self.learn(kind, settings, evaluate)?;
         let evaluated = candidate.evaluated(metrics, gates, backtest);
         self.keep(&evaluated)?;
         Ok(evaluated.manifest().clone())
@@ -54,10 +73,18 @@ impl Models<'_> {
     }
 
     /// Publishes the candidate for a share of callers, where its gates pass.
-    pub(crate) fn publish_canary(&self, kind: ModelKind, percent: u8, to: &ModelStore) -> Result<Manifest, Failure> {
+    pub(crate) fn publish_canary(
+        &self,
+        kind: ModelKind,
+        percent: u8,
+        to: &ModelStore,
+    ) -> Result<Manifest, Failure> {
         let candidate = self.passed(kind)?;
         let manifest = candidate.manifest();
-        let canary = Canary { version: manifest.version.clone(), percent };
+        let canary = Canary {
+            version: manifest.version.clone(),
+            percent,
+        };
         self.runtime.block_on(async {
             to.upload(&candidate).await?;
             to.set_canary(kind, Some(canary)).await
@@ -66,7 +93,11 @@ impl Models<'_> {
     }
 
     /// Publishes the candidate to be compared with the current version, where its gates pass.
-    pub(crate) fn publish_shadow(&self, kind: ModelKind, to: &ModelStore) -> Result<Manifest, Failure> {
+    pub(crate) fn publish_shadow(
+        &self,
+        kind: ModelKind,
+        to: &ModelStore,
+    ) -> Result<Manifest, Failure> {
         let candidate = self.passed(kind)?;
         let manifest = candidate.manifest();
         self.runtime.block_on(async {
@@ -84,8 +115,9 @@ impl Models<'_> {
             return Err(Failure::NotEvaluated(kind));
         }
         let failed = manifest.gates.iter().filter(|gate| !gate.passed);
-        let failed: Vec<_> =
-            failed.map(|gate| format!("{kind}: {} does not hold ({})", gate.name, gate.detail)).collect();
+        let failed: Vec<_> = failed
+            .map(|gate| format!("{kind}: {} does not hold ({})", gate.name, gate.detail))
+            .collect();
         if !failed.is_empty() {
             return Err(Failure::Gates(failed));
         }
@@ -95,7 +127,12 @@ impl Models<'_> {
     fn learn<T>(
         &self,
         kind: ModelKind,
-        Settings { as_of, seed, device, recipe }: Settings<'_>,
+        Settings {
+            as_of,
+            seed,
+            device,
+            recipe,
+        }: Settings<'_>,
         what: fn(ModelKind, &Training<'_>) -> Result<T, LearnError>,
     ) -> Result<T, Failure> {
         let curated = self.lake.as_of()?;
@@ -105,22 +142,39 @@ impl Models<'_> {
         let previous = self.published_version(kind)?;
         let transactions = self.lake.transactions()?;
         let previous = previous.as_ref();
-        let training = Training { transactions, as_of, seed, device, recipe, previous, progress: self.console };
-        what(kind, &training).map_err(|source| Failure::Learn { model: kind, source })
+        let training = Training {
+            transactions,
+            as_of,
+            seed,
+            device,
+            recipe,
+            previous,
+            progress: self.console,
+        };
+        what(kind, &training).map_err(|source| Failure::Learn {
+            model: kind,
+            source,
+        })
     }
 
-    /// The published version, where there is one that can be read: a damaged one must not keep a new one from replacing
-    /// it.
+    /// The published version, where there is one that can be read: a damaged one must not keep a
+    /// new one from replacing it.
     fn published_version(&self, kind: ModelKind) -> Result<Option<Artifact>, Failure> {
-        let Some(store) = &self.published else { return Ok(None) };
+        let Some(store) = &self.published else {
+            return Ok(None);
+        };
         let published = async {
-            let Some(Pointer { version, .. }) = store.current(kind).await? else { return Ok(None) };
+            let Some(Pointer { version, .. }) = store.current(kind).await? else {
+                return Ok(None);
+            };
             store.fetch(kind, &version).await.map(Some)
         };
         match self.runtime.block_on(published) {
             Err(error @ StoreError::Storage { .. }) => Err(error.into()),
             Err(error) => {
-                self.console.note(&format!("{kind}: the published version is passed over: {error}"));
+                self.console.note(&format!(
+                    "{kind}: the published version is passed over: {error}"
+                ));
                 Ok(None)
             }
             Ok(published) => Ok(published),
@@ -132,17 +186,26 @@ impl Models<'_> {
         // One candidate a model: what waited before will never be published.
         match fs_err::remove_dir_all(candidates(self.lake).join(kind.as_str())) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Failure::Output { path: candidates(self.lake), source });
+                return Err(Failure::Output {
+                    path: candidates(self.lake),
+                    source,
+                });
             }
             Ok(()) | Err(_) => {}
         }
-        self.runtime.block_on(self.candidates.publish(artifact, self.now))?;
+        self.runtime
+            .block_on(self.candidates.publish(artifact, self.now))?;
         Ok(())
     }
 
     fn candidate(&self, kind: ModelKind) -> Result<Artifact, Failure> {
-        let pointer = self.runtime.block_on(self.candidates.current(kind))?.ok_or(Failure::NoCandidate(kind))?;
-        Ok(self.runtime.block_on(self.candidates.fetch(kind, &pointer.version))?)
+        let pointer = self
+            .runtime
+            .block_on(self.candidates.current(kind))?
+            .ok_or(Failure::NoCandidate(kind))?;
+        Ok(self
+            .runtime
+            .block_on(self.candidates.fetch(kind, &pointer.version))?)
     }
 }
 
@@ -210,5 +273,8 @@ pub(crate) fn recipes(kind: ModelKind) -> &'static [&'static str] {
 pub(crate) fn check_recipe(kind: ModelKind, recipe: Option<&str>) -> Result<(), Failure> {
     with_learner!(kind, L => crate::learn::known_recipe::<L>(recipe))
         .map(drop)
-        .map_err(|source| Failure::Learn { model: kind, source })
+        .map_err(|source| Failure::Learn {
+            model: kind,
+            source,
+        })
 }

@@ -23,7 +23,10 @@ impl Format {
 
     /// Writes beside the file and moves it into place: a file of that name is always whole.
     pub(crate) fn write(&self, table: &mut DataFrame, path: &Path) -> Result<(), Failure> {
-        let output = |source| Failure::Output { path: path.to_owned(), source };
+        let output = |source| Failure::Output {
+            path: path.to_owned(),
+            source,
+        };
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);

@@ -1,5 +1,5 @@
-//! Shops unlike the ones that the models were made on: young, old, with a single product or country, never closed, shut for
-//! weeks; and one whose customers are called otherwise.
+//! Shops unlike the ones that the models were made on: young, old, with a single product or
+//! country, never closed, shut for weeks; and one whose customers are called otherwise.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,9 +32,26 @@ impl Curated {
     fn of(file: &Path, as_of: NaiveDate) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::create(folder.path()).unwrap();
-        lake::ingest(&[file.to_owned()], &lake, &IngestOptions::default(), &NoProgress).unwrap();
-        lake::curate(&lake, &CurateOptions { as_of: Some(as_of.into()) }, &NoProgress).unwrap();
-        Self { lake, as_of, _folder: folder }
+        lake::ingest(
+            &[file.to_owned()],
+            &lake,
+            &IngestOptions::default(),
+            &NoProgress,
+        )
+        .unwrap();
+        lake::curate(
+            &lake,
+            &CurateOptions {
+                as_of: Some(as_of.into()),
+            },
+            &NoProgress,
+        )
+        .unwrap();
+        Self {
+            lake,
+            as_of,
+            _folder: folder,
+        }
     }
 
     /// What a learner makes of it.
@@ -76,14 +93,20 @@ const USUAL: Shop = Shop {
 impl Shop {
     /// One invoice a day and country, of all products in turn.
     fn forecast(self) -> Result<Forecast, LearnError> {
-        let mut text = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n".to_owned();
-        for day in (0..self.days).map(|at| END - Days::new(self.days - at)).filter(|day| (self.open)(*day)) {
+        let mut text = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,\
+                        Country\n"
+            .to_owned();
+        for day in (0..self.days)
+            .map(|at| END - Days::new(self.days - at))
+            .filter(|day| (self.open)(*day))
+        {
             let n = u64::try_from(day.num_days_from_ce()).unwrap();
             for country in 0..self.countries {
-                for product in
-                    (0..self.products).filter(|product| (n + product + country) % 3 > 0 || self.products == 1)
+                for product in (0..self.products)
+                    .filter(|product| (n + product + country) % 3 > 0 || self.products == 1)
                 {
-                    let usual = (3 + (n * 7 + product * 5 + country) % 11) as f64 * (self.season)(day);
+                    let usual =
+                        (3 + (n * 7 + product * 5 + country) % 11) as f64 * (self.season)(day);
                     writeln!(
                         text,
                         "{},{},THING {product},{},{} 10:00,2.50,{},Country {country}",
@@ -104,7 +127,8 @@ impl Shop {
     }
 }
 
-/// Every forecast is a number, 0 at least, its quantiles in order; countries add up to the shop. The shop's days.
+/// Every forecast is a number, 0 at least, its quantiles in order; countries add up to the shop.
+/// The shop's days.
 fn sound(name: &str, model: &Forecast) -> Vec<Point> {
     for frequency in Frequency::ALL {
         let horizon = frequency.horizons().0;
@@ -114,86 +138,191 @@ fn sound(name: &str, model: &Forecast) -> Vec<Point> {
             assert_eq!(points.len(), horizon, "{name}: {series:?}");
             for (point, sum) in points.iter().zip(&mut countries) {
                 let numbers = point.quantiles.iter().chain([&point.mean]);
-                assert!(numbers.into_iter().all(|x| x.is_finite() && *x >= 0.0), "{name}: {series:?} {point:?}");
+                assert!(
+                    numbers.into_iter().all(|x| x.is_finite() && *x >= 0.0),
+                    "{name}: {series:?} {point:?}"
+                );
                 assert!(point.quantiles.is_sorted(), "{name}: {series:?} {point:?}");
-                *sum += if series.level == Level::Country { point.mean } else { 0.0 };
+                *sum += if series.level == Level::Country {
+                    point.mean
+                } else {
+                    0.0
+                };
             }
         }
-        let shop = model.forecast(model.find(Level::Total, "").unwrap(), frequency, horizon, &[]);
+        let shop = model.forecast(
+            model.find(Level::Total, "").unwrap(),
+            frequency,
+            horizon,
+            &[],
+        );
         for (point, sum) in shop.iter().zip(countries) {
-            assert!((point.mean - sum).abs() <= 1e-6 * point.mean.max(1.0), "{name}: {point:?} {sum}");
+            assert!(
+                (point.mean - sum).abs() <= 1e-6 * point.mean.max(1.0),
+                "{name}: {point:?} {sum}"
+            );
         }
     }
-    model.forecast(model.find(Level::Total, "").unwrap(), Frequency::Daily, 28, &[])
+    model.forecast(
+        model.find(Level::Total, "").unwrap(),
+        Frequency::Daily,
+        28,
+        &[],
+    )
 }
 
 #[test]
 fn forecasts_of_shops_of_all_kinds_are_sound() {
     let young = sound("100 days", &Shop { days: 100, ..USUAL }.forecast().unwrap());
     assert!(
-        young.iter().all(|day| (day.start.weekday().num_days_from_monday() == 5) == (day.mean == 0.0)),
+        young
+            .iter()
+            .all(|day| (day.start.weekday().num_days_from_monday() == 5) == (day.mean == 0.0)),
         "{young:?}"
     );
-    let one = Shop { products: 1, countries: 1, ..USUAL }.forecast().unwrap();
+    let one = Shop {
+        products: 1,
+        countries: 1,
+        ..USUAL
+    }
+    .forecast()
+    .unwrap();
     sound("one product, one country", &one);
     assert_eq!(one.series().len(), 3);
-    let daily = sound("never closed", &Shop { open: |_| true, ..USUAL }.forecast().unwrap());
+    let daily = sound(
+        "never closed",
+        &Shop {
+            open: |_| true,
+            ..USUAL
+        }
+        .forecast()
+        .unwrap(),
+    );
     assert!(daily.iter().all(|day| day.mean > 0.0), "{daily:?}");
     // Shut for three weeks, and open for four since.
     let open = |day: NaiveDate| (USUAL.open)(day) && !(28..49).contains(&(END - day).num_days());
-    let (gap, usual) = (Shop { open, ..USUAL }.forecast().unwrap(), USUAL.forecast().unwrap());
+    let (gap, usual) = (
+        Shop { open, ..USUAL }.forecast().unwrap(),
+        USUAL.forecast().unwrap(),
+    );
     let sum = |days: Vec<Point>| days.iter().map(|day| day.mean).sum::<f64>();
-    let (gap, usual) = (sum(sound("a gap of three weeks", &gap)), sum(sound("usual", &usual)));
+    let (gap, usual) = (
+        sum(sound("a gap of three weeks", &gap)),
+        sum(sound("usual", &usual)),
+    );
     assert!((gap / usual - 1.0).abs() < 0.15, "{gap} {usual}");
 }
 
 #[test]
 fn a_year_that_was_seen_twice_is_followed() {
-    let summer = |day: NaiveDate| if (6..9).contains(&day.month()) { 2.0 } else { 1.0 };
-    let two_years = |season| Shop { days: 730, season, ..USUAL }.forecast().unwrap();
-    let sum = |model: &Forecast| sound("two years", model).iter().map(|day| day.mean).sum::<f64>();
+    let summer = |day: NaiveDate| {
+        if (6..9).contains(&day.month()) {
+            2.0
+        } else {
+            1.0
+        }
+    };
+    let two_years = |season| {
+        Shop {
+            days: 730,
+            season,
+            ..USUAL
+        }
+        .forecast()
+        .unwrap()
+    };
+    let sum = |model: &Forecast| {
+        sound("two years", model)
+            .iter()
+            .map(|day| day.mean)
+            .sum::<f64>()
+    };
     let (seasonal, level) = (sum(&two_years(summer)), sum(&two_years(|_| 1.0)));
-    assert!(seasonal > 1.2 * level && seasonal < 2.2 * level, "{seasonal} {level}");
+    assert!(
+        seasonal > 1.2 * level && seasonal < 2.2 * level,
+        "{seasonal} {level}"
+    );
 }
 
 #[test]
 fn too_young_a_shop_is_refused() {
     let refused = Shop { days: 69, ..USUAL }.forecast().unwrap_err();
-    assert!(matches!(refused, LearnError::TooLittle { what: "days", needed: 70, found: 69, .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            LearnError::TooLittle {
+                what: "days",
+                needed: 70,
+                found: 69,
+                ..
+            }
+        ),
+        "{refused}"
+    );
 }
 
 /// A customer's segment, chance to leave and products to recommend.
 type Of = (usize, f64, Vec<usize>);
 
-/// What the other models say of each customer; of each line that stands out, its customer and score.
+/// What the other models say of each customer; of each line that stands out, its customer and
+/// score.
 type Said = (BTreeMap<String, Of>, BTreeMap<i64, (String, f64)>);
 
 /// Customers are called by `name` of what the models know them by.
 fn said(file: &Path, name: impl Fn(&str) -> String) -> Said {
     let curated = Curated::of(file, "2023-10-01".parse().unwrap());
-    let segments: Segmentation = curated.trained::<learn::segmentation::Segmentation, _>().unwrap();
+    let segments: Segmentation = curated
+        .trained::<learn::segmentation::Segmentation, _>()
+        .unwrap();
     let churn: Churn = curated.trained::<learn::churn::Churn, _>().unwrap();
-    let recommended: Recommendations = curated.trained::<learn::recommendation::Recommendation, _>().unwrap();
+    let recommended: Recommendations = curated
+        .trained::<learn::recommendation::Recommendation, _>()
+        .unwrap();
     let anomaly: Anomaly = curated.trained::<learn::anomaly::Anomaly, _>().unwrap();
     let customers = segments.customers().filter_map(|(id, customer)| {
         let probability = churn.customer(id.as_str())?.probability;
-        let query = Query { customer: Some(recommended.customer(id.as_str())?), limit: 5, ..Query::default() };
-        let products = recommended.recommend(&query).iter().map(|found| found.product).collect();
+        let query = Query {
+            customer: Some(recommended.customer(id.as_str())?),
+            limit: 5,
+            ..Query::default()
+        };
+        let products = recommended
+            .recommend(&query)
+            .iter()
+            .map(|found| found.product)
+            .collect();
         Some((name(id.as_str()), (customer.segment, probability, products)))
     });
     let lines = anomaly.recorded().iter();
-    (customers.collect(), lines.map(|line| (line.line_id, (name(&line.customer_id), line.score.score))).collect())
+    (
+        customers.collect(),
+        lines
+            .map(|line| (line.line_id, (name(&line.customer_id), line.score.score)))
+            .collect(),
+    )
 }
 
 #[test]
 fn what_customers_are_called_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (file, other) = (folder.path().join("shop.csv"), folder.path().join("renamed.csv"));
+    let (file, other) = (
+        folder.path().join("shop.csv"),
+        folder.path().join("renamed.csv"),
+    );
     let start = "2023-01-02".parse().unwrap();
-    let options = SynthOptions { customers: 200, products: 60, days: 300, start, seed: 5 };
+    let options = SynthOptions {
+        customers: 200,
+        products: 60,
+        days: 300,
+        start,
+        seed: 5,
+    };
     lake::synth(&options, &file, &NoProgress).unwrap();
     // From the last to the first: what came first comes last wherever names are sorted.
-    let turned = |id: &str| id.parse::<u32>().map_or_else(|_| id.to_owned(), |id| (99_999 - id).to_string());
+    let turned = |id: &str| {
+        id.parse::<u32>()
+            .map_or_else(|_| id.to_owned(), |id| (99_999 - id).to_string())
+    };
     let mut renamed = String::new();
     for line in fs_err::read_to_string(&file).unwrap().lines() {
         let mut cells: Vec<String> = line.split(',').map(str::to_owned).collect();
@@ -204,14 +333,28 @@ fn what_customers_are_called_changes_nothing() {
     fs_err::write(&other, renamed).unwrap();
     let (ours, lines) = said(&file, str::to_owned);
     let (theirs, their_lines) = said(&other, turned);
-    assert!(ours.len() > 100 && ours.keys().eq(theirs.keys()), "{} {}", ours.len(), theirs.len());
+    assert!(
+        ours.len() > 100 && ours.keys().eq(theirs.keys()),
+        "{} {}",
+        ours.len(),
+        theirs.len()
+    );
     for (id, (segment, probability, products)) in &ours {
         let (their_segment, their_probability, their_products) = &theirs[id];
-        assert!((segment, products) == (their_segment, their_products), "{id}");
-        assert!((probability - their_probability).abs() < 1e-6, "{id}: {probability} {their_probability}");
+        assert!(
+            (segment, products) == (their_segment, their_products),
+            "{id}"
+        );
+        assert!(
+            (probability - their_probability).abs() < 1e-6,
+            "{id}: {probability} {their_probability}"
+        );
     }
     assert!(lines.keys().eq(their_lines.keys()));
     assert!(
-        lines.iter().all(|(id, (who, score))| *who == their_lines[id].0 && (score - their_lines[id].1).abs() < 1e-6)
+        lines
+            .iter()
+            .all(|(id, (who, score))| *who == their_lines[id].0
+                && (score - their_lines[id].1).abs() < 1e-6)
     );
 }

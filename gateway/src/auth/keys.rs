@@ -1,5 +1,5 @@
-//! API keys. Promise: a key is known here by its SHA-256 alone; keys that are added or taken away count within seconds, and a
-//! file that cannot be read changes nothing.
+//! API keys. Promise: a key is known here by its SHA-256 alone; keys that are added or taken away
+//! count within seconds, and a file that cannot be read changes nothing.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,10 @@ impl Keys {
     pub(super) fn read(file: &Path, methods: &Methods) -> anyhow::Result<Self> {
         let keys = read(file, methods)?;
         tracing::info!(keys = keys.len(), file = %file.display(), "API keys are taken");
-        Ok(Self { file: file.to_owned(), by_digest: ArcSwap::from_pointee(keys) })
+        Ok(Self {
+            file: file.to_owned(),
+            by_digest: ArcSwap::from_pointee(keys),
+        })
     }
 
     /// Whose key has this SHA-256.
@@ -79,20 +82,37 @@ struct Entry {
 }
 
 fn read(file: &Path, methods: &Methods) -> anyhow::Result<ByDigest> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     parse(&text, methods).with_context(|| format!("{} cannot be used", file.display()))
 }
 
 fn parse(text: &str, methods: &Methods) -> anyhow::Result<ByDigest> {
-    // The message of an error shows lines of the file: those hold hashes alone, unless somebody put a key there.
-    let file: File = toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.message()))?;
+    // The message of an error shows lines of the file: those hold hashes alone, unless somebody put
+    // a key there.
+    let file: File =
+        toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.message()))?;
     let mut keys = HashMap::new();
-    for Entry { name, sha256, methods: patterns, calls_per_second, burst } in file.keys {
+    for Entry {
+        name,
+        sha256,
+        methods: patterns,
+        calls_per_second,
+        burst,
+    } in file.keys
+    {
         let hash = blake3::Hash::from_hex(&sha256);
-        let hash = hash.ok().with_context(|| format!("keys: `{name}`: sha256 is not 64 hexadecimal digits"))?;
+        let hash = hash
+            .ok()
+            .with_context(|| format!("keys: `{name}`: sha256 is not 64 hexadecimal digits"))?;
         for pattern in patterns.iter().flatten() {
-            let known = methods.iter().any(|method| Pattern::of(pattern).takes(method));
-            ensure!(known, "keys: `{name}`: methods: `{pattern}` is no method of the API");
+            let known = methods
+                .iter()
+                .any(|method| Pattern::of(pattern).takes(method));
+            ensure!(
+                known,
+                "keys: `{name}`: methods: `{pattern}` is no method of the API"
+            );
         }
         ensure!(
             burst.is_none() || calls_per_second.is_some(),
@@ -100,11 +120,19 @@ fn parse(text: &str, methods: &Methods) -> anyhow::Result<ByDigest> {
         );
         let known = Known {
             caller: Caller::named(&name),
-            methods: patterns.map(|patterns| patterns.iter().map(|pattern| Pattern::of(pattern)).collect()),
+            methods: patterns.map(|patterns| {
+                patterns
+                    .iter()
+                    .map(|pattern| Pattern::of(pattern))
+                    .collect()
+            }),
             rate: calls_per_second.map(|rate| Rate::of(rate, burst)),
         };
         let before = keys.insert(*hash.as_bytes(), Arc::new(known));
-        ensure!(before.is_none(), "keys: `{name}`: its key is another caller's as well");
+        ensure!(
+            before.is_none(),
+            "keys: `{name}`: its key is another caller's as well"
+        );
     }
     Ok(keys)
 }
@@ -118,7 +146,10 @@ pub(super) mod tests {
     }
 
     pub(in crate::auth) fn keys(text: &str) -> Keys {
-        Keys { file: PathBuf::new(), by_digest: ArcSwap::from_pointee(parse(text, &methods()).unwrap()) }
+        Keys {
+            file: PathBuf::new(),
+            by_digest: ArcSwap::from_pointee(parse(text, &methods()).unwrap()),
+        }
     }
 
     #[test]
@@ -126,18 +157,36 @@ pub(super) mod tests {
         let hash = "a".repeat(64);
         for (text, problem) in [
             ("keys = 1", "invalid type"),
-            ("[[keys]]\nname = \"a\"\nsha256 = \"abc\"", "`a`: sha256 is not 64 hexadecimal digits"),
+            (
+                "[[keys]]\nname = \"a\"\nsha256 = \"abc\"",
+                "`a`: sha256 is not 64 hexadecimal digits",
+            ),
             (
                 &format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\nmethods = [\"nothing\"]"),
                 "`nothing` is no method",
             ),
-            (&format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\n").repeat(2), "another caller's as well"),
-            (&format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\nburst = 1"), "burst is nothing without"),
-            (&format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\ncalls_per_second = 0"), "expected a nonzero"),
-            ("[[keys]]\nname = \"a\"\nkey = \"shk_secret\"", "unknown field"),
+            (
+                &format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\n").repeat(2),
+                "another caller's as well",
+            ),
+            (
+                &format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\nburst = 1"),
+                "burst is nothing without",
+            ),
+            (
+                &format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"\ncalls_per_second = 0"),
+                "expected a nonzero",
+            ),
+            (
+                "[[keys]]\nname = \"a\"\nkey = \"shk_secret\"",
+                "unknown field",
+            ),
         ] {
             let error = format!("{:#}", parse(text, &methods()).unwrap_err());
-            assert!(error.contains(problem) && !error.contains("secret"), "{error}");
+            assert!(
+                error.contains(problem) && !error.contains("secret"),
+                "{error}"
+            );
         }
         assert!(parse("", &methods()).unwrap().is_empty());
     }

@@ -1,5 +1,6 @@
-//! Counts a caller's calls against what they may make. Promise: replicas that share a Redis count together; one that is slow
-//! or away costs a few milliseconds and no call, because each replica then counts for itself.
+//! Counts a caller's calls against what they may make. Promise: replicas that share a Redis count
+//! together; one that is slow or away costs a few milliseconds and no call, because each replica
+//! then counts for itself.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -14,8 +15,8 @@ use crate::{cache::Redis, caller::Caller};
 /// Callers that are counted here; of more, those that are silent longest begin anew.
 const CALLERS: u64 = 100_000;
 
-/// The time when the caller would be back at nothing (GCRA), in microseconds of Redis' own clock. In: the time that a call
-/// takes, calls at once. Out: 0, or how long to wait.
+/// The time when the caller would be back at nothing (GCRA), in microseconds of Redis' own clock.
+/// In: the time that a call takes, calls at once. Out: 0, or how long to wait.
 const TAKE: &str = "
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -38,7 +39,10 @@ pub(super) struct Rate {
 impl Rate {
     /// So many a second, and at once as many where nothing else is said.
     pub(super) fn of(per_second: NonZeroU32, burst: Option<NonZeroU32>) -> Self {
-        Self { per_second, burst: burst.unwrap_or(per_second) }
+        Self {
+            per_second,
+            burst: burst.unwrap_or(per_second),
+        }
     }
 }
 
@@ -52,7 +56,10 @@ pub(super) struct Quotas {
 impl Quotas {
     /// Counted in this Redis, or here.
     pub(super) fn new(shared: Option<Arc<Redis>>) -> Self {
-        Self { shared, own: future::Cache::new(CALLERS) }
+        Self {
+            shared,
+            own: future::Cache::new(CALLERS),
+        }
     }
 
     /// One more call.
@@ -63,7 +70,11 @@ impl Quotas {
         if let Some(redis) = &self.shared {
             let mut take = redis::cmd("EVAL");
             let (each, burst) = (1e6 / f64::from(rate.per_second.get()), rate.burst.get());
-            take.arg(TAKE).arg(1).arg(format!("sk:1:quota:{caller}")).arg(each).arg(burst);
+            take.arg(TAKE)
+                .arg(1)
+                .arg(format!("sk:1:quota:{caller}"))
+                .arg(each)
+                .arg(burst);
             match redis.ask("quota", &take).await {
                 Some(0_u64) => return Ok(()),
                 Some(wait) => return Err(Duration::from_micros(wait)),
@@ -75,7 +86,11 @@ impl Quotas {
             Arc::new(RateLimiter::direct(quota))
         };
         let wait = |over: NotUntil<_>| over.wait_time_from(DefaultClock::default().now());
-        self.own.get_with((caller, rate), fresh).await.check().map_err(wait)
+        self.own
+            .get_with((caller, rate), fresh)
+            .await
+            .check()
+            .map_err(wait)
     }
 }
 

@@ -1,9 +1,10 @@
-//! Signatures of tokens (RFC 7518, 8037), checked by ring, as those of TLS are. Promise: a key checks signatures of the one
-//! algorithm that it is for.
+//! Signatures of tokens (RFC 7518, 8037), checked by ring, as those of TLS are. Promise: a key
+//! checks signatures of the one algorithm that it is for.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+    UnparsedPublicKey,
 };
 use serde::Deserialize;
 
@@ -52,12 +53,20 @@ impl PublicKey {
         let number = |text: &Option<String>| decoded(text.as_deref()?);
         let coordinate = |text| number(text).filter(|number| number.len() == 32);
         let key = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("RSA", _) => Self::Rsa(RsaPublicKeyComponents { n: number(&jwk.n)?, e: number(&jwk.e)? }),
-            ("EC", Some("P-256")) => Self::P256([vec![4], coordinate(&jwk.x)?, coordinate(&jwk.y)?].concat()),
+            ("RSA", _) => Self::Rsa(RsaPublicKeyComponents {
+                n: number(&jwk.n)?,
+                e: number(&jwk.e)?,
+            }),
+            ("EC", Some("P-256")) => {
+                Self::P256([vec![4], coordinate(&jwk.x)?, coordinate(&jwk.y)?].concat())
+            }
             ("OKP", Some("Ed25519")) => Self::Ed25519(coordinate(&jwk.x)?),
             _ => return None,
         };
-        let is_for_this = jwk.alg.as_ref().is_none_or(|alg| *alg == format!("{:?}", key.algorithm()))
+        let is_for_this = jwk
+            .alg
+            .as_ref()
+            .is_none_or(|alg| *alg == format!("{:?}", key.algorithm()))
             && jwk.purpose.as_ref().is_none_or(|purpose| purpose == "sig");
         is_for_this.then_some(key)
     }
@@ -76,7 +85,9 @@ impl PublicKey {
         let text = text.as_bytes();
         let verified = match self {
             Self::Rsa(key) => key.verify(&RSA_PKCS1_2048_8192_SHA256, text, signature),
-            Self::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(text, signature),
+            Self::P256(point) => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(text, signature)
+            }
             Self::Ed25519(point) => UnparsedPublicKey::new(&ED25519, point).verify(text, signature),
         };
         verified.is_ok()

@@ -1,6 +1,7 @@
-//! Tokens (JWT) that somebody else signs for callers. Promise: what a token says counts only where the issuer's key signed it,
-//! by the one algorithm that this key is for; issuer, audience and time are looked at as well; keys are read again and
-//! again, and keys that cannot be read change nothing.
+//! Tokens (JWT) that somebody else signs for callers. Promise: what a token says counts only where
+//! the issuer's key signed it, by the one algorithm that this key is for; issuer, audience and time
+//! are looked at as well; keys are read again and again, and keys that cannot be read change
+//! nothing.
 
 use std::{
     fmt,
@@ -190,10 +191,16 @@ impl<'a> Token<'a> {
             let header: Header<Value> = serde_json::from_slice(&decoded(header)?).ok()?;
             Some((header, signed, claims, decoded(signature)?))
         });
-        let (Header { alg, kid, crit }, signed, claims, signature) = parts.ok_or(TokenError::Malformed)?;
+        let (Header { alg, kid, crit }, signed, claims, signature) =
+            parts.ok_or(TokenError::Malformed)?;
         let alg = serde_json::from_value(alg).map_err(|_| TokenError::Algorithm)?;
         match crit {
-            None => Ok(Self { header: Header { alg, kid, crit }, signed, claims, signature }),
+            None => Ok(Self {
+                header: Header { alg, kid, crit },
+                signed,
+                claims,
+                signature,
+            }),
             Some(_) => Err(TokenError::Critical),
         }
     }
@@ -211,7 +218,9 @@ impl<'a> Token<'a> {
 impl Rules {
     /// Who calls, and until when that is so.
     fn check(&self, claims: &Claims, now: SystemTime) -> Result<(Known, SystemTime), TokenError> {
-        let time = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?);
+        let time = |seconds| {
+            SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+        };
         let until = time(claims.exp.ok_or(TokenError::Endless)?)
             .and_then(|exp| exp.checked_add(LEEWAY))
             .ok_or(TokenError::Malformed)?;
@@ -226,15 +235,32 @@ impl Rules {
         if claims.iss.as_ref() != Some(&self.issuer) {
             return Err(TokenError::Issuer);
         }
-        if !claims.aud.as_ref().is_some_and(|audiences| audiences.all().contains(&self.audience)) {
+        if !claims
+            .aud
+            .as_ref()
+            .is_some_and(|audiences| audiences.all().contains(&self.audience))
+        {
             return Err(TokenError::Audience);
         }
-        let name = claims.others.get(&self.caller).and_then(Value::as_str).filter(|name| !name.is_empty());
+        let name = claims
+            .others
+            .get(&self.caller)
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty());
         let scopes = [&claims.scope, &claims.scp];
-        let words = || scopes.into_iter().flatten().flat_map(OneOrMany::all).flat_map(|words| words.split_whitespace());
+        let words = || {
+            scopes
+                .into_iter()
+                .flatten()
+                .flat_map(OneOrMany::all)
+                .flat_map(|words| words.split_whitespace())
+        };
         let known = Known {
             caller: Caller::subject(name.ok_or(TokenError::Nobody)?),
-            methods: scopes.iter().any(|scope| scope.is_some()).then(|| words().map(Pattern::of).collect()),
+            methods: scopes
+                .iter()
+                .any(|scope| scope.is_some())
+                .then(|| words().map(Pattern::of).collect()),
             rate: None,
         };
         Ok((known, until))
@@ -255,9 +281,22 @@ fn signers(text: &[u8]) -> anyhow::Result<Vec<Signer>> {
         keys: Vec<Value>,
     }
     let set: Set = serde_json::from_slice(text).context("it is no JSON Web Key Set")?;
-    let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-    let signers: Vec<_> = keys.filter_map(|jwk| Some(Signer { key: PublicKey::of(&jwk)?, id: jwk.kid })).collect();
-    ensure!(!signers.is_empty(), "it has no key for RS256, ES256 or EdDSA");
+    let keys = set
+        .keys
+        .into_iter()
+        .filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+    let signers: Vec<_> = keys
+        .filter_map(|jwk| {
+            Some(Signer {
+                key: PublicKey::of(&jwk)?,
+                id: jwk.kid,
+            })
+        })
+        .collect();
+    ensure!(
+        !signers.is_empty(),
+        "it has no key for RS256, ES256 or EdDSA"
+    );
     Ok(signers)
 }
 
@@ -293,7 +332,9 @@ impl Tokens {
         let encrypted = matches!(source, Source::Url(url) if url.scheme() == "https");
         // It takes the process's provider; an earlier one is as good.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(FETCH).https_only(encrypted);
+        let client = reqwest::Client::builder()
+            .timeout(FETCH)
+            .https_only(encrypted);
         let client = client.build().context("no keys can be asked for")?;
         let (lifetime, most) = REMEMBERED;
         let tokens = Self {
@@ -302,11 +343,16 @@ impl Tokens {
             rules,
             signers: ArcSwapOption::empty(),
             last: Mutex::new(None),
-            remembered: future::Cache::builder().max_capacity(most).time_to_live(lifetime).build(),
+            remembered: future::Cache::builder()
+                .max_capacity(most)
+                .time_to_live(lifetime)
+                .build(),
         };
         if let Source::File(file) = source {
             let text = std::fs::read(file).with_context(|| format!("cannot read {source}"))?;
-            tokens.take(&text).with_context(|| format!("{source} cannot be used"))?;
+            tokens
+                .take(&text)
+                .with_context(|| format!("{source} cannot be used"))?;
         }
         Ok(tokens)
     }
@@ -315,7 +361,11 @@ impl Tokens {
     ///
     /// # Errors
     /// Why it lets nobody in.
-    pub(super) async fn check(self: &Arc<Self>, token: &str, digest: [u8; 32]) -> Result<Arc<Known>, AuthError> {
+    pub(super) async fn check(
+        self: &Arc<Self>,
+        token: &str,
+        digest: [u8; 32],
+    ) -> Result<Arc<Known>, AuthError> {
         let now = SystemTime::now();
         if let Some((known, until)) = self.remembered.get(&digest).await
             && now < until
@@ -328,11 +378,15 @@ impl Tokens {
         if let Source::Url(url) = &self.source
             && !self.signers.load().as_deref().is_some_and(is_known)
         {
-            // In a task of its own: the answer is not for this caller alone, who may hang up and does not wait for long.
+            // In a task of its own: the answer is not for this caller alone, who may hang up and
+            // does not wait for long.
             let (tokens, url) = (self.clone(), url.clone());
             let _ = timeout(WAIT, tokio::spawn(async move { tokens.fetch(url).await })).await;
         }
-        let signers = self.signers.load_full().ok_or(AuthError::NoTokenKeys { retry_in: SOON })?;
+        let signers = self
+            .signers
+            .load_full()
+            .ok_or(AuthError::NoTokenKeys { retry_in: SOON })?;
         let signer = signer(&signers, id).ok_or(TokenError::UnknownSigner)?;
         let (known, until) = self.rules.check(&token.claims(&signer.key)?, now)?;
         let known = Arc::new(known);
@@ -365,7 +419,10 @@ impl Tokens {
             Some((when, good)) if when.elapsed() < SOON => good,
             before => {
                 let was_bad = before.is_some_and(|(_, good)| !good);
-                let good = self.tell(self.answer(url).await.and_then(|text| self.take(&text)), was_bad);
+                let good = self.tell(
+                    self.answer(url).await.and_then(|text| self.take(&text)),
+                    was_bad,
+                );
                 *last = Some((Instant::now(), good));
                 good
             }
@@ -376,7 +433,10 @@ impl Tokens {
         let mut answer = self.client.get(url).send().await?.error_for_status()?;
         let mut text = vec![];
         while let Some(chunk) = answer.chunk().await? {
-            ensure!(text.len() + chunk.len() <= LARGEST, "it is larger than {LARGEST} bytes");
+            ensure!(
+                text.len() + chunk.len() <= LARGEST,
+                "it is larger than {LARGEST} bytes"
+            );
             text.extend_from_slice(&chunk);
         }
         Ok(text)
@@ -393,8 +453,12 @@ impl Tokens {
     fn tell(&self, read: anyhow::Result<usize>, was_bad: bool) -> bool {
         match &read {
             Ok(keys) => tracing::info!(keys, source = %self.source, "keys of tokens were read"),
-            Err(error) if was_bad => tracing::debug!("keys of tokens still stay as they were: {error:#}"),
-            Err(error) => tracing::error!(source = %self.source, "keys of tokens stay as they were: {error:#}"),
+            Err(error) if was_bad => {
+                tracing::debug!("keys of tokens still stay as they were: {error:#}")
+            }
+            Err(error) => {
+                tracing::error!(source = %self.source, "keys of tokens stay as they were: {error:#}")
+            }
         }
         read.is_ok()
     }
@@ -423,16 +487,31 @@ mod tests {
         let signers = signers(key.as_bytes()).unwrap();
         let check = |token: &str| Token::read(token)?.claims(&signers[0].key);
         let claims = check(SIGNED).unwrap();
-        assert_eq!((claims.exp, claims.iss.as_deref()), (Some(1_300_819_380.0), Some("joe")));
-        // Another signature, another body, and a head that says ES256 or what nobody here understands.
-        let head = |head: Value| SIGNED.replace("eyJhbGciOiJSUzI1NiJ9", &URL_SAFE_NO_PAD.encode(head.to_string()));
+        assert_eq!(
+            (claims.exp, claims.iss.as_deref()),
+            (Some(1_300_819_380.0), Some("joe"))
+        );
+        // Another signature, another body, and a head that says ES256 or what nobody here
+        // understands.
+        let head = |head: Value| {
+            SIGNED.replace(
+                "eyJhbGciOiJSUzI1NiJ9",
+                &URL_SAFE_NO_PAD.encode(head.to_string()),
+            )
+        };
         for (token, error) in [
             (SIGNED.replace(".cC4h", ".cC4i"), TokenError::Signature),
-            (SIGNED.replace("OiJqb2Ui", "OiJqb2Uj"), TokenError::Signature),
+            (
+                SIGNED.replace("OiJqb2Ui", "OiJqb2Uj"),
+                TokenError::Signature,
+            ),
             (head(json!({"alg": "ES256"})), TokenError::Signature),
             (head(json!({"alg": "none"})), TokenError::Algorithm),
             (head(json!({"alg": "HS256"})), TokenError::Algorithm),
-            (head(json!({"alg": "RS256", "crit": ["exp"]})), TokenError::Critical),
+            (
+                head(json!({"alg": "RS256", "crit": ["exp"]})),
+                TokenError::Critical,
+            ),
         ] {
             assert_eq!(check(&token).map(drop), Err(error), "{token}");
         }
@@ -442,14 +521,35 @@ mod tests {
     fn keys_for_something_else_are_passed_over() {
         let rsa = |more: Value| {
             let mut key = json!({"kty": "RSA", "n": MODULUS, "e": "AQAB", "kid": "a"});
-            key.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            key.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             key
         };
         for (keys, usable) in [
-            (json!([rsa(json!({})), rsa(json!({"alg": "RS256", "use": "sig", "kid": "b"}))]), 2),
-            (json!([rsa(json!({})), rsa(json!({"use": "enc"})), rsa(json!({"alg": "RS512"}))]), 1),
-            (json!([rsa(json!({})), {"kty": "oct", "k": "c2VjcmV0"}, {"kty": "new"}, 7]), 1),
-            (json!([{"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA"}]), 0),
+            (
+                json!([
+                    rsa(json!({})),
+                    rsa(json!({"alg": "RS256", "use": "sig", "kid": "b"}))
+                ]),
+                2,
+            ),
+            (
+                json!([
+                    rsa(json!({})),
+                    rsa(json!({"use": "enc"})),
+                    rsa(json!({"alg": "RS512"}))
+                ]),
+                1,
+            ),
+            (
+                json!([rsa(json!({})), {"kty": "oct", "k": "c2VjcmV0"}, {"kty": "new"}, 7]),
+                1,
+            ),
+            (
+                json!([{"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA"}]),
+                0,
+            ),
             (json!([]), 0),
         ] {
             let text = json!({"keys": keys}).to_string();
@@ -464,8 +564,15 @@ mod tests {
     #[test]
     fn a_token_names_its_key_where_there_are_several() {
         let named = |names: &[Option<&str>]| {
-            let keys = names.iter().map(|name| json!({"kty": "RSA", "n": MODULUS, "e": "AQAB", "kid": name}));
-            signers(json!({"keys": keys.collect::<Vec<_>>()}).to_string().as_bytes()).unwrap()
+            let keys = names
+                .iter()
+                .map(|name| json!({"kty": "RSA", "n": MODULUS, "e": "AQAB", "kid": name}));
+            signers(
+                json!({"keys": keys.collect::<Vec<_>>()})
+                    .to_string()
+                    .as_bytes(),
+            )
+            .unwrap()
         };
         for (keys, name, found) in [
             (named(&[Some("a")]), Some("a"), true),
@@ -488,7 +595,10 @@ mod tests {
             ("https://id.shop/keys", Ok("https://id.shop/keys")),
             ("http://id:8080", Ok("http://id:8080/")),
             ("https://", Err(SourceError::NotAUrl)),
-            ("https://me:hunter2@id.shop/keys", Err(SourceError::HasPassword)),
+            (
+                "https://me:hunter2@id.shop/keys",
+                Err(SourceError::HasPassword),
+            ),
             ("https://me@id.shop/keys", Err(SourceError::HasPassword)),
         ] {
             let read = text.parse::<Source>().map(|source| source.to_string());

@@ -13,7 +13,12 @@ use super::{Cache, Codec, Memory, Redis, RedisError, Tiers};
 #[command(next_help_heading = "Cache")]
 pub struct CacheArgs {
     /// Memory for answers kept in this process, MiB; 0 keeps none
-    #[arg(long, env = "SHOPKEEPER_CACHE_MEMORY", value_name = "MIB", default_value_t = 64)]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_CACHE_MEMORY",
+        value_name = "MIB",
+        default_value_t = 64
+    )]
     cache_memory: u64,
 }
 
@@ -33,12 +38,13 @@ impl CacheArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cache")]
 pub struct RedisArgs {
-    /// Redis that replicas share answers through; without one each keeps its own. It need not be up: without it calls are
-    /// slower, not wrong
+    /// Redis that replicas share answers through; without one each keeps its own. It need not be
+    /// up: without it calls are slower, not wrong
     ///
     /// One server: redis://[user:password@]host[:port][/db]
     ///
-    /// The primary that sentinels name: redis+sentinel://[user:password@]host[:port],host[:port]/service[/db]; for
+    /// The primary that sentinels name:
+    /// redis+sentinel://[user:password@]host[:port],host[:port]/service[/db]; for
     /// sentinels with a user of their own ?sentinel-user=USER&sentinel-password=PASSWORD follows
     ///
     /// A cluster: redis+cluster://[user:password@]host[:port],host[:port]
@@ -47,18 +53,34 @@ pub struct RedisArgs {
     #[arg(long, env = "SHOPKEEPER_REDIS", value_name = "URL", hide_env_values = true, value_parser = secret)]
     redis: Option<SecretString>,
     /// Who signs the certificate of Redis (PEM); without it, whom this machine trusts
-    #[arg(long, env = "SHOPKEEPER_REDIS_CA", value_name = "FILE", requires = "redis")]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_REDIS_CA",
+        value_name = "FILE",
+        requires = "redis"
+    )]
     redis_ca: Option<PathBuf>,
     /// Certificate to show to Redis (PEM)
-    #[arg(long, env = "SHOPKEEPER_REDIS_CERT", value_name = "FILE", requires = "redis_key")]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_REDIS_CERT",
+        value_name = "FILE",
+        requires = "redis_key"
+    )]
     redis_cert: Option<PathBuf>,
     /// Its key (PEM)
-    #[arg(long, env = "SHOPKEEPER_REDIS_KEY", value_name = "FILE", requires = "redis_cert")]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_REDIS_KEY",
+        value_name = "FILE",
+        requires = "redis_cert"
+    )]
     redis_key: Option<PathBuf>,
     /// Longest that a call waits for Redis
     #[arg(long, env = "SHOPKEEPER_REDIS_TIMEOUT", value_name = "TIME", default_value = "5ms", value_parser = humantime::parse_duration)]
     redis_timeout: Duration,
-    /// What replicas that share a Redis know and nobody else who can write to it; answers kept by others are ignored
+    /// What replicas that share a Redis know and nobody else who can write to it; answers kept by
+    /// others are ignored
     #[arg(long, env = "SHOPKEEPER_CACHE_SECRET", value_name = "TEXT", hide_env_values = true, value_parser = secret)]
     cache_secret: Option<SecretString>,
 }
@@ -69,16 +91,26 @@ impl RedisArgs {
     /// # Errors
     /// Where the URL or a certificate is none. A Redis that does not answer is no error.
     pub fn build(&self, near: &CacheArgs) -> Result<(Tiers, Option<Arc<Redis>>), RedisError> {
-        let codec = Codec::new(self.cache_secret.as_ref().map_or("", |secret| secret.expose_secret()));
+        let codec = Codec::new(
+            self.cache_secret
+                .as_ref()
+                .map_or("", |secret| secret.expose_secret()),
+        );
         let redis = |url| Redis::new(url, self.certificates(), codec, self.redis_timeout);
         let shared = self.redis.clone().map(redis).transpose()?.map(Arc::new);
         let far = shared.clone().map(|redis| redis as Arc<dyn Cache>);
-        Ok((Tiers::new(near.memory().into_iter().chain(far).collect()), shared))
+        Ok((
+            Tiers::new(near.memory().into_iter().chain(far).collect()),
+            shared,
+        ))
     }
 
     fn certificates(&self) -> Certificates {
         let client = self.redis_cert.clone().zip(self.redis_key.clone());
-        Certificates { authority: self.redis_ca.clone(), client }
+        Certificates {
+            authority: self.redis_ca.clone(),
+            client,
+        }
     }
 }
 
@@ -95,11 +127,17 @@ impl Certificates {
     pub(super) fn read(&self) -> Result<Option<TlsCertificates>, RedisError> {
         let root_cert = self.authority.as_ref().map(fs_err::read).transpose()?;
         let client = self.client.as_ref().map(|(cert, key)| {
-            std::io::Result::Ok(ClientTlsConfig { client_cert: fs_err::read(cert)?, client_key: fs_err::read(key)? })
+            std::io::Result::Ok(ClientTlsConfig {
+                client_cert: fs_err::read(cert)?,
+                client_key: fs_err::read(key)?,
+            })
         });
         let client_tls = client.transpose()?;
         let given = root_cert.is_some() || client_tls.is_some();
-        Ok(given.then_some(TlsCertificates { client_tls, root_cert }))
+        Ok(given.then_some(TlsCertificates {
+            client_tls,
+            root_cert,
+        }))
     }
 }
 

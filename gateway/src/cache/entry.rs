@@ -9,7 +9,8 @@ use super::Key;
 
 /// Another format has another first line.
 const MAGIC: &[u8] = b"SKC2";
-/// No chance is so small that an answer is made anew earlier, in times that it takes: the logarithm of 2^32.
+/// No chance is so small that an answer is made anew earlier, in times that it takes: the logarithm
+/// of 2^32.
 const EARLIEST: f64 = 23.0;
 /// Length of the tag at the end.
 const TAG: usize = 32;
@@ -56,12 +57,15 @@ impl Entry {
     /// How long it may still be served; nothing where its time is over.
     pub fn left(&self, now: SystemTime) -> Duration {
         let end = self.made.checked_add(self.ttl);
-        end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default().min(self.ttl)
+        end.and_then(|end| end.duration_since(now).ok())
+            .unwrap_or_default()
+            .min(self.ttl)
     }
 
-    /// Whether a new one should be made while this one still serves: the later and the dearer, and the nearer to 0 that
-    /// `chance`, a share of 0 to 1, comes out, the likelier. Whoever asks for a hot answer then rarely finds that it has
-    /// ended, and rarely makes it together with others (XFetch: Vattani, Chierichetti, Lowenstein, VLDB 2015).
+    /// Whether a new one should be made while this one still serves: the later and the dearer, and
+    /// the nearer to 0 that `chance`, a share of 0 to 1, comes out, the likelier. Whoever asks
+    /// for a hot answer then rarely finds that it has ended, and rarely makes it together with
+    /// others (XFetch: Vattani, Chierichetti, Lowenstein, VLDB 2015).
     pub fn is_due(&self, now: SystemTime, chance: impl FnOnce() -> f64) -> bool {
         let (took, left) = (self.took.as_secs_f64(), self.left(now).as_secs_f64());
         took * EARLIEST >= left && took * -chance().ln() >= left
@@ -83,7 +87,9 @@ impl std::fmt::Debug for Codec {
 impl Codec {
     /// Entries made with another secret are none.
     pub fn new(secret: &str) -> Self {
-        Self { secret: blake3::derive_key("shopkeeper gateway cache entry tag 1", secret.as_bytes()) }
+        Self {
+            secret: blake3::derive_key("shopkeeper gateway cache entry tag 1", secret.as_bytes()),
+        }
     }
 
     /// An entry as a string that is good under this key alone.
@@ -96,7 +102,11 @@ impl Codec {
         };
         bytes.put_i32(code.into());
         let made = entry.made.duration_since(UNIX_EPOCH).unwrap_or_default();
-        for time in [made.as_millis(), entry.took.as_micros(), entry.ttl.as_millis()] {
+        for time in [
+            made.as_millis(),
+            entry.took.as_micros(),
+            entry.ttl.as_millis(),
+        ] {
             bytes.put_u64(u64::try_from(time).unwrap_or(u64::MAX));
         }
         for part in [entry.version.as_bytes(), parts[0], parts[1]] {
@@ -126,14 +136,26 @@ impl Codec {
         let (first, second) = (part(&mut rest)?, part(&mut rest)?);
         let answer = match (code, rest.is_empty()) {
             (Code::Ok, true) if second.is_empty() => Answer::Found(first),
-            (Code::NotFound, true) => Answer::NotFound { message: first, details: second },
+            (Code::NotFound, true) => Answer::NotFound {
+                message: first,
+                details: second,
+            },
             _ => return None,
         };
-        Some(Entry { version, made, took, ttl, answer })
+        Some(Entry {
+            version,
+            made,
+            took,
+            ttl,
+            answer,
+        })
     }
 
     fn tag(&self, key: &Key, said: &[u8]) -> blake3::Hash {
-        blake3::Hasher::new_keyed(&self.secret).update(key.as_bytes()).update(said).finalize()
+        blake3::Hasher::new_keyed(&self.secret)
+            .update(key.as_bytes())
+            .update(said)
+            .finalize()
     }
 }
 
@@ -158,21 +180,34 @@ mod tests {
             bytes().prop_map(Answer::Found),
             (bytes(), bytes()).prop_map(|(message, details)| Answer::NotFound { message, details }),
         ];
-        ("\\PC{0,20}", any::<[u32; 3]>(), answer).prop_map(|(version, [made, took, ttl], answer)| Entry {
-            version,
-            made: UNIX_EPOCH + Duration::from_millis(made.into()),
-            took: Duration::from_micros(took.into()),
-            ttl: Duration::from_millis(ttl.into()),
-            answer,
-        })
+        ("\\PC{0,20}", any::<[u32; 3]>(), answer).prop_map(
+            |(version, [made, took, ttl], answer)| Entry {
+                version,
+                made: UNIX_EPOCH + Duration::from_millis(made.into()),
+                took: Duration::from_micros(took.into()),
+                ttl: Duration::from_millis(ttl.into()),
+                answer,
+            },
+        )
     }
 
     fn entry(took: Duration, ttl: Duration) -> Entry {
-        Entry { version: "v".into(), made: UNIX_EPOCH, took, ttl, answer: Answer::Found(Bytes::from_static(b"x")) }
+        Entry {
+            version: "v".into(),
+            made: UNIX_EPOCH,
+            took,
+            ttl,
+            answer: Answer::Found(Bytes::from_static(b"x")),
+        }
     }
 
     fn key(message: &[u8]) -> Key {
-        Key::of(&Question { method: "/m", version: "v", caller: None, message })
+        Key::of(&Question {
+            method: "/m",
+            version: "v",
+            caller: None,
+            message,
+        })
     }
 
     proptest! {
@@ -209,7 +244,10 @@ mod tests {
     fn an_entry_is_good_under_its_key_and_secret_alone() {
         let entry = entry(Duration::ZERO, Duration::ZERO);
         let bytes = Bytes::from(Codec::new("s").encode(&key(b"a"), &entry));
-        assert_eq!(Codec::new("s").decode(&key(b"a"), bytes.clone()), Some(entry));
+        assert_eq!(
+            Codec::new("s").decode(&key(b"a"), bytes.clone()),
+            Some(entry)
+        );
         assert_eq!(Codec::new("s").decode(&key(b"b"), bytes.clone()), None);
         assert_eq!(Codec::new("t").decode(&key(b"a"), bytes), None);
     }
@@ -221,9 +259,20 @@ mod tests {
         for (now, left) in [(at(0), 60), (at(59), 1), (at(60), 0), (at(1_000), 0)] {
             assert_eq!(entry.left(now), Duration::from_secs(left), "{now:?}");
         }
-        assert_eq!(entry.left(UNIX_EPOCH - Duration::from_secs(1_000)), entry.ttl, "made by a clock that is ahead");
-        let for_ever = Entry { ttl: Duration::MAX, ..entry };
-        assert_eq!(for_ever.left(at(0)), Duration::ZERO, "a time that cannot be told has passed");
+        assert_eq!(
+            entry.left(UNIX_EPOCH - Duration::from_secs(1_000)),
+            entry.ttl,
+            "made by a clock that is ahead"
+        );
+        let for_ever = Entry {
+            ttl: Duration::MAX,
+            ..entry
+        };
+        assert_eq!(
+            for_ever.left(at(0)),
+            Duration::ZERO,
+            "a time that cannot be told has passed"
+        );
     }
 
     #[test]
@@ -235,11 +284,20 @@ mod tests {
             for step in 1..1_000 {
                 let chance = f64::from(step) / 1_000.0;
                 let close = (chance - due_below).abs() < 0.002;
-                assert!(close || entry.is_due(at(60 - left), || chance) == (chance < due_below), "{left} s, {chance}");
+                assert!(
+                    close || entry.is_due(at(60 - left), || chance) == (chance < due_below),
+                    "{left} s, {chance}"
+                );
             }
         }
-        assert!(entry.is_due(at(40), || 1e-9) && !entry.is_due(at(0), || 0.0), "not earlier than any chance says");
-        let free = Entry { took: Duration::ZERO, ..entry };
+        assert!(
+            entry.is_due(at(40), || 1e-9) && !entry.is_due(at(0), || 0.0),
+            "not earlier than any chance says"
+        );
+        let free = Entry {
+            took: Duration::ZERO,
+            ..entry
+        };
         assert!(!free.is_due(at(59), || 0.5) && free.is_due(at(60), || 0.5));
     }
 }

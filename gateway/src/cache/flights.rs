@@ -1,5 +1,6 @@
-//! Questions that are being asked: who asks the same meanwhile waits for that answer. Promise: one question is asked once
-//! at a time; whoever waits can leave without an effect on others, and when everybody has left nobody asks any longer.
+//! Questions that are being asked: who asks the same meanwhile waits for that answer. Promise: one
+//! question is asked once at a time; whoever waits can leave without an effect on others, and when
+//! everybody has left nobody asks any longer.
 
 use std::{
     collections::HashMap,
@@ -66,12 +67,14 @@ pub(super) struct Pilot<T> {
 pub(super) struct Waiter<T>(watch::Receiver<Option<T>>);
 
 impl<T> Flights<T> {
-    /// A seat for a question that needs an answer by then. A flight that may have to end long before that is not waited
-    /// for: were it lost, there would be too little time for another.
+    /// A seat for a question that needs an answer by then. A flight that may have to end long
+    /// before that is not waited for: were it lost, there would be too little time for another.
     pub(super) fn join(&self, key: Key, deadline: Instant) -> Seat<T> {
         let mut flights = self.lock();
         let now = Instant::now();
-        let long_enough = |flight: &Flight<T>| 2 * flight.deadline.duration_since(now) >= deadline.duration_since(now);
+        let long_enough = |flight: &Flight<T>| {
+            2 * flight.deadline.duration_since(now) >= deadline.duration_since(now)
+        };
         match flights.get(&key) {
             Some(flight) if flight.landing.receiver_count() < WAITERS && long_enough(flight) => {
                 Seat::Other(Waiter(flight.landing.subscribe()))
@@ -86,10 +89,26 @@ impl<T> Flights<T> {
         (!flights.contains_key(&key)).then(|| self.begin(&mut flights, key, deadline))
     }
 
-    fn begin(&self, flights: &mut HashMap<Key, Flight<T>>, key: Key, deadline: Instant) -> Pilot<T> {
+    fn begin(
+        &self,
+        flights: &mut HashMap<Key, Flight<T>>,
+        key: Key,
+        deadline: Instant,
+    ) -> Pilot<T> {
         let landing = Arc::new(watch::Sender::new(None));
-        flights.insert(key, Flight { landing: landing.clone(), deadline });
-        Pilot { flights: self.clone(), key, landing, deadline }
+        flights.insert(
+            key,
+            Flight {
+                landing: landing.clone(),
+                deadline,
+            },
+        );
+        Pilot {
+            flights: self.clone(),
+            key,
+            landing,
+            deadline,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Flight<T>>> {
@@ -97,10 +116,13 @@ impl<T> Flights<T> {
     }
 }
 
-/// A question on its way. Whoever holds this has the answer `A`, those who wait have `T`, or where there is none are told to
-/// ask for themselves. Where it is dropped before that it goes on for those who wait, for as long as there is time.
+/// A question on its way. Whoever holds this has the answer `A`, those who wait have `T`, or where
+/// there is none are told to ask for themselves. Where it is dropped before that it goes on for
+/// those who wait, for as long as there is time.
 #[must_use = "nobody asks until it is awaited"]
-pub(super) struct Flying<A: Send + 'static, T: Send + Sync + 'static>(Option<(Pilot<T>, Asked<A, T>)>);
+pub(super) struct Flying<A: Send + 'static, T: Send + Sync + 'static>(
+    Option<(Pilot<T>, Asked<A, T>)>,
+);
 
 type Asked<A, T> = BoxFuture<'static, (A, Option<T>)>;
 
@@ -135,7 +157,9 @@ impl<A: Send + 'static, T: Send + Sync + 'static> Future for Flying<A, T> {
     type Output = A;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<A> {
-        let Some((pilot, mut asked)) = self.0.take() else { return Poll::Pending };
+        let Some((pilot, mut asked)) = self.0.take() else {
+            return Poll::Pending;
+        };
         match asked.as_mut().poll(context) {
             Poll::Ready((answer, landed)) => {
                 pilot.land(landed);
@@ -151,7 +175,9 @@ impl<A: Send + 'static, T: Send + Sync + 'static> Future for Flying<A, T> {
 
 impl<A: Send + 'static, T: Send + Sync + 'static> Drop for Flying<A, T> {
     fn drop(&mut self) {
-        let Some((pilot, asked)) = self.0.take() else { return };
+        let Some((pilot, asked)) = self.0.take() else {
+            return;
+        };
         if pilot.landing.receiver_count() > 0
             && let Ok(runtime) = Handle::try_current()
         {
@@ -163,7 +189,10 @@ impl<A: Send + 'static, T: Send + Sync + 'static> Drop for Flying<A, T> {
 impl<T> Drop for Pilot<T> {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
-        if flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(&flight.landing, &self.landing)) {
+        if flights
+            .get(&self.key)
+            .is_some_and(|flight| Arc::ptr_eq(&flight.landing, &self.landing))
+        {
             flights.remove(&self.key);
         }
     }
@@ -184,7 +213,12 @@ mod tests {
     use tokio::sync::oneshot;
 
     fn key(message: &[u8]) -> Key {
-        Key::of(&Question { method: "", version: "", caller: None, message })
+        Key::of(&Question {
+            method: "",
+            version: "",
+            caller: None,
+            message,
+        })
     }
 
     fn after(milliseconds: u64) -> Instant {
@@ -217,11 +251,18 @@ mod tests {
         let early = other(&flights, after(1_000));
         let leader = pilot.fly(async { ((), asked.await.ok()) });
         let late = other(&flights, after(1_000));
-        assert!(matches!(flights.join(key(b"b"), after(1_000)), Seat::First(_)), "another question");
+        assert!(
+            matches!(flights.join(key(b"b"), after(1_000)), Seat::First(_)),
+            "another question"
+        );
         assert!(flights.lead(key(b"a"), after(1_000)).is_none());
         drop(leader);
         answer.send(7).unwrap();
-        assert_eq!((early.landed().await, late.landed().await), (Some(7), Some(7)), "whoever began it has left");
+        assert_eq!(
+            (early.landed().await, late.landed().await),
+            (Some(7), Some(7)),
+            "whoever began it has left"
+        );
         assert!(is_empty(&flights));
         drop(first(&flights, after(1_000)));
         assert!(is_empty(&flights));

@@ -1,4 +1,5 @@
-//! What an answer is kept under: method, model version, caller and request, none of which can pass for another.
+//! What an answer is kept under: method, model version, caller and request, none of which can pass
+//! for another.
 
 use std::fmt;
 
@@ -25,10 +26,20 @@ pub struct Key([u8; 32]);
 impl Key {
     /// The key of a question.
     pub fn of(question: &Question<'_>) -> Self {
-        let Question { method, version, caller, message } = *question;
+        let Question {
+            method,
+            version,
+            caller,
+            message,
+        } = *question;
         let mut hasher = blake3::Hasher::new();
-        // Every part is preceded by its length, so that no part can pass for the end of the one before it.
-        for part in [FORMAT, method.as_bytes(), version.as_bytes()].into_iter().chain(caller).chain([message]) {
+        // Every part is preceded by its length, so that no part can pass for the end of the one
+        // before it.
+        for part in [FORMAT, method.as_bytes(), version.as_bytes()]
+            .into_iter()
+            .chain(caller)
+            .chain([message])
+        {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
@@ -76,11 +87,21 @@ mod tests {
 
     fn parts() -> impl Strategy<Value = Parts> {
         let bytes = || proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(b'a')], 0..4);
-        ("[a/]{0,3}", "[a/]{0,3}", proptest::option::of(bytes()), bytes())
+        (
+            "[a/]{0,3}",
+            "[a/]{0,3}",
+            proptest::option::of(bytes()),
+            bytes(),
+        )
     }
 
     fn key((method, version, caller, message): &Parts) -> Key {
-        Key::of(&Question { method, version, caller: caller.as_deref(), message })
+        Key::of(&Question {
+            method,
+            version,
+            caller: caller.as_deref(),
+            message,
+        })
     }
 
     proptest! {
@@ -93,8 +114,9 @@ mod tests {
 
     #[test]
     fn a_part_cannot_pass_for_its_neighbour() {
-        let of =
-            |method, version, caller, message| key(&(String::from(method), String::from(version), caller, message));
+        let of = |method, version, caller, message| {
+            key(&(String::from(method), String::from(version), caller, message))
+        };
         let all = [
             of("ab", "c", None, vec![]),
             of("a", "bc", None, vec![]),
@@ -112,7 +134,15 @@ mod tests {
 
     #[test]
     fn the_key_is_the_same_in_every_replica_and_release() {
-        let key = Key::of(&Question { method: "/a", version: "v", caller: None, message: b"m" });
-        assert_eq!(key.to_string(), "sk:1:957c4464ad008f103449f3757339f2f9a178b382c79ed5f30ed839230074cca1");
+        let key = Key::of(&Question {
+            method: "/a",
+            version: "v",
+            caller: None,
+            message: b"m",
+        });
+        assert_eq!(
+            key.to_string(),
+            "sk:1:957c4464ad008f103449f3757339f2f9a178b382c79ed5f30ed839230074cca1"
+        );
     }
 }

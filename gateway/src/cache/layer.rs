@@ -1,6 +1,7 @@
-//! Looks up what is asked, and keeps what is answered. Promise: an answer is kept under the version that gave it, as its
-//! own header says, and looked up under the version that answers now; while that is not known nothing is looked up. What
-//! several callers ask at once is asked once, and what is asked all the time is asked anew before it ends.
+//! Looks up what is asked, and keeps what is answered. Promise: an answer is kept under the version
+//! that gave it, as its own header says, and looked up under the version that answers now; while
+//! that is not known nothing is looked up. What several callers ask at once is asked once, and what
+//! is asked all the time is asked anew before it ends.
 
 use std::{
     sync::{
@@ -41,8 +42,8 @@ use crate::{
 };
 use proto::policy::v1::Scope;
 
-/// Where an answer came from: `hit-memory`, `hit-redis`, `coalesced` where it was being asked for already, `miss`, or
-/// `bypass` where nobody looked.
+/// Where an answer came from: `hit-memory`, `hit-redis`, `coalesced` where it was being asked for
+/// already, `miss`, or `bypass` where nobody looked.
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 /// Which version of the model gave an answer.
 pub(crate) const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
@@ -57,10 +58,23 @@ const BYPASS: &str = "bypass";
 const LARGE: usize = 1 << 12;
 
 /// Puts these caches in front of the services whose model versions these are.
-pub(crate) fn layer<S>(tiers: Tiers, versions: Versions) -> impl Layer<S, Service = Caching<S>> + Clone {
+pub(crate) fn layer<S>(
+    tiers: Tiers,
+    versions: Versions,
+) -> impl Layer<S, Service = Caching<S>> + Clone {
     let (flights, large, draws) = (Flights::default(), Large::default(), Draws::default());
-    let store = Arc::new(Store { tiers, versions, flights, large, usual: Usual::default(), draws });
-    layer_fn(move |inner| Caching { inner, store: store.clone() })
+    let store = Arc::new(Store {
+        tiers,
+        versions,
+        flights,
+        large,
+        usual: Usual::default(),
+        draws,
+    });
+    layer_fn(move |inner| Caching {
+        inner,
+        store: store.clone(),
+    })
 }
 
 /// See [`layer`].
@@ -89,7 +103,10 @@ where
         let mut inner = std::mem::replace(&mut self.inner, spare);
         let version = self.store.versions.choose(&mut call);
         let message = match &call.payload {
-            Payload::Whole { message: Some(message), .. } if call.method.is_cacheable() => message.clone(),
+            Payload::Whole {
+                message: Some(message),
+                ..
+            } if call.method.is_cacheable() => message.clone(),
             Payload::Whole { .. } | Payload::Stream(_) => {
                 if call.method.is_cacheable() {
                     meter::lookup(BYPASS, call.method.name());
@@ -105,13 +122,20 @@ where
         };
 
         let wish = Wish::of(&call.headers);
-        let asked = Asked { method: call.method.clone(), caller: caller(&call), message };
+        let asked = Asked {
+            method: call.method.clone(),
+            caller: caller(&call),
+            message,
+        };
         let store = self.store.clone();
         match version.filter(|_| wish == Wish::Any && !store.tiers.is_empty()) {
             Some(version) => Box::pin(store.answer(inner, call, asked, version)),
             None => Box::pin(async move {
                 meter::lookup(BYPASS, call.method.name());
-                Ok(marked(store.fetch(inner, call, &asked, wish).await?.0, BYPASS))
+                Ok(marked(
+                    store.fetch(inner, call, &asked, wish).await?.0,
+                    BYPASS,
+                ))
             }),
         }
     }
@@ -158,7 +182,10 @@ impl Store {
         if self.large.has(&key) {
             // Who waits for one that is not kept waits for nothing.
             meter::lookup(MISS, asked.method.name());
-            return Ok(marked(self.fetch(inner, call, &asked, Wish::Any).await?.0, MISS));
+            return Ok(marked(
+                self.fetch(inner, call, &asked, Wish::Any).await?.0,
+                MISS,
+            ));
         }
         let pilot = match self.flights.join(key, call.deadline) {
             Seat::First(pilot) => pilot,
@@ -168,7 +195,10 @@ impl Store {
                 }
                 // What became of it is for whoever asked.
                 meter::lookup(MISS, asked.method.name());
-                return Ok(marked(self.fetch(inner, call, &asked, Wish::Any).await?.0, MISS));
+                return Ok(marked(
+                    self.fetch(inner, call, &asked, Wish::Any).await?.0,
+                    MISS,
+                ));
             }
         };
         let asking = pilot.fly(async move {
@@ -176,7 +206,13 @@ impl Store {
             let landed = match self.tiers.near(&key).await {
                 None => {
                     let usual = || self.usual.of(asked.method.path.path());
-                    self.tiers.awaited(&key, usual, call.deadline.duration_since(Instant::now()) / 4).await
+                    self.tiers
+                        .awaited(
+                            &key,
+                            usual,
+                            call.deadline.duration_since(Instant::now()) / 4,
+                        )
+                        .await
                 }
                 landed => landed,
             };
@@ -185,7 +221,10 @@ impl Store {
             }
             meter::lookup(MISS, asked.method.name());
             match self.fetch(inner, call, &asked, Wish::Any).await {
-                Ok((response, entry)) => (Ok(marked(response, MISS)), entry.filter(|entry| entry.version == *version)),
+                Ok((response, entry)) => (
+                    Ok(marked(response, MISS)),
+                    entry.filter(|entry| entry.version == *version),
+                ),
                 Err(error) => (Err(error), None),
             }
         });
@@ -200,7 +239,9 @@ impl Store {
         S::Future: Send,
     {
         call.deadline = Instant::now() + call.method.timeout;
-        let Some(pilot) = self.flights.lead(asked.key(&version), call.deadline) else { return };
+        let Some(pilot) = self.flights.lead(asked.key(&version), call.deadline) else {
+            return;
+        };
         meter::refreshed(call.method.name());
         let deadline = call.deadline;
         let asking = pilot.fly(async move {
@@ -229,7 +270,8 @@ impl Store {
         let (data, trailers) = match gather(body).await {
             Gathered::Whole(data, trailers) => (data, trailers),
             Gathered::Large(body) => {
-                if let Some(version) = see(&self.versions, &area, head.headers.get(X_MODEL_VERSION)) {
+                if let Some(version) = see(&self.versions, &area, head.headers.get(X_MODEL_VERSION))
+                {
                     self.large.add(&asked.key(version));
                 }
                 return Ok((Response::from_parts(head, body), None));
@@ -240,11 +282,18 @@ impl Store {
         if let Some(version) = see(&self.versions, &area, version.as_ref())
             && wish != Wish::Nothing
             && !self.tiers.is_empty()
-            && let Some((ttl, answer)) = keepable(&asked.method, &head.headers, &data, trailers.as_ref())
+            && let Some((ttl, answer)) =
+                keepable(&asked.method, &head.headers, &data, trailers.as_ref())
         {
             let (made, took) = (SystemTime::now(), begun.elapsed());
             self.usual.took(asked.method.path.path(), took);
-            let entry = Entry { version: version.to_owned(), made, took, ttl, answer };
+            let entry = Entry {
+                version: version.to_owned(),
+                made,
+                took,
+                ttl,
+                answer,
+            };
             kept = Some(self.tiers.put(asked.key(version), entry).await);
         }
         let mut response = Response::from_parts(head, Body::empty());
@@ -254,7 +303,8 @@ impl Store {
     }
 }
 
-/// Questions whose answers were too large to keep, by a hash of each; one is forgotten when another comes to its place.
+/// Questions whose answers were too large to keep, by a hash of each; one is forgotten when another
+/// comes to its place.
 #[derive(Debug)]
 struct Large(Box<[AtomicU64]>);
 
@@ -299,7 +349,12 @@ struct Asked {
 impl Asked {
     fn key(&self, version: &str) -> Key {
         let caller = self.caller.as_ref().map(Caller::as_bytes);
-        Key::of(&Question { method: self.method.path.path(), version, caller, message: &self.message })
+        Key::of(&Question {
+            method: self.method.path.path(),
+            version,
+            caller,
+            message: &self.message,
+        })
     }
 }
 
@@ -323,14 +378,20 @@ enum Wish {
 
 impl Wish {
     fn of(headers: &HeaderMap) -> Self {
-        let lists = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
-        lists.flat_map(|list| list.split(',')).map(str::trim).fold(Self::Any, |wish, word| {
-            match word.to_ascii_lowercase().as_str() {
-                "no-store" => Self::Nothing,
-                "no-cache" if wish == Self::Any => Self::New,
-                _ => wish,
-            }
-        })
+        let lists = headers
+            .get_all(CACHE_CONTROL)
+            .into_iter()
+            .filter_map(|value| value.to_str().ok());
+        lists
+            .flat_map(|list| list.split(','))
+            .map(str::trim)
+            .fold(Self::Any, |wish, word| {
+                match word.to_ascii_lowercase().as_str() {
+                    "no-store" => Self::Nothing,
+                    "no-cache" if wish == Self::Any => Self::New,
+                    _ => wish,
+                }
+            })
     }
 }
 
@@ -350,9 +411,13 @@ fn again(entry: &Entry, outcome: &'static str, reply: Option<Encoding>) -> Respo
         }
         Answer::NotFound { message, details } => {
             headers.insert(Status::GRPC_STATUS, code(Code::NotFound));
-            for (name, value) in [(Status::GRPC_MESSAGE, message), (Status::GRPC_STATUS_DETAILS, details)] {
-                if let Some(value) =
-                    HeaderValue::from_maybe_shared(value.clone()).ok().filter(|value| !value.is_empty())
+            for (name, value) in [
+                (Status::GRPC_MESSAGE, message),
+                (Status::GRPC_STATUS_DETAILS, details),
+            ] {
+                if let Some(value) = HeaderValue::from_maybe_shared(value.clone())
+                    .ok()
+                    .filter(|value| !value.is_empty())
                 {
                     headers.insert(name, value);
                 }
@@ -363,7 +428,9 @@ fn again(entry: &Entry, outcome: &'static str, reply: Option<Encoding>) -> Respo
 }
 
 fn marked(mut response: Response<Body>, outcome: &'static str) -> Response<Body> {
-    response.headers_mut().insert(X_CACHE, HeaderValue::from_static(outcome));
+    response
+        .headers_mut()
+        .insert(X_CACHE, HeaderValue::from_static(outcome));
     response
 }
 
@@ -375,7 +442,9 @@ fn code(code: Code) -> HeaderValue {
 fn packed(data: Bytes, reply: Option<Encoding>, headers: &mut HeaderMap) -> Bytes {
     let smaller = || {
         let encoding = reply?;
-        let (false, message) = frame::only(&data)? else { return None };
+        let (false, message) = frame::only(&data)? else {
+            return None;
+        };
         Some((encoding, frame::framed(true, &encoding.pack(&message)?)?))
     };
     match smaller() {
@@ -421,7 +490,8 @@ fn joined(first: Bytes, more: BytesMut) -> Bytes {
     all.freeze()
 }
 
-/// Notes the version that an answer is of. Once one has been seen, what an earlier one said is not said again.
+/// Notes the version that an answer is of. Once one has been seen, what an earlier one said is not
+/// said again.
 fn see<'a>(versions: &Versions, area: &str, version: Option<&'a HeaderValue>) -> Option<&'a str> {
     let version = version?.to_str().ok()?;
     versions.seen(area, version);
@@ -429,7 +499,11 @@ fn see<'a>(versions: &Versions, area: &str, version: Option<&'a HeaderValue>) ->
 }
 
 /// A field of an answer's headers or, where it has them, trailers.
-fn field(name: HeaderName, headers: &HeaderMap, trailers: Option<&HeaderMap>) -> Option<HeaderValue> {
+fn field(
+    name: HeaderName,
+    headers: &HeaderMap,
+    trailers: Option<&HeaderMap>,
+) -> Option<HeaderValue> {
     headers.get(&name).or_else(|| trailers?.get(&name)).cloned()
 }
 
@@ -440,18 +514,26 @@ fn keepable(
     data: &Bytes,
     trailers: Option<&HeaderMap>,
 ) -> Option<(Duration, Answer)> {
-    let bytes =
-        |name| field(name, headers, trailers).map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()));
+    let bytes = |name| {
+        field(name, headers, trailers)
+            .map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()))
+    };
     if Wish::of(headers) == Wish::Nothing || data.len() > LARGEST + frame::PREFIX {
         return None;
     }
     match field(Status::GRPC_STATUS, headers, trailers)?.as_bytes() {
         b"0" if frame::only(data).is_some_and(|(compressed, _)| !compressed) => {
             // Its own bytes alone: a slice would keep all that came with it.
-            Some((method.cache_ttl?, Answer::Found(Bytes::copy_from_slice(data))))
+            Some((
+                method.cache_ttl?,
+                Answer::Found(Bytes::copy_from_slice(data)),
+            ))
         }
         b"5" if data.is_empty() => {
-            let (message, details) = (bytes(Status::GRPC_MESSAGE), bytes(Status::GRPC_STATUS_DETAILS));
+            let (message, details) = (
+                bytes(Status::GRPC_MESSAGE),
+                bytes(Status::GRPC_STATUS_DETAILS),
+            );
             Some((method.negative_ttl?, Answer::NotFound { message, details }))
         }
         _ => None,
@@ -471,7 +553,11 @@ mod tests {
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
     const BATCH: &str = "/shopkeeper.churn.v1.ChurnService/BatchGetChurnRisks";
 
-    type Mocked = (Caching<Mock<Call, Response<Body>>>, Handle<Call, Response<Body>>, Versions);
+    type Mocked = (
+        Caching<Mock<Call, Response<Body>>>,
+        Handle<Call, Response<Body>>,
+        Versions,
+    );
 
     fn mocked() -> Mocked {
         let (mock, mut handle) = pair();
@@ -483,9 +569,14 @@ mod tests {
     }
 
     fn found(version: &'static str, message: &[u8]) -> Response<Body> {
-        let body = Known::body(framed(false, message).unwrap(), Some(trailers(Status::ok(""))));
+        let body = Known::body(
+            framed(false, message).unwrap(),
+            Some(trailers(Status::ok(""))),
+        );
         let mut response = Response::new(body);
-        response.headers_mut().insert(X_MODEL_VERSION, HeaderValue::from_static(version));
+        response
+            .headers_mut()
+            .insert(X_MODEL_VERSION, HeaderValue::from_static(version));
         response
     }
 
@@ -494,20 +585,37 @@ mod tests {
         let method = call(RISK, b"").method;
         let read = Bytes::from([&[0; 8192][..], &framed(false, b"found").unwrap()].concat());
         let data = read.slice(8192..);
-        let (_, kept) = keepable(&method, &HeaderMap::new(), &data, Some(&trailers(Status::ok("")))).unwrap();
-        let Answer::Found(kept) = kept else { panic!("{kept:?}") };
+        let (_, kept) = keepable(
+            &method,
+            &HeaderMap::new(),
+            &data,
+            Some(&trailers(Status::ok(""))),
+        )
+        .unwrap();
+        let Answer::Found(kept) = kept else {
+            panic!("{kept:?}")
+        };
         assert_eq!(kept, data);
         assert_ne!(kept.as_ptr(), data.as_ptr());
     }
 
     fn not_found() -> Response<Body> {
-        let mut response = Status::with_details(Code::NotFound, "who? é", Bytes::from_static(b"\x08\x05d")).into_http();
-        response.headers_mut().insert(X_MODEL_VERSION, HeaderValue::from_static("v1"));
+        let mut response =
+            Status::with_details(Code::NotFound, "who? é", Bytes::from_static(b"\x08\x05d"))
+                .into_http();
+        response
+            .headers_mut()
+            .insert(X_MODEL_VERSION, HeaderValue::from_static("v1"));
         response
     }
 
-    /// Asks, with an answer at hand for the case that it gets through; says what came, and whether it got through.
-    async fn ask(mocked: &mut Mocked, call: Call, answer: impl FnOnce() -> Response<Body>) -> (Response<Body>, bool) {
+    /// Asks, with an answer at hand for the case that it gets through; says what came, and whether
+    /// it got through.
+    async fn ask(
+        mocked: &mut Mocked,
+        call: Call,
+        answer: impl FnOnce() -> Response<Body>,
+    ) -> (Response<Body>, bool) {
         let (service, handle, _) = mocked;
         let asked = tower::ServiceExt::ready(service).await.unwrap().call(call);
         let mut reached = false;
@@ -533,7 +641,11 @@ mod tests {
         (cache, collected.to_bytes(), status)
     }
 
-    async fn ask_and_read(m: &mut Mocked, call: Call, answer: impl FnOnce() -> Response<Body>) -> (String, Bytes) {
+    async fn ask_and_read(
+        m: &mut Mocked,
+        call: Call,
+        answer: impl FnOnce() -> Response<Body>,
+    ) -> (String, Bytes) {
         let (cache, body, _) = read(ask(m, call, answer).await.0).await;
         (cache, body)
     }
@@ -547,10 +659,21 @@ mod tests {
             ("miss".into(), answer.clone())
         );
         let (response, reached) = ask(&mut m, call(RISK, b"1"), || unreachable!()).await;
-        assert_eq!((reached, &response.headers()[X_MODEL_VERSION]), (false, &HeaderValue::from_static("v1")));
+        assert_eq!(
+            (reached, &response.headers()[X_MODEL_VERSION]),
+            (false, &HeaderValue::from_static("v1"))
+        );
         let (cache, body, status) = read(response).await;
-        assert_eq!((cache.as_str(), body, &status[Status::GRPC_STATUS]), ("hit-memory", answer, &code(Code::Ok)));
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"2"), || found("v1", b"other")).await.0, "miss");
+        assert_eq!(
+            (cache.as_str(), body, &status[Status::GRPC_STATUS]),
+            ("hit-memory", answer, &code(Code::Ok))
+        );
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"2"), || found("v1", b"other"))
+                .await
+                .0,
+            "miss"
+        );
     }
 
     #[tokio::test]
@@ -558,22 +681,49 @@ mod tests {
         let mut m = mocked();
         let (first, _) = ask(&mut m, call(RISK, b"1"), not_found).await;
         let (again, reached) = ask(&mut m, call(RISK, b"1"), || unreachable!()).await;
-        assert!(!reached && http_body::Body::is_end_stream(again.body()), "trailers only");
-        let (first, again) =
-            (Status::from_header_map(first.headers()).unwrap(), Status::from_header_map(again.headers()).unwrap());
-        assert_eq!((again.code(), again.message(), again.details()), (Code::NotFound, "who? é", &b"\x08\x05d"[..]));
-        assert_eq!((first.message(), first.details()), (again.message(), again.details()));
+        assert!(
+            !reached && http_body::Body::is_end_stream(again.body()),
+            "trailers only"
+        );
+        let (first, again) = (
+            Status::from_header_map(first.headers()).unwrap(),
+            Status::from_header_map(again.headers()).unwrap(),
+        );
+        assert_eq!(
+            (again.code(), again.message(), again.details()),
+            (Code::NotFound, "who? é", &b"\x08\x05d"[..])
+        );
+        assert_eq!(
+            (first.message(), first.details()),
+            (again.message(), again.details())
+        );
     }
 
     #[tokio::test]
     async fn an_answer_is_kept_under_the_version_that_gave_it() {
         let mut m = mocked();
-        // Asked of v1, answered by v2: nothing of v1 was learnt, and from here on nobody knows who answers.
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v2", b"new")).await.0, "miss");
+        // Asked of v1, answered by v2: nothing of v1 was learnt, and from here on nobody knows who
+        // answers.
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || found("v2", b"new"))
+                .await
+                .0,
+            "miss"
+        );
         assert_eq!(m.2.current("churn"), None);
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v2", b"new")).await.0, "bypass");
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || found("v2", b"new"))
+                .await
+                .0,
+            "bypass"
+        );
         m.2.set("churn", Some("v1"));
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"old")).await.0, "miss");
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"old"))
+                .await
+                .0,
+            "miss"
+        );
         m.2.set("churn", Some("v2"));
         assert_eq!(
             ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await,
@@ -590,17 +740,35 @@ mod tests {
             response
         };
         let unavailable = || Status::unavailable("later").into_http();
-        let cut =
-            || Response::new(Known::body(framed(false, b"x").unwrap().slice(..5), Some(trailers(Status::ok("")))));
+        let cut = || {
+            Response::new(Known::body(
+                framed(false, b"x").unwrap().slice(..5),
+                Some(trailers(Status::ok(""))),
+            ))
+        };
         let without_end = || Response::new(Known::body(framed(false, b"x").unwrap(), None));
-        let packed = || Response::new(Known::body(framed(true, b"x").unwrap(), Some(trailers(Status::ok("")))));
+        let packed = || {
+            Response::new(Known::body(
+                framed(true, b"x").unwrap(),
+                Some(trailers(Status::ok(""))),
+            ))
+        };
         let too_large = || found("v1", &large);
-        let answers: [&dyn Fn() -> Response<Body>; 6] = [&plain, &unavailable, &cut, &without_end, &packed, &too_large];
+        let answers: [&dyn Fn() -> Response<Body>; 6] = [
+            &plain,
+            &unavailable,
+            &cut,
+            &without_end,
+            &packed,
+            &too_large,
+        ];
         for answer in answers {
             let mut m = mocked();
             let (_, whole, _) = read({
                 let mut response = answer();
-                response.headers_mut().insert(X_CACHE, HeaderValue::from_static(""));
+                response
+                    .headers_mut()
+                    .insert(X_CACHE, HeaderValue::from_static(""));
                 response
             })
             .await;
@@ -615,15 +783,30 @@ mod tests {
     async fn a_method_without_a_policy_and_an_unknown_version_go_by_the_cache() {
         let mut m = mocked();
         for _ in 0..2 {
-            assert_eq!(ask_and_read(&mut m, call(BATCH, b"1"), || found("v1", b"x")).await.0, "bypass");
+            assert_eq!(
+                ask_and_read(&mut m, call(BATCH, b"1"), || found("v1", b"x"))
+                    .await
+                    .0,
+                "bypass"
+            );
         }
         m.2.set("churn", None);
         for _ in 0..2 {
-            assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"x")).await.0, "bypass");
+            assert_eq!(
+                ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"x"))
+                    .await
+                    .0,
+                "bypass"
+            );
         }
         // What was learnt meanwhile serves once the version is known.
         m.2.set("churn", Some("v1"));
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await.0, "hit-memory");
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || unreachable!())
+                .await
+                .0,
+            "hit-memory"
+        );
     }
 
     #[tokio::test]
@@ -631,14 +814,33 @@ mod tests {
         let mut m = mocked();
         let with = |value: &'static str| {
             let mut call = call(RISK, b"1");
-            call.headers.insert(CACHE_CONTROL, HeaderValue::from_static(value));
+            call.headers
+                .insert(CACHE_CONTROL, HeaderValue::from_static(value));
             call
         };
-        assert_eq!(ask_and_read(&mut m, with("no-store"), || found("v1", b"a")).await.0, "bypass");
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"a")).await.0, "miss");
-        assert_eq!(ask_and_read(&mut m, with("max-age=0, No-Cache"), || found("v1", b"b")).await.0, "bypass");
+        assert_eq!(
+            ask_and_read(&mut m, with("no-store"), || found("v1", b"a"))
+                .await
+                .0,
+            "bypass"
+        );
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"a"))
+                .await
+                .0,
+            "miss"
+        );
+        assert_eq!(
+            ask_and_read(&mut m, with("max-age=0, No-Cache"), || found("v1", b"b"))
+                .await
+                .0,
+            "bypass"
+        );
         let newer = framed(false, b"b").unwrap();
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await, ("hit-memory".into(), newer));
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await,
+            ("hit-memory".into(), newer)
+        );
     }
 
     #[tokio::test]
@@ -646,38 +848,74 @@ mod tests {
         let mut m = mocked();
         let of = |who: Option<&'static str>| {
             let mut call = call(RISK, b"1");
-            call.method = Arc::new(Method { scope: Scope::Caller, ..(*call.method).clone() });
-            let headers = who.map(|who| (http::header::AUTHORIZATION, HeaderValue::from_static(who)));
+            call.method = Arc::new(Method {
+                scope: Scope::Caller,
+                ..(*call.method).clone()
+            });
+            let headers =
+                who.map(|who| (http::header::AUTHORIZATION, HeaderValue::from_static(who)));
             call.caller = Caller::of(&headers.into_iter().collect());
             call
         };
         for who in [None, Some("a"), Some("b")] {
-            assert_eq!(ask_and_read(&mut m, of(who), || found("v1", b"mine")).await.0, "miss");
-            assert_eq!(ask_and_read(&mut m, of(who), || unreachable!()).await.0, "hit-memory");
+            assert_eq!(
+                ask_and_read(&mut m, of(who), || found("v1", b"mine"))
+                    .await
+                    .0,
+                "miss"
+            );
+            assert_eq!(
+                ask_and_read(&mut m, of(who), || unreachable!()).await.0,
+                "hit-memory"
+            );
         }
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"all")).await.0, "miss");
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || found("v1", b"all"))
+                .await
+                .0,
+            "miss"
+        );
     }
 
     #[tokio::test]
     async fn an_answer_is_compressed_as_its_request_was() {
         let mut m = mocked();
         let message = b"a shopkeeper knows ".repeat(200);
-        let with = |reply| Call { reply, ..call(RISK, b"1") };
-        for (reply, cache) in
-            [(Some(Encoding::Gzip), "miss"), (Some(Encoding::Zstd), "hit-memory"), (None, "hit-memory")]
-        {
+        let with = |reply| Call {
+            reply,
+            ..call(RISK, b"1")
+        };
+        for (reply, cache) in [
+            (Some(Encoding::Gzip), "miss"),
+            (Some(Encoding::Zstd), "hit-memory"),
+            (None, "hit-memory"),
+        ] {
             let (response, _) = ask(&mut m, with(reply), || found("v1", &message)).await;
-            assert_eq!(response.headers().get(compression::ENCODING), reply.map(Encoding::header).as_ref());
+            assert_eq!(
+                response.headers().get(compression::ENCODING),
+                reply.map(Encoding::header).as_ref()
+            );
             let (said, body, status) = read(response).await;
-            assert_eq!((said.as_str(), &status[Status::GRPC_STATUS]), (cache, &code(Code::Ok)));
+            assert_eq!(
+                (said.as_str(), &status[Status::GRPC_STATUS]),
+                (cache, &code(Code::Ok))
+            );
             let (compressed, body) = frame::only(&body).unwrap();
             assert_eq!(compressed, reply.is_some());
-            assert_eq!(reply.map_or(Ok(body.clone()), |e| e.open(&body, 1 << 20)).unwrap(), message);
+            assert_eq!(
+                reply
+                    .map_or(Ok(body.clone()), |e| e.open(&body, 1 << 20))
+                    .unwrap(),
+                message
+            );
         }
     }
 
     /// Asks without waiting; the call is under way when this returns.
-    async fn begin(m: &mut Mocked, call: Call) -> tokio::task::JoinHandle<Result<Response<Body>, BoxError>> {
+    async fn begin(
+        m: &mut Mocked,
+        call: Call,
+    ) -> tokio::task::JoinHandle<Result<Response<Body>, BoxError>> {
         let asked = tokio::spawn(tower::ServiceExt::ready(&mut m.0).await.unwrap().call(call));
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -697,7 +935,10 @@ mod tests {
     async fn what_is_asked_at_once_is_asked_once_and_each_answer_is_as_if_alone() {
         let message = b"a shopkeeper knows ".repeat(200);
         let encodings = [None, Some(Encoding::Gzip), Some(Encoding::Zstd), None];
-        let with = |reply| Call { reply, ..call(RISK, b"1") };
+        let with = |reply| Call {
+            reply,
+            ..call(RISK, b"1")
+        };
         let mut m = mocked();
         let mut asked = Vec::new();
         for reply in encodings {
@@ -710,13 +951,25 @@ mod tests {
             let together = asked.await.unwrap().unwrap();
             let (alone, _) = ask(&mut mocked(), with(reply), || found("v1", &message)).await;
             for name in [X_MODEL_VERSION, compression::ENCODING] {
-                assert_eq!(together.headers().get(&name), alone.headers().get(&name), "{name}");
+                assert_eq!(
+                    together.headers().get(&name),
+                    alone.headers().get(&name),
+                    "{name}"
+                );
             }
             let (together, alone) = (read(together).await, read(alone).await);
             assert_eq!(together.0, if n == 0 { "miss" } else { "coalesced" });
-            assert_eq!((together.1, &together.2[Status::GRPC_STATUS]), (alone.1, &alone.2[Status::GRPC_STATUS]));
+            assert_eq!(
+                (together.1, &together.2[Status::GRPC_STATUS]),
+                (alone.1, &alone.2[Status::GRPC_STATUS])
+            );
         }
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await.0, "hit-memory");
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || unreachable!())
+                .await
+                .0,
+            "hit-memory"
+        );
     }
 
     #[tokio::test]
@@ -729,7 +982,10 @@ mod tests {
         send.send_response(not_found());
         let response = second.await.unwrap().unwrap();
         assert_eq!(
-            (&response.headers()[X_CACHE], &response.headers()[Status::GRPC_STATUS]),
+            (
+                &response.headers()[X_CACHE],
+                &response.headers()[Status::GRPC_STATUS]
+            ),
             (&"coalesced".parse().unwrap(), &code(Code::NotFound))
         );
     }
@@ -763,7 +1019,10 @@ mod tests {
             }
             for mine in answers.split_off(1) {
                 let (cache, body, _) = read(mine.unwrap()).await;
-                assert_eq!((cache.as_str(), body), ("miss", framed(false, b"mine").unwrap()));
+                assert_eq!(
+                    (cache.as_str(), body),
+                    ("miss", framed(false, b"mine").unwrap())
+                );
             }
         }
     }
@@ -773,12 +1032,17 @@ mod tests {
         let mut m = mocked();
         let of = |who: Caller| {
             let mut call = call(RISK, b"1");
-            call.method = Arc::new(Method { scope: Scope::Caller, ..(*call.method).clone() });
+            call.method = Arc::new(Method {
+                scope: Scope::Caller,
+                ..(*call.method).clone()
+            });
             call.caller = who;
             call
         };
         let mut fresh = call(RISK, b"1");
-        fresh.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        fresh
+            .headers
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         let mut asked = Vec::new();
         for call in [
             call(RISK, b"1"),
@@ -814,33 +1078,61 @@ mod tests {
             let ttl = Duration::from_secs(60);
             let made = SystemTime::now() - (ttl - Duration::from_secs(left));
             let answer = Answer::Found(framed(false, b"old").unwrap());
-            let key = Key::of(&Question { method: RISK, version: "v1", caller: None, message });
-            let entry = Entry { version: "v1".into(), made, took: Duration::from_secs(took), ttl, answer };
+            let key = Key::of(&Question {
+                method: RISK,
+                version: "v1",
+                caller: None,
+                message,
+            });
+            let entry = Entry {
+                version: "v1".into(),
+                made,
+                took: Duration::from_secs(took),
+                ttl,
+                answer,
+            };
             crate::cache::Cache::put(&*memory, key, Arc::new(entry), ttl).await;
         };
         let old = ("hit-memory".to_owned(), framed(false, b"old").unwrap());
 
         keep(30, 0, b"1").await;
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await, old);
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await,
+            old
+        );
         assert!(is_quiet(&mut m).await, "there is time");
 
         keep(5, 1_000_000, b"1").await;
         for _ in 0..3 {
-            let response = begin(&mut m, call(RISK, b"1")).await.await.unwrap().unwrap();
+            let response = begin(&mut m, call(RISK, b"1"))
+                .await
+                .await
+                .unwrap()
+                .unwrap();
             let (cache, body, _) = read(response).await;
             assert_eq!((cache, body), old);
         }
         let (refresh, send) = m.1.next_request().await.unwrap();
-        assert!(refresh.deadline > Instant::now() && is_quiet(&mut m).await, "one at a time");
+        assert!(
+            refresh.deadline > Instant::now() && is_quiet(&mut m).await,
+            "one at a time"
+        );
         send.send_response(found("v1", b"new"));
         assert!(is_quiet(&mut m).await);
         let new = ("hit-memory".to_owned(), framed(false, b"new").unwrap());
-        assert_eq!(ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await, new);
+        assert_eq!(
+            ask_and_read(&mut m, call(RISK, b"1"), || unreachable!()).await,
+            new
+        );
 
         // One that fails changes nothing.
         keep(5, 1_000_000, b"2").await;
         for _ in 0..2 {
-            let response = begin(&mut m, call(RISK, b"2")).await.await.unwrap().unwrap();
+            let response = begin(&mut m, call(RISK, b"2"))
+                .await
+                .await
+                .unwrap()
+                .unwrap();
             assert_eq!(read(response).await.1, old.1);
             m.1.next_request().await.unwrap().1.send_error("lost");
             assert!(is_quiet(&mut m).await);

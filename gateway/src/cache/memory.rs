@@ -22,7 +22,12 @@ pub struct Memory {
 struct OwnLifetime;
 
 impl Expiry<Key, (Arc<Entry>, Duration)> for OwnLifetime {
-    fn expire_after_create(&self, _: &Key, kept: &(Arc<Entry>, Duration), _: Instant) -> Option<Duration> {
+    fn expire_after_create(
+        &self,
+        _: &Key,
+        kept: &(Arc<Entry>, Duration),
+        _: Instant,
+    ) -> Option<Duration> {
         Some(kept.1)
     }
 
@@ -43,7 +48,13 @@ impl Memory {
         let weigh = |_: &Key, kept: &(Arc<Entry>, Duration)| {
             u32::try_from(kept.0.weight().saturating_add(OVERHEAD)).unwrap_or(u32::MAX)
         };
-        Self { entries: future::Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(OwnLifetime).build() }
+        Self {
+            entries: future::Cache::builder()
+                .max_capacity(bytes)
+                .weigher(weigh)
+                .expire_after(OwnLifetime)
+                .build(),
+        }
     }
 }
 
@@ -53,7 +64,10 @@ impl Cache for Memory {
     }
 
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Option<Arc<Entry>>> {
-        self.entries.get(key).map(|kept| kept.map(|(entry, _)| entry)).boxed()
+        self.entries
+            .get(key)
+            .map(|kept| kept.map(|(entry, _)| entry))
+            .boxed()
     }
 
     fn put(&self, key: Key, entry: Arc<Entry>, lifetime: Duration) -> BoxFuture<'_, ()> {
@@ -68,13 +82,24 @@ mod tests {
     use bytes::Bytes;
 
     fn key(n: u32) -> Key {
-        Key::of(&Question { method: "", version: "", caller: None, message: &n.to_le_bytes() })
+        Key::of(&Question {
+            method: "",
+            version: "",
+            caller: None,
+            message: &n.to_le_bytes(),
+        })
     }
 
     fn entry(bytes: usize) -> Arc<Entry> {
         let answer = Answer::Found(Bytes::from(vec![0; bytes]));
         let (made, took) = (std::time::UNIX_EPOCH, Duration::ZERO);
-        Arc::new(Entry { version: String::new(), made, took, ttl: Duration::from_secs(60), answer })
+        Arc::new(Entry {
+            version: String::new(),
+            made,
+            took,
+            ttl: Duration::from_secs(60),
+            answer,
+        })
     }
 
     #[tokio::test]
@@ -86,14 +111,20 @@ mod tests {
         assert_eq!(memory.get(&key(2)).await, None);
         assert_eq!(memory.get(&key(3)).await, None);
         memory.put(key(1), entry(11), Duration::ZERO).await;
-        assert_eq!(memory.get(&key(1)).await, None, "the newer lifetime is the one that counts");
+        assert_eq!(
+            memory.get(&key(1)).await,
+            None,
+            "the newer lifetime is the one that counts"
+        );
     }
 
     #[tokio::test]
     async fn it_never_takes_more_than_its_room() {
         let memory = Memory::new(64 << 10);
         for n in 0..1000 {
-            memory.put(key(n), entry(1 << 10), Duration::from_secs(60)).await;
+            memory
+                .put(key(n), entry(1 << 10), Duration::from_secs(60))
+                .await;
         }
         memory.entries.run_pending_tasks().await;
         assert!(memory.entries.weighted_size() <= 64 << 10);

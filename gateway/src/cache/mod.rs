@@ -1,7 +1,7 @@
 //! Answers that are given again: what they are kept under, as what, where, and when.
 //!
-//! Promise: an answer is served for the request, the caller and the model version it was given for, and for no other.
-//! A cache that fails is a cache without the answer.
+//! Promise: an answer is served for the request, the caller and the model version it was given for,
+//! and for no other. A cache that fails is a cache without the answer.
 
 mod args;
 mod entry;
@@ -37,14 +37,17 @@ use crate::meter;
 /// Largest answer that is kept, bytes.
 const LARGEST: usize = 64 << 10;
 
-/// Answers that nearly always take less are made rather than waited for: to ask who makes one costs as much.
+/// Answers that nearly always take less are made rather than waited for: to ask who makes one costs
+/// as much.
 const WORTH_ASKING: Duration = Duration::from_millis(5);
-/// Longest wait for the answer that another replica is making, and the pauses between looks whether it is there.
+/// Longest wait for the answer that another replica is making, and the pauses between looks whether
+/// it is there.
 const AWAITED: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(1);
 const LOOK_LATER: Duration = Duration::from_millis(8);
 
-/// Somewhere to keep answers. Nothing here fails: what cannot be read is not there, what cannot be written is not kept.
+/// Somewhere to keep answers. Nothing here fails: what cannot be read is not there, what cannot be
+/// written is not kept.
 pub trait Cache: fmt::Debug + Send + Sync {
     /// Which kind it is.
     fn tier(&self) -> Tier;
@@ -55,7 +58,8 @@ pub trait Cache: fmt::Debug + Send + Sync {
     /// Keeps an answer.
     fn put(&self, key: Key, entry: Arc<Entry>, lifetime: Duration) -> BoxFuture<'_, ()>;
 
-    /// Whether nobody else who shares this is making the answer; from here on this one is, for so long at most.
+    /// Whether nobody else who shares this is making the answer; from here on this one is, for so
+    /// long at most.
     fn lead<'a>(&'a self, _key: &'a Key, _at_most: Duration) -> BoxFuture<'a, bool> {
         Box::pin(std::future::ready(true))
     }
@@ -80,8 +84,8 @@ impl Tier {
     }
 }
 
-/// Caches, the nearest first; none at all is fine. What is in this process is cheap, and keeps every answer; what replicas
-/// share keeps those that are asked for a second time.
+/// Caches, the nearest first; none at all is fine. What is in this process is cheap, and keeps
+/// every answer; what replicas share keeps those that are asked for a second time.
 #[derive(Debug, Clone, Default)]
 pub struct Tiers {
     tiers: Vec<Arc<dyn Cache>>,
@@ -91,7 +95,10 @@ pub struct Tiers {
 impl Tiers {
     /// These caches, the nearest first.
     pub fn new(tiers: Vec<Arc<dyn Cache>>) -> Self {
-        Self { tiers, sightings: Arc::default() }
+        Self {
+            tiers,
+            sightings: Arc::default(),
+        }
     }
 
     /// Whether there is anywhere to look.
@@ -99,14 +106,19 @@ impl Tiers {
         self.tiers.is_empty()
     }
 
-    /// The answer, and where it was. Nearer caches keep a copy for a while: a tenth of its time, at most 10 s.
+    /// The answer, and where it was. Nearer caches keep a copy for a while: a tenth of its time, at
+    /// most 10 s.
     pub async fn get(&self, key: &Key) -> Option<(Tier, Arc<Entry>)> {
         for (i, cache) in self.tiers.iter().enumerate() {
-            let Some(entry) = cache.get(key).await else { continue };
+            let Some(entry) = cache.get(key).await else {
+                continue;
+            };
             let left = entry.left(SystemTime::now());
             let (nearer, farther) = (&self.tiers[..i], &self.tiers[i + 1..]);
             match cache.tier() {
-                Tier::Memory if self.sightings.given_again(key) => keep(farther, *key, &entry, left).await,
+                Tier::Memory if self.sightings.given_again(key) => {
+                    keep(farther, *key, &entry, left).await
+                }
                 Tier::Memory => {}
                 Tier::Redis => self.sightings.found(key),
             }
@@ -119,19 +131,26 @@ impl Tiers {
 
     /// The answer, where it is in this process.
     pub async fn near(&self, key: &Key) -> Option<(Tier, Arc<Entry>)> {
-        let near = self.tiers.first().filter(|cache| cache.tier() == Tier::Memory)?;
+        let near = self
+            .tiers
+            .first()
+            .filter(|cache| cache.tier() == Tier::Memory)?;
         near.get(key).await.map(|entry| (Tier::Memory, entry))
     }
 
-    /// The answer that another replica is making, where it is one that replicas share, usually takes long enough to be waited
-    /// for, and comes within a while. Where there is none, this one is to make it.
+    /// The answer that another replica is making, where it is one that replicas share, usually
+    /// takes long enough to be waited for, and comes within a while. Where there is none, this
+    /// one is to make it.
     pub(crate) async fn awaited(
         &self,
         key: &Key,
         usual: impl FnOnce() -> Option<Duration> + Send,
         at_most: Duration,
     ) -> Option<(Tier, Arc<Entry>)> {
-        let shared = self.tiers.iter().find(|cache| cache.tier() == Tier::Redis)?;
+        let shared = self
+            .tiers
+            .iter()
+            .find(|cache| cache.tier() == Tier::Redis)?;
         let at_most = at_most.min(AWAITED);
         let is_quick = || usual().is_some_and(|usual| usual < WORTH_ASKING);
         if !self.sightings.knows(key) || is_quick() || shared.lead(key, at_most).await {
@@ -148,7 +167,8 @@ impl Tiers {
         None
     }
 
-    /// Keeps an answer for its time give or take a tenth: what is asked at once does not end at once.
+    /// Keeps an answer for its time give or take a tenth: what is asked at once does not end at
+    /// once.
     pub async fn put(&self, key: Key, mut entry: Entry) -> Arc<Entry> {
         entry.ttl = entry.ttl.mul_f64(0.9 + 0.2 * key.share());
         let (left, entry) = (entry.left(SystemTime::now()), Arc::new(entry));
@@ -177,11 +197,22 @@ mod tests {
     fn entry(seconds: u64) -> Entry {
         let answer = Answer::Found(Bytes::from_static(b"answer"));
         let (made, took) = (SystemTime::now(), Duration::ZERO);
-        Entry { version: "v".into(), made, took, ttl: Duration::from_secs(seconds), answer }
+        Entry {
+            version: "v".into(),
+            made,
+            took,
+            ttl: Duration::from_secs(seconds),
+            answer,
+        }
     }
 
     fn key(message: &[u8]) -> Key {
-        Key::of(&Question { method: "", version: "", caller: None, message })
+        Key::of(&Question {
+            method: "",
+            version: "",
+            caller: None,
+            message,
+        })
     }
 
     /// A cache that keeps everything and says for how long it was asked to.
@@ -193,7 +224,13 @@ mod tests {
             Tier::Redis
         }
         fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Option<Arc<Entry>>> {
-            let found = self.0.lock().unwrap().iter().find(|(k, ..)| k == key).map(|(_, entry, _)| entry.clone());
+            let found = self
+                .0
+                .lock()
+                .unwrap()
+                .iter()
+                .find(|(k, ..)| k == key)
+                .map(|(_, entry, _)| entry.clone());
             Box::pin(std::future::ready(found))
         }
         fn put(&self, key: Key, entry: Arc<Entry>, lifetime: Duration) -> BoxFuture<'_, ()> {
@@ -204,7 +241,12 @@ mod tests {
 
     impl Shelf {
         fn lifetimes(&self) -> Vec<f64> {
-            self.0.lock().unwrap().iter().map(|(.., lifetime)| lifetime.as_secs_f64()).collect()
+            self.0
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|(.., lifetime)| lifetime.as_secs_f64())
+                .collect()
         }
     }
 
@@ -212,9 +254,13 @@ mod tests {
     async fn a_nearer_cache_learns_from_a_farther_one() {
         let (near, far) = (Arc::new(Memory::new(1 << 20)), Arc::new(Shelf::default()));
         let kept = Arc::new(entry(300));
-        far.put(key(b"a"), kept.clone(), Duration::from_secs(300)).await;
+        far.put(key(b"a"), kept.clone(), Duration::from_secs(300))
+            .await;
         let tiers = Tiers::new(vec![near, far]);
-        assert_eq!(tiers.get(&key(b"a")).await, Some((Tier::Redis, kept.clone())));
+        assert_eq!(
+            tiers.get(&key(b"a")).await,
+            Some((Tier::Redis, kept.clone()))
+        );
         assert_eq!(tiers.get(&key(b"a")).await, Some((Tier::Memory, kept)));
         assert_eq!(tiers.get(&key(b"b")).await, None);
         assert_eq!(Tiers::default().get(&key(b"a")).await, None);
@@ -223,8 +269,12 @@ mod tests {
     #[tokio::test]
     async fn a_copy_ends_no_later_than_the_answer() {
         let (near, far) = (Arc::new(Shelf::default()), Arc::new(Shelf::default()));
-        let old = Entry { made: SystemTime::now() - Duration::from_secs(298), ..entry(300) };
-        far.put(key(b"a"), Arc::new(old), Duration::from_secs(300)).await;
+        let old = Entry {
+            made: SystemTime::now() - Duration::from_secs(298),
+            ..entry(300)
+        };
+        far.put(key(b"a"), Arc::new(old), Duration::from_secs(300))
+            .await;
         let tiers = Tiers::new(vec![near.clone(), far]);
         tiers.get(&key(b"a")).await.unwrap();
         assert!(near.lifetimes()[0] <= 2.0, "{:?}", near.lifetimes());
@@ -241,7 +291,11 @@ mod tests {
         }
         assert_eq!(far.lifetimes().len(), 1);
         tiers.put(key(b"a"), entry(300)).await;
-        assert_eq!(far.lifetimes().len(), 2, "a newer answer of what is asked for");
+        assert_eq!(
+            far.lifetimes().len(),
+            2,
+            "a newer answer of what is asked for"
+        );
     }
 
     #[tokio::test]

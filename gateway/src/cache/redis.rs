@@ -1,12 +1,13 @@
-//! Answers that replicas share. Promise: a Redis that is slow, down, full, or says what is not so costs a call a few
-//! milliseconds at most, and mostly none: after a few failures no call goes near it until a probe has had an answer.
-//! Starting without it is starting.
+//! Answers that replicas share. Promise: a Redis that is slow, down, full, or says what is not so
+//! costs a call a few milliseconds at most, and mostly none: after a few failures no call goes near
+//! it until a probe has had an answer. Starting without it is starting.
 //!
-//! What calls ask for at once goes out together: a connection writes all that has been handed to it in one piece, and so
-//! does each of a cluster's. No call waits for others' answers, as it would with MGET.
+//! What calls ask for at once goes out together: a connection writes all that has been handed to it
+//! in one piece, and so does each of a cluster's. No call waits for others' answers, as it would
+//! with MGET.
 //!
-//! Of several replicas that make one answer at the same time the first leaves a note beside its key, which ends by itself: one
-//! that dies over it holds the others up no longer than that.
+//! Of several replicas that make one answer at the same time the first leaves a note beside its
+//! key, which ends by itself: one that dies over it holds the others up no longer than that.
 
 use std::{
     sync::{
@@ -35,8 +36,8 @@ use super::{
 };
 use crate::{meter, tasks::Tasks};
 
-/// What a failure adds to a connection's account and an answer takes off it, and the balance at which it is left alone: 5
-/// failures in a row, or more than 1 in 11 for long.
+/// What a failure adds to a connection's account and an answer takes off it, and the balance at
+/// which it is left alone: 5 failures in a row, or more than 1 in 11 for long.
 const FAILURE: u32 = 10;
 const ANSWER: u32 = 1;
 const ENOUGH: u32 = 50;
@@ -48,7 +49,8 @@ const WRITE: Duration = Duration::from_millis(250);
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// A connection that has lasted this long is begun again after the shortest pause.
 const LASTING: Duration = Duration::from_secs(10);
-/// How long nothing is written where Redis has refused to: it is full, read-only, or not ours to write to.
+/// How long nothing is written where Redis has refused to: it is full, read-only, or not ours to
+/// write to.
 const REFUSED: Duration = Duration::from_secs(1);
 /// Writes that may wait; more are dropped.
 const WAITING: usize = 1 << 10;
@@ -72,7 +74,9 @@ struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,7 +98,8 @@ struct Write {
 }
 
 impl Redis {
-    /// A cache that connects by itself, now or when it can. `certificates` are read before each connection.
+    /// A cache that connects by itself, now or when it can. `certificates` are read before each
+    /// connection.
     ///
     /// # Errors
     /// Where the URL or a certificate is none.
@@ -106,16 +111,29 @@ impl Redis {
     ) -> Result<Self, RedisError> {
         let servers = move || Servers::of(url.expose_secret(), certificates.read()?.as_ref());
         servers()?;
-        let shared = Arc::new(Shared { codec, timeout, link: ArcSwapOption::empty() });
+        let shared = Arc::new(Shared {
+            codec,
+            timeout,
+            link: ArcSwapOption::empty(),
+        });
         let (writes, queue) = mpsc::channel(WAITING);
         let mut tasks = Tasks::default();
         tasks.spawn(keep_connected(servers, shared.clone()));
         tasks.spawn(write(shared.clone(), queue));
-        Ok(Self { shared, writes, _tasks: tasks })
+        Ok(Self {
+            shared,
+            writes,
+            _tasks: tasks,
+        })
     }
 
-    /// What Redis says to a command that is about no answer; none where it is left alone, or says nothing in time.
-    pub(crate) async fn ask<T: FromRedisValue>(&self, operation: &'static str, command: &Cmd) -> Option<T> {
+    /// What Redis says to a command that is about no answer; none where it is left alone, or says
+    /// nothing in time.
+    pub(crate) async fn ask<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        command: &Cmd,
+    ) -> Option<T> {
         let Some(link) = self.shared.link.load_full() else {
             meter::redis(operation, "left-alone");
             return None;
@@ -150,7 +168,9 @@ impl Redis {
         };
         let mut connection = link.connection.clone();
         let mut get = redis::cmd("GET");
-        let reading = get.arg(key.to_string()).query_async::<Option<Vec<u8>>>(&mut connection);
+        let reading = get
+            .arg(key.to_string())
+            .query_async::<Option<Vec<u8>>>(&mut connection);
         let value = match timeout(self.shared.timeout, reading).await {
             Err(_) => {
                 meter::redis("get", "timeout");
@@ -192,8 +212,17 @@ impl Cache for Redis {
     }
 
     fn put(&self, key: Key, entry: Arc<Entry>, lifetime: Duration) -> BoxFuture<'_, ()> {
-        let takes_writes = self.shared.link.load().as_ref().is_some_and(|link| link.takes_writes());
-        let write = || Write { key, value: self.shared.codec.encode(&key, &entry), lifetime };
+        let takes_writes = self
+            .shared
+            .link
+            .load()
+            .as_ref()
+            .is_some_and(|link| link.takes_writes());
+        let write = || Write {
+            key,
+            value: self.shared.codec.encode(&key, &entry),
+            lifetime,
+        };
         if !takes_writes || self.writes.try_send(write()).is_err() {
             meter::redis("set", "dropped");
         }
@@ -201,17 +230,34 @@ impl Cache for Redis {
     }
 
     fn lead<'a>(&'a self, key: &'a Key, at_most: Duration) -> BoxFuture<'a, bool> {
-        let milliseconds = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX).max(1);
+        let milliseconds = u64::try_from(at_most.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let mut set = redis::cmd("SET");
-        set.arg(format!("{key}:making")).arg("").arg("NX").arg("PX").arg(milliseconds);
-        async move { self.ask("lead", &set).await.is_none_or(|set: Option<String>| set.is_some()) }.boxed()
+        set.arg(format!("{key}:making"))
+            .arg("")
+            .arg("NX")
+            .arg("PX")
+            .arg(milliseconds);
+        async move {
+            self.ask("lead", &set)
+                .await
+                .is_none_or(|set: Option<String>| set.is_some())
+        }
+        .boxed()
     }
 }
 
 impl Link {
     fn new(connection: Connection) -> Self {
         let (account, refuses_until) = (AtomicU32::new(0), AtomicU64::new(0));
-        Self { connection, since: Instant::now(), account, refuses_until, broken: Notify::new() }
+        Self {
+            connection,
+            since: Instant::now(),
+            account,
+            refuses_until,
+            broken: Notify::new(),
+        }
     }
 
     fn takes_writes(&self) -> bool {
@@ -220,13 +266,16 @@ impl Link {
 
     fn refuses_writes(&self) {
         let until = self.since.elapsed() + REFUSED;
-        self.refuses_until.store(until.as_millis() as u64, Ordering::Relaxed);
+        self.refuses_until
+            .store(until.as_millis() as u64, Ordering::Relaxed);
     }
 
     fn answered(&self) {
         if self.account.load(Ordering::Relaxed) > 0 {
             let less = |account: u32| Some(account.saturating_sub(ANSWER));
-            let _ = self.account.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            let _ = self
+                .account
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
 }
@@ -242,7 +291,10 @@ impl Shared {
     /// From here on no call uses the connection.
     fn leave_alone(&self, link: &Arc<Link>) {
         let current = self.link.load();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+        if current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, link))
+        {
             self.link.compare_and_swap(&current, None);
         }
         link.broken.notify_one();
@@ -273,7 +325,10 @@ async fn keep_connected(servers: impl Fn() -> Result<Servers, RedisError>, share
                         Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
                         Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
                     };
-                    tracing::warn!(problem, "redis does not answer; answers are not shared until it does");
+                    tracing::warn!(
+                        problem,
+                        "redis does not answer; answers are not shared until it does"
+                    );
                     told = true;
                     meter::redis_up(false);
                 }
@@ -284,7 +339,9 @@ async fn keep_connected(servers: impl Fn() -> Result<Servers, RedisError>, share
     }
 }
 
-async fn connect(servers: &impl Fn() -> Result<Servers, RedisError>) -> Result<Connection, RedisError> {
+async fn connect(
+    servers: &impl Fn() -> Result<Servers, RedisError>,
+) -> Result<Connection, RedisError> {
     let mut connection = servers()?.connect().await.map_err(RedisError::Client)?;
     connection.probe().await.map_err(RedisError::Client)?;
     Ok(connection)
@@ -297,15 +354,29 @@ async fn write(shared: Arc<Shared>, mut queue: mpsc::Receiver<Write>) {
             batch.clear();
             continue;
         };
-        // One command each, for in a cluster they are for several servers; they go out together all the same.
-        let writes = batch.drain(..).map(|Write { key, value, lifetime }| {
-            let mut connection = link.connection.clone();
-            async move {
-                let milliseconds = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1);
-                let mut set = redis::cmd("SET");
-                set.arg(key.to_string()).arg(value).arg("PX").arg(milliseconds).exec_async(&mut connection).await
-            }
-        });
+        // One command each, for in a cluster they are for several servers; they go out together all
+        // the same.
+        let writes = batch.drain(..).map(
+            |Write {
+                 key,
+                 value,
+                 lifetime,
+             }| {
+                let mut connection = link.connection.clone();
+                async move {
+                    let milliseconds = u64::try_from(lifetime.as_millis())
+                        .unwrap_or(u64::MAX)
+                        .max(1);
+                    let mut set = redis::cmd("SET");
+                    set.arg(key.to_string())
+                        .arg(value)
+                        .arg("PX")
+                        .arg(milliseconds)
+                        .exec_async(&mut connection)
+                        .await
+                }
+            },
+        );
         let Ok(written) = timeout(WRITE, join_all(writes)).await else {
             meter::redis("set", "timeout");
             shared.failed(&link, false);

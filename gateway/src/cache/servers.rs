@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline,
-    RedisFuture, RedisResult, TlsCertificates, TlsMode, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, TlsCertificates, TlsMode, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -57,8 +57,13 @@ pub(super) enum Connection {
 
 impl Servers {
     /// Those of a URL: `redis://`, `redis+sentinel://`, `redis+cluster://`; with `rediss` over TLS.
-    pub(super) fn of(url: &str, certificates: Option<&TlsCertificates>) -> Result<Self, RedisError> {
-        let (scheme, rest) = url.split_once("://").ok_or(RedisError::Url("it has no scheme"))?;
+    pub(super) fn of(
+        url: &str,
+        certificates: Option<&TlsCertificates>,
+    ) -> Result<Self, RedisError> {
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or(RedisError::Url("it has no scheme"))?;
         let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
         let certificates = match base {
             "rediss" => certificates,
@@ -74,11 +79,16 @@ impl Servers {
                     None => Client::open(server),
                     Some(certificates) => Client::build_with_tls(server, certificates.clone()),
                 };
-                client.map(Box::new).map(Self::One).map_err(RedisError::Client)
+                client
+                    .map(Box::new)
+                    .map(Self::One)
+                    .map_err(RedisError::Client)
             }
             ("redis" | "rediss", "sentinel") => url.sentinel(certificates),
             ("redis" | "rediss", "cluster") => url.cluster(certificates),
-            _ => Err(RedisError::Url("there are redis, redis+sentinel and redis+cluster")),
+            _ => Err(RedisError::Url(
+                "there are redis, redis+sentinel and redis+cluster",
+            )),
         }
     }
 
@@ -90,10 +100,14 @@ impl Servers {
             .set_response_timeout(None)
             .set_pipeline_buffer_size(WAITING);
         match self {
-            Self::One(client) => {
-                client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
-            }
-            Self::Sentinel(client) => client.get_async_connection_with_config(&config).await.map(Connection::One),
+            Self::One(client) => client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await
+                .map(Connection::One),
+            Self::Sentinel(client) => client
+                .get_async_connection_with_config(&config)
+                .await
+                .map(Connection::One),
             Self::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
         }
     }
@@ -114,16 +128,33 @@ impl<'a> Url<'a> {
         let whole = format!("{base}://{rest}");
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
-        Self { base, whole, user, hosts, path, query }
+        let (user, hosts) = authority
+            .rsplit_once('@')
+            .map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+        Self {
+            base,
+            whole,
+            user,
+            hosts,
+            path,
+            query,
+        }
     }
 
     /// Each of its servers, where one that names no port has this one.
     fn servers(&self, port: u16) -> Result<Vec<ConnectionInfo>, RedisError> {
         let server = |host: &str| {
-            let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-            let port = if has_port { String::new() } else { format!(":{port}") };
-            let user = self.user.map_or_else(String::new, |user| format!("{user}@"));
+            let has_port = host
+                .rsplit_once(':')
+                .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            let port = if has_port {
+                String::new()
+            } else {
+                format!(":{port}")
+            };
+            let user = self
+                .user
+                .map_or_else(String::new, |user| format!("{user}@"));
             info(format!("{}://{user}{host}{port}", self.base))
         };
         self.hosts.split(',').map(server).collect()
@@ -132,12 +163,22 @@ impl<'a> Url<'a> {
     fn sentinel(&self, certificates: Option<&TlsCertificates>) -> Result<Servers, RedisError> {
         let (service, db) = self.path.split_once('/').unwrap_or((self.path, "0"));
         if service.is_empty() {
-            return Err(RedisError::Url("the path names the service that the sentinels watch"));
+            return Err(RedisError::Url(
+                "the path names the service that the sentinels watch",
+            ));
         }
-        let db = db.parse().map_err(|_| RedisError::Url("what follows the service is the number of a database"))?;
+        let db = db
+            .parse()
+            .map_err(|_| RedisError::Url("what follows the service is the number of a database"))?;
         let sentinels = self.servers(SENTINEL)?;
-        let servers = sentinels.first().map(|sentinel| sentinel.redis_settings().clone()).unwrap_or_default();
-        let addresses: Vec<ConnectionAddr> = sentinels.iter().map(|sentinel| sentinel.addr().clone()).collect();
+        let servers = sentinels
+            .first()
+            .map(|sentinel| sentinel.redis_settings().clone())
+            .unwrap_or_default();
+        let addresses: Vec<ConnectionAddr> = sentinels
+            .iter()
+            .map(|sentinel| sentinel.addr().clone())
+            .collect();
         let builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master);
         let mut builder = builder.map_err(|_| RedisError::Url("a sentinel's address is none"))?;
         builder = builder.set_client_to_redis_db(db);
@@ -151,7 +192,11 @@ impl<'a> Url<'a> {
             builder = match &*name {
                 "sentinel-user" => builder.set_client_to_sentinel_username(value),
                 "sentinel-password" => builder.set_client_to_sentinel_password(value),
-                _ => return Err(RedisError::Url("there are ?sentinel-user and &sentinel-password")),
+                _ => {
+                    return Err(RedisError::Url(
+                        "there are ?sentinel-user and &sentinel-password",
+                    ));
+                }
             };
         }
         if self.base == "rediss" {
@@ -162,7 +207,11 @@ impl<'a> Url<'a> {
             builder = builder.set_client_to_redis_certificates(certificates.clone());
             builder = builder.set_client_to_sentinel_certificates(certificates.clone());
         }
-        builder.build().map(Box::new).map(Servers::Sentinel).map_err(RedisError::Client)
+        builder
+            .build()
+            .map(Box::new)
+            .map(Servers::Sentinel)
+            .map_err(RedisError::Client)
     }
 
     fn cluster(&self, certificates: Option<&TlsCertificates>) -> Result<Servers, RedisError> {
@@ -176,22 +225,29 @@ impl<'a> Url<'a> {
         if let Some(certificates) = certificates {
             builder = builder.certs(certificates.clone());
         }
-        builder.build().map(Box::new).map(Servers::Cluster).map_err(RedisError::Client)
+        builder
+            .build()
+            .map(Box::new)
+            .map(Servers::Cluster)
+            .map_err(RedisError::Client)
     }
 }
 
 fn info(url: String) -> Result<ConnectionInfo, RedisError> {
-    url.into_connection_info().map_err(|_| RedisError::Url("a server's address, user or database is none"))
+    url.into_connection_info()
+        .map_err(|_| RedisError::Url("a server's address, user or database is none"))
 }
 
 impl Connection {
     /// Whether answers can be read from it; of a cluster, whether every primary is there.
     pub(super) async fn probe(&mut self) -> RedisResult<()> {
         match self {
-            Self::One(connection) => match redis::cmd("GET").arg(PROBE).exec_async(connection).await {
-                Err(error) if !is_about_the_value(&error) => Err(error),
-                Ok(()) | Err(_) => Ok(()),
-            },
+            Self::One(connection) => {
+                match redis::cmd("GET").arg(PROBE).exec_async(connection).await {
+                    Err(error) if !is_about_the_value(&error) => Err(error),
+                    Ok(()) | Err(_) => Ok(()),
+                }
+            }
             Self::Cluster(connection) => redis::cmd("PING").exec_async(connection).await,
         }
     }
@@ -241,11 +297,20 @@ mod tests {
             ("rediss://user:p%2Fw@redis.example:6380/2", "one"),
             ("unix:///run/redis.sock", "one"),
             ("redis+sentinel://a,b:26380,[::1]/shop", "sentinel"),
-            ("rediss+sentinel://user:pw@a,b/shop/3?sentinel-user=watch&sentinel-password=p%26w", "sentinel"),
+            (
+                "rediss+sentinel://user:pw@a,b/shop/3?sentinel-user=watch&sentinel-password=p%26w",
+                "sentinel",
+            ),
             ("redis+cluster://a", "cluster"),
-            ("rediss+cluster://user:pw@a:7000,b:7000,[::1]:7000", "cluster"),
+            (
+                "rediss+cluster://user:pw@a:7000,b:7000,[::1]:7000",
+                "cluster",
+            ),
         ] {
-            let is = match Servers::of(url, None).map_err(|error| format!("{url}: {error}")).unwrap() {
+            let is = match Servers::of(url, None)
+                .map_err(|error| format!("{url}: {error}"))
+                .unwrap()
+            {
                 Servers::One(_) => "one",
                 Servers::Sentinel(_) => "sentinel",
                 Servers::Cluster(_) => "cluster",
@@ -256,7 +321,10 @@ mod tests {
 
     #[test]
     fn what_is_no_url_of_redis_is_refused_without_its_password() {
-        let certificates = TlsCertificates { client_tls: None, root_cert: None };
+        let certificates = TlsCertificates {
+            client_tls: None,
+            root_cert: None,
+        };
         for (url, certificates) in [
             ("localhost:6379", None),
             ("http://:hunter2@localhost", None),
@@ -264,13 +332,21 @@ mod tests {
             ("redis://:hunter2@localhost", Some(&certificates)),
             ("redis+sentinel://:hunter2@localhost", None),
             ("redis+sentinel://:hunter2@localhost/shop/first", None),
-            ("redis+sentinel://:hunter2@localhost/shop?password=hunter2", None),
+            (
+                "redis+sentinel://:hunter2@localhost/shop?password=hunter2",
+                None,
+            ),
             ("redis+cluster://:hunter2@localhost/1", None),
             ("redis+cluster://:hunter2@", None),
             ("redis+something://:hunter2@localhost", None),
         ] {
-            let error = Servers::of(url, certificates).err().unwrap_or_else(|| panic!("{url} is taken"));
-            assert!(!format!("{error} {error:?}").contains("hunter2"), "{url}: {error:?}");
+            let error = Servers::of(url, certificates)
+                .err()
+                .unwrap_or_else(|| panic!("{url} is taken"));
+            assert!(
+                !format!("{error} {error:?}").contains("hunter2"),
+                "{url}: {error:?}"
+            );
         }
     }
 
@@ -279,13 +355,27 @@ mod tests {
         let url = Url::of("rediss", "user:p%2Fw@a,b:1,[::1],[::1]:2/shop");
         let servers = url.servers(26379).unwrap();
         let at = |info: &ConnectionInfo| {
-            let ConnectionAddr::TcpTls { host, port, insecure: false, .. } = info.addr() else { panic!("{info:?}") };
+            let ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                ..
+            } = info.addr()
+            else {
+                panic!("{info:?}")
+            };
             format!("{host} {port}")
         };
-        assert_eq!(servers.iter().map(at).collect::<Vec<_>>(), ["a 26379", "b 1", "::1 26379", "::1 2"]);
+        assert_eq!(
+            servers.iter().map(at).collect::<Vec<_>>(),
+            ["a 26379", "b 1", "::1 26379", "::1 2"]
+        );
         for server in &servers {
             let as_whom = server.redis_settings();
-            assert_eq!((as_whom.username(), as_whom.password()), (Some("user"), Some("p/w")));
+            assert_eq!(
+                (as_whom.username(), as_whom.password()),
+                (Some("user"), Some("p/w"))
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What has been asked lately: most questions are asked once, and their answers are not worth a write to Redis.
+//! What has been asked lately: most questions are asked once, and their answers are not worth a
+//! write to Redis.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,14 +35,15 @@ impl Sightings {
         known
     }
 
-    /// An answer in this process was given again: whether to write it, which is the first time that this happens.
+    /// An answer in this process was given again: whether to write it, which is the first time that
+    /// this happens.
     pub(super) fn given_again(&self, key: &Key) -> bool {
         let (place, mark) = self.of(key);
         match place.load(Ordering::Relaxed) {
             known if known == mark | WRITTEN => false,
-            known if known == mark => {
-                place.compare_exchange(mark, mark | WRITTEN, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            }
+            known if known == mark => place
+                .compare_exchange(mark, mark | WRITTEN, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok(),
             _ => {
                 place.store(mark, Ordering::Relaxed);
                 false
@@ -68,19 +70,30 @@ mod tests {
     use crate::cache::Question;
 
     fn key(n: u32) -> Key {
-        Key::of(&Question { method: "", version: "", caller: None, message: &n.to_le_bytes() })
+        Key::of(&Question {
+            method: "",
+            version: "",
+            caller: None,
+            message: &n.to_le_bytes(),
+        })
     }
 
     #[test]
     fn an_answer_is_written_the_second_time_it_is_wanted() {
         let sightings = Sightings::default();
-        assert!(!sightings.knows(&key(1)) && !sightings.made(&key(1)), "the first time");
+        assert!(
+            !sightings.knows(&key(1)) && !sightings.made(&key(1)),
+            "the first time"
+        );
         assert!(sightings.knows(&key(1)));
         assert!(sightings.given_again(&key(1)), "the second time");
         assert!(!sightings.given_again(&key(1)), "it has been written");
         assert!(sightings.made(&key(1)), "a newer answer of what is wanted");
 
-        assert!(!sightings.made(&key(2)) && sightings.made(&key(2)), "without an answer in this process");
+        assert!(
+            !sightings.made(&key(2)) && sightings.made(&key(2)),
+            "without an answer in this process"
+        );
         sightings.found(&key(3));
         assert!(!sightings.given_again(&key(3)), "others have written it");
     }
@@ -93,6 +106,9 @@ mod tests {
             sightings.made(&key(n));
             sightings.made(&key(7))
         };
-        assert!((200_000..201_000).filter(|n| among_others(*n)).count() > 900, "what is asked all the time is");
+        assert!(
+            (200_000..201_000).filter(|n| among_others(*n)).count() > 900,
+            "what is asked all the time is"
+        );
     }
 }

@@ -1,13 +1,13 @@
-//! The dashboard's files, which are in the binary. Promise: a page of ours runs code and styles from here alone, and talks to
-//! nobody else.
+//! The dashboard's files, which are in the binary. Promise: a page of ours runs code and styles
+//! from here alone, and talks to nobody else.
 
 use axum::{Router, routing::get};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{
-        ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-        REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+        ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+        ETAG, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
     },
 };
 
@@ -48,45 +48,71 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (
         CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; \
-             connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
+             font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; \
+             form-action 'none'; frame-ancestors 'none'",
         ),
     ),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
     (VARY, HeaderValue::from_static("accept-encoding")),
 ];
 
 /// Adds the page and its files. The page writes amounts in the currency, where there is one.
 pub(super) fn routes(router: Router, currency: Option<&str>) -> Router {
-    let (index, others): (Vec<_>, Vec<_>) = assets().into_iter().partition(|asset| asset.path == INDEX);
+    let (index, others): (Vec<_>, Vec<_>) =
+        assets().into_iter().partition(|asset| asset.path == INDEX);
     let index = index.into_iter().next().unwrap_or_else(|| MISSING.clone());
     let index = currency.map_or_else(|| index.clone(), |currency| index.told(currency));
-    let others = others.into_iter().map(|asset| (format!("/{}", asset.path), asset));
-    [("/".to_owned(), index.clone()), (format!("/{INDEX}"), index)]
+    let others = others
         .into_iter()
-        .chain(others)
-        .fold(router, |router, (path, asset)| {
-            router.route(&path, get(async move |headers: HeaderMap| asset.answer(&headers)))
-        })
+        .map(|asset| (format!("/{}", asset.path), asset));
+    [
+        ("/".to_owned(), index.clone()),
+        (format!("/{INDEX}"), index),
+    ]
+    .into_iter()
+    .chain(others)
+    .fold(router, |router, (path, asset)| {
+        router.route(
+            &path,
+            get(async move |headers: HeaderMap| asset.answer(&headers)),
+        )
+    })
 }
 
 impl Asset {
     /// The page, told the currency.
     fn told(&self, currency: &str) -> Self {
-        let page = String::from_utf8_lossy(&self.plain).replace(UNTOLD, &format!("data-currency=\"{currency}\""));
+        let page = String::from_utf8_lossy(&self.plain)
+            .replace(UNTOLD, &format!("data-currency=\"{currency}\""));
         let tag = format!("\"{}\"", &blake3::hash(page.as_bytes()).to_hex()[..16]);
         let tag = HeaderValue::try_from(tag).unwrap_or_else(|_| self.tag.clone());
-        Self { path: self.path, tag, plain: page.into(), gzip: None }
+        Self {
+            path: self.path,
+            tag,
+            plain: page.into(),
+            gzip: None,
+        }
     }
 
     fn answer(&self, asked: &HeaderMap) -> Response<axum::body::Body> {
         let known = asked.get(IF_NONE_MATCH) == Some(&self.tag);
-        let takes_gzip = asked.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
-        let takes_gzip = takes_gzip.is_some_and(|value| value.split(',').any(|v| v.trim().starts_with("gzip")));
+        let takes_gzip = asked
+            .get(ACCEPT_ENCODING)
+            .and_then(|value| value.to_str().ok());
+        let takes_gzip =
+            takes_gzip.is_some_and(|value| value.split(',').any(|v| v.trim().starts_with("gzip")));
         let gzip = self.gzip.as_ref().filter(|_| takes_gzip && !known);
-        let body = if known { Bytes::new() } else { gzip.unwrap_or(&self.plain).clone() };
+        let body = if known {
+            Bytes::new()
+        } else {
+            gzip.unwrap_or(&self.plain).clone()
+        };
         let mut response = Response::new(axum::body::Body::new(Known::body(body, None)));
         if known {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -95,7 +121,11 @@ impl Asset {
         headers.extend(HEADERS);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.kind()));
         // Names of assets change with what is in them; the page's does not.
-        let keep = if self.path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+        let keep = if self.path.starts_with("assets/") {
+            "public, max-age=31536000, immutable"
+        } else {
+            "no-cache"
+        };
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
         headers.insert(ETAG, self.tag.clone());
         if gzip.is_some() {
@@ -132,22 +162,45 @@ mod tests {
     };
 
     fn answer(headers: &[(HeaderName, &str)]) -> Response<axum::body::Body> {
-        FILE.answer(&headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect())
+        FILE.answer(
+            &headers
+                .iter()
+                .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+                .collect(),
+        )
     }
 
     #[tokio::test]
     async fn a_file_comes_packed_or_plain_or_not_again() {
         for (headers, status, encoding, body) in [
             (vec![], 200, None, "plain"),
-            (vec![(ACCEPT_ENCODING, "br, gzip;q=0.9")], 200, Some("gzip"), "packed"),
-            (vec![(IF_NONE_MATCH, "\"t\""), (ACCEPT_ENCODING, "gzip")], 304, None, ""),
+            (
+                vec![(ACCEPT_ENCODING, "br, gzip;q=0.9")],
+                200,
+                Some("gzip"),
+                "packed",
+            ),
+            (
+                vec![(IF_NONE_MATCH, "\"t\""), (ACCEPT_ENCODING, "gzip")],
+                304,
+                None,
+                "",
+            ),
             (vec![(IF_NONE_MATCH, "\"u\"")], 200, None, "plain"),
         ] {
             let response = answer(&headers);
             assert_eq!(response.status(), status);
-            assert_eq!(response.headers().get(CONTENT_ENCODING).map(|value| value.to_str().unwrap()), encoding);
+            assert_eq!(
+                response
+                    .headers()
+                    .get(CONTENT_ENCODING)
+                    .map(|value| value.to_str().unwrap()),
+                encoding
+            );
             assert!(response.headers().contains_key(CONTENT_SECURITY_POLICY));
-            let bytes = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+            let bytes = axum::body::to_bytes(response.into_body(), 100)
+                .await
+                .unwrap();
             assert_eq!(bytes, body.as_bytes());
         }
     }
@@ -155,9 +208,16 @@ mod tests {
     #[test]
     fn the_page_is_told_the_currency_and_is_another_page_then() {
         let plain = Bytes::from_static(b"<html data-currency=\"\">");
-        let page = Asset { path: INDEX, plain, ..FILE.clone() };
+        let page = Asset {
+            path: INDEX,
+            plain,
+            ..FILE.clone()
+        };
         let told = page.told("GBP");
-        assert_eq!((told.plain.as_ref(), told.gzip.is_none()), (b"<html data-currency=\"GBP\">".as_slice(), true));
+        assert_eq!(
+            (told.plain.as_ref(), told.gzip.is_none()),
+            (b"<html data-currency=\"GBP\">".as_slice(), true)
+        );
         assert_ne!(told.tag, page.tag);
     }
 }

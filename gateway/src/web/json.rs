@@ -1,11 +1,14 @@
-//! Messages as JSON, in proto3's own mapping: camelCase out, camelCase or the .proto's names in, 64-bit integers as strings,
-//! enums by name, times as RFC 3339. Promise: what cannot be read is refused with the name of its field.
+//! Messages as JSON, in proto3's own mapping: camelCase out, camelCase or the .proto's names in,
+//! 64-bit integers as strings, enums by name, times as RFC 3339. Promise: what cannot be read is
+//! refused with the name of its field.
 
 use std::fmt;
 
 use http::uri::PathAndQuery;
 use prost::Message;
-use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
+use prost_reflect::{
+    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions,
+};
 use runtime::Refusal;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -52,16 +55,25 @@ pub(super) fn request(
         },
         RequestBody::Field(field) => {
             let value = Some(parsed(body)?).filter(|value| !value.is_null());
-            value.map(|value| (field.json_name().to_owned(), value)).into_iter().collect()
+            value
+                .map(|value| (field.json_name().to_owned(), value))
+                .into_iter()
+                .collect()
         }
         RequestBody::None if body.iter().all(u8::is_ascii_whitespace) => Map::new(),
         RequestBody::None => {
-            return Err(Refusal::field("body", "is not taken here: fields are in the path and the query"));
+            return Err(Refusal::field(
+                "body",
+                "is not taken here: fields are in the path and the query",
+            ));
         }
     };
     for (name, value) in form_urlencoded::parse(target.query().unwrap_or_default().as_bytes()) {
         if rule.body == RequestBody::Whole {
-            return Err(Refusal::field(name, "is in the query, and all fields are in the body"));
+            return Err(Refusal::field(
+                name,
+                "is in the query, and all fields are in the body",
+            ));
         }
         insert(&mut fields, &input, &name, &value, Place::Query)?;
     }
@@ -79,7 +91,8 @@ pub(super) fn line(input: &MessageDescriptor, line: &[u8]) -> Result<Vec<u8>, Re
     read(input, parsed(line)?).map(|message| message.encode_to_vec())
 }
 
-/// A message that is written as JSON: fields that are zero are there, messages that are not set are not.
+/// A message that is written as JSON: fields that are zero are there, messages that are not set are
+/// not.
 #[derive(Debug)]
 pub(super) struct Written(DynamicMessage);
 
@@ -89,7 +102,9 @@ impl Written {
     /// # Errors
     /// [`Refusal::Internal`] where the bytes are no such message.
     pub(super) fn answer(output: MessageDescriptor, message: &[u8]) -> Result<Self, Refusal> {
-        DynamicMessage::decode(output, message).map(Self).map_err(|_| Refusal::Internal)
+        DynamicMessage::decode(output, message)
+            .map(Self)
+            .map_err(|_| Refusal::Internal)
     }
 
     /// A message that holds any other, where that one's type is known.
@@ -103,7 +118,10 @@ impl Written {
 
 impl Serialize for Written {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize_with_options(serializer, &SerializeOptions::new().skip_default_fields(false))
+        self.0.serialize_with_options(
+            serializer,
+            &SerializeOptions::new().skip_default_fields(false),
+        )
     }
 }
 
@@ -113,7 +131,9 @@ fn parsed(text: &[u8]) -> Result<Value, Refusal> {
     }
     let Once(value) = serde_json::from_slice(text).map_err(|error| match error.classify() {
         Category::Data => Refusal::field("body", format!("cannot be read: {error}")),
-        Category::Io | Category::Syntax | Category::Eof => Refusal::field("body", format!("is not JSON: {error}")),
+        Category::Io | Category::Syntax | Category::Eof => {
+            Refusal::field("body", format!("is not JSON: {error}"))
+        }
     })?;
     Ok(value)
 }
@@ -172,13 +192,17 @@ impl<'de> Deserialize<'de> for Once {
 
 /// A field of a message, or of those in it, that has both its names, where there is one.
 fn named_twice(message: &MessageDescriptor, value: &Value) -> Option<String> {
-    let Value::Object(values) = value else { return None };
+    let Value::Object(values) = value else {
+        return None;
+    };
     message.fields().find_map(|field| {
         let (name, json_name) = (field.name(), field.json_name());
         if name != json_name && values.contains_key(name) && values.contains_key(json_name) {
             return Some(name.to_owned());
         }
-        let (Kind::Message(inner), false) = (field.kind(), field.is_map()) else { return None };
+        let (Kind::Message(inner), false) = (field.kind(), field.is_map()) else {
+            return None;
+        };
         let value = values.get(name).or_else(|| values.get(json_name))?;
         let within = match value.as_array() {
             Some(all) => all.iter().find_map(|value| named_twice(&inner, value)),
@@ -195,18 +219,27 @@ fn read(input: &MessageDescriptor, value: Value) -> Result<DynamicMessage, Refus
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    DynamicMessage::deserialize_with_options(input.clone(), deserializer, &options).map_err(|error| {
-        let (path, problem) = (track.path().to_string(), error.to_string());
-        let path = Some(path).filter(|path| path != ".");
-        // prost-reflect names a field that there is not in its message alone.
-        match problem.strip_prefix("unrecognized field name '").and_then(|rest| rest.split('\'').next()) {
-            Some(name) => {
-                let field = path.map_or_else(|| name.to_owned(), |path| format!("{path}.{name}"));
-                Refusal::field(field, "is not a field of the request")
+    DynamicMessage::deserialize_with_options(input.clone(), deserializer, &options).map_err(
+        |error| {
+            let (path, problem) = (track.path().to_string(), error.to_string());
+            let path = Some(path).filter(|path| path != ".");
+            // prost-reflect names a field that there is not in its message alone.
+            match problem
+                .strip_prefix("unrecognized field name '")
+                .and_then(|rest| rest.split('\'').next())
+            {
+                Some(name) => {
+                    let field =
+                        path.map_or_else(|| name.to_owned(), |path| format!("{path}.{name}"));
+                    Refusal::field(field, "is not a field of the request")
+                }
+                None => Refusal::field(
+                    path.as_deref().unwrap_or("body"),
+                    format!("cannot be read: {problem}"),
+                ),
             }
-            None => Refusal::field(path.as_deref().unwrap_or("body"), format!("cannot be read: {problem}")),
-        }
-    })
+        },
+    )
 }
 
 /// Where a field is, beside the body.
@@ -228,17 +261,28 @@ fn insert(
     let mut message = message.clone();
     let mut parts = name.split('.').peekable();
     while let Some(part) = parts.next() {
-        let field = message.get_field_by_name(part).or_else(|| message.get_field_by_json_name(part));
+        let field = message
+            .get_field_by_name(part)
+            .or_else(|| message.get_field_by_json_name(part));
         let field = field.ok_or_else(|| Refusal::field(name, "is not a field of the request"))?;
-        let key = [field.name(), field.json_name()].into_iter().find(|key| fields.contains_key(*key));
+        let key = [field.name(), field.json_name()]
+            .into_iter()
+            .find(|key| fields.contains_key(*key));
         let key = key.unwrap_or(field.json_name()).to_owned();
         if parts.peek().is_none() {
-            let value = value(&field, text).ok_or_else(|| Refusal::field(name, "can only be in a body"))?;
+            let value =
+                value(&field, text).ok_or_else(|| Refusal::field(name, "can only be in a body"))?;
             match fields.get_mut(&key) {
                 Some(Value::Array(values)) => values.push(value),
-                Some(_) if place == Place::Query => return Err(Refusal::field(name, "is given twice")),
-                Some(given) if *given != value => return Err(Refusal::field(name, "is another in the path")),
-                Some(_) | None if field.is_list() => drop(fields.insert(key, Value::Array(vec![value]))),
+                Some(_) if place == Place::Query => {
+                    return Err(Refusal::field(name, "is given twice"));
+                }
+                Some(given) if *given != value => {
+                    return Err(Refusal::field(name, "is another in the path"));
+                }
+                Some(_) | None if field.is_list() => {
+                    drop(fields.insert(key, Value::Array(vec![value])))
+                }
                 Some(_) | None => drop(fields.insert(key, value)),
             }
             return Ok(());
@@ -249,7 +293,10 @@ fn insert(
         if field.is_list() || field.is_map() {
             return Err(Refusal::field(name, "can only be in a body"));
         }
-        let Value::Object(inside) = fields.entry(key).or_insert_with(|| Value::Object(Map::new())) else {
+        let Value::Object(inside) = fields
+            .entry(key)
+            .or_insert_with(|| Value::Object(Map::new()))
+        else {
             return Err(Refusal::field(name, "is given twice"));
         };
         (fields, message) = (inside, inner);
@@ -257,7 +304,8 @@ fn insert(
     Ok(())
 }
 
-/// The value of a field in a query, as JSON; none where a query cannot hold it. Numbers may be strings in proto3's JSON.
+/// The value of a field in a query, as JSON; none where a query cannot hold it. Numbers may be
+/// strings in proto3's JSON.
 fn value(field: &FieldDescriptor, text: &str) -> Option<Value> {
     if field.is_map() {
         return None;
@@ -266,11 +314,13 @@ fn value(field: &FieldDescriptor, text: &str) -> Option<Value> {
         Kind::Bool if text == "true" => Value::Bool(true),
         Kind::Bool if text == "false" => Value::Bool(false),
         Kind::Enum(_) => text.parse::<i32>().map_or_else(|_| text.into(), Into::into),
-        Kind::Message(message) if message.full_name() == "google.protobuf.BoolValue" => match text {
-            "true" => Value::Bool(true),
-            "false" => Value::Bool(false),
-            other => other.into(),
-        },
+        Kind::Message(message) if message.full_name() == "google.protobuf.BoolValue" => {
+            match text {
+                "true" => Value::Bool(true),
+                "false" => Value::Bool(false),
+                other => other.into(),
+            }
+        }
         Kind::Message(message) if !TEXTS.contains(&message.full_name()) => return None,
         Kind::Double
         | Kind::Float
@@ -303,9 +353,12 @@ mod tests {
     fn asked(verb: Verb, target: &str, body: &str) -> Result<String, String> {
         let rules = Rules::read(&DescriptorPool::decode(proto::DESCRIPTORS).unwrap()).unwrap();
         let target: PathAndQuery = target.parse().unwrap();
-        let Found::Rule(rule) = rules.find(&verb, target.path()) else { panic!("no rule for {target}") };
+        let Found::Rule(rule) = rules.find(&verb, target.path()) else {
+            panic!("no rule for {target}")
+        };
         let values = rule.template.values(target.path()).unwrap();
-        let message = request(rule, &values, &target, body.as_bytes()).map_err(|refusal| refusal.to_string())?;
+        let message = request(rule, &values, &target, body.as_bytes())
+            .map_err(|refusal| refusal.to_string())?;
         let message = DynamicMessage::decode(rule.method.input(), &*message).unwrap();
         Ok(serde_json::to_string(&message).unwrap())
     }
@@ -313,40 +366,109 @@ mod tests {
     #[test]
     fn fields_come_from_path_query_and_body() {
         for (verb, target, body, expected) in [
-            (Verb::GET, "/v1/customers/12%2F3/churnRisk", "", r#"{"customerId":"12/3"}"#),
-            (Verb::GET, "/v1/atRiskCustomers?page_size=7&pageToken=x", " ", r#"{"pageSize":7,"pageToken":"x"}"#),
+            (
+                Verb::GET,
+                "/v1/customers/12%2F3/churnRisk",
+                "",
+                r#"{"customerId":"12/3"}"#,
+            ),
+            (
+                Verb::GET,
+                "/v1/atRiskCustomers?page_size=7&pageToken=x",
+                " ",
+                r#"{"pageSize":7,"pageToken":"x"}"#,
+            ),
             (
                 Verb::GET,
                 "/v1/atRiskCustomers?minRiskLevel=RISK_LEVEL_HIGH",
                 "",
                 r#"{"minRiskLevel":"RISK_LEVEL_HIGH"}"#,
             ),
-            (Verb::GET, "/v1/atRiskCustomers?min_risk_level=3", "", r#"{"minRiskLevel":"RISK_LEVEL_HIGH"}"#),
+            (
+                Verb::GET,
+                "/v1/atRiskCustomers?min_risk_level=3",
+                "",
+                r#"{"minRiskLevel":"RISK_LEVEL_HIGH"}"#,
+            ),
             (
                 Verb::POST,
                 "/v1/customers/churnRisks:batchGet",
                 r#"{"customerIds":["1","2"]}"#,
                 r#"{"customerIds":["1","2"]}"#,
             ),
-            (Verb::POST, "/v1/customers/churnRisks:batchGet", r#"{"customer_ids":["1"]}"#, r#"{"customerIds":["1"]}"#),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet",
+                r#"{"customer_ids":["1"]}"#,
+                r#"{"customerIds":["1"]}"#,
+            ),
             (Verb::POST, "/v1/customers/churnRisks:batchGet", "", "{}"),
-            (Verb::GET, "/v1/customers/7/churnRisk?customerId=7", "", r#"{"customerId":"7"}"#),
+            (
+                Verb::GET,
+                "/v1/customers/7/churnRisk?customerId=7",
+                "",
+                r#"{"customerId":"7"}"#,
+            ),
         ] {
-            assert_eq!(asked(verb, target, body).as_deref(), Ok(expected), "{target} {body}");
+            assert_eq!(
+                asked(verb, target, body).as_deref(),
+                Ok(expected),
+                "{target} {body}"
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_refused_by_name() {
         for (verb, target, body, expected) in [
-            (Verb::GET, "/v1/atRiskCustomers?pagesize=7", "", "pagesize is not a field of the request"),
-            (Verb::GET, "/v1/atRiskCustomers?page_size=7&pageSize=8", "", "pageSize is given twice"),
-            (Verb::GET, "/v1/atRiskCustomers?page_size=many", "", "pageSize cannot be read"),
-            (Verb::GET, "/v1/atRiskCustomers?page_size.x=1", "", "page_size.x is not a field of the request"),
-            (Verb::GET, "/v1/atRiskCustomers", "{}", "body is not taken here"),
-            (Verb::POST, "/v1/customers/churnRisks:batchGet?x=1", "", "x is in the query"),
-            (Verb::GET, "/v1/customers/7/churnRisk?customerId=8", "", "customer_id is another in the path"),
-            (Verb::PUT, "/v1/models/churn/current", r#"{"model":"anomaly"}"#, "model is another in the path"),
+            (
+                Verb::GET,
+                "/v1/atRiskCustomers?pagesize=7",
+                "",
+                "pagesize is not a field of the request",
+            ),
+            (
+                Verb::GET,
+                "/v1/atRiskCustomers?page_size=7&pageSize=8",
+                "",
+                "pageSize is given twice",
+            ),
+            (
+                Verb::GET,
+                "/v1/atRiskCustomers?page_size=many",
+                "",
+                "pageSize cannot be read",
+            ),
+            (
+                Verb::GET,
+                "/v1/atRiskCustomers?page_size.x=1",
+                "",
+                "page_size.x is not a field of the request",
+            ),
+            (
+                Verb::GET,
+                "/v1/atRiskCustomers",
+                "{}",
+                "body is not taken here",
+            ),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet?x=1",
+                "",
+                "x is in the query",
+            ),
+            (
+                Verb::GET,
+                "/v1/customers/7/churnRisk?customerId=8",
+                "",
+                "customer_id is another in the path",
+            ),
+            (
+                Verb::PUT,
+                "/v1/models/churn/current",
+                r#"{"model":"anomaly"}"#,
+                "model is another in the path",
+            ),
             (
                 Verb::POST,
                 "/v1/customers/churnRisks:batchGet",
@@ -365,8 +487,18 @@ mod tests {
                 r#"{"transaction":{"stockCode":"1","stock_code":"2"}}"#,
                 "transaction.stock_code is given twice",
             ),
-            (Verb::POST, "/v1/customers/churnRisks:batchGet", "{", "body is not JSON: EOF"),
-            (Verb::POST, "/v1/customers/churnRisks:batchGet", "[]", "body is not a JSON object"),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet",
+                "{",
+                "body is not JSON: EOF",
+            ),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet",
+                "[]",
+                "body is not a JSON object",
+            ),
             (
                 Verb::POST,
                 "/v1/customers/churnRisks:batchGet",

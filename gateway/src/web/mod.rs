@@ -1,5 +1,6 @@
-//! Ways in for those who do not speak gRPC: JSON over HTTP with its OpenAPI document, gRPC-Web, and the dashboard's pages.
-//! Each makes the same call of the same stack, so that the answer is the same.
+//! Ways in for those who do not speak gRPC: JSON over HTTP with its OpenAPI document, gRPC-Web, and
+//! the dashboard's pages. Each makes the same call of the same stack, so that the answer is the
+//! same.
 
 mod dashboard;
 mod json;
@@ -51,25 +52,35 @@ pub struct WebArgs {
     /// Sites whose pages may call this gateway, such as `https://admin.shop.example`; its own pages always may. Repeatable
     #[arg(long = "cors-origin", env = "SHOPKEEPER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     cors_origins: Vec<HeaderValue>,
-    /// The shop's currency (ISO 4217, such as GBP), in which the dashboard writes amounts; without one they have no unit
+    /// The shop's currency (ISO 4217, such as GBP), in which the dashboard writes amounts; without
+    /// one they have no unit
     #[arg(long, env = "SHOPKEEPER_CURRENCY", value_name = "CODE", value_parser = currency)]
     currency: Option<String>,
 }
 
 /// A site as browsers name it: they send no path, and compare letter by letter.
 fn origin(text: &str) -> Result<HeaderValue, String> {
-    let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| ["http", "https"].contains(&url.scheme()));
     let origin = url.map(|url| url.origin().ascii_serialization());
     match origin {
-        Some(origin) if origin == text => HeaderValue::from_str(text).map_err(|error| error.to_string()),
+        Some(origin) if origin == text => {
+            HeaderValue::from_str(text).map_err(|error| error.to_string())
+        }
         Some(origin) => Err(format!("a site is written as browsers do: {origin}")),
-        None => Err("a site is https://, its name, and a port where it has one; each is named by itself".to_owned()),
+        None => Err(
+            "a site is https://, its name, and a port where it has one; each is named by itself"
+                .to_owned(),
+        ),
     }
 }
 
 fn currency(text: &str) -> Result<String, &'static str> {
     let is_code = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase());
-    is_code.then(|| text.to_owned()).ok_or("a currency has three capital letters, such as GBP")
+    is_code
+        .then(|| text.to_owned())
+        .ok_or("a currency has three capital letters, such as GBP")
 }
 
 /// The ways in.
@@ -89,9 +100,15 @@ impl Web {
     ///
     /// # Errors
     /// [`WebError`] where the options beside a method cannot be used.
-    pub(crate) fn new(args: &WebArgs, descriptors: &[u8], auth: Auth, calls: Stack) -> Result<Self, WebError> {
+    pub(crate) fn new(
+        args: &WebArgs,
+        descriptors: &[u8],
+        auth: Auth,
+        calls: Stack,
+    ) -> Result<Self, WebError> {
         let pool = DescriptorPool::decode(descriptors)?;
-        let rules = Arc::new(Rules::read(&pool).map_err(|error| WebError::Rule(error.to_string()))?);
+        let rules =
+            Arc::new(Rules::read(&pool).map_err(|error| WebError::Rule(error.to_string()))?);
         let calls = CallLayer.layer(calls);
         let cors = cors(&args.cors_origins, &rules);
         let document = rules.clone();
@@ -99,7 +116,9 @@ impl Web {
             json: Transcoder::new(rules, &pool, calls.clone()),
             grpc_web: GrpcWebLayer::new().layer(calls),
             errors: Errors::new(&pool),
-            openapi: Arc::new(LazyLock::new(Box::new(move || openapi::document(&document).to_string()))),
+            openapi: Arc::new(LazyLock::new(Box::new(move || {
+                openapi::document(&document).to_string()
+            }))),
             auth,
             cors,
             currency: args.currency.clone(),
@@ -114,33 +133,53 @@ impl Web {
             async move { Ok::<_, Infallible>(json.answer(request.map(Body::new)).await) }
         });
         let document = self.openapi.clone();
-        let document = get(async move || ([(CONTENT_TYPE, "application/json")], LazyLock::force(&document).clone()));
+        let document = get(async move || {
+            (
+                [(CONTENT_TYPE, "application/json")],
+                LazyLock::force(&document).clone(),
+            )
+        });
         let (auth, errors) = (self.auth.clone(), self.errors.clone());
         // Here as well as at the address for Prometheus: the dashboard shows them.
-        let metrics = get(async move |headers: HeaderMap| match auth.known(&headers).await {
-            Ok(()) => runtime::telemetry::metrics(&headers).into_response(),
-            Err(error) => errors.answer(&rescue::not_let_in(error)).map(axum::body::Body::new),
-        });
+        let metrics = get(
+            async move |headers: HeaderMap| match auth.known(&headers).await {
+                Ok(()) => runtime::telemetry::metrics(&headers).into_response(),
+                Err(error) => errors
+                    .answer(&rescue::not_let_in(error))
+                    .map(axum::body::Body::new),
+            },
+        );
         let paths = Router::new()
             .route("/openapi.json", document)
             .route("/metrics", metrics)
             .route_service("/v1/{*path}", json);
-        dashboard::routes(router.merge(paths.layer(self.cors.clone())), self.currency.as_deref())
+        dashboard::routes(
+            router.merge(paths.layer(self.cors.clone())),
+            self.currency.as_deref(),
+        )
     }
 
     /// Answers what comes to a path of gRPC and is not gRPC: gRPC-Web, or somebody who is lost.
     pub(crate) async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
-        let web =
-            request.headers().get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc-web"));
+        let web = request
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc-web"));
         let preflight = request.method() == Method::OPTIONS;
         if web || preflight {
             return self.cors.layer(self.grpc_web).oneshot(request).await;
         }
         let path = request.uri().path();
         let message = format!(
-            "{path} is a method of gRPC, for application/grpc and application/grpc-web; /openapi.json lists what JSON has"
+            "{path} is a method of gRPC, for application/grpc and application/grpc-web; \
+             /openapi.json lists what JSON has"
         );
-        Ok(self.errors.answer(&rescue::status_of(Code::NotFound, message, "NO_SUCH_PATH", None)))
+        Ok(self.errors.answer(&rescue::status_of(
+            Code::NotFound,
+            message,
+            "NO_SUCH_PATH",
+            None,
+        )))
     }
 }
 
@@ -184,15 +223,27 @@ mod tests {
         for (text, problem) in [
             ("https://shop.example", None),
             ("http://localhost:5173", None),
-            ("https://shop.example/", Some("a site is written as browsers do: https://shop.example")),
-            ("https://Shop.example:443", Some("a site is written as browsers do: https://shop.example")),
+            (
+                "https://shop.example/",
+                Some("a site is written as browsers do: https://shop.example"),
+            ),
+            (
+                "https://Shop.example:443",
+                Some("a site is written as browsers do: https://shop.example"),
+            ),
             ("*", Some("a site is https://, its name")),
             ("null", Some("a site is https://, its name")),
             ("shop.example", Some("a site is https://, its name")),
         ] {
             let refused = origin(text).err();
-            let expected = refused.as_deref().zip(problem).is_some_and(|(said, problem)| said.starts_with(problem));
-            assert!(expected || refused.is_none() && problem.is_none(), "{text}: {refused:?}");
+            let expected = refused
+                .as_deref()
+                .zip(problem)
+                .is_some_and(|(said, problem)| said.starts_with(problem));
+            assert!(
+                expected || refused.is_none() && problem.is_none(),
+                "{text}: {refused:?}"
+            );
         }
     }
 }

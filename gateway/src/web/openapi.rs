@@ -1,4 +1,5 @@
-//! The OpenAPI 3.1 document of the JSON paths, made of the same descriptors, with the comments of the .proto files.
+//! The OpenAPI 3.1 document of the JSON paths, made of the same descriptors, with the comments of
+//! the .proto files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,9 +21,15 @@ pub(super) fn document(rules: &Rules) -> Value {
         let about = comment(service.parent_file_descriptor_proto(), service.path());
         tags.insert(service.name().to_owned(), about);
         let operations = paths.entry(path_of(rule)).or_default();
-        operations.insert(rule.verb.as_str().to_lowercase(), operation(rule, &mut schemas));
+        operations.insert(
+            rule.verb.as_str().to_lowercase(),
+            operation(rule, &mut schemas),
+        );
     }
-    let tags: Vec<_> = tags.into_iter().map(|(name, about)| json!({ "name": name, "description": about })).collect();
+    let tags: Vec<_> = tags
+        .into_iter()
+        .map(|(name, about)| json!({ "name": name, "description": about }))
+        .collect();
     let mut components = schemas.written();
     components.insert("Error".to_owned(), error());
     json!({
@@ -52,13 +59,20 @@ pub(super) fn document(rules: &Rules) -> Value {
 /// A path in the names that its parameters have in JSON.
 fn path_of(rule: &Rule) -> String {
     let input = rule.method.input();
-    rule.template.fields().fold(rule.template.to_string(), |path, field| {
-        path.replace(&format!("{{{field}}}"), &format!("{{{}}}", json_path(&input, field)))
-    })
+    rule.template
+        .fields()
+        .fold(rule.template.to_string(), |path, field| {
+            path.replace(
+                &format!("{{{field}}}"),
+                &format!("{{{}}}", json_path(&input, field)),
+            )
+        })
 }
 
 fn json_path(message: &MessageDescriptor, field: &str) -> String {
-    let name = message.get_field_by_name(field).map(|field| field.json_name().to_owned());
+    let name = message
+        .get_field_by_name(field)
+        .map(|field| field.json_name().to_owned());
     name.unwrap_or_else(|| field.to_owned())
 }
 
@@ -74,7 +88,11 @@ fn operation(rule: &Rule, schemas: &mut Schemas) -> Value {
         RequestBody::None => true,
     };
     for field in input.fields() {
-        let place = if in_path.contains(field.name()) { "path" } else { "query" };
+        let place = if in_path.contains(field.name()) {
+            "path"
+        } else {
+            "query"
+        };
         if place == "query" && (!in_query(&field) || is_message(&field)) {
             continue;
         }
@@ -86,7 +104,9 @@ fn operation(rule: &Rule, schemas: &mut Schemas) -> Value {
             "schema": schemas.field(&field),
         }));
     }
-    let (summary, _) = about.split_once(". ").unwrap_or((about.trim_end_matches('.'), ""));
+    let (summary, _) = about
+        .split_once(". ")
+        .unwrap_or((about.trim_end_matches('.'), ""));
     let mut operation = json!({
         "operationId": format!("{}_{}", method.parent_service().name(), method.name()),
         "tags": [method.parent_service().name()],
@@ -115,8 +135,16 @@ fn operation(rule: &Rule, schemas: &mut Schemas) -> Value {
 }
 
 fn content(stream: bool, schema: Value) -> Value {
-    let kind = if stream { "application/x-ndjson" } else { "application/json" };
-    Value::Object([(kind.to_owned(), json!({ "schema": schema }))].into_iter().collect())
+    let kind = if stream {
+        "application/x-ndjson"
+    } else {
+        "application/json"
+    };
+    Value::Object(
+        [(kind.to_owned(), json!({ "schema": schema }))]
+            .into_iter()
+            .collect(),
+    )
 }
 
 fn failure() -> Value {
@@ -147,7 +175,8 @@ fn error() -> Value {
 
 fn is_message(field: &FieldDescriptor) -> bool {
     let kind = field.kind();
-    kind.as_message().is_some_and(|message| field.is_map() || well_known(message.full_name()).is_none())
+    kind.as_message()
+        .is_some_and(|message| field.is_map() || well_known(message.full_name()).is_none())
 }
 
 /// Schemas of the messages and enums that are met.
@@ -198,11 +227,17 @@ impl Schemas {
 
     fn field(&mut self, field: &FieldDescriptor) -> Value {
         if field.is_map() {
-            let Kind::Message(entry) = field.kind() else { return json!({}) };
+            let Kind::Message(entry) = field.kind() else {
+                return json!({});
+            };
             return json!({ "type": "object", "additionalProperties": self.one(&entry.map_entry_value_field()) });
         }
         let one = self.one(field);
-        if field.cardinality() == Cardinality::Repeated { json!({ "type": "array", "items": one }) } else { one }
+        if field.cardinality() == Cardinality::Repeated {
+            json!({ "type": "array", "items": one })
+        } else {
+            one
+        }
     }
 
     fn one(&mut self, field: &FieldDescriptor) -> Value {
@@ -214,9 +249,13 @@ impl Schemas {
             Kind::Bytes => json!({ "type": "string", "contentEncoding": "base64" }),
             Kind::Double => json!({ "type": "number", "format": "double" }),
             Kind::Float => json!({ "type": "number", "format": "float" }),
-            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => json!({ "type": "integer", "format": "int32" }),
+            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
+                json!({ "type": "integer", "format": "int32" })
+            }
             Kind::Uint32 | Kind::Fixed32 => json!({ "type": "integer", "format": "uint32" }),
-            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => json!({ "type": "string", "format": "int64" }),
+            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
+                json!({ "type": "string", "format": "int64" })
+            }
             Kind::Uint64 | Kind::Fixed64 => json!({ "type": "string", "format": "uint64" }),
         }
     }
@@ -225,10 +264,22 @@ impl Schemas {
         let name = short(values.full_name());
         if !self.written.contains_key(&name) {
             let file = values.parent_file_descriptor_proto();
-            let lines = values.values().map(|value| format!("- `{}`: {}", value.name(), comment(file, value.path())));
-            let about = format!("{}\n\n{}", comment(file, values.path()), lines.collect::<Vec<_>>().join("\n"));
-            let names: Vec<_> = values.values().map(|value| value.name().to_owned()).collect();
-            self.written.insert(name.clone(), json!({ "type": "string", "description": about, "enum": names }));
+            let lines = values
+                .values()
+                .map(|value| format!("- `{}`: {}", value.name(), comment(file, value.path())));
+            let about = format!(
+                "{}\n\n{}",
+                comment(file, values.path()),
+                lines.collect::<Vec<_>>().join("\n")
+            );
+            let names: Vec<_> = values
+                .values()
+                .map(|value| value.name().to_owned())
+                .collect();
+            self.written.insert(
+                name.clone(),
+                json!({ "type": "string", "description": about, "enum": names }),
+            );
         }
         json!({ "$ref": format!("#/components/schemas/{name}") })
     }
@@ -244,27 +295,43 @@ fn well_known(name: &str) -> Option<Value> {
     Some(match name {
         "google.protobuf.Timestamp" => json!({ "type": "string", "format": "date-time" }),
         "google.protobuf.Duration" => json!({ "type": "string", "examples": ["1.5s"] }),
-        "google.protobuf.Any" => json!({ "type": "object", "properties": { "@type": { "type": "string" } } }),
+        "google.protobuf.Any" => {
+            json!({ "type": "object", "properties": { "@type": { "type": "string" } } })
+        }
         "google.protobuf.Struct" => json!({ "type": "object" }),
         _ => return None,
     })
 }
 
 fn method_comment(method: &MethodDescriptor) -> String {
-    comment(method.parent_service().parent_file_descriptor_proto(), method.path())
+    comment(
+        method.parent_service().parent_file_descriptor_proto(),
+        method.path(),
+    )
 }
 
 fn field_comment(field: &FieldDescriptor) -> String {
-    comment(field.parent_message().parent_file_descriptor_proto(), field.path())
+    comment(
+        field.parent_message().parent_file_descriptor_proto(),
+        field.path(),
+    )
 }
 
 /// What stands before a definition in its .proto, on one line for each paragraph.
 fn comment(file: &FileDescriptorProto, path: &[i32]) -> String {
     let info = file.source_code_info.as_ref();
-    let location = info.and_then(|info| info.location.iter().find(|location| location.path == path));
-    let text = location.and_then(|location| location.leading_comments.as_deref()).unwrap_or_default();
+    let location =
+        info.and_then(|info| info.location.iter().find(|location| location.path == path));
+    let text = location
+        .and_then(|location| location.leading_comments.as_deref())
+        .unwrap_or_default();
     let paragraphs = text.split("\n\n").map(|paragraph| {
-        paragraph.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+        paragraph
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
     });
     paragraphs.collect::<Vec<_>>().join("\n\n")
 }
@@ -283,8 +350,14 @@ mod tests {
         assert_eq!(risk["parameters"][0]["in"], "path");
         let answer = &risk["responses"]["200"]["content"]["application/json"]["schema"]["$ref"];
         assert_eq!(answer, "#/components/schemas/churn.v1.GetChurnRiskResponse");
-        let field = &document["components"]["schemas"]["churn.v1.ChurnRisk"]["properties"]["probability"];
-        assert!(field["description"].as_str().is_some_and(|text| !text.is_empty()), "{field}");
+        let field =
+            &document["components"]["schemas"]["churn.v1.ChurnRisk"]["properties"]["probability"];
+        assert!(
+            field["description"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{field}"
+        );
         let stream = &document["paths"]["/v1/transactions:scoreStream"]["post"];
         assert!(stream["requestBody"]["content"]["application/x-ndjson"].is_object());
     }
@@ -294,7 +367,11 @@ mod tests {
         let pool = DescriptorPool::decode(proto::DESCRIPTORS).unwrap();
         let document = document(&Rules::read(&pool).unwrap());
         let text = document.to_string();
-        for reference in text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        for reference in text
+            .split("\"$ref\":\"#")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+        {
             assert!(document.pointer(reference).is_some(), "{reference}");
         }
     }

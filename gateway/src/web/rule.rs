@@ -1,16 +1,24 @@
-//! Which methods have a JSON form, and at which paths: the `google.api.http` options beside them, read once at start.
+//! Which methods have a JSON form, and at which paths: the `google.api.http` options beside them,
+//! read once at start.
 
 use std::{str::FromStr, sync::Arc};
 
 use http::{Method as Verb, uri::PathAndQuery};
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MethodDescriptor, ReflectMessage};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, MethodDescriptor, ReflectMessage,
+};
 
 use super::template::Template;
 
 /// The option beside an rpc.
 const OPTION: &str = "google.api.http";
-const VERBS: [(&str, Verb); 5] =
-    [("get", Verb::GET), ("put", Verb::PUT), ("post", Verb::POST), ("delete", Verb::DELETE), ("patch", Verb::PATCH)];
+const VERBS: [(&str, Verb); 5] = [
+    ("get", Verb::GET),
+    ("put", Verb::PUT),
+    ("post", Verb::POST),
+    ("delete", Verb::DELETE),
+    ("patch", Verb::PATCH),
+];
 
 /// One way to call a method over HTTP.
 #[derive(Debug, Clone)]
@@ -69,20 +77,36 @@ impl Rules {
     /// # Errors
     /// [`RuleError`] names the method whose options cannot be used.
     pub(super) fn read(pool: &DescriptorPool) -> Result<Self, RuleError> {
-        let Some(option) = pool.get_extension_by_name(OPTION) else { return Ok(Self { rules: Vec::new() }) };
+        let Some(option) = pool.get_extension_by_name(OPTION) else {
+            return Ok(Self { rules: Vec::new() });
+        };
         let mut rules = Vec::new();
-        for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        for method in pool
+            .services()
+            .flat_map(|service| service.methods().collect::<Vec<_>>())
+        {
             let options = method.options();
             if !options.has_extension(&option) {
                 continue;
             }
-            let error = |problem| RuleError { method: method.full_name().to_owned(), problem };
+            let error = |problem| RuleError {
+                method: method.full_name().to_owned(),
+                problem,
+            };
             let value = options.get_extension(&option);
-            let rule = value.as_message().ok_or_else(|| error("is not a message".to_owned()))?;
+            let rule = value
+                .as_message()
+                .ok_or_else(|| error("is not a message".to_owned()))?;
             rules.push(Arc::new(read(&method, rule).map_err(error)?));
             let more = rule.get_field_by_name("additional_bindings");
-            for rule in more.as_ref().and_then(|more| more.as_list()).unwrap_or_default() {
-                let rule = rule.as_message().ok_or_else(|| error("is not a message".to_owned()))?;
+            for rule in more
+                .as_ref()
+                .and_then(|more| more.as_list())
+                .unwrap_or_default()
+            {
+                let rule = rule
+                    .as_message()
+                    .ok_or_else(|| error("is not a message".to_owned()))?;
                 rules.push(Arc::new(read(&method, rule).map_err(error)?));
             }
         }
@@ -101,7 +125,11 @@ impl Rules {
                 others.push(&rule.verb);
             }
         }
-        if others.is_empty() { Found::Nothing } else { Found::OtherVerb(others) }
+        if others.is_empty() {
+            Found::Nothing
+        } else {
+            Found::OtherVerb(others)
+        }
     }
 
     /// All of them.
@@ -126,13 +154,17 @@ fn read(method: &MethodDescriptor, rule: &DynamicMessage) -> Result<Rule, String
     let input = method.input();
     for field in template.fields() {
         let first = field.split('.').next().unwrap_or_default();
-        input.get_field_by_name(first).ok_or_else(|| format!("the request has no field `{first}`"))?;
+        input
+            .get_field_by_name(first)
+            .ok_or_else(|| format!("the request has no field `{first}`"))?;
     }
     let body = match text("body").as_deref() {
         None => RequestBody::None,
         Some("*") => RequestBody::Whole,
         Some(name) => {
-            let field = input.get_field_by_name(name).ok_or_else(|| format!("the request has no field `{name}`"))?;
+            let field = input
+                .get_field_by_name(name)
+                .ok_or_else(|| format!("the request has no field `{name}`"))?;
             RequestBody::Field(field)
         }
     };
@@ -142,7 +174,13 @@ fn read(method: &MethodDescriptor, rule: &DynamicMessage) -> Result<Rule, String
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let path = PathAndQuery::try_from(path).map_err(|error| error.to_string())?;
     debug_assert_eq!(rule.descriptor().full_name(), "google.api.HttpRule");
-    Ok(Rule { verb, template, body, method: method.clone(), path })
+    Ok(Rule {
+        verb,
+        template,
+        body,
+        method: method.clone(),
+        path,
+    })
 }
 
 #[cfg(test)]
@@ -156,7 +194,9 @@ mod tests {
     #[test]
     fn every_method_of_the_api_has_a_json_form() {
         let pool = DescriptorPool::decode(proto::DESCRIPTORS).unwrap();
-        let ours = pool.services().filter(|service| service.full_name().starts_with("shopkeeper."));
+        let ours = pool
+            .services()
+            .filter(|service| service.full_name().starts_with("shopkeeper."));
         let all: usize = ours.map(|service| service.methods().len()).sum();
         assert_eq!(rules().iter().count(), all);
     }
@@ -165,9 +205,17 @@ mod tests {
     fn a_path_finds_its_method() {
         for (verb, path, expected) in [
             (Verb::GET, "/v1/customers/17850/churnRisk", "GetChurnRisk"),
-            (Verb::POST, "/v1/customers/churnRisks:batchGet", "BatchGetChurnRisks"),
+            (
+                Verb::POST,
+                "/v1/customers/churnRisks:batchGet",
+                "BatchGetChurnRisks",
+            ),
             (Verb::POST, "/v1/transactions:score", "ScoreTransaction"),
-            (Verb::POST, "/v1/transactions:scoreStream", "ScoreTransactions"),
+            (
+                Verb::POST,
+                "/v1/transactions:scoreStream",
+                "ScoreTransactions",
+            ),
             (Verb::GET, "/v1/transactions:score", "POST"),
             (Verb::GET, "/v1/nothing", "nothing"),
             (Verb::GET, "/", "nothing"),

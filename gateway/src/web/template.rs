@@ -1,5 +1,5 @@
-//! Path templates of `google.api.http`: `/v1/customers/{customer_id}/segment`, `/v1/{name=shelves/*}:move`. The grammar is in
-//! google/api/http.proto, "Path template syntax".
+//! Path templates of `google.api.http`: `/v1/customers/{customer_id}/segment`,
+//! `/v1/{name=shelves/*}:move`. The grammar is in google/api/http.proto, "Path template syntax".
 
 use std::{borrow::Cow, fmt, ops::Range, str::FromStr};
 
@@ -39,10 +39,13 @@ pub(super) struct TemplateError(String);
 impl Template {
     /// Fields that the path names, in its order.
     pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
-        self.variables.iter().map(|variable| variable.field.as_str())
+        self.variables
+            .iter()
+            .map(|variable| variable.field.as_str())
     }
 
-    /// Values of the fields that the path names, where it is one of these paths. `path` is as it was sent.
+    /// Values of the fields that the path names, where it is one of these paths. `path` is as it
+    /// was sent.
     pub(super) fn values<'a>(&'a self, path: &str) -> Option<Vec<(&'a str, String)>> {
         let length = path.bytes().filter(|byte| *byte == b'/').count();
         let whole = !matches!(self.segments.last(), Some(Segment::Rest));
@@ -54,17 +57,30 @@ impl Template {
             let last = segments.last_mut()?;
             *last = last.strip_suffix(verb.as_str())?.strip_suffix(':')?;
         }
-        let matched = self.segments.iter().zip(&segments).all(|(segment, sent)| match segment {
-            Segment::Literal(literal) => decoded(sent).is_some_and(|sent| sent == literal.as_str()),
-            Segment::One | Segment::Rest => true,
-        });
+        let matched = self
+            .segments
+            .iter()
+            .zip(&segments)
+            .all(|(segment, sent)| match segment {
+                Segment::Literal(literal) => {
+                    decoded(sent).is_some_and(|sent| sent == literal.as_str())
+                }
+                Segment::One | Segment::Rest => true,
+            });
         if !matched {
             return None;
         }
         let value = |variable: &'a Variable| {
-            let end = if variable.segments.end == self.segments.len() { segments.len() } else { variable.segments.end };
-            let parts: Option<Vec<_>> =
-                segments.get(variable.segments.start..end)?.iter().map(|s| decoded(s)).collect();
+            let end = if variable.segments.end == self.segments.len() {
+                segments.len()
+            } else {
+                variable.segments.end
+            };
+            let parts: Option<Vec<_>> = segments
+                .get(variable.segments.start..end)?
+                .iter()
+                .map(|s| decoded(s))
+                .collect();
             Some((variable.field.as_str(), parts?.join("/")))
         };
         self.variables.iter().map(value).collect()
@@ -91,7 +107,11 @@ impl FromStr for Template {
             Some((path, verb)) if !verb.contains(['/', '}']) => (path, Some(verb.to_owned())),
             Some(_) | None => (path, None),
         };
-        let mut template = Self { segments: Vec::new(), variables: Vec::new(), verb };
+        let mut template = Self {
+            segments: Vec::new(),
+            variables: Vec::new(),
+            verb,
+        };
         let mut rest = path;
         loop {
             let (taken, after) = match rest.strip_prefix('{') {
@@ -101,7 +121,10 @@ impl FromStr for Template {
                     let start = template.segments.len();
                     template.segments.extend(pattern.split('/').map(segment));
                     let segments = start..template.segments.len();
-                    template.variables.push(Variable { field: field.to_owned(), segments });
+                    template.variables.push(Variable {
+                        field: field.to_owned(),
+                        segments,
+                    });
                     (field, after)
                 }
                 None => {
@@ -118,7 +141,12 @@ impl FromStr for Template {
             }
             rest = after.strip_prefix('/').ok_or_else(error)?;
         }
-        let rests = template.segments.iter().rev().skip(1).any(|segment| *segment == Segment::Rest);
+        let rests = template
+            .segments
+            .iter()
+            .rev()
+            .skip(1)
+            .any(|segment| *segment == Segment::Rest);
         if rests { Err(error()) } else { Ok(template) }
     }
 }
@@ -137,7 +165,10 @@ impl fmt::Display for Template {
         let mut index = 0;
         while let Some(segment) = self.segments.get(index) {
             f.write_str("/")?;
-            let variable = self.variables.iter().find(|variable| variable.segments.start == index);
+            let variable = self
+                .variables
+                .iter()
+                .find(|variable| variable.segments.start == index);
             match (variable, segment) {
                 (Some(variable), _) => write!(f, "{{{}}}", variable.field)?,
                 (None, Segment::Literal(literal)) => f.write_str(literal)?,
@@ -146,7 +177,9 @@ impl fmt::Display for Template {
             }
             index = variable.map_or(index + 1, |variable| variable.segments.end);
         }
-        self.verb.as_ref().map_or(Ok(()), |verb| write!(f, ":{verb}"))
+        self.verb
+            .as_ref()
+            .map_or(Ok(()), |verb| write!(f, ":{verb}"))
     }
 }
 
@@ -157,17 +190,39 @@ mod tests {
 
     fn values(template: &str, path: &str) -> Option<Vec<(String, String)>> {
         let template: Template = template.parse().unwrap();
-        Some(template.values(path)?.into_iter().map(|(field, value)| (field.to_owned(), value)).collect())
+        Some(
+            template
+                .values(path)?
+                .into_iter()
+                .map(|(field, value)| (field.to_owned(), value))
+                .collect(),
+        )
     }
 
     #[test]
     fn a_path_gives_the_values_of_its_fields() {
         let segment = "/v1/customers/{customer_id}/segment";
         for (template, path, expected) in [
-            (segment, "/v1/customers/17850/segment", Some(vec![("customer_id", "17850")])),
-            (segment, "/v1/customers/a%2Fb%20%C3%A9/segment", Some(vec![("customer_id", "a/b é")])),
-            (segment, "/v1/customers/a:b/segment", Some(vec![("customer_id", "a:b")])),
-            (segment, "/v1/customers//segment", Some(vec![("customer_id", "")])),
+            (
+                segment,
+                "/v1/customers/17850/segment",
+                Some(vec![("customer_id", "17850")]),
+            ),
+            (
+                segment,
+                "/v1/customers/a%2Fb%20%C3%A9/segment",
+                Some(vec![("customer_id", "a/b é")]),
+            ),
+            (
+                segment,
+                "/v1/customers/a:b/segment",
+                Some(vec![("customer_id", "a:b")]),
+            ),
+            (
+                segment,
+                "/v1/customers//segment",
+                Some(vec![("customer_id", "")]),
+            ),
             (segment, "/v1/customers/%ff/segment", None),
             (segment, "/v1/customers/1/2/segment", None),
             (segment, "/v1/customers/1/segments", None),
@@ -175,19 +230,32 @@ mod tests {
             ("/v1/churn:score", "/v1/churn:score", Some(vec![])),
             ("/v1/churn:score", "/v1/churn", None),
             ("/v1/churn:score", "/v1/churnscore", None),
-            ("/v1/{name=shelves/*}:move", "/v1/shelves/7:move", Some(vec![("name", "shelves/7")])),
+            (
+                "/v1/{name=shelves/*}:move",
+                "/v1/shelves/7:move",
+                Some(vec![("name", "shelves/7")]),
+            ),
             ("/v1/{path=**}", "/v1/a/b/c", Some(vec![("path", "a/b/c")])),
-            ("/v1/{a}/x/{b.c}", "/v1/1/x/2", Some(vec![("a", "1"), ("b.c", "2")])),
+            (
+                "/v1/{a}/x/{b.c}",
+                "/v1/1/x/2",
+                Some(vec![("a", "1"), ("b.c", "2")]),
+            ),
         ] {
-            let expected =
-                expected.map(|e| e.into_iter().map(|(f, v)| (f.to_owned(), v.to_owned())).collect::<Vec<_>>());
+            let expected = expected.map(|e| {
+                e.into_iter()
+                    .map(|(f, v)| (f.to_owned(), v.to_owned()))
+                    .collect::<Vec<_>>()
+            });
             assert_eq!(values(template, path), expected, "{template} {path}");
         }
     }
 
     #[test]
     fn what_is_no_template_is_refused() {
-        for text in ["", "v1", "/", "/v1//x", "/{a", "/a}", "/{a}b", "/**/x", "/{}", "/{=x}"] {
+        for text in [
+            "", "v1", "/", "/v1//x", "/{a", "/a}", "/{a}b", "/**/x", "/{}", "/{=x}",
+        ] {
             assert!(text.parse::<Template>().is_err(), "{text}");
         }
     }
@@ -195,7 +263,10 @@ mod tests {
     #[test]
     fn it_prints_as_openapi_writes_it() {
         for (text, printed) in [
-            ("/v1/customers/{customer_id}/segment", "/v1/customers/{customer_id}/segment"),
+            (
+                "/v1/customers/{customer_id}/segment",
+                "/v1/customers/{customer_id}/segment",
+            ),
             ("/v1/{name=shelves/*}/books:list", "/v1/{name}/books:list"),
         ] {
             assert_eq!(text.parse::<Template>().unwrap().to_string(), printed);

@@ -1,6 +1,6 @@
-//! JSON over HTTP in, gRPC down the stack, JSON out. Promise: an answer is the one that gRPC gives, and so is an error, with
-//! its details, under the HTTP status that goes with its code. Streams are lines of JSON (NDJSON), `{"result": …}` each and
-//! `{"error": …}` at the end of one that failed.
+//! JSON over HTTP in, gRPC down the stack, JSON out. Promise: an answer is the one that gRPC gives,
+//! and so is an error, with its details, under the HTTP status that goes with its code. Streams are
+//! lines of JSON (NDJSON), `{"result": …}` each and `{"error": …}` at the end of one that failed.
 
 use std::{
     convert::Infallible,
@@ -12,8 +12,8 @@ use futures_util::stream;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode,
     header::{
-        ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, TE,
-        USER_AGENT, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE,
+        RETRY_AFTER, TE, USER_AGENT, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
     uri::PathAndQuery,
 };
@@ -39,7 +39,8 @@ use crate::{
     rescue,
 };
 
-/// Headers of HTTP that are metadata of the call. All others are between the caller and this gateway.
+/// Headers of HTTP that are metadata of the call. All others are between the caller and this
+/// gateway.
 const METADATA: [HeaderName; 10] = [
     AUTHORIZATION,
     CACHE_CONTROL,
@@ -70,7 +71,11 @@ where
 {
     /// Puts calls of these rules to `calls`.
     pub(super) fn new(rules: Arc<Rules>, pool: &DescriptorPool, calls: S) -> Self {
-        Self { rules, errors: Errors(pool.clone()), calls }
+        Self {
+            rules,
+            errors: Errors(pool.clone()),
+            calls,
+        }
     }
 
     /// The answer to a request.
@@ -86,15 +91,23 @@ where
         let sent = if rule.method.is_client_streaming() {
             requests(body, rule.method.input(), failed.clone())
         } else {
-            let target = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+            let target = head
+                .uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or_else(|| PathAndQuery::from_static("/"));
             one_request(rule.clone(), target, body, failed.clone())
         };
         let takes_gzip = takes_gzip(&head.headers);
         let call = call(rule, &head.headers, sent);
         let Ok(response) = self.calls.oneshot(call).await;
         let (head, body) = response.into_parts();
-        if let Some(status) = Status::from_header_map(&head.headers).filter(|status| status.code() != Code::Ok) {
-            let status = failed.get().map_or(status, |refusal| refusal.clone().into());
+        if let Some(status) =
+            Status::from_header_map(&head.headers).filter(|status| status.code() != Code::Ok)
+        {
+            let status = failed
+                .get()
+                .map_or(status, |refusal| refusal.clone().into());
             return with_metadata(self.errors.answer(&status), &head.headers);
         }
         let answer = if rule.method.is_server_streaming() {
@@ -115,21 +128,31 @@ pub(super) fn no_such_path(path: &str) -> Status {
     rescue::status_of(Code::NotFound, message, "NO_SUCH_PATH", None)
 }
 
-/// The one message of a request. It is read when somebody asks for it, which is after its caller was let in and while
-/// there is time; `failed` says why it cannot be.
-fn one_request(rule: Arc<Rule>, target: PathAndQuery, body: Body, failed: Arc<OnceLock<Refusal>>) -> Body {
+/// The one message of a request. It is read when somebody asks for it, which is after its caller
+/// was let in and while there is time; `failed` says why it cannot be.
+fn one_request(
+    rule: Arc<Rule>,
+    target: PathAndQuery,
+    body: Body,
+    failed: Arc<OnceLock<Refusal>>,
+) -> Body {
     Body::new(StreamBody::new(stream::once(async move {
-        message(&rule, &target, body).await.map(Frame::data).map_err(|refusal| {
-            let _ = failed.set(refusal.clone());
-            Status::from(refusal)
-        })
+        message(&rule, &target, body)
+            .await
+            .map(Frame::data)
+            .map_err(|refusal| {
+                let _ = failed.set(refusal.clone());
+                Status::from(refusal)
+            })
     })))
 }
 
 async fn message(rule: &Rule, target: &PathAndQuery, mut body: Body) -> Result<Bytes, Refusal> {
     let mut text = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return Err(Refusal::field("body", "ended before its end")) };
+        let Ok(frame) = frame else {
+            return Err(Refusal::field("body", "ended before its end"));
+        };
         if let Ok(data) = frame.into_data() {
             text.extend_from_slice(&data);
         }
@@ -143,10 +166,14 @@ async fn message(rule: &Rule, target: &PathAndQuery, mut body: Body) -> Result<B
 
 fn framed(message: &[u8]) -> Result<Bytes, Refusal> {
     let small = message.len() <= MAX_MESSAGE;
-    small.then(|| frame::framed(false, message)).flatten().ok_or(Refusal::TooLarge { limit: MAX_MESSAGE })
+    small
+        .then(|| frame::framed(false, message))
+        .flatten()
+        .ok_or(Refusal::TooLarge { limit: MAX_MESSAGE })
 }
 
-/// What has come of lines and has not been read, and how much of it is known to have no end of a line.
+/// What has come of lines and has not been read, and how much of it is known to have no end of a
+/// line.
 #[derive(Debug, Default)]
 struct Pending {
     text: BytesMut,
@@ -174,49 +201,60 @@ impl Pending {
 /// A line of JSON each, until one cannot be read: that one ends the stream, and `failed` says why.
 fn requests(body: Body, input: MessageDescriptor, failed: Arc<OnceLock<Refusal>>) -> Body {
     let begin = (body, Pending::default(), 0_usize, false);
-    let frames = stream::unfold(begin, move |(mut body, mut pending, mut number, mut ended)| {
-        let (input, failed) = (input.clone(), failed.clone());
-        async move {
-            loop {
-                let line = match pending.line() {
-                    Some(line) => line,
-                    None if ended && pending.text.is_empty() => return None,
-                    None if ended => pending.text.split(),
-                    None if pending.text.len() > MAX_MESSAGE => {
-                        let _ = failed.set(Refusal::TooLarge { limit: MAX_MESSAGE });
-                        return None;
-                    }
-                    None => {
-                        match body.frame().await {
-                            Some(Ok(frame)) => {
-                                if let Ok(data) = frame.into_data() {
-                                    pending.text.extend_from_slice(&data);
-                                }
-                            }
-                            Some(Err(error)) => return Some((Err(error), (body, Pending::default(), number, true))),
-                            None => ended = true,
+    let frames = stream::unfold(
+        begin,
+        move |(mut body, mut pending, mut number, mut ended)| {
+            let (input, failed) = (input.clone(), failed.clone());
+            async move {
+                loop {
+                    let line = match pending.line() {
+                        Some(line) => line,
+                        None if ended && pending.text.is_empty() => return None,
+                        None if ended => pending.text.split(),
+                        None if pending.text.len() > MAX_MESSAGE => {
+                            let _ = failed.set(Refusal::TooLarge { limit: MAX_MESSAGE });
+                            return None;
                         }
+                        None => {
+                            match body.frame().await {
+                                Some(Ok(frame)) => {
+                                    if let Ok(data) = frame.into_data() {
+                                        pending.text.extend_from_slice(&data);
+                                    }
+                                }
+                                Some(Err(error)) => {
+                                    return Some((
+                                        Err(error),
+                                        (body, Pending::default(), number, true),
+                                    ));
+                                }
+                                None => ended = true,
+                            }
+                            continue;
+                        }
+                    };
+                    number += 1;
+                    if line.iter().all(u8::is_ascii_whitespace) {
                         continue;
                     }
-                };
-                number += 1;
-                if line.iter().all(u8::is_ascii_whitespace) {
-                    continue;
-                }
-                match json::line(&input, &line).and_then(|message| framed(&message)) {
-                    Ok(frame) => return Some((Ok(Frame::data(frame)), (body, pending, number, ended))),
-                    Err(Refusal::InvalidField { field, problem }) => {
-                        let _ = failed.set(Refusal::field(format!("line {number}: {field}"), problem));
-                        return None;
-                    }
-                    Err(refusal) => {
-                        let _ = failed.set(refusal);
-                        return None;
+                    match json::line(&input, &line).and_then(|message| framed(&message)) {
+                        Ok(frame) => {
+                            return Some((Ok(Frame::data(frame)), (body, pending, number, ended)));
+                        }
+                        Err(Refusal::InvalidField { field, problem }) => {
+                            let _ = failed
+                                .set(Refusal::field(format!("line {number}: {field}"), problem));
+                            return None;
+                        }
+                        Err(refusal) => {
+                            let _ = failed.set(refusal);
+                            return None;
+                        }
                     }
                 }
             }
-        }
-    });
+        },
+    );
     Body::new(StreamBody::new(frames))
 }
 
@@ -246,7 +284,12 @@ async fn one_answer(body: Body, output: MessageDescriptor) -> Result<Written, St
 }
 
 /// A line of JSON for each message of a stream.
-fn lines(body: Body, output: MessageDescriptor, errors: Errors, failed: Arc<OnceLock<Refusal>>) -> Response<Body> {
+fn lines(
+    body: Body,
+    output: MessageDescriptor,
+    errors: Errors,
+    failed: Arc<OnceLock<Refusal>>,
+) -> Response<Body> {
     let begin = Some((body, BytesMut::new()));
     let frames = stream::unfold(begin, move |state| {
         let (output, errors, failed) = (output.clone(), errors.clone(), failed.clone());
@@ -255,11 +298,15 @@ fn lines(body: Body, output: MessageDescriptor, errors: Errors, failed: Arc<Once
             let status = loop {
                 match frame::next(&mut pending, MAX_MESSAGE) {
                     Ok(Some(message)) => match Written::answer(output, &message) {
-                        Ok(result) => return Some((data(&Line::Result(result)), Some((body, pending)))),
+                        Ok(result) => {
+                            return Some((data(&Line::Result(result)), Some((body, pending))));
+                        }
                         Err(refusal) => break refusal.into(),
                     },
                     Ok(None) => {}
-                    Err(BufferError::TooLarge { limit }) => break Refusal::TooLarge { limit }.into(),
+                    Err(BufferError::TooLarge { limit }) => {
+                        break Refusal::TooLarge { limit }.into();
+                    }
                     Err(BufferError::Broken(status)) => break status,
                 }
                 match body.frame().await {
@@ -267,7 +314,8 @@ fn lines(body: Body, output: MessageDescriptor, errors: Errors, failed: Arc<Once
                         Ok(data) => pending.extend_from_slice(&data),
                         Err(frame) => {
                             let trailers = frame.into_trailers().unwrap_or_default();
-                            break Status::from_header_map(&trailers).unwrap_or_else(|| Refusal::Internal.into());
+                            break Status::from_header_map(&trailers)
+                                .unwrap_or_else(|| Refusal::Internal.into());
                         }
                     },
                     Some(Err(status)) => break status,
@@ -278,7 +326,12 @@ fn lines(body: Body, output: MessageDescriptor, errors: Errors, failed: Arc<Once
                 Some(refusal) if status.code() == Code::Ok => refusal.clone().into(),
                 Some(_) | None => status,
             };
-            (status.code() != Code::Ok).then(|| (data(&errors.line(http_status(status.code()), &status)), None))
+            (status.code() != Code::Ok).then(|| {
+                (
+                    data(&errors.line(http_status(status.code()), &status)),
+                    None,
+                )
+            })
         }
     });
     let mut response = Response::new(Body::new(StreamBody::new(frames)));
@@ -334,21 +387,34 @@ impl Errors {
     pub(super) fn answer(&self, status: &Status) -> Response<Body> {
         let http = http_status(status.code());
         let mut response = response_of(http, &self.line(http, status), false);
-        let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        let retry = status
+            .get_details_retry_info()
+            .and_then(|info| info.retry_delay);
         if let Some(delay) = retry {
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         if http == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
 
     fn other_verb(&self, path: &str, verbs: &[&Verb]) -> Response<Body> {
-        let allowed = verbs.iter().map(|verb| verb.as_str()).collect::<Vec<_>>().join(", ");
+        let allowed = verbs
+            .iter()
+            .map(|verb| verb.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
         let message = format!("{path} takes {allowed}");
-        let status = rescue::status_of(Code::Unimplemented, message, "NO_SUCH_VERB", Some(("verbs", allowed.clone())));
+        let status = rescue::status_of(
+            Code::Unimplemented,
+            message,
+            "NO_SUCH_VERB",
+            Some(("verbs", allowed.clone())),
+        );
         let http = StatusCode::METHOD_NOT_ALLOWED;
         let mut response = response_of(http, &self.line(http, &status), false);
         if let Ok(allowed) = allowed.parse() {
@@ -368,19 +434,32 @@ impl Errors {
 
     /// Details of types that are not known are left out.
     fn details(&self, status: &Status) -> Vec<Written> {
-        let details = tonic_types::pb::Status::decode(status.details()).map(|status| status.details);
+        let details =
+            tonic_types::pb::Status::decode(status.details()).map(|status| status.details);
         let any = self.0.get_message_by_name("google.protobuf.Any");
-        let Some((details, any)) = details.ok().zip(any) else { return Vec::new() };
-        details.iter().filter_map(|detail| Written::any(any.clone(), detail)).collect()
+        let Some((details, any)) = details.ok().zip(any) else {
+            return Vec::new();
+        };
+        details
+            .iter()
+            .filter_map(|detail| Written::any(any.clone(), detail))
+            .collect()
     }
 }
 
 /// Whether a browser, say, reads what is packed.
 fn takes_gzip(headers: &HeaderMap) -> bool {
-    let lists = headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    let lists = headers
+        .get_all(ACCEPT_ENCODING)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
     lists.flat_map(|list| list.split(',')).any(|one| {
         let (name, weight) = one.split_once(';').unwrap_or((one, ""));
-        let refused = weight.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()).is_some_and(|q| q <= 0.0);
+        let refused = weight
+            .trim()
+            .strip_prefix("q=")
+            .and_then(|q| q.parse::<f32>().ok())
+            .is_some_and(|q| q <= 0.0);
         name.trim().eq_ignore_ascii_case("gzip") && !refused
     })
 }
@@ -407,7 +486,9 @@ fn http_status(code: Code) -> StatusCode {
         Code::Ok => StatusCode::OK,
         // Nginx's code for a caller who has gone; nobody registered one.
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         Code::PermissionDenied => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,

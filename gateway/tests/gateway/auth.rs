@@ -1,4 +1,5 @@
-//! Who is let in, how often, and how services behind are known to be ours: over real sockets, with real signatures.
+//! Who is let in, how often, and how services behind are known to be ours: over real sockets, with
+//! real signatures.
 
 use std::{
     path::Path,
@@ -50,12 +51,18 @@ impl Issuer {
     fn ec(id: &'static str) -> Self {
         let (kind, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
         let key = EcdsaKeyPair::generate_pkcs8(kind, &random).unwrap();
-        Self { id, key: Key::Ec(EcdsaKeyPair::from_pkcs8(kind, key.as_ref(), &random).unwrap()) }
+        Self {
+            id,
+            key: Key::Ec(EcdsaKeyPair::from_pkcs8(kind, key.as_ref(), &random).unwrap()),
+        }
     }
 
     fn ed(id: &'static str) -> Self {
         let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-        Self { id, key: Key::Ed(Ed25519KeyPair::from_pkcs8(key.as_ref()).unwrap()) }
+        Self {
+            id,
+            key: Key::Ed(Ed25519KeyPair::from_pkcs8(key.as_ref()).unwrap()),
+        }
     }
 
     fn algorithm(&self) -> &'static str {
@@ -79,13 +86,19 @@ impl Issuer {
                 let (x, y) = public[1..].split_at(32);
                 json!({"kty": "EC", "crv": "P-256", "kid": self.id, "use": "sig", "x": encoded(x), "y": encoded(y)})
             }
-            Key::Ed(_) => json!({"kty": "OKP", "crv": "Ed25519", "kid": self.id, "alg": "EdDSA", "x": encoded(public)}),
+            Key::Ed(_) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": self.id, "alg": "EdDSA", "x": encoded(public)})
+            }
         }
     }
 
     fn sign(&self, text: &str) -> Vec<u8> {
         match &self.key {
-            Key::Ec(key) => key.sign(&SystemRandom::new(), text.as_bytes()).unwrap().as_ref().to_vec(),
+            Key::Ec(key) => key
+                .sign(&SystemRandom::new(), text.as_bytes())
+                .unwrap()
+                .as_ref()
+                .to_vec(),
             Key::Ed(key) => key.sign(text.as_bytes()).as_ref().to_vec(),
         }
     }
@@ -95,7 +108,11 @@ impl Issuer {
     }
 
     fn token_with(&self, header: &Value, claims: &Value) -> String {
-        let text = format!("{}.{}", encoded(header.to_string()), encoded(claims.to_string()));
+        let text = format!(
+            "{}.{}",
+            encoded(header.to_string()),
+            encoded(claims.to_string())
+        );
         format!("{text}.{}", encoded(self.sign(&text)))
     }
 }
@@ -106,14 +123,20 @@ fn key_set(issuers: &[&Issuer]) -> String {
 
 /// Good claims, but for these.
 fn claims(others: Value) -> Value {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let mut claims =
-        json!({"iss": "https://id.shop", "aud": ["other", "shopkeeper"], "sub": "checkout", "exp": now + 600});
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let mut claims = json!({"iss": "https://id.shop", "aud": ["other", "shopkeeper"], "sub": "checkout", "exp": now + 600});
     for (name, value) in others.as_object().unwrap() {
         match value {
             Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
-            Value::Number(seconds) => claims[name] = json!(now.saturating_add_signed(seconds.as_i64().unwrap())),
-            Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => claims[name] = value.clone(),
+            Value::Number(seconds) => {
+                claims[name] = json!(now.saturating_add_signed(seconds.as_i64().unwrap()))
+            }
+            Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+                claims[name] = value.clone()
+            }
         }
     }
     claims
@@ -130,10 +153,20 @@ fn flags(service: &Running, keys: String) -> Vec<(&'static str, String)> {
 
 /// The HTTP status and the reason of an answer to somebody who shows this.
 async fn shows(front: &Front, path: &str, shown: &str) -> (u16, Option<String>) {
-    let answer = http(front, Method::GET, path, &[("authorization", &format!("Bearer {shown}"))], b"").await;
+    let answer = http(
+        front,
+        Method::GET,
+        path,
+        &[("authorization", &format!("Bearer {shown}"))],
+        b"",
+    )
+    .await;
     let json = answer.json();
     let details = json["error"]["details"].as_array().into_iter().flatten();
-    let reason = details.filter_map(|detail| detail["reason"].as_str()).next().map(str::to_owned);
+    let reason = details
+        .filter_map(|detail| detail["reason"].as_str())
+        .next()
+        .map(str::to_owned);
     (answer.status.as_u16(), reason)
 }
 
@@ -145,19 +178,29 @@ async fn a_token_lets_in_where_everything_about_it_is_right() {
     let file = folder.path().join("keys.json");
     let mut set: Value = serde_json::from_str(&key_set(&[&ec, &ed])).unwrap();
     // What cannot be used is passed over.
-    set["keys"]
-        .as_array_mut()
-        .unwrap()
-        .extend([json!({"kty": "oct", "kid": "hmac", "k": "c2VjcmV0"}), json!({"kty": "?"})]);
+    set["keys"].as_array_mut().unwrap().extend([
+        json!({"kty": "oct", "kid": "hmac", "k": "c2VjcmV0"}),
+        json!({"kty": "?"}),
+    ]);
     std::fs::write(&file, set.to_string()).unwrap();
     let mut flags = flags(&service, file.display().to_string());
     let keys = folder.path().join("keys.toml");
-    let hash = Sha256::digest("a key").iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    std::fs::write(&keys, format!("[[keys]]\nname = \"till\"\nsha256 = \"{hash}\"")).unwrap();
+    let hash = Sha256::digest("a key")
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    std::fs::write(
+        &keys,
+        format!("[[keys]]\nname = \"till\"\nsha256 = \"{hash}\""),
+    )
+    .unwrap();
     flags.push(("api-keys", keys.display().to_string()));
     let front = Front::start(&flags).await;
     let good = ec.token(&claims(json!({})));
-    until("the service is reached", async || shows(&front, RISK, &good).await.0 == 200).await;
+    until("the service is reached", async || {
+        shows(&front, RISK, &good).await.0 == 200
+    })
+    .await;
 
     let hmac_with_public_key = {
         let text = format!(
@@ -165,10 +208,15 @@ async fn a_token_lets_in_where_everything_about_it_is_right() {
             encoded(json!({"alg": "HS256", "kid": "two"}).to_string()),
             encoded(claims(json!({})).to_string())
         );
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, ed.public()), text.as_bytes());
+        let tag = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, ed.public()),
+            text.as_bytes(),
+        );
         format!("{text}.{}", encoded(tag))
     };
-    let [head, body, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts") };
+    let [head, body, signature] = good.split('.').collect::<Vec<_>>()[..] else {
+        panic!("three parts")
+    };
     let other_body = encoded(claims(json!({"sub": "owner"})).to_string());
     let none = encoded(json!({"alg": "none", "kid": "one"}).to_string());
     let scope = |words: &str| ed.token(&claims(json!({"scope": words})));
@@ -178,24 +226,132 @@ async fn a_token_lets_in_where_everything_about_it_is_right() {
         ("ES256", good.clone(), RISK, 200, None),
         ("EdDSA", ed.token(&claims(json!({}))), RISK, 200, None),
         ("an API key beside it", "a key".into(), RISK, 200, None),
-        ("an audience alone", ed.token(&claims(json!({"aud": "shopkeeper"}))), RISK, 200, None),
-        ("a clock that is a little off", ed.token(&claims(json!({"exp": -5, "nbf": 5}))), RISK, 200, None),
-        ("a scope of everything", scope("openid shopkeeper.*"), at_risk, 200, None),
-        ("a scope of a method", scope(&format!("openid {only_risk}")), RISK, 200, None),
-        ("a scope of another", scope(&format!("openid {only_risk}")), at_risk, 403, Some("METHOD_NOT_ALLOWED")),
-        ("a list of scopes", ed.token(&claims(json!({"scp": [only_risk]}))), at_risk, 403, Some("METHOD_NOT_ALLOWED")),
-        ("a scope of nothing here", scope("openid"), RISK, 403, Some("METHOD_NOT_ALLOWED")),
-        ("too late", ed.token(&claims(json!({"exp": -60}))), RISK, 401, Some("TOKEN_EXPIRED")),
-        ("for ever", ed.token(&claims(json!({"exp": null}))), RISK, 401, Some("TOKEN_INVALID")),
-        ("too early", ed.token(&claims(json!({"nbf": 60}))), RISK, 401, Some("TOKEN_INVALID")),
-        ("nbf that is no time", ed.token(&claims(json!({"nbf": "x"}))), RISK, 401, Some("TOKEN_INVALID")),
-        ("another issuer", ed.token(&claims(json!({"iss": "https://id.shop.evil"}))), RISK, 401, Some("TOKEN_INVALID")),
-        ("no issuer", ed.token(&claims(json!({"iss": null}))), RISK, 401, Some("TOKEN_INVALID")),
-        ("another audience", ed.token(&claims(json!({"aud": "other"}))), RISK, 401, Some("TOKEN_INVALID")),
-        ("no audience", ed.token(&claims(json!({"aud": null}))), RISK, 401, Some("TOKEN_INVALID")),
-        ("nobody", ed.token(&claims(json!({"sub": null}))), RISK, 401, Some("TOKEN_INVALID")),
-        ("a name that is taken", stranger.token(&claims(json!({}))), RISK, 401, Some("TOKEN_INVALID")),
-        ("a key that is not known", Issuer::ec("three").token(&claims(json!({}))), RISK, 401, Some("TOKEN_INVALID")),
+        (
+            "an audience alone",
+            ed.token(&claims(json!({"aud": "shopkeeper"}))),
+            RISK,
+            200,
+            None,
+        ),
+        (
+            "a clock that is a little off",
+            ed.token(&claims(json!({"exp": -5, "nbf": 5}))),
+            RISK,
+            200,
+            None,
+        ),
+        (
+            "a scope of everything",
+            scope("openid shopkeeper.*"),
+            at_risk,
+            200,
+            None,
+        ),
+        (
+            "a scope of a method",
+            scope(&format!("openid {only_risk}")),
+            RISK,
+            200,
+            None,
+        ),
+        (
+            "a scope of another",
+            scope(&format!("openid {only_risk}")),
+            at_risk,
+            403,
+            Some("METHOD_NOT_ALLOWED"),
+        ),
+        (
+            "a list of scopes",
+            ed.token(&claims(json!({"scp": [only_risk]}))),
+            at_risk,
+            403,
+            Some("METHOD_NOT_ALLOWED"),
+        ),
+        (
+            "a scope of nothing here",
+            scope("openid"),
+            RISK,
+            403,
+            Some("METHOD_NOT_ALLOWED"),
+        ),
+        (
+            "too late",
+            ed.token(&claims(json!({"exp": -60}))),
+            RISK,
+            401,
+            Some("TOKEN_EXPIRED"),
+        ),
+        (
+            "for ever",
+            ed.token(&claims(json!({"exp": null}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "too early",
+            ed.token(&claims(json!({"nbf": 60}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "nbf that is no time",
+            ed.token(&claims(json!({"nbf": "x"}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "another issuer",
+            ed.token(&claims(json!({"iss": "https://id.shop.evil"}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "no issuer",
+            ed.token(&claims(json!({"iss": null}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "another audience",
+            ed.token(&claims(json!({"aud": "other"}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "no audience",
+            ed.token(&claims(json!({"aud": null}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "nobody",
+            ed.token(&claims(json!({"sub": null}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "a name that is taken",
+            stranger.token(&claims(json!({}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "a key that is not known",
+            Issuer::ec("three").token(&claims(json!({}))),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
         (
             "no name of a key",
             ed.token_with(&json!({"alg": "EdDSA"}), &claims(json!({}))),
@@ -210,21 +366,60 @@ async fn a_token_lets_in_where_everything_about_it_is_right() {
             401,
             Some("TOKEN_INVALID"),
         ),
-        ("the public key as a secret", hmac_with_public_key, RISK, 401, Some("TOKEN_INVALID")),
-        ("no signature", format!("{none}.{body}."), RISK, 401, Some("TOKEN_INVALID")),
-        ("no signature and an algorithm", format!("{head}.{body}."), RISK, 401, Some("TOKEN_INVALID")),
-        ("another body", format!("{head}.{other_body}.{signature}"), RISK, 401, Some("TOKEN_INVALID")),
+        (
+            "the public key as a secret",
+            hmac_with_public_key,
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "no signature",
+            format!("{none}.{body}."),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "no signature and an algorithm",
+            format!("{head}.{body}."),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
+        (
+            "another body",
+            format!("{head}.{other_body}.{signature}"),
+            RISK,
+            401,
+            Some("TOKEN_INVALID"),
+        ),
         ("no token", "a.b.c".into(), RISK, 401, Some("TOKEN_INVALID")),
-        ("no token and no key", "a.b".into(), RISK, 401, Some("API_KEY_UNKNOWN")),
+        (
+            "no token and no key",
+            "a.b".into(),
+            RISK,
+            401,
+            Some("API_KEY_UNKNOWN"),
+        ),
     ] {
         // Twice: what is remembered is remembered right.
         for _ in 0..2 {
-            assert_eq!(shows(&front, path, &token).await, (status, reason.map(str::to_owned)), "{what}");
+            assert_eq!(
+                shows(&front, path, &token).await,
+                (status, reason.map(str::to_owned)),
+                "{what}"
+            );
         }
     }
     let answer = http(&front, Method::GET, RISK, &[("x-api-key", &good)], b"").await;
     assert_eq!(answer.status.as_u16(), 200, "the dashboard shows either so");
-    let status = front.churn().await.get_churn_risk(customer("17850")).await.unwrap_err();
+    let status = front
+        .churn()
+        .await
+        .get_churn_risk(customer("17850"))
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
 }
 
@@ -237,22 +432,39 @@ async fn keys_of_tokens_are_replaced_at_work() {
     std::fs::write(&file, key_set(&[&old])).unwrap();
     let front = Front::start(&flags(&service, file.display().to_string())).await;
     let (of_old, of_new) = (old.token(&claims(json!({}))), new.token(&claims(json!({}))));
-    until("the service is reached", async || shows(&front, RISK, &of_old).await.0 == 200).await;
+    until("the service is reached", async || {
+        shows(&front, RISK, &of_old).await.0 == 200
+    })
+    .await;
     // Where there is one key, tokens need not name it.
     let unnamed = old.token_with(&json!({"alg": "EdDSA"}), &claims(json!({})));
-    assert_eq!((shows(&front, RISK, &unnamed).await.0, shows(&front, RISK, &of_new).await.0), (200, 401));
+    assert_eq!(
+        (
+            shows(&front, RISK, &unnamed).await.0,
+            shows(&front, RISK, &of_new).await.0
+        ),
+        (200, 401)
+    );
 
     std::fs::write(&file, "{\"keys\": []}").unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(
-        shows(&front, RISK, &old.token(&claims(json!({"sub": "other"})))).await.0,
+        shows(&front, RISK, &old.token(&claims(json!({"sub": "other"}))))
+            .await
+            .0,
         200,
         "nonsense changes nothing"
     );
     std::fs::write(&file, key_set(&[&new])).unwrap();
-    until("the new key counts", async || shows(&front, RISK, &of_new).await.0 == 200).await;
+    until("the new key counts", async || {
+        shows(&front, RISK, &of_new).await.0 == 200
+    })
+    .await;
     let fresh = old.token(&claims(json!({"sub": "a third"})));
-    assert_eq!(shows(&front, RISK, &fresh).await, (401, Some("TOKEN_INVALID".into())));
+    assert_eq!(
+        shows(&front, RISK, &fresh).await,
+        (401, Some("TOKEN_INVALID".into()))
+    );
 }
 
 #[tokio::test]
@@ -261,13 +473,26 @@ async fn keys_at_a_web_address_may_come_late_change_and_go() {
     let service = Running::start(model.service()).await;
     let (first, second) = (Issuer::ed("first"), Issuer::ed("second"));
     // Bound and dropped: nobody is there yet.
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let front = Front::start(&flags(&service, format!("http://{address}/keys"))).await;
     let token = first.token(&claims(json!({})));
-    assert_eq!(shows(&front, RISK, &token).await, (503, Some("TOKEN_KEYS_UNREACHABLE".into())));
-    assert_eq!(shows(&front, RISK, "no token").await.1.as_deref(), Some("API_KEY_UNKNOWN"));
+    assert_eq!(
+        shows(&front, RISK, &token).await,
+        (503, Some("TOKEN_KEYS_UNREACHABLE".into()))
+    );
+    assert_eq!(
+        shows(&front, RISK, "no token").await.1.as_deref(),
+        Some("API_KEY_UNKNOWN")
+    );
 
-    let (asked, keys) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(key_set(&[&first]))));
+    let (asked, keys) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(Mutex::new(key_set(&[&first]))),
+    );
     let answer = {
         let (asked, keys) = (asked.clone(), keys.clone());
         move || async move {
@@ -276,40 +501,79 @@ async fn keys_at_a_web_address_may_come_late_change_and_go() {
         }
     };
     let router = axum::Router::new().route("/keys", axum::routing::get(answer));
-    let there = tokio::spawn(axum::serve(TcpListener::bind(address).await.unwrap(), router).into_future());
-    until("keys have come", async || shows(&front, RISK, &token).await.0 == 200).await;
+    let there =
+        tokio::spawn(axum::serve(TcpListener::bind(address).await.unwrap(), router).into_future());
+    until("keys have come", async || {
+        shows(&front, RISK, &token).await.0 == 200
+    })
+    .await;
 
     *keys.lock().unwrap() = key_set(&[&second]);
     let token = second.token(&claims(json!({})));
-    until("the new key counts", async || shows(&front, RISK, &token).await.0 == 200).await;
+    until("the new key counts", async || {
+        shows(&front, RISK, &token).await.0 == 200
+    })
+    .await;
     let before = asked.load(Ordering::Relaxed);
     for n in 0..200 {
         assert_eq!(
-            shows(&front, RISK, &Issuer::ed("unknown").token(&claims(json!({"sub": n.to_string()})))).await.0,
+            shows(
+                &front,
+                RISK,
+                &Issuer::ed("unknown").token(&claims(json!({"sub": n.to_string()})))
+            )
+            .await
+            .0,
             401
         );
     }
     let more = asked.load(Ordering::Relaxed) - before;
-    assert!(more < 20, "a key that is not known was asked for {more} times");
+    assert!(
+        more < 20,
+        "a key that is not known was asked for {more} times"
+    );
 
     there.abort();
     let fresh = second.token(&claims(json!({"sub": "later"})));
-    assert_eq!(shows(&front, RISK, &fresh).await.0, 200, "the last keys are kept");
+    assert_eq!(
+        shows(&front, RISK, &fresh).await.0,
+        200,
+        "the last keys are kept"
+    );
 }
 
 #[tokio::test]
 async fn replicas_count_together_while_they_share_a_redis() {
-    let (model, redis, folder) = (Model::new("churn", "v1"), Redis::start().await, tempfile::tempdir().unwrap());
+    let (model, redis, folder) = (
+        Model::new("churn", "v1"),
+        Redis::start().await,
+        tempfile::tempdir().unwrap(),
+    );
     let service = Running::start(model.service()).await;
     let (issuer, file) = (Issuer::ed("only"), folder.path().join("keys.json"));
     std::fs::write(&file, key_set(&[&issuer])).unwrap();
     let mut flags = flags(&service, file.display().to_string());
     // As a user with no more rights than it needs.
     redis
-        .run(&[&b"ACL"[..], b"SETUSER", b"shop", b"on", b">hunter2", b"~sk:1:*", b"+get", b"+set", b"+eval", b"+time"])
+        .run(&[
+            &b"ACL"[..],
+            b"SETUSER",
+            b"shop",
+            b"on",
+            b">hunter2",
+            b"~sk:1:*",
+            b"+get",
+            b"+set",
+            b"+eval",
+            b"+time",
+        ])
         .await;
     let url = redis.url().replace("://", "://shop:hunter2@");
-    flags.extend([("redis", url), ("calls-per-second", "1".into()), ("burst", "20".into())]);
+    flags.extend([
+        ("redis", url),
+        ("calls-per-second", "1".into()),
+        ("burst", "20".into()),
+    ]);
     let fronts = [Front::start(&flags).await, Front::start(&flags).await];
     let token = |name: &str| issuer.token(&claims(json!({"sub": name})));
     for (n, front) in fronts.iter().enumerate() {
@@ -319,10 +583,16 @@ async fn replicas_count_together_while_they_share_a_redis() {
             let (token, redis) = (token(&format!("{n} {attempt}")), &redis);
             async move {
                 let mut connection = redis.connection().await.unwrap();
-                redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+                redis::cmd("FLUSHALL")
+                    .exec_async(&mut connection)
+                    .await
+                    .unwrap();
                 let status = shows(front, RISK, &token).await.0;
-                let keys: Vec<String> =
-                    redis::cmd("KEYS").arg("sk:1:quota:*").query_async(&mut connection).await.unwrap();
+                let keys: Vec<String> = redis::cmd("KEYS")
+                    .arg("sk:1:quota:*")
+                    .query_async(&mut connection)
+                    .await
+                    .unwrap();
                 status == 200 && keys.len() == 1
             }
         })
@@ -362,7 +632,12 @@ impl Authority {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap().pem();
-        [("ca", self.0.pem()), ("cert", cert), ("key", key.serialize_pem())].map(|(kind, pem)| {
+        [
+            ("ca", self.0.pem()),
+            ("cert", cert),
+            ("key", key.serialize_pem()),
+        ]
+        .map(|(kind, pem)| {
             let file = folder.join(format!("{name}-{kind}.pem"));
             std::fs::write(&file, pem).unwrap();
             file.display().to_string()
@@ -390,9 +665,14 @@ async fn services_are_called_over_tls_and_both_sides_know_each_other() {
         format!("--tls-client-ca={client_ca}"),
     ];
     let service = Running::start_with(model.service(), Listening::parse_from(args).server).await;
-    let (by_name, by_number) =
-        (format!("https://localhost:{}", service.address.port()), format!("https://{}", service.address));
-    let shown = [("backend-cert", client_cert.clone()), ("backend-key", client_key.clone())];
+    let (by_name, by_number) = (
+        format!("https://localhost:{}", service.address.port()),
+        format!("https://{}", service.address),
+    );
+    let shown = [
+        ("backend-cert", client_cert.clone()),
+        ("backend-key", client_key.clone()),
+    ];
     let start = async |url: &str, ca: &str, shown: &[(&'static str, String)]| {
         let flags = [("churn", url.to_owned()), ("backend-ca", ca.to_owned())];
         Front::start(&[&flags[..], shown].concat()).await
@@ -404,21 +684,59 @@ async fn services_are_called_over_tls_and_both_sides_know_each_other() {
         let client = front.churn().await;
         until("it is known that it cannot be reached", || {
             let mut client = client.clone();
-            async move { ask(&mut client, "17850").await.is_err_and(|status| status.code() == Code::Unavailable) }
+            async move {
+                ask(&mut client, "17850")
+                    .await
+                    .is_err_and(|status| status.code() == Code::Unavailable)
+            }
         })
         .await;
         ask(&mut client.clone(), "17850").await.unwrap_err()
     };
     let theirs = [("backend-cert", cert), ("backend-key", key)];
     for (what, url, ca, shown, problem) in [
-        ("another authority", &by_name, &client_ca, &shown[..], "invalid peer certificate"),
-        ("another name", &by_number, &ca, &shown[..], "invalid peer certificate"),
-        ("no certificate of its own", &by_name, &ca, &[], "churn cannot be reached"),
-        ("another's certificate", &by_name, &ca, &theirs[..], "churn cannot be reached"),
-        ("no encryption", &format!("http://{}", service.address), &ca, &shown[..], "churn cannot be reached"),
+        (
+            "another authority",
+            &by_name,
+            &client_ca,
+            &shown[..],
+            "invalid peer certificate",
+        ),
+        (
+            "another name",
+            &by_number,
+            &ca,
+            &shown[..],
+            "invalid peer certificate",
+        ),
+        (
+            "no certificate of its own",
+            &by_name,
+            &ca,
+            &[],
+            "churn cannot be reached",
+        ),
+        (
+            "another's certificate",
+            &by_name,
+            &ca,
+            &theirs[..],
+            "churn cannot be reached",
+        ),
+        (
+            "no encryption",
+            &format!("http://{}", service.address),
+            &ca,
+            &shown[..],
+            "churn cannot be reached",
+        ),
     ] {
         let status = refusal(&start(url, ca, shown).await).await;
-        assert!(status.message().contains(problem), "{what}: {}", status.message());
+        assert!(
+            status.message().contains(problem),
+            "{what}: {}",
+            status.message()
+        );
     }
 
     // Certificates are read again: first another's authority, then ours.

@@ -1,4 +1,5 @@
-//! The cache as callers see it: one answer for everybody who asks at once, and never one that a service would not give.
+//! The cache as callers see it: one answer for everybody who asks at once, and never one that a
+//! service would not give.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,16 +27,32 @@ async fn what_many_ask_at_once_is_asked_once() {
         let (calls, id) = (model.calls(), format!("in a moment {round}"));
         let (one, other) = (front.churn().await, front.churn().await);
         let asked = (0..100).map(|n| {
-            let (mut client, id) = (if n % 2 == 0 { one.clone() } else { other.clone() }, id.clone());
+            let (mut client, id) = (
+                if n % 2 == 0 {
+                    one.clone()
+                } else {
+                    other.clone()
+                },
+                id.clone(),
+            );
             async move { ask(&mut client, &id).await.unwrap() }
         });
         let answers = futures_util::future::join_all(asked).await;
-        let of = |cache: &str| answers.iter().filter(|answer| answer.cache == cache).count();
+        let of = |cache: &str| {
+            answers
+                .iter()
+                .filter(|answer| answer.cache == cache)
+                .count()
+        };
         assert_eq!((model.calls() - calls, of("miss")), (1, 1));
         // Who comes late finds it kept.
         assert_eq!(of("coalesced") + of("hit-memory"), 99);
         assert!(of("coalesced") > 0);
-        assert!(answers.iter().all(|answer| answer.response == answers[0].response && answer.version == "v1"));
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.response == answers[0].response && answer.version == "v1")
+        );
     }
 }
 
@@ -44,7 +61,11 @@ async fn what_many_ask_at_several_gateways_is_asked_once() {
     let redis = Redis::start().await;
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
-    let flags = [("churn", service.url()), ("redis", redis.url()), ("redis-timeout", "1s".into())];
+    let flags = [
+        ("churn", service.url()),
+        ("redis", redis.url()),
+        ("redis-timeout", "1s".into()),
+    ];
     let flags = [&flags[..], &[("cache-memory", "0".into())]].concat();
     let fronts = [Front::start(&flags).await, Front::start(&flags).await];
     for front in &fronts {
@@ -59,10 +80,17 @@ async fn what_many_ask_at_several_gateways_is_asked_once() {
         });
         let calls = model.calls();
         let answers = futures_util::future::join_all(asked).await;
-        assert!(answers.iter().all(|answer| answer.response == answers[0].response));
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.response == answers[0].response)
+        );
         model.calls() - calls
     };
-    model.works(Manner::Busily(Arc::new(Semaphore::new(100)), Duration::from_millis(10)));
+    model.works(Manner::Busily(
+        Arc::new(Semaphore::new(100)),
+        Duration::from_millis(10),
+    ));
     for stranger in 0..20 {
         ask_all(&format!("stranger {stranger}")).await; // from then on it is known that answers take their time
     }
@@ -77,7 +105,15 @@ async fn what_many_ask_at_several_gateways_is_asked_once() {
     // One who said to make it and does not holds the others up for a moment.
     let keys = redis.keys().await;
     for key in &keys {
-        redis.run(&[b"SET", format!("{key}:making").as_bytes(), b"", b"PX", b"60000"]).await;
+        redis
+            .run(&[
+                b"SET",
+                format!("{key}:making").as_bytes(),
+                b"",
+                b"PX",
+                b"60000",
+            ])
+            .await;
         redis.run(&[b"DEL", key.as_bytes()]).await;
     }
     assert!((1..=2).contains(&ask_all("customer 0").await));
@@ -94,21 +130,33 @@ async fn who_gives_up_takes_nothing_from_those_who_wait() {
         let id = format!("in a moment {round}");
         let with = |timeout: &'static str| {
             let (mut client, mut request) = (client.clone(), customer(&id));
-            request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+            request
+                .metadata_mut()
+                .insert("grpc-timeout", timeout.parse().unwrap());
             async move { client.get_churn_risk(request).await }
         };
         let asked = [with("20m"), with("30m"), with("200m"), with("200m")];
-        let [first, second, third, fourth] = <[_; 4]>::try_from(futures_util::future::join_all(asked).await).unwrap();
+        let [first, second, third, fourth] =
+            <[_; 4]>::try_from(futures_util::future::join_all(asked).await).unwrap();
         for late in [first, second] {
             assert_eq!(late.unwrap_err().code(), tonic::Code::DeadlineExceeded);
         }
         for answered in [third, fourth] {
-            assert_eq!(answered.unwrap().into_inner().churn_risk.unwrap().customer_id, id);
+            assert_eq!(
+                answered
+                    .unwrap()
+                    .into_inner()
+                    .churn_risk
+                    .unwrap()
+                    .customer_id,
+                id
+            );
         }
     }
 }
 
-/// What callers are told who ask for a customer's risk over gRPC, JSON and gRPC-Web, one after the other.
+/// What callers are told who ask for a customer's risk over gRPC, JSON and gRPC-Web, one after the
+/// other.
 async fn ways(front: &Front, id: &str, headers: &[(&str, &str)]) -> Vec<HeaderMap> {
     let (mut client, mut request) = (front.churn().await, customer(id));
     for (name, value) in headers {
@@ -119,10 +167,29 @@ async fn ways(front: &Front, id: &str, headers: &[(&str, &str)]) -> Vec<HeaderMa
         Ok(answer) => answer.metadata().clone(),
         Err(status) => status.metadata().clone(),
     };
-    let json = http(front, Method::GET, &format!("/v1/customers/{id}/churnRisk"), headers, b"").await;
+    let json = http(
+        front,
+        Method::GET,
+        &format!("/v1/customers/{id}/churnRisk"),
+        headers,
+        b"",
+    )
+    .await;
     let message = prost::Message::encode_to_vec(customer(id).get_ref());
-    let framed = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
-    let web_headers = [&[("content-type", "application/grpc-web+proto"), ("x-grpc-web", "1")], headers].concat();
+    let framed = [
+        &[0][..],
+        &u32::try_from(message.len()).unwrap().to_be_bytes(),
+        &message,
+    ]
+    .concat();
+    let web_headers = [
+        &[
+            ("content-type", "application/grpc-web+proto"),
+            ("x-grpc-web", "1"),
+        ],
+        headers,
+    ]
+    .concat();
     let path = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
     let web = http(front, Method::POST, path, &web_headers, &framed).await;
     vec![grpc.into_headers(), json.headers, web.headers]
@@ -145,7 +212,11 @@ async fn every_way_in_says_where_an_answer_came_from_and_can_do_without() {
             for (n, told) in ways(&front, id, headers).await.into_iter().enumerate() {
                 let cache = if n == 0 { first } else { others };
                 let of = |name: &str| told[name].to_str().unwrap().to_owned();
-                assert_eq!((&*of("x-cache"), &*of("x-model-version")), (cache, "v1"), "{id} {n} {headers:?}");
+                assert_eq!(
+                    (&*of("x-cache"), &*of("x-model-version")),
+                    (cache, "v1"),
+                    "{id} {n} {headers:?}"
+                );
             }
             if first == "bypass" {
                 assert_eq!(model.calls() - calls, 3);
@@ -157,23 +228,49 @@ async fn every_way_in_says_where_an_answer_came_from_and_can_do_without() {
 /// An answer on the wire: what is said in its body, and of which version.
 type Said = Result<(Bytes, String), Box<Status>>;
 
-async fn said<S>(service: S, path: &str, (who, wish): (&str, &str), message: &[u8]) -> (Said, String)
+async fn said<S>(
+    service: S,
+    path: &str,
+    (who, wish): (&str, &str),
+    message: &[u8],
+) -> (Said, String)
 where
     S: tower::Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Error: std::fmt::Debug,
 {
-    let framed = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat();
+    let framed = [
+        &[0][..],
+        &u32::try_from(message.len()).unwrap().to_be_bytes(),
+        message,
+    ]
+    .concat();
     let request = http::Request::post(format!("http://shop{path}")).version(http::Version::HTTP_2);
-    let request = request.header("content-type", "application/grpc").header("te", "trailers");
-    let request = request.header("x-api-key", who).header("cache-control", wish);
-    let answer = service.oneshot(request.body(Body::new(Full::from(framed))).unwrap()).await.unwrap();
+    let request = request
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    let request = request
+        .header("x-api-key", who)
+        .header("cache-control", wish);
+    let answer = service
+        .oneshot(request.body(Body::new(Full::from(framed))).unwrap())
+        .await
+        .unwrap();
     let (head, body) = answer.into_parts();
     let body = body.collect().await.unwrap();
-    let header = |name| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    let header = |name| {
+        head.headers
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+            .unwrap_or_default()
+    };
     let (version, cache) = (header("x-model-version"), header("x-cache"));
     let trailers = body.trailers().cloned().unwrap_or(head.headers);
     let status = Status::from_header_map(&trailers).unwrap();
-    let said = if status.code() == tonic::Code::Ok { Ok((body.to_bytes(), version)) } else { Err(Box::new(status)) };
+    let said = if status.code() == tonic::Code::Ok {
+        Ok((body.to_bytes(), version))
+    } else {
+        Err(Box::new(status))
+    };
     (said, cache)
 }
 
@@ -182,7 +279,10 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % end
     }
 
@@ -193,11 +293,15 @@ impl Dice {
 
 /// A question and its bytes, whose fields are in any order, some of them twice, some unknown.
 fn question(dice: &mut Dice) -> (&'static str, Vec<u8>) {
-    let text = |field: u8, text: &str| [&[field << 3 | 2, text.len() as u8], text.as_bytes()].concat();
+    let text =
+        |field: u8, text: &str| [&[field << 3 | 2, text.len() as u8], text.as_bytes()].concat();
     let customer = *dice.of(&["17850", "18102", "", "stranger", "in a moment"]);
     let unknown = text(15, ["a", "b"][dice.below(2)]);
     let (path, mut fields) = match dice.below(4) {
-        0 => ("ListAtRiskCustomers", vec![vec![1 << 3, dice.below(3) as u8], text(2, ""), unknown]),
+        0 => (
+            "ListAtRiskCustomers",
+            vec![vec![1 << 3, dice.below(3) as u8], text(2, ""), unknown],
+        ),
         1 => ("ScoreChurn", vec![unknown]),
         _ => ("GetChurnRisk", vec![text(1, customer), unknown]),
     };
@@ -241,7 +345,10 @@ async fn whatever_happens_the_cached_answer_is_the_one_the_service_gives() {
             model.publish(&version);
             for front in &fronts {
                 let mut client = ChurnServiceClient::new(front.running.channel().await);
-                client.batch_get_churn_risks(BatchGetChurnRisksRequest::default()).await.unwrap();
+                client
+                    .batch_get_churn_risks(BatchGetChurnRisksRequest::default())
+                    .await
+                    .unwrap();
                 if dice.below(3) > 0 {
                     front.knows(&version).await;
                 }
@@ -249,15 +356,23 @@ async fn whatever_happens_the_cached_answer_is_the_one_the_service_gives() {
         }
         let (method, message) = question(&mut dice);
         let path = format!("/shopkeeper.churn.v1.ChurnService/{method}");
-        let who = (*dice.of(&["a", "b", "c"]), *dice.of(&["max-age=9", "", "", "", "", "", "no-cache", "no-store"]));
+        let who = (
+            *dice.of(&["a", "b", "c"]),
+            *dice.of(&["max-age=9", "", "", "", "", "", "no-cache", "no-store"]),
+        );
         let (expected, _) = said(direct.clone(), &path, who, &message).await;
         let front = dice.of(&fronts);
-        let asked = (0..1 + dice.below(4)).map(|_| said(front.gateway.stack(), &path, who, &message));
+        let asked =
+            (0..1 + dice.below(4)).map(|_| said(front.gateway.stack(), &path, who, &message));
         for (got, cache) in futures_util::future::join_all(asked).await {
             match (&expected, got) {
-                (Ok(expected), Ok(got)) => assert_eq!(*expected, got, "{step}: {method} {message:?} {cache}"),
+                (Ok(expected), Ok(got)) => {
+                    assert_eq!(*expected, got, "{step}: {method} {message:?} {cache}")
+                }
                 (Err(expected), Err(got)) => assert_same(expected, &got),
-                (expected, got) => panic!("{step}: {method} {message:?} {cache}: {expected:?} and {got:?}"),
+                (expected, got) => {
+                    panic!("{step}: {method} {message:?} {cache}: {expected:?} and {got:?}")
+                }
             }
             *caches.entry(cache).or_default() += 1;
         }
@@ -266,6 +381,9 @@ async fn whatever_happens_the_cached_answer_is_the_one_the_service_gives() {
         }
     }
     for cache in ["miss", "hit-memory", "hit-redis", "coalesced", "bypass"] {
-        assert!(caches.contains_key(cache), "{cache} did not happen: {caches:?}");
+        assert!(
+            caches.contains_key(cache),
+            "{cache} did not happen: {caches:?}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! More calls than a service can answer, over real sockets: a service of known capacity, and callers who do not wait for one
-//! another.
+//! More calls than a service can answer, over real sockets: a service of known capacity, and
+//! callers who do not wait for one another.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,18 +37,29 @@ pub(crate) struct Became {
 }
 
 /// A call that a customer waits for.
-pub(crate) async fn checkout(mut client: ChurnServiceClient<Channel>, n: u32) -> Result<(), Status> {
-    client.get_churn_risk(fresh(customer(&n.to_string()))).await.map(drop)
+pub(crate) async fn checkout(
+    mut client: ChurnServiceClient<Channel>,
+    n: u32,
+) -> Result<(), Status> {
+    client
+        .get_churn_risk(fresh(customer(&n.to_string())))
+        .await
+        .map(drop)
 }
 
 /// A call that can wait.
 pub(crate) async fn list(mut client: ChurnServiceClient<Channel>, _: u32) -> Result<(), Status> {
-    client.list_at_risk_customers(fresh(Request::new(ListAtRiskCustomersRequest::default()))).await.map(drop)
+    client
+        .list_at_risk_customers(fresh(Request::new(ListAtRiskCustomersRequest::default())))
+        .await
+        .map(drop)
 }
 
 /// Not from the cache, nor for it.
 pub(crate) fn fresh<T>(mut request: Request<T>) -> Request<T> {
-    request.metadata_mut().insert("cache-control", "no-store".parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("cache-control", "no-store".parse().unwrap());
     request
 }
 
@@ -73,11 +84,17 @@ where
             (call.await, begun.elapsed())
         });
     }
-    let mut became = Became { offered: calls.len(), ..Became::default() };
+    let mut became = Became {
+        offered: calls.len(),
+        ..Became::default()
+    };
     for (ended, took) in calls.join_all().await {
         match ended {
             Ok(()) => became.answered.push(took),
-            Err(status) if status.code() == Code::ResourceExhausted && status.get_details_retry_info().is_some() => {
+            Err(status)
+                if status.code() == Code::ResourceExhausted
+                    && status.get_details_retry_info().is_some() =>
+            {
                 became.refused += 1;
             }
             Err(status) => became.failed.push(status),

@@ -24,7 +24,9 @@ use proto::{
         churn_service_client::ChurnServiceClient,
     },
     forecast::v1::{ListSeriesRequest, forecast_service_client::ForecastServiceClient},
-    model::v1::{GetModelStatusRequest, WatchModelRequest, model_service_client::ModelServiceClient},
+    model::v1::{
+        GetModelStatusRequest, WatchModelRequest, model_service_client::ModelServiceClient,
+    },
 };
 use shop::{Front, Manner, Model, Redis, Running, Wires, ask, ask_with, customer, until};
 use tokio::sync::Barrier;
@@ -45,7 +47,9 @@ async fn churn(redis: Option<&Redis>) -> (Model, Running, Front) {
 }
 
 async fn front(service: &Running, redis: Option<&Redis>) -> Front {
-    let flags = [("churn", service.url())].into_iter().chain(redis.map(|redis| ("redis", redis.url())));
+    let flags = [("churn", service.url())]
+        .into_iter()
+        .chain(redis.map(|redis| ("redis", redis.url())));
     let front = Front::start(&flags.collect::<Vec<_>>()).await;
     front.knows("v1").await;
     if let Some(redis) = redis {
@@ -66,7 +70,10 @@ async fn ask_and_share(front: &Front, redis: &Redis, id: &str) -> shop::Answered
     let mut client = front.churn().await;
     let answer = ask(&mut client, id).await.unwrap();
     ask(&mut client, id).await.unwrap();
-    until("the answer is in Redis", || async { redis.keys().await.len() > keys }).await;
+    until("the answer is in Redis", || async {
+        redis.keys().await.len() > keys
+    })
+    .await;
     answer
 }
 
@@ -74,10 +81,23 @@ async fn ask_and_share(front: &Front, redis: &Redis, id: &str) -> shop::Answered
 fn assert_same(one: &Status, other: &Status) {
     let parts = |status: &Status| {
         let details = status.get_error_details();
-        let info = details.error_info().map(|info| (info.reason.clone(), info.metadata.clone()));
-        let violations = details.bad_request().map(|bad| format!("{:?}", bad.field_violations));
-        let resource = details.resource_info().map(|resource| format!("{resource:?}"));
-        (status.code(), status.message().to_owned(), status.details().len(), info, violations, resource)
+        let info = details
+            .error_info()
+            .map(|info| (info.reason.clone(), info.metadata.clone()));
+        let violations = details
+            .bad_request()
+            .map(|bad| format!("{:?}", bad.field_violations));
+        let resource = details
+            .resource_info()
+            .map(|resource| format!("{resource:?}"));
+        (
+            status.code(),
+            status.message().to_owned(),
+            status.details().len(),
+            info,
+            violations,
+            resource,
+        )
     };
     assert_eq!(parts(one), parts(other));
 }
@@ -91,14 +111,27 @@ async fn an_answer_is_given_again_from_memory_and_to_others_from_redis() {
     let miss = ask_and_share(&first, &redis, "17850").await;
     let calls = model.calls();
     let hit = ask(&mut client, "17850").await.unwrap();
-    assert_eq!((miss.cache.as_str(), hit.cache.as_str(), hit.version.as_str()), ("miss", "hit-memory", "v1"));
-    assert_eq!((miss.response, model.calls()), (hit.response.clone(), calls));
+    assert_eq!(
+        (
+            miss.cache.as_str(),
+            hit.cache.as_str(),
+            hit.version.as_str()
+        ),
+        ("miss", "hit-memory", "v1")
+    );
+    assert_eq!(
+        (miss.response, model.calls()),
+        (hit.response.clone(), calls)
+    );
 
     let second = front(&service, Some(&redis)).await;
     let (mut client, calls) = (second.churn().await, model.calls());
     for cache in ["hit-redis", "hit-memory"] {
         let again = ask(&mut client, "17850").await.unwrap();
-        assert_eq!((again.cache.as_str(), &again.response, model.calls()), (cache, &hit.response, calls));
+        assert_eq!(
+            (again.cache.as_str(), &again.response, model.calls()),
+            (cache, &hit.response, calls)
+        );
     }
 }
 
@@ -113,7 +146,9 @@ async fn answers_are_the_same_with_and_without_a_cache_and_a_gateway() {
         for attempt in 0..3 {
             let got = through.get_churn_risk(customer(id)).await;
             match (&expected, got) {
-                (Ok(expected), Ok(got)) => assert_eq!(expected.get_ref(), got.get_ref(), "{id} {attempt}"),
+                (Ok(expected), Ok(got)) => {
+                    assert_eq!(expected.get_ref(), got.get_ref(), "{id} {attempt}")
+                }
                 (Err(expected), Err(got)) => {
                     assert_same(expected, &got);
                 }
@@ -122,9 +157,28 @@ async fn answers_are_the_same_with_and_without_a_cache_and_a_gateway() {
         }
     }
     // A NOT_FOUND is remembered as well, other refusals are not.
-    let cache = |status: Status| status.metadata().get("x-cache").unwrap().to_str().unwrap().to_owned();
-    assert_eq!(cache(through.get_churn_risk(customer("stranger é")).await.unwrap_err()), "hit-memory");
-    assert_eq!(cache(through.get_churn_risk(customer("")).await.unwrap_err()), "miss");
+    let cache = |status: Status| {
+        status
+            .metadata()
+            .get("x-cache")
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(
+        cache(
+            through
+                .get_churn_risk(customer("stranger é"))
+                .await
+                .unwrap_err()
+        ),
+        "hit-memory"
+    );
+    assert_eq!(
+        cache(through.get_churn_risk(customer("")).await.unwrap_err()),
+        "miss"
+    );
 }
 
 #[tokio::test]
@@ -138,7 +192,10 @@ async fn a_version_that_is_gone_answers_no_more() {
         model.publish(&version);
         // The service says so at once; what comes from anywhere after the first new answer is new.
         let mut batch = client.clone();
-        let seen = batch.batch_get_churn_risks(BatchGetChurnRisksRequest::default()).await.unwrap();
+        let seen = batch
+            .batch_get_churn_risks(BatchGetChurnRisksRequest::default())
+            .await
+            .unwrap();
         assert_eq!(seen.metadata().get("x-model-version").unwrap(), &version);
         for _ in 0..20 {
             let answer = ask(&mut client, "17850").await.unwrap();
@@ -146,7 +203,8 @@ async fn a_version_that_is_gone_answers_no_more() {
             assert_eq!(answer.response.model.unwrap().version, version);
         }
     }
-    // Back to an earlier one: its answers are still its answers. What was on its way may make it doubtful once more.
+    // Back to an earlier one: its answers are still its answers. What was on its way may make it
+    // doubtful once more.
     model.publish("v1");
     let answer = loop {
         front.knows("v1").await;
@@ -155,7 +213,10 @@ async fn a_version_that_is_gone_answers_no_more() {
             break answer;
         }
     };
-    assert_eq!((answer.version.as_str(), answer.cache.starts_with("hit-")), ("v1", true));
+    assert_eq!(
+        (answer.version.as_str(), answer.cache.starts_with("hit-")),
+        ("v1", true)
+    );
 }
 
 #[tokio::test]
@@ -171,11 +232,21 @@ async fn redis_may_die_and_come_back() {
         let start = Instant::now();
         let answer = ask(&mut client, &format!("without {n}")).await.unwrap();
         assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
-        assert_eq!((answer.cache.as_str(), answer.version.as_str()), ("miss", "v1"));
+        assert_eq!(
+            (answer.cache.as_str(), answer.version.as_str()),
+            ("miss", "v1")
+        );
     }
-    assert_eq!(ask(&mut client, "without 7").await.unwrap().cache, "hit-memory");
+    assert_eq!(
+        ask(&mut client, "without 7").await.unwrap().cache,
+        "hit-memory"
+    );
     // One that starts without it works, too.
-    let late = Front::start(&[("churn", service.url()), ("redis", format!("redis://127.0.0.1:{port}"))]).await;
+    let late = Front::start(&[
+        ("churn", service.url()),
+        ("redis", format!("redis://127.0.0.1:{port}")),
+    ])
+    .await;
     late.knows("v1").await;
     let mut late_client = late.churn().await;
     assert_eq!(ask(&mut late_client, "before").await.unwrap().cache, "miss");
@@ -207,7 +278,13 @@ async fn a_redis_that_says_nothing_is_left_alone() {
     let mut slow = 0;
     for n in 0..100 {
         let start = Instant::now();
-        assert_eq!(ask(&mut client, &format!("frozen {n}")).await.unwrap().version, "v1");
+        assert_eq!(
+            ask(&mut client, &format!("frozen {n}"))
+                .await
+                .unwrap()
+                .version,
+            "v1"
+        );
         assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
         slow += u32::from(start.elapsed() >= Duration::from_millis(5));
     }
@@ -236,14 +313,26 @@ async fn what_others_put_under_our_keys_is_not_an_answer() {
     ask_and_share(&first, &redis, "17850").await;
     let keys = redis.keys().await;
     let mut connection = redis.connection().await.unwrap();
-    let values: Vec<Vec<u8>> = redis::cmd("MGET").arg(&keys).query_async(&mut connection).await.unwrap();
+    let values: Vec<Vec<u8>> = redis::cmd("MGET")
+        .arg(&keys)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
     let flipped = |value: &[u8], at: usize| {
         let mut value = value.to_vec();
         value[at] ^= 1;
         value
     };
 
-    for damage in ["nothing", "words", "a bit of the body", "a bit of the tag", "cut short", "another's", "a list"] {
+    for damage in [
+        "nothing",
+        "words",
+        "a bit of the body",
+        "a bit of the tag",
+        "cut short",
+        "another's",
+        "a list",
+    ] {
         for (i, key) in keys.iter().enumerate() {
             let (key, value) = (key.as_bytes(), &values[i]);
             let stored = match damage {
@@ -266,14 +355,24 @@ async fn what_others_put_under_our_keys_is_not_an_answer() {
         until("the gateway knows the version", || {
             let mut client = client.clone();
             async move {
-                client.score_churn(ScoreChurnRequest::default()).await.unwrap().metadata().get("x-cache").unwrap()
+                client
+                    .score_churn(ScoreChurnRequest::default())
+                    .await
+                    .unwrap()
+                    .metadata()
+                    .get("x-cache")
+                    .unwrap()
                     != "bypass"
             }
         })
         .await;
         let calls = model.calls();
         let answer = ask(&mut client, "17850").await.unwrap();
-        assert_eq!((answer.cache.as_str(), model.calls()), ("miss", calls + 1), "{damage}");
+        assert_eq!(
+            (answer.cache.as_str(), model.calls()),
+            ("miss", calls + 1),
+            "{damage}"
+        );
         assert_eq!(answer.response.churn_risk.unwrap().customer_id, "17850");
         assert_eq!(answer.version, "v1");
     }
@@ -284,24 +383,42 @@ async fn a_full_redis_and_one_with_another_secret_are_no_help_and_no_harm() {
     let redis = Redis::start().await;
     let (_, service, first) = churn(Some(&redis)).await;
     ask_and_share(&first, &redis, "17850").await;
-    let flags = [("churn", service.url()), ("redis", redis.url()), ("cache-secret", "ours".to_owned())];
+    let flags = [
+        ("churn", service.url()),
+        ("redis", redis.url()),
+        ("cache-secret", "ours".to_owned()),
+    ];
     let other = Front::start(&flags).await;
     other.knows("v1").await;
-    assert_eq!(ask(&mut other.churn().await, "17850").await.unwrap().cache, "miss");
+    assert_eq!(
+        ask(&mut other.churn().await, "17850").await.unwrap().cache,
+        "miss"
+    );
 
     ask_and_share(&first, &redis, "18102").await;
     redis.run(&[b"CONFIG", b"SET", b"maxmemory", b"1"]).await;
     let mut client = first.churn().await;
     for n in 0..50 {
-        assert_eq!(ask(&mut client, &format!("full {n}")).await.unwrap().cache, "miss");
+        assert_eq!(
+            ask(&mut client, &format!("full {n}")).await.unwrap().cache,
+            "miss"
+        );
     }
     // It takes nothing more, and still gives what it has.
-    let flags = [("churn", service.url()), ("redis", redis.url()), ("cache-memory", "0".to_owned())];
+    let flags = [
+        ("churn", service.url()),
+        ("redis", redis.url()),
+        ("cache-memory", "0".to_owned()),
+    ];
     let third = Front::start(&flags).await;
     let client = third.churn().await;
     until("it gives what it has", || {
         let mut client = client.clone();
-        async move { ask(&mut client, "18102").await.is_ok_and(|answer| answer.cache == "hit-redis") }
+        async move {
+            ask(&mut client, "18102")
+                .await
+                .is_ok_and(|answer| answer.cache == "hit-redis")
+        }
     })
     .await;
 }
@@ -313,9 +430,14 @@ async fn a_caller_who_wants_a_new_answer_gets_one() {
     ask(&mut client, "17850").await.unwrap();
     let calls = model.calls();
     let mut request = customer("17850");
-    request.metadata_mut().insert("cache-control", "no-cache".parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("cache-control", "no-cache".parse().unwrap());
     let answer = ask_with(&mut client, request).await.unwrap();
-    assert_eq!((answer.cache.as_str(), model.calls()), ("bypass", calls + 1));
+    assert_eq!(
+        (answer.cache.as_str(), model.calls()),
+        ("bypass", calls + 1)
+    );
 }
 
 #[tokio::test]
@@ -323,12 +445,20 @@ async fn a_message_above_the_limit_is_refused_with_the_limit() {
     let (model, _service, front) = churn(None).await;
     let mut client = front.churn().await.max_encoding_message_size(usize::MAX);
     let calls = model.calls();
-    let cacheable = client.get_churn_risk(customer(&"x".repeat(10 << 20))).await.unwrap_err();
-    let plain = BatchGetChurnRisksRequest { customer_ids: vec!["x".repeat(10 << 20)] };
+    let cacheable = client
+        .get_churn_risk(customer(&"x".repeat(10 << 20)))
+        .await
+        .unwrap_err();
+    let plain = BatchGetChurnRisksRequest {
+        customer_ids: vec!["x".repeat(10 << 20)],
+    };
     let not_cacheable = client.batch_get_churn_risks(plain).await.unwrap_err();
     for refused in [cacheable, not_cacheable] {
         let info = refused.get_details_error_info().unwrap();
-        assert_eq!((refused.code(), info.reason.as_str()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+        assert_eq!(
+            (refused.code(), info.reason.as_str()),
+            (Code::ResourceExhausted, "MESSAGE_TOO_LARGE")
+        );
         assert_eq!(info.metadata["limit_bytes"], proto::MAX_MESSAGE.to_string());
     }
     assert_eq!(model.calls(), calls);
@@ -342,10 +472,16 @@ async fn a_large_answer_goes_through_and_is_not_kept() {
     let mut client = front.churn().await.max_decoding_message_size(usize::MAX);
     for (size, again) in [(100, "hit-memory"), (1_000, "miss"), (100_000, "miss")] {
         for cache in ["miss", again] {
-            let request = ListAtRiskCustomersRequest { page_size: size, ..ListAtRiskCustomersRequest::default() };
+            let request = ListAtRiskCustomersRequest {
+                page_size: size,
+                ..ListAtRiskCustomersRequest::default()
+            };
             let answer = client.list_at_risk_customers(request).await.unwrap();
             assert_eq!(answer.metadata().get("x-cache").unwrap(), cache, "{size}");
-            assert_eq!(answer.into_inner().churn_risks.len(), usize::try_from(size).unwrap());
+            assert_eq!(
+                answer.into_inner().churn_risks.len(),
+                usize::try_from(size).unwrap()
+            );
         }
     }
 }
@@ -355,11 +491,15 @@ async fn nobody_waits_for_an_answer_that_is_not_kept() {
     let (model, _service, front) = churn(None).await;
     let client = front.churn().await.max_decoding_message_size(usize::MAX);
     let list = async || {
-        let request = ListAtRiskCustomersRequest { page_size: 1_000, ..ListAtRiskCustomersRequest::default() };
+        let request = ListAtRiskCustomersRequest {
+            page_size: 1_000,
+            ..ListAtRiskCustomersRequest::default()
+        };
         client.clone().list_at_risk_customers(request).await
     };
     list().await.unwrap();
-    // From here on as many are asked at once as come: each has a part in what both can only do together.
+    // From here on as many are asked at once as come: each has a part in what both can only do
+    // together.
     model.works(Manner::Together(Arc::new(Barrier::new(2))));
     let (one, other) = tokio::join!(list(), list());
     assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
@@ -369,49 +509,100 @@ async fn nobody_waits_for_an_answer_that_is_not_kept() {
 async fn callers_that_compress_share_answers_with_those_that_do_not() {
     let (_, _service, front) = churn(None).await;
     let plain = front.churn().await;
-    let packed = |encoding| plain.clone().send_compressed(encoding).accept_compressed(encoding);
+    let packed = |encoding| {
+        plain
+            .clone()
+            .send_compressed(encoding)
+            .accept_compressed(encoding)
+    };
     let accepting = plain.clone().accept_compressed(CompressionEncoding::Gzip);
-    let request = ListAtRiskCustomersRequest { page_size: 200, ..ListAtRiskCustomersRequest::default() };
+    let request = ListAtRiskCustomersRequest {
+        page_size: 200,
+        ..ListAtRiskCustomersRequest::default()
+    };
     let mut answers = vec![];
     for (mut client, cache, encoding) in [
         (packed(CompressionEncoding::Gzip), "miss", Some("gzip")),
-        (packed(CompressionEncoding::Zstd), "hit-memory", Some("zstd")),
+        (
+            packed(CompressionEncoding::Zstd),
+            "hit-memory",
+            Some("zstd"),
+        ),
         (plain.clone(), "hit-memory", None),
         (accepting, "hit-memory", None),
     ] {
-        let answer = client.list_at_risk_customers(request.clone()).await.unwrap();
+        let answer = client
+            .list_at_risk_customers(request.clone())
+            .await
+            .unwrap();
         let (metadata, message, _) = answer.into_parts();
         assert_eq!(metadata.get("x-cache").unwrap(), cache);
-        assert_eq!(metadata.get("grpc-encoding").map(|value| value.to_str().unwrap()), encoding);
+        assert_eq!(
+            metadata
+                .get("grpc-encoding")
+                .map(|value| value.to_str().unwrap()),
+            encoding
+        );
         answers.push(message);
     }
     assert!(answers.windows(2).all(|two| two[0] == two[1]));
     // What is not cached is compressed between the caller and the service alone.
-    let batch = BatchGetChurnRisksRequest { customer_ids: vec!["17850".into()] };
-    assert!(packed(CompressionEncoding::Gzip).batch_get_churn_risks(batch).await.is_ok());
+    let batch = BatchGetChurnRisksRequest {
+        customer_ids: vec!["17850".into()],
+    };
+    assert!(
+        packed(CompressionEncoding::Gzip)
+            .batch_get_churn_risks(batch)
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
 async fn what_is_not_there_is_unimplemented() {
     let (_, _service, front) = churn(None).await;
     let mut client = tonic::client::Grpc::new(front.running.channel().await);
-    for path in ["/shopkeeper.churn.v1.ChurnService/Nothing", "/shopkeeper.nobody.v1.Service/Nothing"] {
+    for path in [
+        "/shopkeeper.churn.v1.ChurnService/Nothing",
+        "/shopkeeper.nobody.v1.Service/Nothing",
+    ] {
         client.ready().await.unwrap();
         let codec = tonic_codec();
-        let answer = client.unary(Request::new(ScoreChurnRequest::default()), path.parse().unwrap(), codec).await;
-        let status = answer.map(|response: tonic::Response<ScoreChurnRequest>| response).unwrap_err();
+        let answer = client
+            .unary(
+                Request::new(ScoreChurnRequest::default()),
+                path.parse().unwrap(),
+                codec,
+            )
+            .await;
+        let status = answer
+            .map(|response: tonic::Response<ScoreChurnRequest>| response)
+            .unwrap_err();
         assert_eq!(
-            (status.code(), status.get_details_error_info().unwrap().reason.as_str()),
+            (
+                status.code(),
+                status.get_details_error_info().unwrap().reason.as_str()
+            ),
             (Code::Unimplemented, "NO_SUCH_METHOD")
         );
     }
     let mut forecast = ForecastServiceClient::new(front.running.channel().await);
-    let status = forecast.list_series(ListSeriesRequest::default()).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unimplemented, "this gateway has no forecast service"));
-    assert_eq!(status.get_details_error_info().unwrap().metadata["service"], "forecast");
+    let status = forecast
+        .list_series(ListSeriesRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unimplemented, "this gateway has no forecast service")
+    );
+    assert_eq!(
+        status.get_details_error_info().unwrap().metadata["service"],
+        "forecast"
+    );
 }
 
-fn tonic_codec() -> impl tonic::codec::Codec<Encode = ScoreChurnRequest, Decode = ScoreChurnRequest> {
+fn tonic_codec() -> impl tonic::codec::Codec<Encode = ScoreChurnRequest, Decode = ScoreChurnRequest>
+{
     tonic_prost::ProstCodec::default()
 }
 
@@ -421,25 +612,49 @@ async fn deadlines_are_carried_on_and_kept() {
     let mut client = front.churn().await;
     let with = |id: &str, timeout: &str| {
         let mut request = customer(id);
-        request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("grpc-timeout", timeout.parse().unwrap());
         request
     };
     for malformed in ["soon", "10", "-1S", "123456789m"] {
-        let status = client.get_churn_risk(with("17850", malformed)).await.unwrap_err();
+        let status = client
+            .get_churn_risk(with("17850", malformed))
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{malformed}");
         let violations = status.get_details_bad_request().unwrap().field_violations;
         assert_eq!(violations[0].field, "grpc-timeout");
     }
 
-    let microseconds = |model: &Model| -> u64 { model.timeout().unwrap().strip_suffix('u').unwrap().parse().unwrap() };
+    let microseconds = |model: &Model| -> u64 {
+        model
+            .timeout()
+            .unwrap()
+            .strip_suffix('u')
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
     client.get_churn_risk(with("first", "1H")).await.unwrap();
-    assert!((100_000..=250_000).contains(&microseconds(&model)), "the method's own: {:?}", model.timeout());
+    assert!(
+        (100_000..=250_000).contains(&microseconds(&model)),
+        "the method's own: {:?}",
+        model.timeout()
+    );
     client.get_churn_risk(with("second", "100m")).await.unwrap();
-    assert!((10_000..=100_000).contains(&microseconds(&model)), "the caller's: {:?}", model.timeout());
+    assert!(
+        (10_000..=100_000).contains(&microseconds(&model)),
+        "the caller's: {:?}",
+        model.timeout()
+    );
 
     // A client that does not count itself.
     let mut client = ChurnServiceClient::new(front.gateway.stack());
-    for (request, at_least, at_most) in [(with("slow", "60m"), 60, 240), (customer("slow"), 250, 1_000)] {
+    for (request, at_least, at_most) in [
+        (with("slow", "60m"), 60, 240),
+        (customer("slow"), 250, 1_000),
+    ] {
         let start = Instant::now();
         let status = client.get_churn_risk(request).await.unwrap_err();
         let took = start.elapsed().as_millis();
@@ -451,27 +666,46 @@ async fn deadlines_are_carried_on_and_kept() {
 #[tokio::test]
 async fn a_service_that_is_gone_is_unavailable_and_the_others_answer() {
     let (churn, anomaly) = (Model::new("churn", "v1"), Model::new("anomaly", "a1"));
-    let (service, other) = (Running::start(churn.service()).await, Running::start(anomaly.service()).await);
+    let (service, other) = (
+        Running::start(churn.service()).await,
+        Running::start(anomaly.service()).await,
+    );
     let front = Front::start(&[("churn", service.url()), ("anomaly", other.url())]).await;
     front.knows("v1").await;
     let (mut client, channel) = (front.churn().await, front.running.channel().await);
     let health = async |name: &str| {
         let mut client = HealthClient::new(channel.clone());
-        let answer = client.check(HealthCheckRequest { service: name.into() }).await;
-        answer.map_or_else(|status| status.code().description(), |answer| answer.into_inner().status().as_str_name())
+        let answer = client
+            .check(HealthCheckRequest {
+                service: name.into(),
+            })
+            .await;
+        answer.map_or_else(
+            |status| status.code().description(),
+            |answer| answer.into_inner().status().as_str_name(),
+        )
     };
     until("both are healthy", || async {
         health("shopkeeper.churn.v1.ChurnService").await == "SERVING"
             && health("shopkeeper.anomaly.v1.AnomalyService").await == "SERVING"
     })
     .await;
-    assert_eq!(health("shopkeeper.forecast.v1.ForecastService").await, Code::NotFound.description());
+    assert_eq!(
+        health("shopkeeper.forecast.v1.ForecastService").await,
+        Code::NotFound.description()
+    );
 
     let address = service.address;
     service.kill().await;
-    until("it is known to be gone", || async { health("shopkeeper.churn.v1.ChurnService").await == "NOT_SERVING" })
-        .await;
-    for name in ["", "shopkeeper.model.v1.ModelService", "shopkeeper.anomaly.v1.AnomalyService"] {
+    until("it is known to be gone", || async {
+        health("shopkeeper.churn.v1.ChurnService").await == "NOT_SERVING"
+    })
+    .await;
+    for name in [
+        "",
+        "shopkeeper.model.v1.ModelService",
+        "shopkeeper.anomaly.v1.AnomalyService",
+    ] {
         assert_eq!(health(name).await, "SERVING", "{name}");
     }
     for n in 0..20 {
@@ -479,12 +713,27 @@ async fn a_service_that_is_gone_is_unavailable_and_the_others_answer() {
         let status = ask(&mut client, &format!("gone {n}")).await.unwrap_err();
         assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
         let details = status.get_error_details();
-        assert_eq!((status.code(), &*details.error_info().unwrap().metadata["service"]), (Code::Unavailable, "churn"));
+        assert_eq!(
+            (
+                status.code(),
+                &*details.error_info().unwrap().metadata["service"]
+            ),
+            (Code::Unavailable, "churn")
+        );
         assert!(details.retry_info().unwrap().retry_delay.is_some());
-        assert!(status.message().starts_with("churn cannot be reached: "), "{}", status.message());
+        assert!(
+            status.message().starts_with("churn cannot be reached: "),
+            "{}",
+            status.message()
+        );
     }
     let mut anomalies = AnomalyServiceClient::new(channel.clone());
-    assert!(anomalies.list_anomalies(proto::anomaly::v1::ListAnomaliesRequest::default()).await.is_ok());
+    assert!(
+        anomalies
+            .list_anomalies(proto::anomaly::v1::ListAnomaliesRequest::default())
+            .await
+            .is_ok()
+    );
 
     let _back = Running::start_at(churn.service(), address).await;
     until("it is back", || {
@@ -492,7 +741,10 @@ async fn a_service_that_is_gone_is_unavailable_and_the_others_answer() {
         async move { ask(&mut client, "back").await.is_ok() }
     })
     .await;
-    until("it is healthy again", || async { health("shopkeeper.churn.v1.ChurnService").await == "SERVING" }).await;
+    until("it is healthy again", || async {
+        health("shopkeeper.churn.v1.ChurnService").await == "SERVING"
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -500,7 +752,11 @@ async fn connections_may_break_without_a_call_failing() {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
     let wires = Wires::to(service.address).await;
-    let front = Front::start(&[("churn", format!("http://{}", wires.address)), ("cache-memory", "0".into())]).await;
+    let front = Front::start(&[
+        ("churn", format!("http://{}", wires.address)),
+        ("cache-memory", "0".into()),
+    ])
+    .await;
     let mut client = front.churn().await;
     until("the service is reached", || {
         let mut client = client.clone();
@@ -525,14 +781,27 @@ async fn a_stream_that_breaks_says_so() {
     let front = Front::start(&[("anomaly", format!("http://{}", wires.address))]).await;
     let mut client = AnomalyServiceClient::new(front.running.channel().await);
     let (send, lines) = tokio::sync::mpsc::channel(1);
-    let line = |sequence| ScoreTransactionsRequest { sequence, transaction: None };
+    let line = |sequence| ScoreTransactionsRequest {
+        sequence,
+        transaction: None,
+    };
     send.send(line(1)).await.unwrap();
-    let mut answers = client.score_transactions(ReceiverStream::new(lines)).await.unwrap().into_inner();
+    let mut answers = client
+        .score_transactions(ReceiverStream::new(lines))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(answers.message().await.unwrap().unwrap().sequence, 1);
     wires.cut();
     let status = answers.message().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().starts_with("anomaly cannot be reached: lost while it answered"), "{}", status.message());
+    assert!(
+        status
+            .message()
+            .starts_with("anomaly cannot be reached: lost while it answered"),
+        "{}",
+        status.message()
+    );
     service.stop().await;
 }
 
@@ -543,10 +812,16 @@ async fn streams_go_through_as_they_come() {
     let front = Front::start(&[("anomaly", service.url())]).await;
     let mut client = AnomalyServiceClient::new(front.running.channel().await);
     let (send, lines) = tokio::sync::mpsc::channel(1);
-    let line = |sequence| ScoreTransactionsRequest { sequence, transaction: None };
+    let line = |sequence| ScoreTransactionsRequest {
+        sequence,
+        transaction: None,
+    };
     let mut answers = {
         send.send(line(0)).await.unwrap();
-        let answer = client.score_transactions(ReceiverStream::new(lines)).await.unwrap();
+        let answer = client
+            .score_transactions(ReceiverStream::new(lines))
+            .await
+            .unwrap();
         assert_eq!(answer.metadata().get("x-cache").unwrap(), "bypass");
         answer.into_inner()
     };
@@ -558,41 +833,109 @@ async fn streams_go_through_as_they_come() {
     }
     send.send(line(-1)).await.unwrap();
     let status = answers.message().await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "sequence is below 0"));
-    assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "sequence");
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "sequence is below 0")
+    );
+    assert_eq!(
+        status.get_details_bad_request().unwrap().field_violations[0].field,
+        "sequence"
+    );
 
     // Many at once, and a regular end.
-    let many = client.score_transactions(tokio_stream::iter((0..50_000).map(line))).await.unwrap().into_inner();
-    assert_eq!(many.map(|answer| answer.unwrap().sequence).collect::<Vec<_>>().await, (0..50_000).collect::<Vec<_>>());
+    let many = client
+        .score_transactions(tokio_stream::iter((0..50_000).map(line)))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        many.map(|answer| answer.unwrap().sequence)
+            .collect::<Vec<_>>()
+            .await,
+        (0..50_000).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
 async fn the_model_that_is_named_is_the_service_that_is_asked() {
     let (churn, anomaly) = (Model::new("churn", "v1"), Model::new("anomaly", "a1"));
-    let (service, other) = (Running::start(churn.service()).await, Running::start(anomaly.service()).await);
+    let (service, other) = (
+        Running::start(churn.service()).await,
+        Running::start(anomaly.service()).await,
+    );
     let front = Front::start(&[("churn", service.url()), ("anomaly", other.url())]).await;
     let mut client = ModelServiceClient::new(front.running.channel().await);
     let mut packed = client.clone().send_compressed(CompressionEncoding::Gzip);
     for (model, version) in [("churn", "v1"), ("anomaly", "a1")] {
         for client in [&mut client, &mut packed] {
-            let answer = client.get_model_status(GetModelStatusRequest { model: model.into() }).await.unwrap();
+            let answer = client
+                .get_model_status(GetModelStatusRequest {
+                    model: model.into(),
+                })
+                .await
+                .unwrap();
             assert_eq!(answer.into_inner().status.unwrap().version, version);
         }
-        let mut watch = client.watch_model(WatchModelRequest { model: model.into() }).await.unwrap().into_inner();
-        assert_eq!(watch.message().await.unwrap().unwrap().status.unwrap().version, version);
+        let mut watch = client
+            .watch_model(WatchModelRequest {
+                model: model.into(),
+            })
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(
+            watch
+                .message()
+                .await
+                .unwrap()
+                .unwrap()
+                .status
+                .unwrap()
+                .version,
+            version
+        );
         if model == "churn" {
             churn.publish("v2");
-            assert_eq!(watch.message().await.unwrap().unwrap().status.unwrap().version, "v2");
+            assert_eq!(
+                watch
+                    .message()
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .status
+                    .unwrap()
+                    .version,
+                "v2"
+            );
         }
     }
-    let unnamed = client.get_model_status(GetModelStatusRequest::default()).await.unwrap_err();
-    let violation = unnamed.get_details_bad_request().unwrap().field_violations.remove(0);
+    let unnamed = client
+        .get_model_status(GetModelStatusRequest::default())
+        .await
+        .unwrap_err();
+    let violation = unnamed
+        .get_details_bad_request()
+        .unwrap()
+        .field_violations
+        .remove(0);
     assert_eq!(unnamed.code(), Code::InvalidArgument);
-    assert_eq!((&*violation.field, &*violation.description), ("model", "is empty; it is one of anomaly, churn"));
-    let unknown = client.get_model_status(GetModelStatusRequest { model: "x".into() }).await.unwrap_err();
-    assert_eq!(unknown.get_details_resource_info().unwrap().resource_name, "x");
+    assert_eq!(
+        (&*violation.field, &*violation.description),
+        ("model", "is empty; it is one of anomaly, churn")
+    );
+    let unknown = client
+        .get_model_status(GetModelStatusRequest { model: "x".into() })
+        .await
+        .unwrap_err();
+    assert_eq!(
+        unknown.get_details_resource_info().unwrap().resource_name,
+        "x"
+    );
     assert_eq!(unknown.code(), Code::NotFound);
-    assert_eq!(unknown.message(), "there is no model `x` here; there is anomaly, churn");
+    assert_eq!(
+        unknown.message(),
+        "there is no model `x` here; there is anomaly, churn"
+    );
 }
 
 #[tokio::test]
@@ -604,18 +947,31 @@ async fn a_gateway_over_services_in_its_own_process_answers_the_same() {
     let methods = gateway::method::Methods::read(proto::DESCRIPTORS).unwrap();
     let memory = std::sync::Arc::new(gateway::cache::Memory::new(1 << 20));
     let cache = gateway::cache::Tiers::new(vec![memory]);
-    let parts = gateway::Parts { methods, backends, cache, auth: gateway::Auth::default(), in_flight: 8 };
-    let within = Front::over(gateway::Gateway::new(parts, &gateway::WebArgs::default()).unwrap()).await;
+    let parts = gateway::Parts {
+        methods,
+        backends,
+        cache,
+        auth: gateway::Auth::default(),
+        in_flight: 8,
+    };
+    let within =
+        Front::over(gateway::Gateway::new(parts, &gateway::WebArgs::default()).unwrap()).await;
     within.knows("v1").await;
     let (_, _service, over_sockets) = churn(None).await;
 
     let (mut one, mut other) = (within.churn().await, over_sockets.churn().await);
     for id in ["17850", "", "stranger é", &"x".repeat(10 << 20)] {
         for _ in 0..2 {
-            let (a, b) = (one.get_churn_risk(customer(id)).await, other.get_churn_risk(customer(id)).await);
+            let (a, b) = (
+                one.get_churn_risk(customer(id)).await,
+                other.get_churn_risk(customer(id)).await,
+            );
             match (a, b) {
                 (Ok(a), Ok(b)) => {
-                    assert_eq!((a.metadata().get("x-cache"), a.get_ref()), (b.metadata().get("x-cache"), b.get_ref()))
+                    assert_eq!(
+                        (a.metadata().get("x-cache"), a.get_ref()),
+                        (b.metadata().get("x-cache"), b.get_ref())
+                    )
                 }
                 (Err(a), Err(b)) => assert_same(&a, &b),
                 (a, b) => panic!("{a:?} and {b:?}"),
@@ -638,9 +994,15 @@ async fn calls_above_the_limit_are_shed() {
         async move { ask(&mut client, "slow").await.unwrap_err() }
     };
     let ended: Vec<_> = futures_util::future::join_all((0..6).map(slow)).await;
-    let shed: Vec<_> = ended.iter().filter(|status| status.code() == Code::ResourceExhausted).collect();
+    let shed: Vec<_> = ended
+        .iter()
+        .filter(|status| status.code() == Code::ResourceExhausted)
+        .collect();
     assert_eq!(shed.len(), 4, "{ended:?}");
-    assert!(shed.iter().all(|status| status.get_details_retry_info().is_some()));
+    assert!(
+        shed.iter()
+            .all(|status| status.get_details_retry_info().is_some())
+    );
 }
 
 #[tokio::test]
@@ -655,20 +1017,32 @@ async fn what_is_answered_for_can_be_listed() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let mut answers = client.server_reflection_info(tokio_stream::iter([list])).await.unwrap().into_inner();
+    let mut answers = client
+        .server_reflection_info(tokio_stream::iter([list]))
+        .await
+        .unwrap()
+        .into_inner();
     let Some(MessageResponse::ListServicesResponse(listed)) =
         answers.message().await.unwrap().unwrap().message_response
     else {
         panic!("no list")
     };
-    let names: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
+    let names: Vec<_> = listed
+        .service
+        .into_iter()
+        .map(|service| service.name)
+        .collect();
     for (name, there) in [
         ("shopkeeper.churn.v1.ChurnService", true),
         ("shopkeeper.model.v1.ModelService", true),
         ("grpc.health.v1.Health", true),
         ("shopkeeper.forecast.v1.ForecastService", false),
     ] {
-        assert_eq!(names.iter().any(|listed| listed == name), there, "{names:?}");
+        assert_eq!(
+            names.iter().any(|listed| listed == name),
+            there,
+            "{names:?}"
+        );
     }
 }
 
@@ -682,8 +1056,21 @@ async fn a_gateway_that_is_told_to_stop_says_so_first() {
     let told = gateway.clone();
     let front = Running::start(gateway.service()).await;
     let mut client = HealthClient::new(front.channel().await);
-    let mut changes = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
-    assert_eq!(changes.message().await.unwrap().unwrap().status().as_str_name(), "SERVING");
+    let mut changes = client
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        changes
+            .message()
+            .await
+            .unwrap()
+            .unwrap()
+            .status()
+            .as_str_name(),
+        "SERVING"
+    );
     let draining = tokio::spawn(async move {
         told.until(async {
             let _ = stopped.await;
@@ -692,7 +1079,16 @@ async fn a_gateway_that_is_told_to_stop_says_so_first() {
     });
     stop.send(()).unwrap();
     draining.await.unwrap();
-    assert_eq!(changes.message().await.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
+    assert_eq!(
+        changes
+            .message()
+            .await
+            .unwrap()
+            .unwrap()
+            .status()
+            .as_str_name(),
+        "NOT_SERVING"
+    );
 }
 
 #[tokio::test]
@@ -700,16 +1096,32 @@ async fn what_would_watch_for_ever_ends_when_the_gateway_does() {
     let (_model, _service, front) = churn(None).await;
     let channel = front.running.channel().await;
     let mut health = HealthClient::new(channel.clone());
-    let mut health = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
-    let request = WatchModelRequest { model: "churn".into() };
-    let mut versions = ModelServiceClient::new(channel).watch_model(request).await.unwrap().into_inner();
-    assert!(health.message().await.unwrap().is_some() && versions.message().await.unwrap().is_some());
+    let mut health = health
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let request = WatchModelRequest {
+        model: "churn".into(),
+    };
+    let mut versions = ModelServiceClient::new(channel)
+        .watch_model(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(
+        health.message().await.unwrap().is_some() && versions.message().await.unwrap().is_some()
+    );
     let stopped = tokio::spawn(front.running.stop());
     while let Some(status) = health.message().await.unwrap() {
         assert_eq!(status.status().as_str_name(), "NOT_SERVING");
     }
     let ended = versions.message().await.unwrap_err();
-    assert_eq!(ended.message(), "gateway cannot be reached: it is being shut down", "{ended:?}");
+    assert_eq!(
+        ended.message(),
+        "gateway cannot be reached: it is being shut down",
+        "{ended:?}"
+    );
     assert!(ended.get_details_retry_info().is_some());
     stopped.await.unwrap();
 }
@@ -727,12 +1139,17 @@ fn gateway_args(service: &Running) -> gateway::GatewayArgs {
 #[tokio::test]
 async fn while_one_replica_answers_calls_do() {
     let model = Model::new("churn", "v1");
-    let (mut one, two) = (Running::start(model.service()).await, Running::start(model.service()).await);
+    let (mut one, two) = (
+        Running::start(model.service()).await,
+        Running::start(model.service()).await,
+    );
     let front = Front::start(&[("churn", format!("{},{}", one.url(), two.url()))]).await;
     front.knows("v1").await;
     let fresh = |n: usize| {
         let mut request = customer(&n.to_string());
-        request.metadata_mut().insert("cache-control", "no-cache".parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("cache-control", "no-cache".parse().unwrap());
         request
     };
     let client = front.churn().await;
@@ -743,7 +1160,10 @@ async fn while_one_replica_answers_calls_do() {
             let (mut client, request) = (client.clone(), fresh(n));
             calls.spawn(async move {
                 tokio::time::sleep(Duration::from_millis(n as u64)).await;
-                client.get_churn_risk(request).await.map(|answer| answer.into_inner().churn_risk.unwrap().customer_id)
+                client
+                    .get_churn_risk(request)
+                    .await
+                    .map(|answer| answer.into_inner().churn_risk.unwrap().customer_id)
             });
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -755,8 +1175,17 @@ async fn while_one_replica_answers_calls_do() {
         }
         let health = |status: &tonic_health::pb::HealthCheckResponse| status.status();
         let mut client = HealthClient::new(front.running.channel().await);
-        let now = client.check(HealthCheckRequest { service: String::new() }).await.unwrap();
-        assert_eq!(health(now.get_ref()), tonic_health::pb::health_check_response::ServingStatus::Serving, "{round}");
+        let now = client
+            .check(HealthCheckRequest {
+                service: String::new(),
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            health(now.get_ref()),
+            tonic_health::pb::health_check_response::ServingStatus::Serving,
+            "{round}"
+        );
         one = Running::start_at(model.service(), address).await;
     }
     assert_eq!(asked, 900);

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use proto::{
-    anomaly::v1::{ScoreTransactionRequest, ScoreTransactionsRequest, anomaly_service_client::AnomalyServiceClient},
+    anomaly::v1::{
+        ScoreTransactionRequest, ScoreTransactionsRequest,
+        anomaly_service_client::AnomalyServiceClient,
+    },
     churn::v1::churn_service_client::ChurnServiceClient,
 };
 use tokio::sync::Semaphore;
@@ -31,7 +34,10 @@ async fn at_ten_times_its_capacity_a_service_goes_on_doing_what_it_can() {
         let mut client = front.churn().await;
         while start.elapsed() < lasts {
             let answer = ask(&mut client, "does it know").await.unwrap();
-            assert_eq!(answer.cache, "hit-memory", "what is known needs no place at the service");
+            assert_eq!(
+                answer.cache, "hit-memory",
+                "what is known needs no place at the service"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -53,8 +59,17 @@ async fn at_ten_times_its_capacity_a_service_goes_on_doing_what_it_can() {
         checkouts.offered,
         checkouts.failed.first()
     );
-    assert!(lists.refused * 2 > lists.offered, "{} of {}", lists.refused, lists.offered);
-    assert!(lists.failed.len() * 100 < lists.offered, "{:?}", lists.failed.first());
+    assert!(
+        lists.refused * 2 > lists.offered,
+        "{} of {}",
+        lists.refused,
+        lists.offered
+    );
+    assert!(
+        lists.failed.len() * 100 < lists.offered,
+        "{:?}",
+        lists.failed.first()
+    );
 }
 
 /// A client of a gateway without a cache over these replicas, which are known to be ready.
@@ -68,7 +83,10 @@ async fn before(replicas: &[&Running]) -> (Front, ChurnServiceClient<Channel>) {
 #[tokio::test]
 async fn a_replica_that_refuses_costs_no_call_and_is_soon_left_alone() {
     let (good, bad) = (Model::new("churn", "v1"), Model::new("churn", "v1"));
-    let (one, two) = (Running::start(good.service()).await, Running::start(bad.service()).await);
+    let (one, two) = (
+        Running::start(good.service()).await,
+        Running::start(bad.service()).await,
+    );
     let (_front, client) = before(&[&one, &two]).await;
     let (good, bad) = (&good, &bad);
     until("both are asked", || {
@@ -98,14 +116,24 @@ async fn a_replica_that_refuses_costs_no_call_and_is_soon_left_alone() {
 #[tokio::test]
 async fn a_replica_that_falls_silent_costs_no_call() {
     let (heard, silent) = (Model::new("churn", "v1"), Model::new("churn", "v1"));
-    let (one, two) = (Running::start(heard.service()).await, Running::start(silent.service()).await);
+    let (one, two) = (
+        Running::start(heard.service()).await,
+        Running::start(silent.service()).await,
+    );
     let wires = Wires::to(two.address).await;
     let (heard, silent) = (&heard, &silent);
     // Slow enough for the other one to be asked first.
-    heard.works(Manner::Busily(Arc::new(Semaphore::new(100)), Duration::from_millis(50)));
+    heard.works(Manner::Busily(
+        Arc::new(Semaphore::new(100)),
+        Duration::from_millis(50),
+    ));
     let start = async |hedge_after: &str| {
         let urls = format!("{},http://{}", one.url(), wires.address);
-        let flags = [("churn", urls), ("cache-memory", "0".into()), ("hedge-after", hedge_after.into())];
+        let flags = [
+            ("churn", urls),
+            ("cache-memory", "0".into()),
+            ("hedge-after", hedge_after.into()),
+        ];
         let front = Front::start(&flags).await;
         let (client, before) = (front.churn().await, (heard.arrived(), silent.calls()));
         until("both are asked", || {
@@ -122,7 +150,11 @@ async fn a_replica_that_falls_silent_costs_no_call() {
     wires.silent(true);
     until("a call is late where none is made at another", || {
         let mut client = waiting.clone();
-        async move { ask(&mut client, "17850").await.is_err_and(|late| late.code() == Code::DeadlineExceeded) }
+        async move {
+            ask(&mut client, "17850")
+                .await
+                .is_err_and(|late| late.code() == Code::DeadlineExceeded)
+        }
     })
     .await;
     let (calls, arrived) = (heard.calls(), silent.arrived());
@@ -144,7 +176,10 @@ async fn a_replica_that_falls_silent_costs_no_call() {
 #[tokio::test]
 async fn what_another_replica_has_answered_is_taken_back() {
     let (quick, stuck) = (Model::new("churn", "v1"), Model::new("churn", "v1"));
-    let (one, two) = (Running::start(quick.service()).await, Running::start(stuck.service()).await);
+    let (one, two) = (
+        Running::start(quick.service()).await,
+        Running::start(stuck.service()).await,
+    );
     let (_front, client) = before(&[&one, &two]).await;
     let (quick, stuck) = (&quick, &stuck);
     until("both are asked", || {
@@ -182,7 +217,9 @@ async fn a_service_says_whether_and_when_it_is_asked_again() {
         ask(&mut client, "17850").await.unwrap();
         let mut status = Status::new(code, "not now");
         if let Some(pushback) = pushback {
-            status.metadata_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
+            status
+                .metadata_mut()
+                .insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
         }
         model.works(Manner::Refusing(status));
         let calls = model.calls();
@@ -215,12 +252,18 @@ async fn a_head_that_is_too_large_for_the_service_is_its_callers_own_trouble() {
     // What the gateway takes and, with a few fields more, the service does not.
     for pad in (15_200..16_300).step_by(8) {
         let mut request = customer("17850");
-        request.metadata_mut().insert("x-pad", "z".repeat(pad).parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("x-pad", "z".repeat(pad).parse().unwrap());
         let arrived = model.arrived();
         if let Err(status) = ask_with(&mut client, request).await
             && let Some(info) = status.get_details_error_info()
         {
-            assert_eq!((status.code(), info.reason.as_str()), (Code::Internal, "CALL_TURNED_DOWN"), "{status:?}");
+            assert_eq!(
+                (status.code(), info.reason.as_str()),
+                (Code::Internal, "CALL_TURNED_DOWN"),
+                "{status:?}"
+            );
             assert_eq!(model.arrived(), arrived);
             turned_down += 1;
         }
@@ -232,25 +275,41 @@ async fn a_head_that_is_too_large_for_the_service_is_its_callers_own_trouble() {
 #[tokio::test]
 async fn replicas_come_and_go_with_the_lines_of_a_file() {
     let (first, second) = (Model::new("anomaly", "a1"), Model::new("anomaly", "a1"));
-    let (one, two) = (Running::start(first.service()).await, Running::start(second.service()).await);
+    let (one, two) = (
+        Running::start(first.service()).await,
+        Running::start(second.service()).await,
+    );
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("anomaly");
     std::fs::write(&file, one.url()).unwrap();
-    let flags = [("anomaly", format!("file:{}", file.display())), ("cache-memory", "0".into())];
+    let flags = [
+        ("anomaly", format!("file:{}", file.display())),
+        ("cache-memory", "0".into()),
+    ];
     let front = Front::start(&flags).await;
     let mut client = AnomalyServiceClient::new(front.running.channel().await);
     let scoring = client.clone();
     let score = async |model: &Model| {
         let calls = model.calls();
-        let answer = scoring.clone().score_transaction(ScoreTransactionRequest::default()).await;
+        let answer = scoring
+            .clone()
+            .score_transaction(ScoreTransactionRequest::default())
+            .await;
         answer.is_ok() && model.calls() > calls
     };
     until("the first one is asked", || score(&first)).await;
 
     let (send, lines) = tokio::sync::mpsc::channel(1);
-    let line = |sequence| ScoreTransactionsRequest { sequence, transaction: None };
+    let line = |sequence| ScoreTransactionsRequest {
+        sequence,
+        transaction: None,
+    };
     send.send(line(1)).await.unwrap();
-    let mut stream = client.score_transactions(ReceiverStream::new(lines)).await.unwrap().into_inner();
+    let mut stream = client
+        .score_transactions(ReceiverStream::new(lines))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(stream.message().await.unwrap().unwrap().sequence, 1);
 
     std::fs::write(&file, two.url()).unwrap();
@@ -259,7 +318,11 @@ async fn replicas_come_and_go_with_the_lines_of_a_file() {
         assert!(score(&second).await, "and the first no more");
     }
     send.send(line(2)).await.unwrap();
-    assert_eq!(stream.message().await.unwrap().unwrap().sequence, 2, "what was begun goes on");
+    assert_eq!(
+        stream.message().await.unwrap().unwrap().sequence,
+        2,
+        "what was begun goes on"
+    );
 
     std::fs::write(&file, format!("{}\n{}\n", one.url(), two.url())).unwrap();
     until("both are asked", || score(&first)).await;
@@ -272,12 +335,20 @@ async fn a_file_can_say_that_an_address_is_reached_in_another_way() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("churn");
     std::fs::write(&file, service.url()).unwrap();
-    let front = Front::start(&[("churn", format!("file:{}", file.display())), ("cache-memory", "0".into())]).await;
+    let front = Front::start(&[
+        ("churn", format!("file:{}", file.display())),
+        ("cache-memory", "0".into()),
+    ])
+    .await;
     let client = front.churn().await;
     let answers = async || ask(&mut client.clone(), "17850").await.is_ok();
     until("it answers", answers).await;
     std::fs::write(&file, service.url().replace("http:", "https:")).unwrap();
-    until("it is called over TLS, which it does not speak", async || !answers().await).await;
+    until(
+        "it is called over TLS, which it does not speak",
+        async || !answers().await,
+    )
+    .await;
     std::fs::write(&file, service.url()).unwrap();
     until("it answers again", answers).await;
 }
@@ -289,15 +360,31 @@ async fn a_request_that_cannot_be_read_is_its_callers_mistake() {
     let (front, _client) = before(&[&service]).await;
     let (garbage, packed) = (&b"\x0a\xff"[..], &b"not gzip"[..]);
     for (flag, message) in [(0, garbage), (1, packed), (2, garbage)] {
-        let body = [&[flag, 0, 0, 0, u8::try_from(message.len()).unwrap()], message].concat();
-        let request =
-            http::Request::post(format!("{}/shopkeeper.churn.v1.ChurnService/GetChurnRisk", front.running.url()));
-        let request = request.header("content-type", "application/grpc").header("grpc-encoding", "gzip");
-        let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-        let response = client.request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+        let body = [
+            &[flag, 0, 0, 0, u8::try_from(message.len()).unwrap()],
+            message,
+        ]
+        .concat();
+        let request = http::Request::post(format!(
+            "{}/shopkeeper.churn.v1.ChurnService/GetChurnRisk",
+            front.running.url()
+        ));
+        let request = request
+            .header("content-type", "application/grpc")
+            .header("grpc-encoding", "gzip");
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .build_http();
+        let response = client
+            .request(request.body(Full::new(Bytes::from(body))).unwrap())
+            .await
+            .unwrap();
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!(
-            (status.code(), status.get_details_error_info().unwrap().reason.as_str()),
+            (
+                status.code(),
+                status.get_details_error_info().unwrap().reason.as_str()
+            ),
             (Code::InvalidArgument, "INVALID_FIELD"),
             "{status:?}"
         );

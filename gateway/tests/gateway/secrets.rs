@@ -1,4 +1,5 @@
-//! What is secret shows nowhere: the real process, with secrets in its flags, its environment and the calls it gets.
+//! What is secret shows nowhere: the real process, with secrets in its flags, its environment and
+//! the calls it gets.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -16,23 +17,37 @@ const SECRET: &str = "hunter2";
 
 fn gateway(flags: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
-    command.args(["--listen=127.0.0.1:0", "--churn=http://127.0.0.1:1"]).args(flags);
-    command.envs(environment.iter().copied()).env("SHOPKEEPER_LOG", "debug").env("SHOPKEEPER_LOG_FORMAT", "json");
+    command
+        .args(["--listen=127.0.0.1:0", "--churn=http://127.0.0.1:1"])
+        .args(flags);
+    command
+        .envs(environment.iter().copied())
+        .env("SHOPKEEPER_LOG", "debug")
+        .env("SHOPKEEPER_LOG_FORMAT", "json");
     command
 }
 
 /// All that it says, on both of its ways out.
 fn says(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat()
+    [output.stdout, output.stderr]
+        .map(|said| String::from_utf8(said).unwrap())
+        .concat()
 }
 
 #[test]
 fn secrets_are_not_in_help_nor_in_errors() {
     let url = format!("https://me:{SECRET}@id.shop/keys");
-    let redis = [("SHOPKEEPER_REDIS", SECRET), ("SHOPKEEPER_CACHE_SECRET", SECRET)];
+    let redis = [
+        ("SHOPKEEPER_REDIS", SECRET),
+        ("SHOPKEEPER_CACHE_SECRET", SECRET),
+    ];
     let keys = |keys| {
-        let jwt = [("SHOPKEEPER_JWT_KEYS", keys), ("SHOPKEEPER_JWT_ISSUER", "joe"), ("SHOPKEEPER_JWT_AUDIENCE", "us")];
+        let jwt = [
+            ("SHOPKEEPER_JWT_KEYS", keys),
+            ("SHOPKEEPER_JWT_ISSUER", "joe"),
+            ("SHOPKEEPER_JWT_AUDIENCE", "us"),
+        ];
         [&redis[..], &jwt[..]].concat()
     };
     let (with_password, with_file) = (keys(&url), keys("/nowhere"));
@@ -41,11 +56,18 @@ fn secrets_are_not_in_help_nor_in_errors() {
         (&["-h"], &with_password, "--redis"),
         (&["--nonsense"], &with_password, "unexpected argument"),
         (&[], &redis.to_vec(), "the URL of Redis is none"),
-        (&["--redis=redis://localhost:1"], &with_password, "--jwt-keys: has a user or a password in it"),
+        (
+            &["--redis=redis://localhost:1"],
+            &with_password,
+            "--jwt-keys: has a user or a password in it",
+        ),
         (&["--redis=redis://localhost:1"], &with_file, "/nowhere"),
     ] {
         let said = says(&mut gateway(flags, environment));
-        assert!(said.contains(expected) && !said.contains(SECRET), "{flags:?}: {said}");
+        assert!(
+            said.contains(expected) && !said.contains(SECRET),
+            "{flags:?}: {said}"
+        );
     }
 }
 
@@ -62,11 +84,25 @@ fn an_authority_that_cannot_be_read_is_said_at_start() {
 #[tokio::test]
 async fn secrets_are_not_in_logs_nor_in_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let (keys, tokens) = (folder.path().join("keys.toml"), folder.path().join("tokens.json"));
-    let hash = Sha256::digest(format!("known {SECRET}")).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    std::fs::write(&keys, format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\"")).unwrap();
+    let (keys, tokens) = (
+        folder.path().join("keys.toml"),
+        folder.path().join("tokens.json"),
+    );
+    let hash = Sha256::digest(format!("known {SECRET}"))
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    std::fs::write(
+        &keys,
+        format!("[[keys]]\nname = \"a\"\nsha256 = \"{hash}\""),
+    )
+    .unwrap();
     let public = URL_SAFE_NO_PAD.encode([7; 32]);
-    std::fs::write(&tokens, json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": public}]}).to_string()).unwrap();
+    std::fs::write(
+        &tokens,
+        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": public}]}).to_string(),
+    )
+    .unwrap();
     let flags = [
         format!("--api-keys={}", keys.display()),
         format!("--jwt-keys={}", tokens.display()),
@@ -75,7 +111,10 @@ async fn secrets_are_not_in_logs_nor_in_answers() {
         format!("--redis=redis://:{SECRET}@127.0.0.1:1"),
         format!("--cache-secret={SECRET}"),
     ];
-    let mut process = gateway(&flags.each_ref().map(String::as_str), &[]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut process = gateway(&flags.each_ref().map(String::as_str), &[])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut log = BufReader::new(process.stderr.take().unwrap());
     let mut said = String::new();
     let address = loop {
@@ -88,22 +127,48 @@ async fn secrets_are_not_in_logs_nor_in_answers() {
     };
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({"iss": "joe", "aud": "us", "exp": 4e9, "sub": SECRET});
-    let token = format!("{}.{}.{}", part(json!({"alg": "EdDSA", "kid": SECRET})), part(claims), SECRET);
+    let token = format!(
+        "{}.{}.{}",
+        part(json!({"alg": "EdDSA", "kid": SECRET})),
+        part(claims),
+        SECRET
+    );
     for (header, shown, status) in [
         ("x-api-key", format!("known {SECRET}"), 503),
         ("x-api-key", SECRET.into(), 401),
         ("authorization", format!("Bearer {SECRET}"), 401),
         ("authorization", format!("Basic {SECRET}"), 401),
         ("authorization", format!("Bearer {token}"), 401),
-        ("authorization", format!("Bearer {SECRET}.{SECRET}.{SECRET}"), 401),
+        (
+            "authorization",
+            format!("Bearer {SECRET}.{SECRET}.{SECRET}"),
+            401,
+        ),
     ] {
-        let answer = http_at(&address, Method::GET, "/v1/customers/17850/churnRisk", &[(header, &shown)], b"").await;
+        let answer = http_at(
+            &address,
+            Method::GET,
+            "/v1/customers/17850/churnRisk",
+            &[(header, &shown)],
+            b"",
+        )
+        .await;
         let json = answer.json().to_string();
-        assert!(answer.status.as_u16() == status && !json.contains(SECRET), "{header} {}: {json}", answer.status);
+        assert!(
+            answer.status.as_u16() == status && !json.contains(SECRET),
+            "{header} {}: {json}",
+            answer.status
+        );
     }
     process.kill().unwrap();
     process.wait().unwrap();
     log.read_to_string(&mut said).unwrap();
-    assert!(said.contains("redis does not answer") && said.lines().count() > 5, "{said}");
-    assert!(!said.contains(SECRET) && !said.contains(token.split('.').nth(1).unwrap()), "{said}");
+    assert!(
+        said.contains("redis does not answer") && said.lines().count() > 5,
+        "{said}"
+    );
+    assert!(
+        !said.contains(SECRET) && !said.contains(token.split('.').nth(1).unwrap()),
+        "{said}"
+    );
 }

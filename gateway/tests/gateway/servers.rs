@@ -27,7 +27,10 @@ async fn answers(front: &Front, what: &str) {
     let mut client = front.churn().await;
     for n in 0..50 {
         let answer = ask(&mut client, &format!("{what} {n}")).await.unwrap();
-        assert_eq!((answer.cache.as_str(), answer.version.as_str()), ("miss", "v1"));
+        assert_eq!(
+            (answer.cache.as_str(), answer.version.as_str()),
+            ("miss", "v1")
+        );
     }
 }
 
@@ -40,16 +43,35 @@ impl Node {
     async fn start_at(port: u16, bus: u16, folder: &Path) -> Self {
         let (port_text, bus_text) = (port.to_string(), bus.to_string());
         let (folder, file) = (folder.to_str().unwrap(), format!("nodes-{port}.conf"));
-        let cluster = ["--cluster-enabled", "yes", "--cluster-config-file", &file, "--cluster-node-timeout", "1000"];
-        let place = ["--port", &port_text, "--cluster-port", &bus_text, "--dir", folder];
+        let cluster = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-config-file",
+            &file,
+            "--cluster-node-timeout",
+            "1000",
+        ];
+        let place = [
+            "--port",
+            &port_text,
+            "--cluster-port",
+            &bus_text,
+            "--dir",
+            folder,
+        ];
         let redis = Redis::spawn(port, &[&place[..], &cluster].concat());
-        until("the node answers", || async { redis.connection().await.is_ok() }).await;
+        until("the node answers", || async {
+            redis.connection().await.is_ok()
+        })
+        .await;
         Self { redis, bus }
     }
 
     async fn is_ok(&self) -> bool {
         let info = self.redis.answer::<String>(&[b"CLUSTER", b"INFO"]).await;
-        info.is_ok_and(|info| info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3"))
+        info.is_ok_and(|info| {
+            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+        })
     }
 }
 
@@ -66,19 +88,43 @@ async fn a_cluster_shares_answers_over_all_its_nodes() {
     for _ in 0..3 {
         nodes.push(Node::start_at(free_port().await, free_port().await, folder.path()).await);
     }
-    for (n, (node, slots)) in nodes.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]).enumerate() {
+    for (n, (node, slots)) in nodes
+        .iter()
+        .zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")])
+        .enumerate()
+    {
         let epoch = (n + 1).to_string();
-        node.redis.run(&[b"CLUSTER", b"SET-CONFIG-EPOCH", epoch.as_bytes()]).await;
-        node.redis.run(&[b"CLUSTER", b"ADDSLOTSRANGE", slots.0.as_bytes(), slots.1.as_bytes()]).await;
+        node.redis
+            .run(&[b"CLUSTER", b"SET-CONFIG-EPOCH", epoch.as_bytes()])
+            .await;
+        node.redis
+            .run(&[
+                b"CLUSTER",
+                b"ADDSLOTSRANGE",
+                slots.0.as_bytes(),
+                slots.1.as_bytes(),
+            ])
+            .await;
         if n > 0 {
             let (port, bus) = (nodes[0].redis.port.to_string(), nodes[0].bus.to_string());
-            node.redis.run(&[b"CLUSTER", b"MEET", b"127.0.0.1", port.as_bytes(), bus.as_bytes()]).await;
+            node.redis
+                .run(&[
+                    b"CLUSTER",
+                    b"MEET",
+                    b"127.0.0.1",
+                    port.as_bytes(),
+                    bus.as_bytes(),
+                ])
+                .await;
         }
     }
     are_one_cluster(&nodes).await;
 
     // One of them is enough to find the others.
-    let url = format!("redis+cluster://127.0.0.1:1,127.0.0.1:{}", nodes[1].redis.port);
+    let url = format!(
+        "redis+cluster://127.0.0.1:1,127.0.0.1:{}",
+        nodes[1].redis.port
+    );
     let (model, _service, [one, other]) = two_fronts(&[("redis", url)]).await;
     one.shares_with(&other).await;
     let (mut first, mut second) = (one.churn().await, other.churn().await);
@@ -88,7 +134,10 @@ async fn a_cluster_shares_answers_over_all_its_nodes() {
         }
     }
     for node in &nodes {
-        until("every node has some", || async { !node.redis.keys().await.is_empty() }).await;
+        until("every node has some", || async {
+            !node.redis.keys().await.is_empty()
+        })
+        .await;
     }
     let calls = model.calls();
     for n in 0..30 {
@@ -118,7 +167,10 @@ async fn sentinels_say_which_server_is_the_primary() {
     let port = free_port().await;
     let (text, primary_text) = (port.to_string(), primary.port.to_string());
     let place = ["--port", &text, "--dir", folder.path().to_str().unwrap()];
-    let replica = Redis::spawn(port, &[&place[..], &["--replicaof", "127.0.0.1", &primary_text]].concat());
+    let replica = Redis::spawn(
+        port,
+        &[&place[..], &["--replicaof", "127.0.0.1", &primary_text]].concat(),
+    );
     until("the replica has all", || async {
         let info = replica.answer::<String>(&[b"INFO", b"replication"]).await;
         info.is_ok_and(|info| info.contains("master_link_status:up"))
@@ -126,14 +178,16 @@ async fn sentinels_say_which_server_is_the_primary() {
     .await;
     let (port, file) = (free_port().await, folder.path().join("sentinel.conf"));
     let watch = format!(
-        "port {port}\ndir {}\nsentinel monitor shop 127.0.0.1 {primary_text} 1\n\
-         sentinel down-after-milliseconds shop 300\nsentinel failover-timeout shop 1000\n",
+        "port {port}\ndir {}\nsentinel monitor shop 127.0.0.1 {primary_text} 1\nsentinel \
+         down-after-milliseconds shop 300\nsentinel failover-timeout shop 1000\n",
         folder.path().display()
     );
     std::fs::write(&file, watch).unwrap();
     let sentinel = Redis::spawn(port, &[file.to_str().unwrap(), "--sentinel"]);
     until("the sentinel knows both", || async {
-        let replicas = sentinel.answer::<Vec<redis::Value>>(&[b"SENTINEL", b"REPLICAS", b"shop"]).await;
+        let replicas = sentinel
+            .answer::<Vec<redis::Value>>(&[b"SENTINEL", b"REPLICAS", b"shop"])
+            .await;
         replicas.is_ok_and(|replicas| replicas.len() == 1)
     })
     .await;
@@ -174,20 +228,35 @@ async fn redis_is_reached_over_tls_as_a_user_with_few_rights() {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
         let certificate = certificate.signed_by(&key, &issuer).unwrap();
-        (write(&format!("{name}.pem"), &certificate.pem()), write(&format!("{name}.key"), &key.serialize_pem()))
+        (
+            write(&format!("{name}.pem"), &certificate.pem()),
+            write(&format!("{name}.key"), &key.serialize_pem()),
+        )
     };
     let ((cert, key), (client_cert, client_key)) = (signed("server"), signed("client"));
 
     let port = free_port().await;
     let text = port.to_string();
-    let tls = ["--tls-port", &text, "--port", "0", "--tls-cert-file", &cert, "--tls-key-file", &key];
+    let tls = [
+        "--tls-port",
+        &text,
+        "--port",
+        "0",
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+    ];
     let trust = ["--tls-ca-cert-file", &ca, "--user", "default", "off"];
-    let user = ["--user", "shop", "on", ">hunter2", "~sk:1:*", "+get", "+set"];
+    let user = [
+        "--user", "shop", "on", ">hunter2", "~sk:1:*", "+get", "+set",
+    ];
     let _redis = Redis::spawn(port, &[&tls[..], &trust, &user].concat());
 
     let url = |user: &str| ("redis", format!("rediss://{user}@127.0.0.1:{port}"));
     let shown = [("redis-cert", client_cert), ("redis-key", client_key)];
-    let with = |user: &str, ca: &String| [&[url(user), ("redis-ca", ca.clone())], &shown[..]].concat();
+    let with =
+        |user: &str, ca: &String| [&[url(user), ("redis-ca", ca.clone())], &shown[..]].concat();
     let (model, service, [one, other]) = two_fronts(&with("shop:hunter2", &ca)).await;
     one.shares_with(&other).await;
 
@@ -195,9 +264,15 @@ async fn redis_is_reached_over_tls_as_a_user_with_few_rights() {
     for (what, flags) in [
         ("a wrong password", with("shop:hunter3", &ca)),
         ("another user", with("default:hunter2", &ca)),
-        ("a server signed by a stranger", with("shop:hunter2", &stranger)),
+        (
+            "a server signed by a stranger",
+            with("shop:hunter2", &stranger),
+        ),
         ("no certificate", let_in[..2].to_vec()),
-        ("no TLS", vec![("redis", format!("redis://shop:hunter2@127.0.0.1:{port}"))]),
+        (
+            "no TLS",
+            vec![("redis", format!("redis://shop:hunter2@127.0.0.1:{port}"))],
+        ),
     ] {
         let front = Front::start(&[&[("churn", service.url())], &flags[..]].concat()).await;
         front.knows("v1").await;
@@ -214,7 +289,11 @@ async fn redis_is_reached_over_tls_as_a_user_with_few_rights() {
 
     // Certificates are read again before each attempt.
     let replaced = write("replaced.pem", &std::fs::read_to_string(&stranger).unwrap());
-    let flags = [&[("churn", service.url())], &with("shop:hunter2", &replaced)[..]].concat();
+    let flags = [
+        &[("churn", service.url())],
+        &with("shop:hunter2", &replaced)[..],
+    ]
+    .concat();
     let front = Front::start(&flags).await;
     front.knows("v1").await;
     std::fs::copy(&ca, &replaced).unwrap();
@@ -225,10 +304,25 @@ async fn redis_is_reached_over_tls_as_a_user_with_few_rights() {
 async fn what_is_asked_at_once_goes_out_together() {
     let redis = Redis::start().await;
     let (codec, timeout) = (Codec::new("secret"), Duration::from_secs(1));
-    let cache = gateway::cache::Redis::new(redis.url().into(), Certificates::default(), codec, timeout).unwrap();
-    let key = |n: u32| Key::of(&Question { method: "", version: "", caller: None, message: &n.to_le_bytes() });
+    let cache =
+        gateway::cache::Redis::new(redis.url().into(), Certificates::default(), codec, timeout)
+            .unwrap();
+    let key = |n: u32| {
+        Key::of(&Question {
+            method: "",
+            version: "",
+            caller: None,
+            message: &n.to_le_bytes(),
+        })
+    };
     let answer = Answer::Found("answer".into());
-    let entry = Entry { version: "v1".into(), made: SystemTime::now(), took: timeout, ttl: 60 * timeout, answer };
+    let entry = Entry {
+        version: "v1".into(),
+        made: SystemTime::now(),
+        took: timeout,
+        ttl: 60 * timeout,
+        answer,
+    };
     let entry = Arc::new(entry);
     until("redis is connected", async || {
         cache.put(key(0), entry.clone(), entry.ttl).await;
@@ -238,10 +332,16 @@ async fn what_is_asked_at_once_goes_out_together() {
     let stats = async || {
         let info = redis.answer::<String>(&[b"INFO", b"stats"]).await.unwrap();
         let number = |name: &str| -> u64 {
-            let line = info.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            let line = info
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap();
             line.trim_start_matches(':').trim().parse().unwrap()
         };
-        (number("total_commands_processed"), number("total_reads_processed"))
+        (
+            number("total_commands_processed"),
+            number("total_reads_processed"),
+        )
     };
     let before = stats().await;
     let keys: Vec<_> = (1..=512).map(key).collect();
@@ -249,5 +349,8 @@ async fn what_is_asked_at_once_goes_out_together() {
     assert!(found.iter().all(Option::is_none));
     let after = stats().await;
     let (commands, reads) = (after.0 - before.0, after.1 - before.1);
-    assert!(commands >= 512 && reads < commands / 8, "{commands} commands in {reads} reads");
+    assert!(
+        commands >= 512 && reads < commands / 8,
+        "{commands} commands in {reads} reads"
+    );
 }

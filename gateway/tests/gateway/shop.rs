@@ -1,5 +1,5 @@
-//! A small shop to put the gateway in front of: two services of the real API whose answers are easy to check, over real
-//! sockets, and a real Redis.
+//! A small shop to put the gateway in front of: two services of the real API whose answers are easy
+//! to check, over real sockets, and a real Redis.
 
 use std::{
     net::SocketAddr,
@@ -17,20 +17,22 @@ use clap::Parser;
 use gateway::{Gateway, GatewayArgs};
 use proto::{
     anomaly::v1::{
-        ListAnomaliesRequest, ListAnomaliesResponse, ScoreTransactionRequest, ScoreTransactionResponse,
-        ScoreTransactionsRequest, ScoreTransactionsResponse,
+        ListAnomaliesRequest, ListAnomaliesResponse, ScoreTransactionRequest,
+        ScoreTransactionResponse, ScoreTransactionsRequest, ScoreTransactionsResponse,
         anomaly_service_server::{AnomalyService, AnomalyServiceServer},
     },
     churn::v1::{
-        BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnCalibrationRequest,
-        GetChurnCalibrationResponse, GetChurnRiskRequest, GetChurnRiskResponse, ListAtRiskCustomersRequest,
-        ListAtRiskCustomersResponse, ScoreChurnRequest, ScoreChurnResponse,
+        BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk,
+        GetChurnCalibrationRequest, GetChurnCalibrationResponse, GetChurnRiskRequest,
+        GetChurnRiskResponse, ListAtRiskCustomersRequest, ListAtRiskCustomersResponse,
+        ScoreChurnRequest, ScoreChurnResponse,
         churn_service_client::ChurnServiceClient,
         churn_service_server::{ChurnService, ChurnServiceServer},
     },
     model::v1::{
-        GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest, ListModelVersionsResponse, ModelInfo,
-        ModelStatus, SetCurrentVersionRequest, SetCurrentVersionResponse, WatchModelRequest, WatchModelResponse,
+        GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest,
+        ListModelVersionsResponse, ModelInfo, ModelStatus, SetCurrentVersionRequest,
+        SetCurrentVersionResponse, WatchModelRequest, WatchModelResponse,
         model_service_server::{ModelService, ModelServiceServer},
     },
 };
@@ -42,7 +44,10 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
-use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes, transport::Channel};
+use tonic::{
+    Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes,
+    transport::Channel,
+};
 
 /// Longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -105,11 +110,24 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Model {
     pub(crate) fn new(area: &'static str, version: &str) -> Self {
-        let status = ModelStatus { model: area.into(), version: version.into(), ..ModelStatus::default() };
+        let status = ModelStatus {
+            model: area.into(),
+            version: version.into(),
+            ..ModelStatus::default()
+        };
         let (status, timeout) = (watch::Sender::new(status), watch::Sender::new(None));
         let manner = watch::Sender::new(Manner::Well);
         let (arrived, calls, at_work, worked) = Default::default();
-        Self(Arc::new(State { area, status, arrived, calls, at_work, timeout, manner, worked }))
+        Self(Arc::new(State {
+            area,
+            status,
+            arrived,
+            calls,
+            at_work,
+            timeout,
+            manner,
+            worked,
+        }))
     }
 
     /// From here on it works so.
@@ -134,7 +152,9 @@ impl Model {
 
     /// Another version answers from here on, and says so.
     pub(crate) fn publish(&self, version: &str) {
-        self.0.status.send_modify(|status| version.clone_into(&mut status.version));
+        self.0
+            .status
+            .send_modify(|status| version.clone_into(&mut status.version));
     }
 
     /// How many calls it has had.
@@ -152,7 +172,11 @@ impl Model {
     }
 
     fn info(&self) -> Option<ModelInfo> {
-        Some(ModelInfo { name: self.0.area.into(), version: self.version(), as_of: None })
+        Some(ModelInfo {
+            name: self.0.area.into(),
+            version: self.version(),
+            as_of: None,
+        })
     }
 
     async fn answer<T, R>(
@@ -175,11 +199,16 @@ impl Model {
                 let _hand = hands.acquire().await.unwrap();
                 let begun = Instant::now();
                 tokio::time::sleep(takes).await;
-                self.0.worked.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+                self.0
+                    .worked
+                    .fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
             }
         }
         self.0.calls.fetch_add(1, Ordering::Relaxed);
-        let timeout = request.metadata().get("grpc-timeout").map(|value| value.to_str().unwrap().to_owned());
+        let timeout = request
+            .metadata()
+            .get("grpc-timeout")
+            .map(|value| value.to_str().unwrap().to_owned());
         self.0.timeout.send_replace(timeout);
         let version = self.version();
         let header = version.parse().unwrap();
@@ -240,7 +269,9 @@ impl ChurnService for Model {
         self.0.arrived.fetch_add(1, Ordering::Relaxed);
         match request.get_ref().customer_id.as_str() {
             "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
-            id if id.starts_with("in a moment") => tokio::time::sleep(Duration::from_millis(50)).await,
+            id if id.starts_with("in a moment") => {
+                tokio::time::sleep(Duration::from_millis(50)).await
+            }
             _ => {}
         }
         self.answer(&request, |version| {
@@ -249,8 +280,16 @@ impl ChurnService for Model {
                 "" => Err(Refusal::field("customer_id", "is empty")),
                 "stranger" | "stranger é" => Err(Refusal::not_found("customer", customer_id)),
                 _ => Ok(GetChurnRiskResponse {
-                    churn_risk: Some(ChurnRisk { customer_id, probability: 0.25, ..ChurnRisk::default() }),
-                    model: Some(ModelInfo { name: "churn".into(), version: version.into(), as_of: None }),
+                    churn_risk: Some(ChurnRisk {
+                        customer_id,
+                        probability: 0.25,
+                        ..ChurnRisk::default()
+                    }),
+                    model: Some(ModelInfo {
+                        name: "churn".into(),
+                        version: version.into(),
+                        as_of: None,
+                    }),
                 }),
             }
         })
@@ -261,11 +300,26 @@ impl ChurnService for Model {
         &self,
         request: Request<BatchGetChurnRisksRequest>,
     ) -> Result<Response<BatchGetChurnRisksResponse>, Status> {
-        self.answer(&request, |_| Ok(BatchGetChurnRisksResponse { model: self.info(), ..Default::default() })).await
+        self.answer(&request, |_| {
+            Ok(BatchGetChurnRisksResponse {
+                model: self.info(),
+                ..Default::default()
+            })
+        })
+        .await
     }
 
-    async fn score_churn(&self, request: Request<ScoreChurnRequest>) -> Result<Response<ScoreChurnResponse>, Status> {
-        self.answer(&request, |_| Ok(ScoreChurnResponse { model: self.info(), ..Default::default() })).await
+    async fn score_churn(
+        &self,
+        request: Request<ScoreChurnRequest>,
+    ) -> Result<Response<ScoreChurnResponse>, Status> {
+        self.answer(&request, |_| {
+            Ok(ScoreChurnResponse {
+                model: self.info(),
+                ..Default::default()
+            })
+        })
+        .await
     }
 
     /// As many as are asked for; a thousand are more than is kept.
@@ -274,9 +328,16 @@ impl ChurnService for Model {
         request: Request<ListAtRiskCustomersRequest>,
     ) -> Result<Response<ListAtRiskCustomersResponse>, Status> {
         self.answer(&request, |_| {
-            let risk = |n| ChurnRisk { customer_id: format!("customer-{n:0100}"), ..ChurnRisk::default() };
+            let risk = |n| ChurnRisk {
+                customer_id: format!("customer-{n:0100}"),
+                ..ChurnRisk::default()
+            };
             let churn_risks = (0..request.get_ref().page_size).map(risk).collect();
-            Ok(ListAtRiskCustomersResponse { churn_risks, model: self.info(), ..Default::default() })
+            Ok(ListAtRiskCustomersResponse {
+                churn_risks,
+                model: self.info(),
+                ..Default::default()
+            })
         })
         .await
     }
@@ -285,7 +346,13 @@ impl ChurnService for Model {
         &self,
         request: Request<GetChurnCalibrationRequest>,
     ) -> Result<Response<GetChurnCalibrationResponse>, Status> {
-        self.answer(&request, |_| Ok(GetChurnCalibrationResponse { model: self.info(), ..Default::default() })).await
+        self.answer(&request, |_| {
+            Ok(GetChurnCalibrationResponse {
+                model: self.info(),
+                ..Default::default()
+            })
+        })
+        .await
     }
 }
 
@@ -295,7 +362,13 @@ impl AnomalyService for Model {
         &self,
         request: Request<ScoreTransactionRequest>,
     ) -> Result<Response<ScoreTransactionResponse>, Status> {
-        self.answer(&request, |_| Ok(ScoreTransactionResponse { score: None, model: self.info() })).await
+        self.answer(&request, |_| {
+            Ok(ScoreTransactionResponse {
+                score: None,
+                model: self.info(),
+            })
+        })
+        .await
     }
 
     type ScoreTransactionsStream = Answers<ScoreTransactionsResponse>;
@@ -307,9 +380,11 @@ impl AnomalyService for Model {
     ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
         let model = self.info();
         let answers = request.into_inner().map(move |line| match line?.sequence {
-            sequence @ 0.. => {
-                Ok(ScoreTransactionsResponse { sequence, model: model.clone(), ..ScoreTransactionsResponse::default() })
-            }
+            sequence @ 0.. => Ok(ScoreTransactionsResponse {
+                sequence,
+                model: model.clone(),
+                ..ScoreTransactionsResponse::default()
+            }),
             _ => Err(Refusal::field("sequence", "is below 0").into()),
         });
         Ok(Response::new(Box::pin(answers)))
@@ -319,7 +394,13 @@ impl AnomalyService for Model {
         &self,
         request: Request<ListAnomaliesRequest>,
     ) -> Result<Response<ListAnomaliesResponse>, Status> {
-        self.answer(&request, |_| Ok(ListAnomaliesResponse { model: self.info(), ..Default::default() })).await
+        self.answer(&request, |_| {
+            Ok(ListAnomaliesResponse {
+                model: self.info(),
+                ..Default::default()
+            })
+        })
+        .await
     }
 }
 
@@ -330,7 +411,10 @@ impl ModelService for Model {
         _: Request<GetModelStatusRequest>,
     ) -> Result<Response<GetModelStatusResponse>, Status> {
         let status = Some(self.0.status.borrow().clone());
-        Ok(Response::new(GetModelStatusResponse { status, allows_publish: true }))
+        Ok(Response::new(GetModelStatusResponse {
+            status,
+            allows_publish: true,
+        }))
     }
 
     async fn list_model_versions(
@@ -342,21 +426,36 @@ impl ModelService for Model {
 
     type WatchModelStream = Answers<WatchModelResponse>;
 
-    async fn watch_model(&self, _: Request<WatchModelRequest>) -> Result<Response<Self::WatchModelStream>, Status> {
+    async fn watch_model(
+        &self,
+        _: Request<WatchModelRequest>,
+    ) -> Result<Response<Self::WatchModelStream>, Status> {
         let changes = WatchStream::new(self.0.status.subscribe());
-        Ok(Response::new(Box::pin(changes.map(|status| Ok(WatchModelResponse { status: Some(status) })))))
+        Ok(Response::new(Box::pin(changes.map(|status| {
+            Ok(WatchModelResponse {
+                status: Some(status),
+            })
+        }))))
     }
 
     async fn set_current_version(
         &self,
         request: Request<SetCurrentVersionRequest>,
     ) -> Result<Response<SetCurrentVersionResponse>, Status> {
-        let SetCurrentVersionRequest { version, expected_version, .. } = request.into_inner();
-        Ok(Response::new(SetCurrentVersionResponse { version, previous_version: expected_version }))
+        let SetCurrentVersionRequest {
+            version,
+            expected_version,
+            ..
+        } = request.into_inner();
+        Ok(Response::new(SetCurrentVersionResponse {
+            version,
+            previous_version: expected_version,
+        }))
     }
 }
 
-/// A process in all but name: it listens, drains when it is told to, and when it is killed nothing of it is left.
+/// A process in all but name: it listens, drains when it is told to, and when it is killed nothing
+/// of it is left.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -370,14 +469,25 @@ impl Running {
     }
 
     pub(crate) async fn start_at(service: runtime::Service, listen: SocketAddr) -> Self {
-        Self::start_with(service, ServerArgs { listen, ..ServerArgs::local() }).await
+        Self::start_with(
+            service,
+            ServerArgs {
+                listen,
+                ..ServerArgs::local()
+            },
+        )
+        .await
     }
 
     pub(crate) async fn start_with(service: runtime::Service, args: ServerArgs) -> Self {
         let (bound, address) = oneshot::channel();
-        let ((stop, stopped), (kill, killed)) = (oneshot::channel::<()>(), oneshot::channel::<()>());
+        let ((stop, stopped), (kill, killed)) =
+            (oneshot::channel::<()>(), oneshot::channel::<()>());
         let life = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let server = Server::bind(&args).await.unwrap();
                 bound.send(server.local_addr().unwrap()).unwrap();
@@ -390,7 +500,12 @@ impl Running {
                 }
             });
         });
-        Self { address: address.await.unwrap(), stop: Some(stop), kill: Some(kill), life: Some(life) }
+        Self {
+            address: address.await.unwrap(),
+            stop: Some(stop),
+            kill: Some(kill),
+            life: Some(life),
+        }
     }
 
     /// Ends at once, calls, connections and all.
@@ -407,7 +522,9 @@ impl Running {
 
     async fn ended(&mut self) {
         let life = self.life.take().unwrap();
-        tokio::task::spawn_blocking(|| life.join().unwrap()).await.unwrap();
+        tokio::task::spawn_blocking(|| life.join().unwrap())
+            .await
+            .unwrap();
     }
 
     pub(crate) fn url(&self) -> String {
@@ -415,7 +532,11 @@ impl Running {
     }
 
     pub(crate) async fn channel(&self) -> Channel {
-        Channel::from_shared(self.url()).unwrap().connect().await.unwrap()
+        Channel::from_shared(self.url())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap()
     }
 }
 
@@ -434,9 +555,16 @@ struct Args {
 impl Front {
     /// A gateway with these flags.
     pub(crate) async fn start(flags: &[(&str, String)]) -> Self {
-        let flags = flags.iter().map(|(name, value)| format!("--{name}={value}"));
+        let flags = flags
+            .iter()
+            .map(|(name, value)| format!("--{name}={value}"));
         let args = Args::try_parse_from(["gateway".to_owned()].into_iter().chain(flags)).unwrap();
-        Self::over(args.gateway.build(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()).await
+        Self::over(
+            args.gateway
+                .build(SocketAddr::from(([127, 0, 0, 1], 0)))
+                .unwrap(),
+        )
+        .await
     }
 
     pub(crate) async fn over(gateway: Gateway) -> Self {
@@ -454,7 +582,11 @@ impl Front {
         let client = self.churn().await;
         until("the gateway knows the version", || {
             let mut client = client.clone();
-            async move { ask(&mut client, "does it know").await.is_ok_and(|a| a.cache != "bypass" && a.version == version) }
+            async move {
+                ask(&mut client, "does it know")
+                    .await
+                    .is_ok_and(|a| a.cache != "bypass" && a.version == version)
+            }
         })
         .await;
     }
@@ -482,13 +614,16 @@ impl Front {
         let (one, other, mut n) = (self.churn().await, other.churn().await, 0);
         until("answers are shared", || {
             n += 1;
-            let (mut one, mut other, id) = (one.clone(), other.clone(), format!("is it shared {n}"));
+            let (mut one, mut other, id) =
+                (one.clone(), other.clone(), format!("is it shared {n}"));
             async move {
                 for _ in 0..2 {
                     let _ = ask(&mut one, &id).await; // one that is late is no reason to give up
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await; // writes are behind
-                ask(&mut other, &id).await.is_ok_and(|answer| answer.cache == "hit-redis")
+                ask(&mut other, &id)
+                    .await
+                    .is_ok_and(|answer| answer.cache == "hit-redis")
             }
         })
         .await;
@@ -504,11 +639,16 @@ pub(crate) struct Answered {
 }
 
 pub(crate) fn customer(id: &str) -> Request<GetChurnRiskRequest> {
-    Request::new(GetChurnRiskRequest { customer_id: id.into() })
+    Request::new(GetChurnRiskRequest {
+        customer_id: id.into(),
+    })
 }
 
 /// Asks for a customer's risk.
-pub(crate) async fn ask(client: &mut ChurnServiceClient<Channel>, id: &str) -> Result<Answered, Status> {
+pub(crate) async fn ask(
+    client: &mut ChurnServiceClient<Channel>,
+    id: &str,
+) -> Result<Answered, Status> {
     ask_with(client, customer(id)).await
 }
 
@@ -517,14 +657,29 @@ pub(crate) async fn ask_with(
     request: Request<GetChurnRiskRequest>,
 ) -> Result<Answered, Status> {
     let response = client.get_churn_risk(request).await?;
-    let header = |name| response.metadata().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    let header = |name| {
+        response
+            .metadata()
+            .get(name)
+            .map(|v| v.to_str().unwrap().to_owned())
+            .unwrap_or_default()
+    };
     let (cache, version) = (header("x-cache"), header("x-model-version"));
-    Ok(Answered { response: response.into_inner(), cache, version })
+    Ok(Answered {
+        response: response.into_inner(),
+        cache,
+        version,
+    })
 }
 
 /// A port that nobody listens at.
 pub(crate) async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A real Redis.
@@ -540,7 +695,10 @@ impl Redis {
 
     pub(crate) async fn start_at(port: u16) -> Self {
         let redis = Self::spawn(port, &["--port", &port.to_string()]);
-        until("Redis answers", || async { redis.connection().await.is_ok() }).await;
+        until("Redis answers", || async {
+            redis.connection().await.is_ok()
+        })
+        .await;
         redis
     }
 
@@ -560,20 +718,33 @@ impl Redis {
     }
 
     pub(crate) async fn connection(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
-        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+        redis::Client::open(self.url())?
+            .get_multiplexed_async_connection()
+            .await
     }
 
     /// Keys of answers in it.
     pub(crate) async fn keys(&self) -> Vec<String> {
-        let keys = redis::cmd("KEYS").arg("sk:1:*").query_async(&mut self.connection().await.unwrap()).await;
-        keys.map(|keys: Vec<String>| keys.into_iter().filter(|key| !key.ends_with(":making")).collect()).unwrap()
+        let keys = redis::cmd("KEYS")
+            .arg("sk:1:*")
+            .query_async(&mut self.connection().await.unwrap())
+            .await;
+        keys.map(|keys: Vec<String>| {
+            keys.into_iter()
+                .filter(|key| !key.ends_with(":making"))
+                .collect()
+        })
+        .unwrap()
     }
 
     pub(crate) async fn run(&self, command: &[&[u8]]) {
         self.answer::<()>(command).await.unwrap();
     }
 
-    pub(crate) async fn answer<T: redis::FromRedisValue>(&self, command: &[&[u8]]) -> redis::RedisResult<T> {
+    pub(crate) async fn answer<T: redis::FromRedisValue>(
+        &self,
+        command: &[&[u8]],
+    ) -> redis::RedisResult<T> {
         let mut cmd = redis::Cmd::new();
         command.iter().for_each(|part| {
             cmd.arg(*part);
@@ -589,7 +760,13 @@ impl Redis {
     /// `STOP`: it listens and says nothing. `CONT`: it goes on.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{signal}"), &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 }
 
@@ -633,7 +810,12 @@ impl Wires {
                 });
             }
         });
-        Self { address, cut, silent, _listening: listening }
+        Self {
+            address,
+            cut,
+            silent,
+            _listening: listening,
+        }
     }
 
     /// Nothing arrives while they are.

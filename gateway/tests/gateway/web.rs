@@ -29,21 +29,50 @@ impl Answer {
     }
 
     fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 }
 
-pub(crate) async fn http(front: &Front, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+pub(crate) async fn http(
+    front: &Front,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
     http_at(&front.running.url(), method, path, headers, body).await
 }
 
-pub(crate) async fn http_at(url: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let request = Request::builder().method(method).uri(format!("{url}{path}"));
-    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+pub(crate) async fn http_at(
+    url: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("{url}{path}"));
+    let request = headers.iter().fold(request, |request, (name, value)| {
+        request.header(*name, *value)
+    });
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let response = client.request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap()).await.unwrap();
+    let response = client
+        .request(
+            request
+                .body(Full::new(Bytes::copy_from_slice(body)))
+                .unwrap(),
+        )
+        .await
+        .unwrap();
     let (head, body) = response.into_parts();
-    Answer { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
+    Answer {
+        status: head.status,
+        headers: head.headers,
+        body: body.collect().await.unwrap().to_bytes(),
+    }
 }
 
 async fn shop(area: &'static str) -> (Model, Running, Front) {
@@ -57,8 +86,18 @@ async fn shop(area: &'static str) -> (Model, Running, Front) {
 async fn json_asks_the_same_question_and_gets_the_same_answer() {
     let (model, _service, front) = shop("churn").await;
     front.knows("v1").await;
-    let answer = http(&front, Method::GET, "/v1/customers/a%2Fb%20c/churnRisk", &[], b"").await;
-    assert_eq!((answer.status, answer.header("x-model-version")), (StatusCode::OK, "v1"));
+    let answer = http(
+        &front,
+        Method::GET,
+        "/v1/customers/a%2Fb%20c/churnRisk",
+        &[],
+        b"",
+    )
+    .await;
+    assert_eq!(
+        (answer.status, answer.header("x-model-version")),
+        (StatusCode::OK, "v1")
+    );
     assert_eq!(answer.header("content-type"), "application/json");
 
     let calls = model.calls();
@@ -68,7 +107,10 @@ async fn json_asks_the_same_question_and_gets_the_same_answer() {
     let risk = same.response.churn_risk.unwrap();
     let json = answer.json();
     assert_eq!(json["churnRisk"]["customerId"], risk.customer_id);
-    assert_eq!(json["churnRisk"]["probability"].as_f64(), Some(risk.probability));
+    assert_eq!(
+        json["churnRisk"]["probability"].as_f64(),
+        Some(risk.probability)
+    );
     assert_eq!(json["model"], json!({ "name": "churn", "version": "v1" }));
 }
 
@@ -76,26 +118,74 @@ async fn json_asks_the_same_question_and_gets_the_same_answer() {
 async fn errors_of_json_say_what_errors_of_grpc_say() {
     let (_model, _service, front) = shop("churn").await;
     for (method, path, body, status, code, field) in [
-        (Method::GET, "/v1/customers//churnRisk", "", 400, "INVALID_ARGUMENT", Some("customer_id")),
-        (Method::GET, "/v1/atRiskCustomers?pagesize=1", "", 400, "INVALID_ARGUMENT", Some("pagesize")),
-        (Method::POST, "/v1/customers/churnRisks:batchGet", "{", 400, "INVALID_ARGUMENT", Some("body")),
+        (
+            Method::GET,
+            "/v1/customers//churnRisk",
+            "",
+            400,
+            "INVALID_ARGUMENT",
+            Some("customer_id"),
+        ),
+        (
+            Method::GET,
+            "/v1/atRiskCustomers?pagesize=1",
+            "",
+            400,
+            "INVALID_ARGUMENT",
+            Some("pagesize"),
+        ),
+        (
+            Method::POST,
+            "/v1/customers/churnRisks:batchGet",
+            "{",
+            400,
+            "INVALID_ARGUMENT",
+            Some("body"),
+        ),
         (Method::GET, "/v1/anomalies", "", 501, "UNIMPLEMENTED", None),
-        (Method::POST, "/v1/anomalies", "", 405, "UNIMPLEMENTED", None),
+        (
+            Method::POST,
+            "/v1/anomalies",
+            "",
+            405,
+            "UNIMPLEMENTED",
+            None,
+        ),
         (Method::GET, "/v1/nothing", "", 404, "NOT_FOUND", None),
     ] {
         let answer = http(&front, method, path, &[], body.as_bytes()).await;
         let error = &answer.json()["error"];
-        assert_eq!((answer.status.as_u16(), &error["status"]), (status, &json!(code)), "{path}: {error}");
+        assert_eq!(
+            (answer.status.as_u16(), &error["status"]),
+            (status, &json!(code)),
+            "{path}: {error}"
+        );
         assert_eq!(error["code"], status);
-        assert_eq!(error["details"][0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo", "{error}");
+        assert_eq!(
+            error["details"][0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo",
+            "{error}"
+        );
         if let Some(field) = field {
             let details = error["details"].as_array().unwrap();
-            let bad = details.iter().find(|detail| detail["@type"] == "type.googleapis.com/google.rpc.BadRequest");
-            assert_eq!(bad.unwrap()["fieldViolations"][0]["field"], field, "{error}");
+            let bad = details
+                .iter()
+                .find(|detail| detail["@type"] == "type.googleapis.com/google.rpc.BadRequest");
+            assert_eq!(
+                bad.unwrap()["fieldViolations"][0]["field"],
+                field,
+                "{error}"
+            );
         }
     }
     let large = vec![b' '; proto::MAX_MESSAGE + 1];
-    let answer = http(&front, Method::POST, "/v1/customers/churnRisks:batchGet", &[], &large).await;
+    let answer = http(
+        &front,
+        Method::POST,
+        "/v1/customers/churnRisks:batchGet",
+        &[],
+        &large,
+    )
+    .await;
     assert_eq!(
         (answer.status, &answer.json()["error"]["status"]),
         (StatusCode::TOO_MANY_REQUESTS, &json!("RESOURCE_EXHAUSTED"))
@@ -105,9 +195,20 @@ async fn errors_of_json_say_what_errors_of_grpc_say() {
 #[tokio::test]
 async fn streams_are_lines_and_a_line_that_cannot_be_read_ends_them_by_number() {
     let (_model, _service, front) = shop("anomaly").await;
-    let lines = "{\"sequence\":\"1\"}\n\n{\"sequence\":2}\n{\"sequence\":\"three\"}\n{\"sequence\":4}\n";
-    let answer = http(&front, Method::POST, "/v1/transactions:scoreStream", &[], lines.as_bytes()).await;
-    assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/x-ndjson"));
+    let lines =
+        "{\"sequence\":\"1\"}\n\n{\"sequence\":2}\n{\"sequence\":\"three\"}\n{\"sequence\":4}\n";
+    let answer = http(
+        &front,
+        Method::POST,
+        "/v1/transactions:scoreStream",
+        &[],
+        lines.as_bytes(),
+    )
+    .await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (StatusCode::OK, "application/x-ndjson")
+    );
     let lines: Vec<Value> = answer
         .body
         .split(|b| *b == b'\n')
@@ -115,10 +216,22 @@ async fn streams_are_lines_and_a_line_that_cannot_be_read_ends_them_by_number() 
         .map(|l| serde_json::from_slice(l).unwrap())
         .collect();
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert_eq!((&lines[0]["result"]["sequence"], &lines[1]["result"]["sequence"]), (&json!("1"), &json!("2")));
+    assert_eq!(
+        (
+            &lines[0]["result"]["sequence"],
+            &lines[1]["result"]["sequence"]
+        ),
+        (&json!("1"), &json!("2"))
+    );
     let error = &lines[2]["error"];
     assert_eq!(error["status"], "INVALID_ARGUMENT");
-    assert!(error["message"].as_str().unwrap().starts_with("line 4: sequence cannot be read"), "{error}");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("line 4: sequence cannot be read"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -129,27 +242,70 @@ async fn a_browser_asks_over_grpc_web_from_the_sites_that_may() {
     let front = Front::start(&[("churn", service.url()), ("cors-origin", site.to_owned())]).await;
     let path = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
 
-    let asked =
-        [("access-control-request-method", "POST"), ("access-control-request-headers", "content-type,x-grpc-web")];
+    let asked = [
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type,x-grpc-web"),
+    ];
     for (origin, allowed) in [(site, site), ("https://elsewhere.example", "")] {
         let headers = [&[("origin", origin)], &asked[..]].concat();
         let answer = http(&front, Method::OPTIONS, path, &headers, b"").await;
         assert_eq!(answer.header("access-control-allow-origin"), allowed);
     }
-    let asked = [("access-control-request-method", "PUT"), ("access-control-request-headers", "x-model-channel")];
+    let asked = [
+        ("access-control-request-method", "PUT"),
+        ("access-control-request-headers", "x-model-channel"),
+    ];
     let headers = [&[("origin", site)], &asked[..]].concat();
-    let answer = http(&front, Method::OPTIONS, "/v1/models/churn/current", &headers, b"").await;
-    assert!(answer.header("access-control-allow-methods").split(',').any(|verb| verb == "PUT"));
-    assert!(answer.header("access-control-allow-headers").split(',').any(|name| name == "x-model-channel"));
+    let answer = http(
+        &front,
+        Method::OPTIONS,
+        "/v1/models/churn/current",
+        &headers,
+        b"",
+    )
+    .await;
+    assert!(
+        answer
+            .header("access-control-allow-methods")
+            .split(',')
+            .any(|verb| verb == "PUT")
+    );
+    assert!(
+        answer
+            .header("access-control-allow-headers")
+            .split(',')
+            .any(|name| name == "x-model-channel")
+    );
 
-    let message = GetChurnRiskRequest { customer_id: "17850".into() }.encode_to_vec();
-    let framed = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
-    let headers = [("content-type", "application/grpc-web+proto"), ("x-grpc-web", "1"), ("origin", site)];
+    let message = GetChurnRiskRequest {
+        customer_id: "17850".into(),
+    }
+    .encode_to_vec();
+    let framed = [
+        &[0][..],
+        &u32::try_from(message.len()).unwrap().to_be_bytes(),
+        &message,
+    ]
+    .concat();
+    let headers = [
+        ("content-type", "application/grpc-web+proto"),
+        ("x-grpc-web", "1"),
+        ("origin", site),
+    ];
     let answer = http(&front, Method::POST, path, &headers, &framed).await;
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (StatusCode::OK, site));
+    assert_eq!(
+        (answer.status, answer.header("access-control-allow-origin")),
+        (StatusCode::OK, site)
+    );
     let length = u32::from_be_bytes(answer.body[1..5].try_into().unwrap()) as usize;
     let response = GetChurnRiskResponse::decode(&answer.body[5..5 + length]).unwrap();
-    assert_eq!(response, ask(&mut front.churn().await, "17850").await.unwrap().response);
+    assert_eq!(
+        response,
+        ask(&mut front.churn().await, "17850")
+            .await
+            .unwrap()
+            .response
+    );
     // The trailers are a frame of their own.
     let trailers = &answer.body[5 + length..];
     assert_eq!(trailers[0], 0x80);
@@ -160,12 +316,28 @@ async fn a_browser_asks_over_grpc_web_from_the_sites_that_may() {
 async fn there_is_a_page_a_document_and_nothing_else() {
     let (_model, _service, front) = shop("churn").await;
     let page = http(&front, Method::GET, "/", &[], b"").await;
-    assert_eq!((page.status, page.header("content-type")), (StatusCode::OK, "text/html; charset=utf-8"));
-    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
-    let document = http(&front, Method::GET, "/openapi.json", &[], b"").await.json();
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (StatusCode::OK, "text/html; charset=utf-8")
+    );
+    assert!(
+        page.header("content-security-policy")
+            .starts_with("default-src 'none'")
+    );
+    let document = http(&front, Method::GET, "/openapi.json", &[], b"")
+        .await
+        .json();
     assert_eq!(document["openapi"], "3.1.0");
-    for path in ["/nothing", "/assets/nothing.js", "/shopkeeper.churn.v1.ChurnService/GetChurnRisk"] {
-        assert_eq!(http(&front, Method::GET, path, &[], b"").await.status, StatusCode::NOT_FOUND, "{path}");
+    for path in [
+        "/nothing",
+        "/assets/nothing.js",
+        "/shopkeeper.churn.v1.ChurnService/GetChurnRisk",
+    ] {
+        assert_eq!(
+            http(&front, Method::GET, path, &[], b"").await.status,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
     }
 }
 
@@ -176,15 +348,24 @@ async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.toml");
     let entry = |key: &str| {
-        let hash = sha2::Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hash = sha2::Sha256::digest(key)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>();
         format!(
-            "[[keys]]\nname = \"checkout\"\nsha256 = \"{hash}\"\nmethods = [\"shopkeeper.churn.v1.ChurnService/GetChurnRisk\"]\n"
+            "[[keys]]\nname = \"checkout\"\nsha256 = \"{hash}\"\nmethods = \
+             [\"shopkeeper.churn.v1.ChurnService/GetChurnRisk\"]\n"
         )
     };
     std::fs::write(&file, entry("old")).unwrap();
-    let flags = [("churn", service.url()), ("api-keys", file.display().to_string())];
+    let flags = [
+        ("churn", service.url()),
+        ("api-keys", file.display().to_string()),
+    ];
     let front = Front::start(&flags).await;
-    let ask = async |path: &str, headers: &[(&str, &str)]| http(&front, Method::GET, path, headers, b"").await;
+    let ask = async |path: &str, headers: &[(&str, &str)]| {
+        http(&front, Method::GET, path, headers, b"").await
+    };
 
     let risk = "/v1/customers/17850/churnRisk";
     for (path, headers, status, reason) in [
@@ -192,23 +373,53 @@ async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
         (risk, [("authorization", "Bearer old")], 200, None),
         (risk, [("x-api-key", "new")], 401, Some("API_KEY_UNKNOWN")),
         (risk, [("x-other", "old")], 401, Some("API_KEY_MISSING")),
-        ("/v1/atRiskCustomers", [("x-api-key", "old")], 403, Some("METHOD_NOT_ALLOWED")),
-        ("/metrics", [("x-other", "old")], 401, Some("API_KEY_MISSING")),
+        (
+            "/v1/atRiskCustomers",
+            [("x-api-key", "old")],
+            403,
+            Some("METHOD_NOT_ALLOWED"),
+        ),
+        (
+            "/metrics",
+            [("x-other", "old")],
+            401,
+            Some("API_KEY_MISSING"),
+        ),
     ] {
         let answer = ask(path, &headers).await;
         let error = &answer.json()["error"]["details"][0]["reason"];
-        assert_eq!((answer.status.as_u16(), error.as_str()), (status, reason), "{path} {headers:?}");
-        let asks_for_one = answer.headers.get("www-authenticate").is_some_and(|scheme| scheme == "Bearer");
+        assert_eq!(
+            (answer.status.as_u16(), error.as_str()),
+            (status, reason),
+            "{path} {headers:?}"
+        );
+        let asks_for_one = answer
+            .headers
+            .get("www-authenticate")
+            .is_some_and(|scheme| scheme == "Bearer");
         assert_eq!(asks_for_one, status == 401, "{path} {headers:?}");
     }
-    assert_eq!(ask("/metrics", &[("x-api-key", "old")]).await.status, StatusCode::OK);
+    assert_eq!(
+        ask("/metrics", &[("x-api-key", "old")]).await.status,
+        StatusCode::OK
+    );
     // Both for a while, so that callers can change over.
     std::fs::write(&file, format!("{}{}", entry("old"), entry("new"))).unwrap();
-    until("the new key counts", async || ask(risk, &[("x-api-key", "new")]).await.status == StatusCode::OK).await;
-    assert_eq!(ask(risk, &[("x-api-key", "old")]).await.status, StatusCode::OK);
+    until("the new key counts", async || {
+        ask(risk, &[("x-api-key", "new")]).await.status == StatusCode::OK
+    })
+    .await;
+    assert_eq!(
+        ask(risk, &[("x-api-key", "old")]).await.status,
+        StatusCode::OK
+    );
     std::fs::write(&file, "keys = nonsense").unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    assert_eq!(ask(risk, &[("x-api-key", "new")]).await.status, StatusCode::OK, "a broken file changes nothing");
+    assert_eq!(
+        ask(risk, &[("x-api-key", "new")]).await.status,
+        StatusCode::OK,
+        "a broken file changes nothing"
+    );
     std::fs::write(&file, entry("new")).unwrap();
     until("the old key counts no more", async || {
         ask(risk, &[("x-api-key", "old")]).await.status == StatusCode::UNAUTHORIZED
@@ -219,23 +430,57 @@ async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
 #[tokio::test]
 async fn a_message_that_is_opened_has_another_length() {
     let (_model, _service, front) = shop("churn").await;
-    let message = GetChurnRiskRequest { customer_id: "17850 ".repeat(500) }.encode_to_vec();
+    let message = GetChurnRiskRequest {
+        customer_id: "17850 ".repeat(500),
+    }
+    .encode_to_vec();
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(&message).unwrap();
     let packed = packed.finish().unwrap();
-    let framed = [&[1][..], &u32::try_from(packed.len()).unwrap().to_be_bytes(), &packed].concat();
-    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let framed = [
+        &[1][..],
+        &u32::try_from(packed.len()).unwrap().to_be_bytes(),
+        &packed,
+    ]
+    .concat();
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
     // More often than it takes for a service to be taken for lost.
     for _ in 0..10 {
         let path = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
-        let request =
-            Request::post(format!("{}{path}", front.running.url())).header("content-type", "application/grpc");
-        let request = request.header("content-length", framed.len()).header("grpc-encoding", "gzip");
-        let request = request.header("cache-control", "no-cache").header("te", "trailers");
-        let response = client.request(request.body(Full::new(Bytes::from(framed.clone()))).unwrap()).await.unwrap();
+        let request = Request::post(format!("{}{path}", front.running.url()))
+            .header("content-type", "application/grpc");
+        let request = request
+            .header("content-length", framed.len())
+            .header("grpc-encoding", "gzip");
+        let request = request
+            .header("cache-control", "no-cache")
+            .header("te", "trailers");
+        let response = client
+            .request(
+                request
+                    .body(Full::new(Bytes::from(framed.clone())))
+                    .unwrap(),
+            )
+            .await
+            .unwrap();
         let status = response.headers().get("grpc-status").cloned();
-        let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap_or_default();
-        assert_eq!(status.as_ref().or_else(|| trailers.get("grpc-status")).unwrap(), "0");
+        let trailers = response
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .trailers()
+            .cloned()
+            .unwrap_or_default();
+        assert_eq!(
+            status
+                .as_ref()
+                .or_else(|| trailers.get("grpc-status"))
+                .unwrap(),
+            "0"
+        );
     }
 }
 
@@ -243,11 +488,16 @@ async fn a_message_that_is_opened_has_another_length() {
 async fn status_of_a_part(front: &Front, key: &str) -> String {
     let mut stream = TcpStream::connect(front.running.address).await.unwrap();
     let head = format!(
-        "POST /v1/customers/churnRisks:batchGet HTTP/1.1\r\nhost: shop\r\nx-api-key: {key}\r\ncontent-length: 1000\r\n\r\n{{"
+        "POST /v1/customers/churnRisks:batchGet HTTP/1.1\r\nhost: shop\r\nx-api-key: \
+         {key}\r\ncontent-length: 1000\r\n\r\n{{"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut status = [0; 12];
-    let answered = tokio::time::timeout(std::time::Duration::from_secs(20), stream.read_exact(&mut status)).await;
+    let answered = tokio::time::timeout(
+        std::time::Duration::from_secs(20),
+        stream.read_exact(&mut status),
+    )
+    .await;
     answered.expect("it is not waited for for ever").unwrap();
     String::from_utf8_lossy(&status[9..]).into_owned()
 }
@@ -258,14 +508,28 @@ async fn a_body_is_read_from_those_who_may_send_it_and_not_for_ever() {
     let service = Running::start(model.service()).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.toml");
-    let hash = sha2::Sha256::digest("known").iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    std::fs::write(&file, format!("[[keys]]\nname = \"till\"\nsha256 = \"{hash}\"\n")).unwrap();
-    let flags = [("churn", service.url()), ("api-keys", file.display().to_string()), ("in-flight", "1".into())];
+    let hash = sha2::Sha256::digest("known")
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    std::fs::write(
+        &file,
+        format!("[[keys]]\nname = \"till\"\nsha256 = \"{hash}\"\n"),
+    )
+    .unwrap();
+    let flags = [
+        ("churn", service.url()),
+        ("api-keys", file.display().to_string()),
+        ("in-flight", "1".into()),
+    ];
     let front = Front::start(&flags).await;
     assert_eq!(status_of_a_part(&front, "unknown").await, "401");
     assert_eq!(status_of_a_part(&front, "known").await, "504");
     // Who is being read from has a place.
-    let (one, other) = tokio::join!(status_of_a_part(&front, "known"), status_of_a_part(&front, "known"));
+    let (one, other) = tokio::join!(
+        status_of_a_part(&front, "known"),
+        status_of_a_part(&front, "known")
+    );
     let mut both = [one, other];
     both.sort();
     assert_eq!(both, ["429", "504"]);
@@ -274,7 +538,14 @@ async fn a_body_is_read_from_those_who_may_send_it_and_not_for_ever() {
 #[tokio::test]
 async fn a_large_answer_is_packed_for_whom_that_is_no_trouble() {
     let (_model, _service, front) = shop("churn").await;
-    let plain = http(&front, Method::GET, "/v1/atRiskCustomers?pageSize=100", &[], b"").await;
+    let plain = http(
+        &front,
+        Method::GET,
+        "/v1/atRiskCustomers?pageSize=100",
+        &[],
+        b"",
+    )
+    .await;
     for (accepts, encoding) in [
         ("gzip, deflate, br", "gzip"),
         ("br;q=1.0, gzip;q=0.5", "gzip"),
@@ -283,7 +554,14 @@ async fn a_large_answer_is_packed_for_whom_that_is_no_trouble() {
         ("identity", ""),
     ] {
         let headers = [("accept-encoding", accepts)];
-        let answer = http(&front, Method::GET, "/v1/atRiskCustomers?pageSize=100", &headers, b"").await;
+        let answer = http(
+            &front,
+            Method::GET,
+            "/v1/atRiskCustomers?pageSize=100",
+            &headers,
+            b"",
+        )
+        .await;
         assert_eq!(
             (answer.header("content-encoding"), answer.header("vary")),
             (encoding, "accept-encoding"),
@@ -291,11 +569,22 @@ async fn a_large_answer_is_packed_for_whom_that_is_no_trouble() {
         );
         let mut text = Vec::new();
         match encoding {
-            "gzip" => drop(flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut text).unwrap()),
+            "gzip" => drop(
+                flate2::read::GzDecoder::new(&answer.body[..])
+                    .read_to_end(&mut text)
+                    .unwrap(),
+            ),
             _ => text.extend_from_slice(&answer.body),
         }
         assert_eq!(text, plain.body);
     }
-    let small = http(&front, Method::GET, "/v1/customers/17850/churnRisk", &[("accept-encoding", "gzip")], b"").await;
+    let small = http(
+        &front,
+        Method::GET,
+        "/v1/customers/17850/churnRisk",
+        &[("accept-encoding", "gzip")],
+        b"",
+    )
+    .await;
     assert_eq!(small.header("content-encoding"), "");
 }

@@ -5,9 +5,9 @@ use std::pin::Pin;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use prost_types::Timestamp;
 use proto::anomaly::v1::{
-    Anomaly as Listed, Deviation, ListAnomaliesRequest, ListAnomaliesResponse, Measure, ScoreTransactionRequest,
-    ScoreTransactionResponse, ScoreTransactionsRequest, ScoreTransactionsResponse, Severity, Transaction,
-    TransactionScore,
+    Anomaly as Listed, Deviation, ListAnomaliesRequest, ListAnomaliesResponse, Measure,
+    ScoreTransactionRequest, ScoreTransactionResponse, ScoreTransactionsRequest,
+    ScoreTransactionsResponse, Severity, Transaction, TransactionScore,
     anomaly_service_server::{AnomalyService, AnomalyServiceServer},
     score_transactions_response,
 };
@@ -38,11 +38,15 @@ impl AnomalyService for Api {
     ) -> Result<Response<ScoreTransactionResponse>, Status> {
         self.0.answer(request, |loaded, asked| {
             let score = Some(score(loaded, asked.transaction.as_ref())?);
-            Ok(ScoreTransactionResponse { score, model: Some(loaded.info.clone()) })
+            Ok(ScoreTransactionResponse {
+                score,
+                model: Some(loaded.info.clone()),
+            })
         })
     }
 
-    type ScoreTransactionsStream = Pin<Box<dyn Stream<Item = Result<ScoreTransactionsResponse, Status>> + Send>>;
+    type ScoreTransactionsStream =
+        Pin<Box<dyn Stream<Item = Result<ScoreTransactionsResponse, Status>> + Send>>;
 
     async fn score_transactions(
         &self,
@@ -50,13 +54,17 @@ impl AnomalyService for Api {
     ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
         let (live, channel) = (self.0.clone(), serving::channel(&request));
         live.on(channel)?;
-        // Lines that have come already are scored together, others as they come. More are asked for when the answers before
-        // them have been taken: the caller's window is the buffer. What cannot be read ends the stream: tonic would say the
-        // same of it for ever.
+        // Lines that have come already are scored together, others as they come. More are asked for
+        // when the answers before them have been taken: the caller's window is the buffer.
+        // What cannot be read ends the stream: tonic would say the same of it for ever.
         let lines = request.into_inner().ready_chunks(AT_ONCE);
         let answers = stream::try_unfold(Some((lines, live)), move |going_on| async move {
-            let Some((mut lines, live)) = going_on else { return Ok(None) };
-            let Some(asked) = lines.next().await else { return Ok(None) };
+            let Some((mut lines, live)) = going_on else {
+                return Ok(None);
+            };
+            let Some(asked) = lines.next().await else {
+                return Ok(None);
+            };
             // They are scored by the model of their moment; a stream may outlive many.
             let answers = score_each(&*live.on(channel)?, asked);
             let going_on = answers.iter().all(Result::is_ok).then_some((lines, live));
@@ -84,7 +92,10 @@ fn severity(severity: model::Severity) -> Severity {
 }
 
 /// A line alone.
-fn score(loaded: &Loaded<Anomaly>, transaction: Option<&Transaction>) -> Result<TransactionScore, Refusal> {
+fn score(
+    loaded: &Loaded<Anomaly>,
+    transaction: Option<&Transaction>,
+) -> Result<TransactionScore, Refusal> {
     let (line, line_id) = of_message(transaction)?;
     let score = loaded.model.score(&line);
     loaded.note([("score", score.score)]);
@@ -97,8 +108,14 @@ fn score_each(
     asked: Vec<Result<ScoreTransactionsRequest, Status>>,
 ) -> Vec<Result<ScoreTransactionsResponse, Status>> {
     let mut unread = None;
-    let asked: Vec<_> = asked.into_iter().map_while(|line| line.map_err(|status| unread = Some(status)).ok()).collect();
-    let lines: Vec<_> = asked.iter().map(|line| of_message(line.transaction.as_ref())).collect();
+    let asked: Vec<_> = asked
+        .into_iter()
+        .map_while(|line| line.map_err(|status| unread = Some(status)).ok())
+        .collect();
+    let lines: Vec<_> = asked
+        .iter()
+        .map(|line| of_message(line.transaction.as_ref()))
+        .collect();
     let usable: Vec<_> = lines.iter().flatten().map(|(line, _)| *line).collect();
     let scores = loaded.model.scores(&usable);
     loaded.note(scores.iter().map(|score| ("score", score.score)));
@@ -114,15 +131,30 @@ fn score_each(
             Err(refusal) => score_transactions_response::Result::Error(item_status(refusal)),
         };
         let model = Some(loaded.info.clone());
-        Ok(ScoreTransactionsResponse { sequence: asked.sequence, result: Some(result), model })
+        Ok(ScoreTransactionsResponse {
+            sequence: asked.sequence,
+            result: Some(result),
+            model,
+        })
     });
-    answers.chain(unread.map(|status| Err(runtime::unreadable(status)))).collect()
+    answers
+        .chain(unread.map(|status| Err(runtime::unreadable(status))))
+        .collect()
 }
 
 /// A line of a request as the model takes it, and its id.
-fn of_message(transaction: Option<&Transaction>) -> Result<(model::Transaction<'_>, &str), Refusal> {
+fn of_message(
+    transaction: Option<&Transaction>,
+) -> Result<(model::Transaction<'_>, &str), Refusal> {
     let transaction = transaction.ok_or_else(|| Refusal::field("transaction", "is missing"))?;
-    let Transaction { line_id, stock_code, quantity, unit_price, customer_id, .. } = transaction;
+    let Transaction {
+        line_id,
+        stock_code,
+        quantity,
+        unit_price,
+        customer_id,
+        ..
+    } = transaction;
     let line = usable(stock_code, *quantity, *unit_price, customer_id)
         .map_err(|refusal| refusal.renamed(|field| format!("transaction.{field}")))?;
     Ok((line, line_id))
@@ -137,17 +169,30 @@ fn usable<'a>(
 ) -> Result<model::Transaction<'a>, Refusal> {
     required("stock_code", stock_code)?;
     if quantity < 1 {
-        return Err(Refusal::field("quantity", format!("is {quantity}; 1 is the least")));
+        return Err(Refusal::field(
+            "quantity",
+            format!("is {quantity}; 1 is the least"),
+        ));
     }
     let unit_price = positive("unit_price", unit_price)?;
-    let line = model::Transaction { stock_code, quantity: quantity as f64, unit_price, customer_id };
+    let line = model::Transaction {
+        stock_code,
+        quantity: quantity as f64,
+        unit_price,
+        customer_id,
+    };
     if !(line.quantity * line.unit_price).is_finite() {
         return Err(Refusal::field("unit_price", "is too large"));
     }
     Ok(line)
 }
 
-fn message(score: &model::Score, line_id: &str, stock_code: &str, customer_id: &str) -> TransactionScore {
+fn message(
+    score: &model::Score,
+    line_id: &str,
+    stock_code: &str,
+    customer_id: &str,
+) -> TransactionScore {
     let deviations = score.deviations.iter().map(|deviation| Deviation {
         measure: match deviation.measure {
             model::Measure::Quantity => Measure::Quantity,
@@ -170,9 +215,23 @@ fn message(score: &model::Score, line_id: &str, stock_code: &str, customer_id: &
     }
 }
 
-fn list(loaded: &Loaded<Anomaly>, request: &ListAnomaliesRequest) -> Result<ListAnomaliesResponse, Refusal> {
-    let ListAnomaliesRequest { page_size, page_token, min_severity, start_time, end_time } = request;
-    let unknown = |_| Refusal::field("min_severity", format!("is {min_severity}, which is no severity"));
+fn list(
+    loaded: &Loaded<Anomaly>,
+    request: &ListAnomaliesRequest,
+) -> Result<ListAnomaliesResponse, Refusal> {
+    let ListAnomaliesRequest {
+        page_size,
+        page_token,
+        min_severity,
+        start_time,
+        end_time,
+    } = request;
+    let unknown = |_| {
+        Refusal::field(
+            "min_severity",
+            format!("is {min_severity}, which is no severity"),
+        )
+    };
     let least = match Severity::try_from(*min_severity).map_err(unknown)? {
         Severity::Unspecified | Severity::Medium => model::Severity::Medium,
         Severity::None | Severity::Low => model::Severity::Low,
@@ -183,10 +242,18 @@ fn list(loaded: &Loaded<Anomaly>, request: &ListAnomaliesRequest) -> Result<List
     if from.zip(to).is_some_and(|(from, to)| to < from) {
         return Err(Refusal::field("end_time", "is before start_time"));
     }
-    let page = Page::of("anomalies", *page_size, page_token, (min_severity, from, to), &loaded.info.version)?;
+    let page = Page::of(
+        "anomalies",
+        *page_size,
+        page_token,
+        (min_severity, from, to),
+        &loaded.info.version,
+    )?;
     let matching = loaded.model.recorded().iter().filter(|line| {
         let time = (line.time.and_utc().timestamp(), 0);
-        line.score.severity >= least && from.is_none_or(|from| time >= from) && to.is_none_or(|to| time < to)
+        line.score.severity >= least
+            && from.is_none_or(|from| time >= from)
+            && to.is_none_or(|to| time < to)
     });
     let matching: Vec<&Recorded> = matching.collect();
     let (lines, next_page_token) = page.cut(&matching);
@@ -209,9 +276,17 @@ fn recorded(line: &Recorded) -> Listed {
             unit_price: line.unit_price,
             customer_id: line.customer_id.to_string(),
             country: line.country.to_string(),
-            invoice_time: Some(Timestamp { seconds: line.time.and_utc().timestamp(), nanos: 0 }),
+            invoice_time: Some(Timestamp {
+                seconds: line.time.and_utc().timestamp(),
+                nanos: 0,
+            }),
         }),
-        score: Some(message(&line.score, &line_id, &line.stock_code, &line.customer_id)),
+        score: Some(message(
+            &line.score,
+            &line_id,
+            &line.stock_code,
+            &line.customer_id,
+        )),
     }
 }
 
@@ -225,7 +300,12 @@ const REASON: Tensor<String> = Tensor::column("reason");
 
 /// What ScoreTransaction takes; customers need not be given.
 static INTERFACE: Interface<Anomaly> = Interface {
-    inputs: &[STOCK_CODE.info(), QUANTITY.info(), UNIT_PRICE.info(), CUSTOMER_ID.info()],
+    inputs: &[
+        STOCK_CODE.info(),
+        QUANTITY.info(),
+        UNIT_PRICE.info(),
+        CUSTOMER_ID.info(),
+    ],
     outputs: &[SCORE.info(), SEVERITY.info(), REASON.info()],
     infer,
 };
@@ -233,17 +313,32 @@ static INTERFACE: Interface<Anomaly> = Interface {
 fn infer(model: &Anomaly, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
     let (stock_codes, quantities) = (batch.required(&STOCK_CODE)?, batch.required(&QUANTITY)?);
     let unit_prices = batch.required(&UNIT_PRICE)?;
-    let customers = batch.get(&CUSTOMER_ID)?.unwrap_or_else(|| vec![String::new(); batch.rows()]);
-    let rows = stock_codes.iter().zip(quantities).zip(unit_prices).zip(&customers).enumerate();
-    let lines = rows.map(|(row, (((stock_code, quantity), unit_price), customer_id))| {
-        usable(stock_code, quantity, unit_price, customer_id).map_err(|refusal| refusal.renamed(|field| at(field, row)))
-    });
+    let customers = batch
+        .get(&CUSTOMER_ID)?
+        .unwrap_or_else(|| vec![String::new(); batch.rows()]);
+    let rows = stock_codes
+        .iter()
+        .zip(quantities)
+        .zip(unit_prices)
+        .zip(&customers)
+        .enumerate();
+    let lines = rows.map(
+        |(row, (((stock_code, quantity), unit_price), customer_id))| {
+            usable(stock_code, quantity, unit_price, customer_id)
+                .map_err(|refusal| refusal.renamed(|field| at(field, row)))
+        },
+    );
     let lines: Vec<_> = lines.collect::<Result<_, Refusal>>()?;
     let scores = model.scores(&lines);
-    let reasons = scores.iter().zip(&lines).map(|(score, line)| score.reason(line.stock_code, line.customer_id));
+    let reasons = scores
+        .iter()
+        .zip(&lines)
+        .map(|(score, line)| score.reason(line.stock_code, line.customer_id));
     Ok(vec![
         SCORE.of(scores.iter().map(|score| score.score)),
-        SEVERITY.of(scores.iter().map(|score| severity(score.severity).as_str_name().to_owned())),
+        SEVERITY.of(scores
+            .iter()
+            .map(|score| severity(score.severity).as_str_name().to_owned())),
         REASON.of(reasons),
     ])
 }

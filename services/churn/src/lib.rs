@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use proto::churn::v1::{
     BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnCalibrationRequest,
-    GetChurnCalibrationResponse, GetChurnRiskRequest, GetChurnRiskResponse, ListAtRiskCustomersRequest,
-    ListAtRiskCustomersResponse, Reason, RiskLevel, ScoreChurnRequest, ScoreChurnResponse,
+    GetChurnCalibrationResponse, GetChurnRiskRequest, GetChurnRiskResponse,
+    ListAtRiskCustomersRequest, ListAtRiskCustomersResponse, Reason, RiskLevel, ScoreChurnRequest,
+    ScoreChurnResponse,
     batch_get_churn_risks_response::{Result as Item, result},
     churn_service_server::{ChurnService, ChurnServiceServer},
     get_churn_calibration_response::CalibrationBin,
@@ -40,18 +41,24 @@ impl ChurnService for Api {
         &self,
         request: Request<GetChurnRiskRequest>,
     ) -> Result<Response<GetChurnRiskResponse>, Status> {
-        self.0.answer(request, |loaded, asked| get(loaded, &asked.customer_id))
+        self.0
+            .answer(request, |loaded, asked| get(loaded, &asked.customer_id))
     }
 
     async fn batch_get_churn_risks(
         &self,
         request: Request<BatchGetChurnRisksRequest>,
     ) -> Result<Response<BatchGetChurnRisksResponse>, Status> {
-        self.0.answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
+        self.0
+            .answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
     }
 
-    async fn score_churn(&self, request: Request<ScoreChurnRequest>) -> Result<Response<ScoreChurnResponse>, Status> {
-        self.0.answer(request, |loaded, asked| score(loaded, &asked.features))
+    async fn score_churn(
+        &self,
+        request: Request<ScoreChurnRequest>,
+    ) -> Result<Response<ScoreChurnResponse>, Status> {
+        self.0
+            .answer(request, |loaded, asked| score(loaded, &asked.features))
     }
 
     async fn list_at_risk_customers(
@@ -84,7 +91,12 @@ fn with_reasons(model: &Churn, all: &[model::Reason], probability: f64) -> Churn
             About::Feature(feature, value) => (feature.name(), value.into()),
             About::Taste => ("taste", 0.0),
         };
-        Reason { feature: feature.to_owned(), text: reason.text(), value, contribution: reason.contribution }
+        Reason {
+            feature: feature.to_owned(),
+            text: reason.text(),
+            value,
+            contribution: reason.contribution,
+        }
     });
     ChurnRisk {
         customer_id: String::new(),
@@ -109,13 +121,18 @@ fn of_customer(model: &Churn, customer: &Customer) -> ChurnRisk {
 
 fn find<'a>(model: &'a Churn, id: &str) -> Result<&'a Customer, Refusal> {
     let id = scoring::CustomerId::canonical(required("customer_id", id)?);
-    model.customer(id).ok_or_else(|| Refusal::not_found("customer", id))
+    model
+        .customer(id)
+        .ok_or_else(|| Refusal::not_found("customer", id))
 }
 
 fn get(loaded: &Loaded<Churn>, id: &str) -> Result<GetChurnRiskResponse, Refusal> {
     let risk = of_customer(&loaded.model, find(&loaded.model, id)?);
     loaded.note([("probability", risk.probability)]);
-    Ok(GetChurnRiskResponse { churn_risk: Some(risk), model: Some(loaded.info.clone()) })
+    Ok(GetChurnRiskResponse {
+        churn_risk: Some(risk),
+        model: Some(loaded.info.clone()),
+    })
 }
 
 fn batch(loaded: &Loaded<Churn>, ids: &[String]) -> Result<BatchGetChurnRisksResponse, Refusal> {
@@ -124,9 +141,14 @@ fn batch(loaded: &Loaded<Churn>, ids: &[String]) -> Result<BatchGetChurnRisksRes
             Ok(customer) => result::Result::ChurnRisk(of_customer(&loaded.model, customer)),
             Err(refusal) => result::Result::Error(item_status(refusal)),
         };
-        Item { result: Some(result) }
+        Item {
+            result: Some(result),
+        }
     });
-    Ok(BatchGetChurnRisksResponse { results: results.collect(), model: Some(loaded.info.clone()) })
+    Ok(BatchGetChurnRisksResponse {
+        results: results.collect(),
+        model: Some(loaded.info.clone()),
+    })
 }
 
 /// A feature as the model takes it, or what is wrong with it.
@@ -139,10 +161,15 @@ fn usable(value: f64) -> Result<f32, String> {
     }
 }
 
-fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreChurnResponse, Refusal> {
+fn score(
+    loaded: &Loaded<Churn>,
+    given: &HashMap<String, f64>,
+) -> Result<ScoreChurnResponse, Refusal> {
     let (mut features, mut problems) = (Vec::with_capacity(model::WIDTH), Vec::new());
     for feature in Feature::ALL {
-        let value = given.get(feature.name()).ok_or_else(|| "is missing".to_owned());
+        let value = given
+            .get(feature.name())
+            .ok_or_else(|| "is missing".to_owned());
         match value.and_then(|value| usable(*value)) {
             Ok(value) => features.push(value),
             Err(problem) => problems.push((format!("features.{}", feature.name()), problem)),
@@ -150,31 +177,67 @@ fn score(loaded: &Loaded<Churn>, given: &HashMap<String, f64>) -> Result<ScoreCh
     }
     // Names that are all known are as many as the features.
     if !problems.is_empty() || given.len() != features.len() {
-        let mut unknown: Vec<_> = given.keys().filter(|name| Feature::named(name).is_none()).collect();
+        let mut unknown: Vec<_> = given
+            .keys()
+            .filter(|name| Feature::named(name).is_none())
+            .collect();
         unknown.sort();
-        let none = |name| (format!("features.{name}"), "is no feature of the model".to_owned());
-        return Err(Refusal::InvalidFields(unknown.into_iter().map(none).chain(problems).collect()));
+        let none = |name| {
+            (
+                format!("features.{name}"),
+                "is no feature of the model".to_owned(),
+            )
+        };
+        return Err(Refusal::InvalidFields(
+            unknown.into_iter().map(none).chain(problems).collect(),
+        ));
     }
     let features = loaded.model.with_average_taste(&features);
     let (probability, reasons) = loaded.model.explain(&features);
-    let named = Feature::ALL.iter().zip(&features).map(|(feature, value)| (feature.name(), f64::from(*value)));
+    let named = Feature::ALL
+        .iter()
+        .zip(&features)
+        .map(|(feature, value)| (feature.name(), f64::from(*value)));
     loaded.note(named.chain([("probability", probability)]));
     let churn_risk = Some(with_reasons(&loaded.model, &reasons, probability));
-    Ok(ScoreChurnResponse { churn_risk, model: Some(loaded.info.clone()) })
+    Ok(ScoreChurnResponse {
+        churn_risk,
+        model: Some(loaded.info.clone()),
+    })
 }
 
-fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<ListAtRiskCustomersResponse, Refusal> {
-    let ListAtRiskCustomersRequest { page_size, page_token, min_risk_level, country } = request;
-    let unknown = |_| Refusal::field("min_risk_level", format!("is {min_risk_level}, which is no level"));
+fn list(
+    loaded: &Loaded<Churn>,
+    request: &ListAtRiskCustomersRequest,
+) -> Result<ListAtRiskCustomersResponse, Refusal> {
+    let ListAtRiskCustomersRequest {
+        page_size,
+        page_token,
+        min_risk_level,
+        country,
+    } = request;
+    let unknown = |_| {
+        Refusal::field(
+            "min_risk_level",
+            format!("is {min_risk_level}, which is no level"),
+        )
+    };
     let least = match RiskLevel::try_from(*min_risk_level).map_err(unknown)? {
         RiskLevel::Unspecified | RiskLevel::Medium => model::RiskLevel::Medium,
         RiskLevel::Low => model::RiskLevel::Low,
         RiskLevel::High => model::RiskLevel::High,
     };
-    let page = Page::of("customers at risk", *page_size, page_token, (min_risk_level, country), &loaded.info.version)?;
+    let page = Page::of(
+        "customers at risk",
+        *page_size,
+        page_token,
+        (min_risk_level, country),
+        &loaded.info.version,
+    )?;
     let model = &loaded.model;
     let matching = model.customers().iter().filter(|customer| {
-        model.level(customer.probability) >= least && (country.is_empty() || *customer.country == **country)
+        model.level(customer.probability) >= least
+            && (country.is_empty() || *customer.country == **country)
     });
     let matching: Vec<&Customer> = matching.collect();
     if matching.is_empty() && !knows_country(model.customers(), country) {
@@ -182,7 +245,10 @@ fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<
     }
     let (customers, next_page_token) = page.cut(&matching);
     Ok(ListAtRiskCustomersResponse {
-        churn_risks: customers.iter().map(|customer| of_customer(model, customer)).collect(),
+        churn_risks: customers
+            .iter()
+            .map(|customer| of_customer(model, customer))
+            .collect(),
         next_page_token,
         total_size: i32::try_from(matching.len()).unwrap_or(i32::MAX),
         as_of: loaded.info.as_of,
@@ -192,7 +258,10 @@ fn list(loaded: &Loaded<Churn>, request: &ListAtRiskCustomersRequest) -> Result<
 
 /// Whether anybody buys there; an empty name is anywhere.
 fn knows_country(customers: &[Customer], country: &str) -> bool {
-    country.is_empty() || customers.iter().any(|customer| *customer.country == *country)
+    country.is_empty()
+        || customers
+            .iter()
+            .any(|customer| *customer.country == *country)
 }
 
 fn calibration(loaded: &Loaded<Churn>) -> GetChurnCalibrationResponse {
@@ -204,7 +273,12 @@ fn calibration(loaded: &Loaded<Churn>) -> GetChurnCalibrationResponse {
         customers: bin.customers.cast_signed(),
     });
     let [medium_from, high_from] = loaded.model.levels();
-    GetChurnCalibrationResponse { bins: bins.collect(), medium_from, high_from, model: Some(loaded.info.clone()) }
+    GetChurnCalibrationResponse {
+        bins: bins.collect(),
+        medium_from,
+        high_from,
+        model: Some(loaded.info.clone()),
+    }
 }
 
 const FEATURES: Tensor<f32> = Tensor::matrix("features", Feature::ALL.len());
@@ -212,7 +286,8 @@ const CUSTOMER_ID: Tensor<String> = Tensor::column("customer_id");
 const PROBABILITY: Tensor<f64> = Tensor::column("probability");
 const RISK_LEVEL: Tensor<String> = Tensor::column("risk_level");
 
-/// The model's features in its own order, as ScoreChurn takes them by name, or customers whom it knows.
+/// The model's features in its own order, as ScoreChurn takes them by name, or customers whom it
+/// knows.
 static INTERFACE: Interface<Churn> = Interface {
     inputs: &[FEATURES.info(), CUSTOMER_ID.info()],
     outputs: &[PROBABILITY.info(), RISK_LEVEL.info()],
@@ -224,13 +299,16 @@ fn infer(model: &Churn, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
         None => of_features(model, &batch.required(&FEATURES)?)?,
         Some(ids) => {
             let known = ids.iter().enumerate().map(|(row, id)| {
-                let customer = find(model, id).map_err(|refusal| refusal.renamed(|field| at(field, row)))?;
+                let customer =
+                    find(model, id).map_err(|refusal| refusal.renamed(|field| at(field, row)))?;
                 Ok(customer.probability)
             });
             known.collect::<Result<_, Refusal>>()?
         }
     };
-    let levels = probabilities.iter().map(|probability| level(model.level(*probability)).as_str_name().to_owned());
+    let levels = probabilities
+        .iter()
+        .map(|probability| level(model.level(*probability)).as_str_name().to_owned());
     Ok(vec![RISK_LEVEL.of(levels), PROBABILITY.of(probabilities)])
 }
 
@@ -238,7 +316,12 @@ fn of_features(model: &Churn, rows: &[f32]) -> Result<Vec<f64>, Refusal> {
     let mut vectors = Vec::with_capacity(rows.len());
     for (row, given) in rows.chunks_exact(Feature::ALL.len()).enumerate() {
         for (value, feature) in given.iter().zip(Feature::ALL) {
-            let field = |problem| Refusal::field(format!("{}.{}", at("features", row), feature.name()), problem);
+            let field = |problem| {
+                Refusal::field(
+                    format!("{}.{}", at("features", row), feature.name()),
+                    problem,
+                )
+            };
             usable((*value).into()).map_err(field)?;
         }
         vectors.extend(model.with_average_taste(given));

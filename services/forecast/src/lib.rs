@@ -3,9 +3,9 @@
 use chrono::{DateTime, NaiveDate, NaiveTime};
 use prost_types::Timestamp;
 use proto::forecast::v1::{
-    BacktestPoint, ForecastHistoryRequest, ForecastHistoryResponse, ForecastPoint, ForecastSalesRequest,
-    ForecastSalesResponse, Frequency, Level, ListBacktestRequest, ListBacktestResponse, ListSeriesRequest,
-    ListSeriesResponse, Observation, Quantile, Series,
+    BacktestPoint, ForecastHistoryRequest, ForecastHistoryResponse, ForecastPoint,
+    ForecastSalesRequest, ForecastSalesResponse, Frequency, Level, ListBacktestRequest,
+    ListBacktestResponse, ListSeriesRequest, ListSeriesResponse, Observation, Quantile, Series,
     forecast_service_server::{ForecastService, ForecastServiceServer},
 };
 use runtime::{Page, Refusal, finite, non_negative, required, within};
@@ -21,14 +21,20 @@ const HISTORY: std::ops::RangeInclusive<usize> = 8..=5000;
 
 /// The service over a model.
 pub fn service(live: Live<Forecast>) -> runtime::Service {
-    serving::service(&live, serving::limited!(ForecastServiceServer::new(Api(live.clone()))))
+    serving::service(
+        &live,
+        serving::limited!(ForecastServiceServer::new(Api(live.clone()))),
+    )
 }
 
 struct Api(Live<Forecast>);
 
 #[tonic::async_trait]
 impl ForecastService for Api {
-    async fn list_series(&self, request: Request<ListSeriesRequest>) -> Result<Response<ListSeriesResponse>, Status> {
+    async fn list_series(
+        &self,
+        request: Request<ListSeriesRequest>,
+    ) -> Result<Response<ListSeriesResponse>, Status> {
         self.0.answer(request, list)
     }
 
@@ -60,7 +66,10 @@ fn level(level: i32) -> Result<Option<model::Level>, Refusal> {
         Ok(Level::Total) => Ok(Some(model::Level::Total)),
         Ok(Level::Country) => Ok(Some(model::Level::Country)),
         Ok(Level::Product) => Ok(Some(model::Level::Product)),
-        Err(_) => Err(Refusal::field("level", format!("is {level}, which is no level"))),
+        Err(_) => Err(Refusal::field(
+            "level",
+            format!("is {level}, which is no level"),
+        )),
     }
 }
 
@@ -69,7 +78,10 @@ fn frequency(frequency: i32) -> Result<model::Frequency, Refusal> {
         Ok(Frequency::Unspecified | Frequency::Daily) => Ok(model::Frequency::Daily),
         Ok(Frequency::Weekly) => Ok(model::Frequency::Weekly),
         Ok(Frequency::Monthly) => Ok(model::Frequency::Monthly),
-        Err(_) => Err(Refusal::field("frequency", format!("is {frequency}, which is no frequency"))),
+        Err(_) => Err(Refusal::field(
+            "frequency",
+            format!("is {frequency}, which is no frequency"),
+        )),
     }
 }
 
@@ -78,13 +90,19 @@ fn quantiles(given: &[f64]) -> Result<Vec<f64>, Refusal> {
         return Ok(USUAL_QUANTILES.to_vec());
     }
     if given.len() > MOST_QUANTILES {
-        return Err(Refusal::field("quantiles", format!("has {} items; {MOST_QUANTILES} is the most", given.len())));
+        return Err(Refusal::field(
+            "quantiles",
+            format!("has {} items; {MOST_QUANTILES} is the most", given.len()),
+        ));
     }
     let check = |(at, level): (usize, &f64)| {
         let field = format!("quantiles[{at}]");
         match finite(&field, *level)? {
             level if level > 0.0 && level < 1.0 => Ok(level),
-            level => Err(Refusal::field(field, format!("is {level}; it must be above 0 and below 1"))),
+            level => Err(Refusal::field(
+                field,
+                format!("is {level}; it must be above 0 and below 1"),
+            )),
         }
     };
     given.iter().enumerate().map(check).collect()
@@ -96,14 +114,24 @@ fn horizon(given: i32, frequency: model::Frequency) -> Result<usize, Refusal> {
 }
 
 fn midnight(day: NaiveDate) -> Timestamp {
-    Timestamp { seconds: day.and_time(NaiveTime::MIN).and_utc().timestamp(), nanos: 0 }
+    Timestamp {
+        seconds: day.and_time(NaiveTime::MIN).and_utc().timestamp(),
+        nanos: 0,
+    }
 }
 
 fn points(points: Vec<model::Point>, levels: &[f64]) -> Vec<ForecastPoint> {
     let point = |point: model::Point| ForecastPoint {
         period_start: Some(midnight(point.start)),
         mean: point.mean,
-        quantiles: levels.iter().zip(point.quantiles).map(|(level, value)| Quantile { level: *level, value }).collect(),
+        quantiles: levels
+            .iter()
+            .zip(point.quantiles)
+            .map(|(level, value)| Quantile {
+                level: *level,
+                value,
+            })
+            .collect(),
     };
     points.into_iter().map(point).collect()
 }
@@ -124,10 +152,23 @@ fn message(series: &model::Series) -> Series {
     }
 }
 
-fn list(loaded: &Loaded<Forecast>, request: &ListSeriesRequest) -> Result<ListSeriesResponse, Refusal> {
+fn list(
+    loaded: &Loaded<Forecast>,
+    request: &ListSeriesRequest,
+) -> Result<ListSeriesResponse, Refusal> {
     let of = level(request.level)?;
-    let page = Page::of("series", request.page_size, &request.page_token, request.level, &loaded.info.version)?;
-    let matching = loaded.model.series().iter().filter(|series| of.is_none_or(|level| series.level == level));
+    let page = Page::of(
+        "series",
+        request.page_size,
+        &request.page_token,
+        request.level,
+        &loaded.info.version,
+    )?;
+    let matching = loaded
+        .model
+        .series()
+        .iter()
+        .filter(|series| of.is_none_or(|level| series.level == level));
     let matching: Vec<&model::Series> = matching.collect();
     let (series, next_page_token) = page.cut(&matching);
     Ok(ListSeriesResponse {
@@ -142,46 +183,83 @@ fn find<'a>(model: &'a Forecast, of: i32, key: &str) -> Result<&'a model::Series
     let of = level(of)?.unwrap_or(model::Level::Total);
     let key = match of {
         model::Level::Total if !key.is_empty() => {
-            return Err(Refusal::field("key", "must be empty for the whole shop; give level as well"));
+            return Err(Refusal::field(
+                "key",
+                "must be empty for the whole shop; give level as well",
+            ));
         }
         model::Level::Total => "",
         model::Level::Country | model::Level::Product => required("key", key)?,
     };
-    model.find(of, key).ok_or_else(|| Refusal::not_found(of.as_str(), key))
+    model
+        .find(of, key)
+        .ok_or_else(|| Refusal::not_found(of.as_str(), key))
 }
 
 /// What a series is asked for by.
 fn asked(series: &model::Series) -> &str {
-    if series.key.is_empty() { series.level.as_str() } else { &series.key }
+    if series.key.is_empty() {
+        series.level.as_str()
+    } else {
+        &series.key
+    }
 }
 
-fn sales(loaded: &Loaded<Forecast>, request: &ForecastSalesRequest) -> Result<ForecastSalesResponse, Refusal> {
-    let (frequency, levels) = (frequency(request.frequency)?, quantiles(&request.quantiles)?);
+fn sales(
+    loaded: &Loaded<Forecast>,
+    request: &ForecastSalesRequest,
+) -> Result<ForecastSalesResponse, Refusal> {
+    let (frequency, levels) = (
+        frequency(request.frequency)?,
+        quantiles(&request.quantiles)?,
+    );
     let horizon = horizon(request.horizon, frequency)?;
     let series = find(&loaded.model, request.level, &request.key)?;
     Ok(ForecastSalesResponse {
         series: Some(message(series)),
-        points: points(loaded.model.forecast(series, frequency, horizon, &levels), &levels),
+        points: points(
+            loaded.model.forecast(series, frequency, horizon, &levels),
+            &levels,
+        ),
         reasons: loaded.model.reasons(series),
         model: Some(loaded.info.clone()),
     })
 }
 
-fn backtest(loaded: &Loaded<Forecast>, request: &ListBacktestRequest) -> Result<ListBacktestResponse, Refusal> {
+fn backtest(
+    loaded: &Loaded<Forecast>,
+    request: &ListBacktestRequest,
+) -> Result<ListBacktestResponse, Refusal> {
     let frequency = frequency(request.frequency)?;
     if frequency == model::Frequency::Monthly {
-        return Err(Refusal::field("frequency", "is FREQUENCY_MONTHLY; there are days and weeks"));
+        return Err(Refusal::field(
+            "frequency",
+            "is FREQUENCY_MONTHLY; there are days and weeks",
+        ));
     }
     let series = find(&loaded.model, request.level, &request.key)?;
     let backtest = loaded.model.backtest(series, frequency);
-    let points = &backtest.ok_or_else(|| Refusal::not_found("backtest", asked(series)))?.points;
+    let points = &backtest
+        .ok_or_else(|| Refusal::not_found("backtest", asked(series)))?
+        .points;
     let actual: f64 = points.iter().map(|point| point.actual).sum();
-    let error: f64 = points.iter().map(|point| (point.actual - point.mean).abs()).sum();
+    let error: f64 = points
+        .iter()
+        .map(|point| (point.actual - point.mean).abs())
+        .sum();
     // A day that was known to be closed is no achievement.
     let open: Vec<_> = points.iter().filter(|point| point.mean > 0.0).collect();
-    let within = open.iter().filter(|point| (point.range[0]..=point.range[1]).contains(&point.actual)).count();
-    let quantiles =
-        |range: [f64; 2]| [0.1, 0.9].into_iter().zip(range).map(|(level, value)| Quantile { level, value }).collect();
+    let within = open
+        .iter()
+        .filter(|point| (point.range[0]..=point.range[1]).contains(&point.actual))
+        .count();
+    let quantiles = |range: [f64; 2]| {
+        [0.1, 0.9]
+            .into_iter()
+            .zip(range)
+            .map(|(level, value)| Quantile { level, value })
+            .collect()
+    };
     Ok(ListBacktestResponse {
         points: points
             .iter()
@@ -198,45 +276,77 @@ fn backtest(loaded: &Loaded<Forecast>, request: &ListBacktestRequest) -> Result<
     })
 }
 
-fn history(loaded: &Loaded<Forecast>, request: &ForecastHistoryRequest) -> Result<ForecastHistoryResponse, Refusal> {
-    let (frequency, levels) = (frequency(request.frequency)?, quantiles(&request.quantiles)?);
+fn history(
+    loaded: &Loaded<Forecast>,
+    request: &ForecastHistoryRequest,
+) -> Result<ForecastHistoryResponse, Refusal> {
+    let (frequency, levels) = (
+        frequency(request.frequency)?,
+        quantiles(&request.quantiles)?,
+    );
     let horizon = horizon(request.horizon, frequency)?;
     if request.history.is_empty() {
         return Err(Refusal::field("history", "is empty"));
     }
     if !HISTORY.contains(&request.history.len()) {
-        let problem =
-            format!("has {} periods; {} to {} are taken", request.history.len(), HISTORY.start(), HISTORY.end());
+        let problem = format!(
+            "has {} periods; {} to {} are taken",
+            request.history.len(),
+            HISTORY.start(),
+            HISTORY.end()
+        );
         return Err(Refusal::field("history", problem));
     }
     let past = past(&request.history, frequency)?;
     Ok(ForecastHistoryResponse {
-        points: points(loaded.model.continue_history(&past, frequency, horizon, &levels), &levels),
-        reasons: vec![format!("continued from {} periods up to {}", past.len(), past[past.len() - 1].0)],
+        points: points(
+            loaded
+                .model
+                .continue_history(&past, frequency, horizon, &levels),
+            &levels,
+        ),
+        reasons: vec![format!(
+            "continued from {} periods up to {}",
+            past.len(),
+            past[past.len() - 1].0
+        )],
         model: Some(loaded.info.clone()),
     })
 }
 
 /// The caller's periods, each checked to follow the one before it.
-fn past(history: &[Observation], frequency: model::Frequency) -> Result<Vec<(NaiveDate, f64)>, Refusal> {
+fn past(
+    history: &[Observation],
+    frequency: model::Frequency,
+) -> Result<Vec<(NaiveDate, f64)>, Refusal> {
     let mut past: Vec<(NaiveDate, f64)> = Vec::with_capacity(history.len());
     for (at, observation) in history.iter().enumerate() {
         let field = format!("history[{at}].period_start");
-        let start = observation.period_start.as_ref().ok_or_else(|| Refusal::field(&field, "is missing"))?;
+        let start = observation
+            .period_start
+            .as_ref()
+            .ok_or_else(|| Refusal::field(&field, "is missing"))?;
         let day = DateTime::from_timestamp(start.seconds, 0).map(|time| time.date_naive());
         // Calendars end, and sums over them must not.
         let day = day.filter(|day| (1900..2200).contains(&chrono::Datelike::year(day)));
-        let day = frequency.begin(day.ok_or_else(|| Refusal::field(&field, "is no day from 1900 to 2199"))?);
+        let day = frequency
+            .begin(day.ok_or_else(|| Refusal::field(&field, "is no day from 1900 to 2199"))?);
         if let Some((before, _)) = past.last() {
             let next = frequency.next(*before);
             if day != next {
-                return Err(Refusal::field(field, format!("is in the period of {day}; the one of {next} comes next")));
+                return Err(Refusal::field(
+                    field,
+                    format!("is in the period of {day}; the one of {next} comes next"),
+                ));
             }
         }
         let field = format!("history[{at}].value");
         let value = non_negative(&field, observation.value)?;
         if value > model::MOST_VALUE {
-            return Err(Refusal::field(field, format!("is {value:e}; {:e} is the most", model::MOST_VALUE)));
+            return Err(Refusal::field(
+                field,
+                format!("is {value:e}; {:e} is the most", model::MOST_VALUE),
+            ));
         }
         past.push((day, value));
     }
@@ -249,15 +359,30 @@ mod tests {
 
     #[test]
     fn a_value_that_no_shop_has_is_refused_by_field() {
-        let day = |at: i64| Some(Timestamp { seconds: at * 86_400, nanos: 0 });
-        let of =
-            |value| [0.0, value].into_iter().zip(0..).map(|(value, at)| Observation { period_start: day(at), value });
+        let day = |at: i64| {
+            Some(Timestamp {
+                seconds: at * 86_400,
+                nanos: 0,
+            })
+        };
+        let of = |value| {
+            [0.0, value]
+                .into_iter()
+                .zip(0..)
+                .map(|(value, at)| Observation {
+                    period_start: day(at),
+                    value,
+                })
+        };
         let past = |value| past(&of(value).collect::<Vec<_>>(), model::Frequency::Daily);
         assert_eq!(past(model::MOST_VALUE).unwrap()[1].1, 1e15);
         for (value, problem) in [
             (1e160, "history[1].value is 1e160; 1e15 is the most"),
             (1e307, "history[1].value is 1e307; 1e15 is the most"),
-            (f64::INFINITY, "history[1].value is inf, not a finite number"),
+            (
+                f64::INFINITY,
+                "history[1].value is inf, not a finite number",
+            ),
             (-1.0, "history[1].value is -1; 0 is the least"),
         ] {
             assert_eq!(past(value).unwrap_err().to_string(), problem);
@@ -269,9 +394,23 @@ mod tests {
         for day in [NaiveDate::MIN, NaiveDate::MAX] {
             let seconds = day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp();
             let period_start = Some(Timestamp { seconds, nanos: 0 });
-            for frequency in [model::Frequency::Daily, model::Frequency::Weekly, model::Frequency::Monthly] {
-                let refused = super::past(&[Observation { period_start, value: 1.0 }], frequency).unwrap_err();
-                assert_eq!(refused.to_string(), "history[0].period_start is no day from 1900 to 2199");
+            for frequency in [
+                model::Frequency::Daily,
+                model::Frequency::Weekly,
+                model::Frequency::Monthly,
+            ] {
+                let refused = super::past(
+                    &[Observation {
+                        period_start,
+                        value: 1.0,
+                    }],
+                    frequency,
+                )
+                .unwrap_err();
+                assert_eq!(
+                    refused.to_string(),
+                    "history[0].period_start is no day from 1900 to 2199"
+                );
             }
         }
     }

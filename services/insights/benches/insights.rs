@@ -1,13 +1,22 @@
-//! How long each method takes over a shop of ten million lines, through a socket, filters at random.
+//! How long each method takes over a shop of ten million lines, through a socket, filters at
+//! random.
 //!
 //!     cargo bench -p insights                      10,000,000 lines, 200 calls of each method
 //!     cargo bench -p insights -- LINES CALLS
 //!
-//! Time on a core is that of all threads of this process, the client's among them: what a call takes on a machine that
-//! has nothing else to do. Exits 1 where a method takes more than 50 ms of it in one call of a hundred.
+//! Time on a core is that of all threads of this process, the client's among them: what a call
+//! takes on a machine that has nothing else to do. Exits 1 where a method takes more than 50 ms of
+//! it in one call of a hundred.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking, and prints")]
-#![expect(clippy::needless_update, reason = "some requests have no other fields than those that are asked with")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark fails by panicking, and prints"
+)]
+#![expect(
+    clippy::needless_update,
+    reason = "some requests have no other fields than those that are asked with"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -86,7 +95,8 @@ impl Random {
     }
 }
 
-/// Orders of eight lines on average, one in fifty a cancellation; 100,000 customers, 5,000 products.
+/// Orders of eight lines on average, one in fifty a cancellation; 100,000 customers, 5,000
+/// products.
 fn shop(lines: i64) -> Artifact {
     let (mut random, mut builder, mut id, mut invoice) = (Random(42), Builder::new(), 0, 0);
     while id < lines {
@@ -94,7 +104,11 @@ fn shop(lines: i64) -> Artifact {
         let is_cancelled = random.below(50) == 0;
         let name = format!("{}{invoice}", if is_cancelled { "C" } else { "" });
         let customer = (random.below(4) > 0).then(|| (10_000 + random.skewed(100_000)).to_string());
-        let country = if random.below(10) > 0 { "United Kingdom" } else { COUNTRIES[random.below(38) as usize] };
+        let country = if random.below(10) > 0 {
+            "United Kingdom"
+        } else {
+            COUNTRIES[random.below(38) as usize]
+        };
         // Invoices are numbered in order of time, as in any shop.
         let time = (START + id * DAYS / lines * 86_400 + random.below(600) as i64 * 60) * 1_000_000;
         for _ in 0..=random.below(15) {
@@ -122,7 +136,9 @@ fn shop(lines: i64) -> Artifact {
             id += 1;
         }
     }
-    let as_of = chrono::DateTime::from_timestamp(START + DAYS * 86_400, 0).unwrap().naive_utc();
+    let as_of = chrono::DateTime::from_timestamp(START + DAYS * 86_400, 0)
+        .unwrap()
+        .naive_utc();
     builder.finish("lines", as_of, 42).unwrap()
 }
 
@@ -132,24 +148,43 @@ fn range(random: &mut Random) -> (Vec<String>, Option<Timestamp>, Option<Timesta
     let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
     let countries = match random.below(2) {
         0 => vec![],
-        _ => (0..1 + random.below(3)).map(|_| COUNTRIES[random.below(38) as usize].to_owned()).collect(),
+        _ => (0..1 + random.below(3))
+            .map(|_| COUNTRIES[random.below(38) as usize].to_owned())
+            .collect(),
     };
     // One range in four is everything.
-    if random.below(4) == 0 { (countries, None, None) } else { (countries, time(a.min(b)), time(a.max(b))) }
+    if random.below(4) == 0 {
+        (countries, None, None)
+    } else {
+        (countries, time(a.min(b)), time(a.max(b)))
+    }
 }
 
 fn memory(of: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(of)).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(of))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .unwrap_or_default()
+        / 1024
 }
 
 /// Time that all threads of this process have been on a core.
 fn on_core() -> Duration {
-    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let threads = std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
     let nanos = threads.map(|thread| {
         let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+        text.split(' ')
+            .next()
+            .and_then(|nanos| nanos.parse().ok())
+            .unwrap_or(0)
     });
     Duration::from_nanos(nanos.sum())
 }
@@ -164,11 +199,27 @@ impl Bench {
         let (mut wall, mut core): (Vec<_>, Vec<_>) = took.into_iter().unzip();
         wall.sort_unstable();
         core.sort_unstable();
-        let at = |of: &[Duration], share: f64| of[((of.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-        let over = if at(&core, 0.99) > LIMIT.as_secs_f64() * 1e3 { "  over the limit" } else { "" };
+        let at = |of: &[Duration], share: f64| {
+            of[((of.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
+        };
+        let over = if at(&core, 0.99) > LIMIT.as_secs_f64() * 1e3 {
+            "  over the limit"
+        } else {
+            ""
+        };
         self.is_slow |= !over.is_empty();
-        print!("{name:<34} {:>8.2} {:>8.2} {:>8.2}", at(&core, 0.5), at(&core, 0.99), at(&core, 1.0));
-        println!("   {:>8.2} {:>8.2} {:>8.2}{over}", at(&wall, 0.5), at(&wall, 0.99), at(&wall, 1.0));
+        print!(
+            "{name:<34} {:>8.2} {:>8.2} {:>8.2}",
+            at(&core, 0.5),
+            at(&core, 0.99),
+            at(&core, 1.0)
+        );
+        println!(
+            "   {:>8.2} {:>8.2} {:>8.2}{over}",
+            at(&wall, 0.5),
+            at(&wall, 0.99),
+            at(&wall, 1.0)
+        );
     }
 
     async fn ask<F: Future>(&mut self, name: &str, mut call: impl FnMut(&mut Random) -> F) {
@@ -187,19 +238,26 @@ impl Bench {
 #[tokio::main(worker_threads = 2)]
 async fn main() {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse::<i64>().ok());
-    let (lines, calls) = (numbers.next().unwrap_or(10_000_000), numbers.next().unwrap_or(200) as usize);
+    let (lines, calls) = (
+        numbers.next().unwrap_or(10_000_000),
+        numbers.next().unwrap_or(200) as usize,
+    );
 
     let start = Instant::now();
     let artifact = shop(lines);
     let size: u64 = artifact.manifest().files.iter().map(|file| file.size).sum();
-    println!("made {lines} lines in {:.1} s; the artifact has {} MiB", start.elapsed().as_secs_f64(), size >> 20);
+    println!(
+        "made {lines} lines in {:.1} s; the artifact has {} MiB",
+        start.elapsed().as_secs_f64(),
+        size >> 20
+    );
     let start = Instant::now();
     let model = Insights::load(&artifact).unwrap();
     let loaded = start.elapsed().as_secs_f64();
     let [lines, receipts, cells] = model.shop().size();
     println!(
-        "loaded in {loaded:.1} s: {lines} lines, {receipts} receipts, {cells} cells of the cube; {} MiB in use, \
-         {} bytes a line",
+        "loaded in {loaded:.1} s: {lines} lines, {receipts} receipts, {cells} cells of the cube; \
+         {} MiB in use, {} bytes a line",
         model.shop().bytes() >> 20,
         model.shop().bytes() / lines.max(1)
     );
@@ -210,16 +268,29 @@ async fn main() {
     let folder = tempfile::tempdir().unwrap();
     let store = ModelStore::open(folder.path().to_str().unwrap()).unwrap();
     let segments = Live::<Segmentation>::follow(store, Duration::from_secs(60)).await;
-    let server = Server::bind(&ServerArgs::local()).await.unwrap().serving(insights::service(live, segments));
+    let server = Server::bind(&ServerArgs::local())
+        .await
+        .unwrap()
+        .serving(insights::service(live, segments));
     let address = server.local_addr().unwrap();
     tokio::spawn(server.serve_until(std::future::pending()));
-    let client = InsightsServiceClient::connect(format!("http://{address}")).await.unwrap();
+    let client = InsightsServiceClient::connect(format!("http://{address}"))
+        .await
+        .unwrap();
     let client = client.max_decoding_message_size(usize::MAX);
 
-    println!("\n{:<34} {:>26}   {:>26}   ms, {calls} calls", "", "on a core", "by the clock");
-    let heads = ["p50", "p99", "most"].map(|head| format!("{head:>8}")).join(" ");
+    println!(
+        "\n{:<34} {:>26}   {:>26}   ms, {calls} calls",
+        "", "on a core", "by the clock"
+    );
+    let heads = ["p50", "p99", "most"]
+        .map(|head| format!("{head:>8}"))
+        .join(" ");
     println!("{:<34} {heads}   {heads}", "method");
-    let mut bench = Bench { calls, is_slow: false };
+    let mut bench = Bench {
+        calls,
+        is_slow: false,
+    };
     macro_rules! ask {
         ($name:literal, $method:ident, $request:ident { $($field:ident: $value:expr),* $(,)? } $(, $random:ident)?) => {
             bench
@@ -234,51 +305,111 @@ async fn main() {
                 .await;
         };
     }
-    let products =
-        |random: &mut Random| -> Vec<String> { (0..20).map(|_| (20_000 + random.skewed(2_000)).to_string()).collect() };
+    let products = |random: &mut Random| -> Vec<String> {
+        (0..20)
+            .map(|_| (20_000 + random.skewed(2_000)).to_string())
+            .collect()
+    };
     ask!("GetSummary", get_summary, GetSummaryRequest {});
-    ask!("GetSummary, 20 products", get_summary, GetSummaryRequest { stock_codes: products(random) }, random);
-    ask!("ListSalesByCountry", list_sales_by_country, ListSalesByCountryRequest {});
+    ask!(
+        "GetSummary, 20 products",
+        get_summary,
+        GetSummaryRequest {
+            stock_codes: products(random)
+        },
+        random
+    );
+    ask!(
+        "ListSalesByCountry",
+        list_sales_by_country,
+        ListSalesByCountryRequest {}
+    );
     ask!(
         "ListSalesByCountry, 20 products",
         list_sales_by_country,
-        ListSalesByCountryRequest { stock_codes: products(random) },
+        ListSalesByCountryRequest {
+            stock_codes: products(random)
+        },
         random
     );
-    ask!("ListSalesTrend, days", list_sales_trend, ListSalesTrendRequest { frequency: 1, page_size: 1000 });
-    ask!("ListSalesTrend, weeks", list_sales_trend, ListSalesTrendRequest { frequency: 2 });
-    ask!("ListSalesTrend, months", list_sales_trend, ListSalesTrendRequest { frequency: 3 });
+    ask!(
+        "ListSalesTrend, days",
+        list_sales_trend,
+        ListSalesTrendRequest {
+            frequency: 1,
+            page_size: 1000
+        }
+    );
+    ask!(
+        "ListSalesTrend, weeks",
+        list_sales_trend,
+        ListSalesTrendRequest { frequency: 2 }
+    );
+    ask!(
+        "ListSalesTrend, months",
+        list_sales_trend,
+        ListSalesTrendRequest { frequency: 3 }
+    );
     ask!(
         "ListSalesTrend, 20 products",
         list_sales_trend,
-        ListSalesTrendRequest { frequency: 3, stock_codes: products(random) },
+        ListSalesTrendRequest {
+            frequency: 3,
+            stock_codes: products(random)
+        },
         random
     );
-    ask!("ListTopProducts", list_top_products, ListTopProductsRequest {});
-    ask!("ListTopProducts, 1000 a page", list_top_products, ListTopProductsRequest { page_size: 1000 });
-    ask!("ListCustomerGrowth", list_customer_growth, ListCustomerGrowthRequest { frequency: 3 });
-    ask!("ListCohortRetention", list_cohort_retention, ListCohortRetentionRequest { frequency: 3 });
+    ask!(
+        "ListTopProducts",
+        list_top_products,
+        ListTopProductsRequest {}
+    );
+    ask!(
+        "ListTopProducts, 1000 a page",
+        list_top_products,
+        ListTopProductsRequest { page_size: 1000 }
+    );
+    ask!(
+        "ListCustomerGrowth",
+        list_customer_growth,
+        ListCustomerGrowthRequest { frequency: 3 }
+    );
+    ask!(
+        "ListCohortRetention",
+        list_cohort_retention,
+        ListCohortRetentionRequest { frequency: 3 }
+    );
     ask!(
         "ListCohortRetention, weeks",
         list_cohort_retention,
-        ListCohortRetentionRequest { frequency: 2, page_size: 1000 }
+        ListCohortRetentionRequest {
+            frequency: 2,
+            page_size: 1000
+        }
     );
     let customer = |random: &mut Random| (10_000 + random.skewed(50_000)).to_string();
     ask!(
         "GetCustomerProfile",
         get_customer_profile,
-        GetCustomerProfileRequest { customer_id: customer(random) },
+        GetCustomerProfileRequest {
+            customer_id: customer(random)
+        },
         random
     );
     ask!(
         "ListCustomerOrders",
         list_customer_orders,
-        ListCustomerOrdersRequest { customer_id: customer(random) },
+        ListCustomerOrdersRequest {
+            customer_id: customer(random)
+        },
         random
     );
     bench
         .ask("SearchProducts", |random| {
-            let request = pb::SearchProductsRequest { query: format!("{}", random.below(1000)), ..Default::default() };
+            let request = pb::SearchProductsRequest {
+                query: format!("{}", random.below(1000)),
+                ..Default::default()
+            };
             let mut client = client.clone();
             async move { client.search_products(request).await.unwrap() }
         })
@@ -286,18 +417,30 @@ async fn main() {
     bench
         .ask("ListCountries", |_| {
             let mut client = client.clone();
-            async move { client.list_countries(pb::ListCountriesRequest::default()).await.unwrap() }
+            async move {
+                client
+                    .list_countries(pb::ListCountriesRequest::default())
+                    .await
+                    .unwrap()
+            }
         })
         .await;
 
     // Without a segmentation model there is nobody to ask; the work is this.
-    let group_of: Vec<u16> = (0..shop.customers().len()).map(|customer| (customer % 11) as u16).collect();
+    let group_of: Vec<u16> = (0..shop.customers().len())
+        .map(|customer| (customer % 11) as u16)
+        .collect();
     let (mut random, mut took) = (Random(7), Vec::new());
     for _ in 0..calls {
         let (countries, from, to) = range(&mut random);
         let (core, start) = (on_core(), Instant::now());
         let micros = |time: Option<Timestamp>| time.map(|time| time.seconds * 1_000_000);
-        let filter = Filter { countries: &countries, from: micros(from), to: micros(to), ..Filter::default() };
+        let filter = Filter {
+            countries: &countries,
+            from: micros(from),
+            to: micros(to),
+            ..Filter::default()
+        };
         std::hint::black_box(shop.by_group(&shop.select(&filter).unwrap(), &group_of, 11));
         let wall = start.elapsed();
         took.push((wall, on_core().saturating_sub(core)));
@@ -307,8 +450,16 @@ async fn main() {
     println!();
     for (format, name) in [(1, "CSV"), (2, "Parquet")] {
         let start = Instant::now();
-        let request = pb::ExportTransactionsRequest { format, ..Default::default() };
-        let mut pieces = client.clone().export_transactions(request).await.unwrap().into_inner();
+        let request = pb::ExportTransactionsRequest {
+            format,
+            ..Default::default()
+        };
+        let mut pieces = client
+            .clone()
+            .export_transactions(request)
+            .await
+            .unwrap()
+            .into_inner();
         let (mut bytes, mut rows, mut first) = (0, 0, None);
         while let Some(piece) = pieces.message().await.unwrap() {
             first.get_or_insert_with(|| start.elapsed());
@@ -317,8 +468,8 @@ async fn main() {
         }
         let took = start.elapsed().as_secs_f64();
         println!(
-            "ExportTransactions as {name}: {rows} lines, {} MiB in {took:.1} s ({:.2} million lines/s), the first piece \
-             after {:.1} ms",
+            "ExportTransactions as {name}: {rows} lines, {} MiB in {took:.1} s ({:.2} million \
+             lines/s), the first piece after {:.1} ms",
             bytes >> 20,
             rows as f64 / took / 1e6,
             first.unwrap_or_default().as_secs_f64() * 1e3,

@@ -23,43 +23,78 @@ pub(crate) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// The lines that are asked for, and what a page token must be bound to.
-    pub(crate) fn select(self, shop: &Shop) -> Result<(Selection, impl std::hash::Hash + use<'a>), Refusal> {
-        let Self { countries, stock_codes, customer_ids, .. } = self;
-        let lists = [("countries", countries), ("stock_codes", stock_codes), ("customer_ids", customer_ids)];
+    pub(crate) fn select(
+        self,
+        shop: &Shop,
+    ) -> Result<(Selection, impl std::hash::Hash + use<'a>), Refusal> {
+        let Self {
+            countries,
+            stock_codes,
+            customer_ids,
+            ..
+        } = self;
+        let lists = [
+            ("countries", countries),
+            ("stock_codes", stock_codes),
+            ("customer_ids", customer_ids),
+        ];
         for (field, names) in lists {
             if names.len() > MOST {
-                return Err(Refusal::field(field, format!("has {} items; {MOST} is the most", names.len())));
+                return Err(Refusal::field(
+                    field,
+                    format!("has {} items; {MOST} is the most", names.len()),
+                ));
             }
             for (at, name) in names.iter().enumerate() {
                 required(&format!("{field}[{at}]"), name)?;
             }
         }
-        let (from, to) = (micros("start_time", self.start_time)?, micros("end_time", self.end_time)?);
+        let (from, to) = (
+            micros("start_time", self.start_time)?,
+            micros("end_time", self.end_time)?,
+        );
         if from.zip(to).is_some_and(|(from, to)| to < from) {
             return Err(Refusal::field("end_time", "is before start_time"));
         }
-        let filter = Filter { countries, stock_codes, customers: customer_ids, from, to };
-        let selection =
-            shop.select(&filter).map_err(|unknown| Refusal::not_found(unknown.kind, unknown.name.trim()))?;
+        let filter = Filter {
+            countries,
+            stock_codes,
+            customers: customer_ids,
+            from,
+            to,
+        };
+        let selection = shop
+            .select(&filter)
+            .map_err(|unknown| Refusal::not_found(unknown.kind, unknown.name.trim()))?;
         Ok((selection, (lists, from, to)))
     }
 }
 
-/// An instant in microseconds since 1970. What lies between two of them counts as the later one, which takes and leaves
-/// the same lines.
+/// An instant in microseconds since 1970. What lies between two of them counts as the later one,
+/// which takes and leaves the same lines.
 fn micros(field: &str, time: Option<&Timestamp>) -> Result<Option<i64>, Refusal> {
-    let Some(Timestamp { seconds, nanos }) = time else { return Ok(None) };
+    let Some(Timestamp { seconds, nanos }) = time else {
+        return Ok(None);
+    };
     let years = -62_135_596_800..253_402_300_800;
     match years.contains(seconds) && (0..1_000_000_000).contains(nanos) {
-        true => Ok(Some(seconds * 1_000_000 + i64::from(*nanos).div_euclid(1000) + i64::from(nanos % 1000 > 0))),
-        false => Err(Refusal::field(field, "is not an instant in the years 1 to 9999")),
+        true => Ok(Some(
+            seconds * 1_000_000 + i64::from(*nanos).div_euclid(1000) + i64::from(nanos % 1000 > 0),
+        )),
+        false => Err(Refusal::field(
+            field,
+            "is not an instant in the years 1 to 9999",
+        )),
     }
 }
 
 /// An instant of the shop's.
 pub(crate) fn timestamp(micros: i64) -> Timestamp {
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or_default();
-    Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+    Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos,
+    }
 }
 
 /// The length of a period; `None`: the caller does not say.
@@ -84,15 +119,23 @@ pub(crate) fn kinds(kinds: &[i32]) -> Result<Kinds, Refusal> {
         Ok(pb::LineKind::Cancellation) => Ok(Kind::Cancellation),
         Ok(pb::LineKind::Service) => Ok(Kind::Service),
         Ok(pb::LineKind::Adjustment) => Ok(Kind::Adjustment),
-        Ok(pb::LineKind::Unspecified) | Err(_) => {
-            Err(Refusal::field(format!("kinds[{at}]"), format!("is {kind}, which is no kind of line")))
-        }
+        Ok(pb::LineKind::Unspecified) | Err(_) => Err(Refusal::field(
+            format!("kinds[{at}]"),
+            format!("is {kind}, which is no kind of line"),
+        )),
     };
-    Ok(Kinds::of(kinds.iter().enumerate().map(kind).collect::<Result<Vec<_>, _>>()?))
+    Ok(Kinds::of(
+        kinds
+            .iter()
+            .enumerate()
+            .map(kind)
+            .collect::<Result<Vec<_>, _>>()?,
+    ))
 }
 
 /// A customer whom the shop knows.
 pub(crate) fn customer(shop: &Shop, id: &str) -> Result<u32, Refusal> {
     let id = CustomerId::canonical(required("customer_id", id)?);
-    shop.customer_number(id).ok_or_else(|| Refusal::not_found("customer", id))
+    shop.customer_number(id)
+        .ok_or_else(|| Refusal::not_found("customer", id))
 }

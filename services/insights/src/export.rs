@@ -1,4 +1,5 @@
-//! Lines as a file in pieces: CSV or Parquet. A piece is made when the caller has room for it, and nothing else is kept.
+//! Lines as a file in pieces: CSV or Parquet. A piece is made when the caller has room for it, and
+//! nothing else is kept.
 
 use std::{collections::VecDeque, io::Write, sync::Arc};
 
@@ -97,19 +98,40 @@ pub(crate) struct Piece {
 }
 
 impl Export {
-    pub(crate) fn new(shop: Arc<Shop>, selection: Selection, kinds: Kinds, format: Format) -> Result<Self, Unwritable> {
+    pub(crate) fn new(
+        shop: Arc<Shop>,
+        selection: Selection,
+        kinds: Kinds,
+        format: Format,
+    ) -> Result<Self, Unwritable> {
         let file = match format {
             Format::Csv => File::Csv { has_header: false },
             Format::Parquet => {
                 let compression = Compression::ZSTD(ZstdLevel::default());
-                let properties = WriterProperties::builder().set_compression(compression).build();
-                let writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema()?), Arc::new(properties))?;
+                let properties = WriterProperties::builder()
+                    .set_compression(compression)
+                    .build();
+                let writer = SerializedFileWriter::new(
+                    Vec::new(),
+                    Arc::new(schema()?),
+                    Arc::new(properties),
+                )?;
                 File::Parquet(Box::new(writer))
             }
         };
         let total_rows = i64::try_from(shop.count(&selection, kinds)).unwrap_or(i64::MAX);
         let (cursor, ready) = (Cursor::default(), VecDeque::new());
-        Ok(Self { shop, selection, kinds, cursor, file, ready, rows: 0, whole: 0, total_rows })
+        Ok(Self {
+            shop,
+            selection,
+            kinds,
+            cursor,
+            file,
+            ready,
+            rows: 0,
+            whole: 0,
+            total_rows,
+        })
     }
 
     /// The next piece; `None` after the last.
@@ -118,32 +140,47 @@ impl Export {
             let bytes = match &mut self.file {
                 File::Done => return Ok(None),
                 File::Csv { has_header } => {
-                    let mut writer =
-                        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+                    let mut writer = csv::WriterBuilder::new()
+                        .terminator(csv::Terminator::CRLF)
+                        .from_writer(Vec::new());
                     if !std::mem::replace(has_header, true) {
                         writer.write_record(COLUMNS)?;
                     }
                     let (mut written, mut clock) = (Ok(()), (i64::MIN, String::new()));
-                    let lines = self.shop.lines(&self.selection, self.kinds, &mut self.cursor, CSV_LINES, |line| {
-                        if written.is_ok() {
-                            if clock.0 != line.time {
-                                // Lines of a receipt share their time.
-                                clock = (line.time, time(line.time));
+                    let lines = self.shop.lines(
+                        &self.selection,
+                        self.kinds,
+                        &mut self.cursor,
+                        CSV_LINES,
+                        |line| {
+                            if written.is_ok() {
+                                if clock.0 != line.time {
+                                    // Lines of a receipt share their time.
+                                    clock = (line.time, time(line.time));
+                                }
+                                written = record(&mut writer, &line, &clock.1);
                             }
-                            written = record(&mut writer, &line, &clock.1);
-                        }
-                    });
+                        },
+                    );
                     written?;
                     self.rows += lines as i64;
                     if lines < CSV_LINES {
                         self.file = File::Done;
                     }
-                    writer.into_inner().map_err(|error| Unwritable(error.to_string()))?
+                    writer
+                        .into_inner()
+                        .map_err(|error| Unwritable(error.to_string()))?
                 }
                 File::Parquet(writer) => {
                     let mut lines = Vec::new();
                     let take = |line| lines.push(line);
-                    let count = self.shop.lines(&self.selection, self.kinds, &mut self.cursor, GROUP_LINES, take);
+                    let count = self.shop.lines(
+                        &self.selection,
+                        self.kinds,
+                        &mut self.cursor,
+                        GROUP_LINES,
+                        take,
+                    );
                     if count > 0 {
                         group(writer, &lines)?;
                     }
@@ -164,14 +201,20 @@ impl Export {
         if self.ready.is_empty() {
             self.whole = self.rows;
         }
-        Ok(Some(Piece { data, rows: self.whole, total_rows: self.total_rows }))
+        Ok(Some(Piece {
+            data,
+            rows: self.whole,
+            total_rows: self.total_rows,
+        }))
     }
 }
 
 /// Money as decimal digits: two places, or four where they are needed.
 fn money(ten_thousandths: i64) -> String {
-    let (whole, rest) =
-        (ten_thousandths.unsigned_abs() / SCALE.unsigned_abs(), ten_thousandths.unsigned_abs() % SCALE.unsigned_abs());
+    let (whole, rest) = (
+        ten_thousandths.unsigned_abs() / SCALE.unsigned_abs(),
+        ten_thousandths.unsigned_abs() % SCALE.unsigned_abs(),
+    );
     let sign = if ten_thousandths < 0 { "-" } else { "" };
     match rest % 100 {
         0 => format!("{sign}{whole}.{:02}", rest / 100),
@@ -180,11 +223,22 @@ fn money(ten_thousandths: i64) -> String {
 }
 
 fn time(micros: i64) -> String {
-    let Some(time) = DateTime::from_timestamp_micros(micros) else { return String::new() };
-    time.format(if micros % 1_000_000 == 0 { "%Y-%m-%d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S%.6f" }).to_string()
+    let Some(time) = DateTime::from_timestamp_micros(micros) else {
+        return String::new();
+    };
+    time.format(if micros % 1_000_000 == 0 {
+        "%Y-%m-%d %H:%M:%S"
+    } else {
+        "%Y-%m-%d %H:%M:%S%.6f"
+    })
+    .to_string()
 }
 
-fn record<W: Write>(writer: &mut csv::Writer<W>, line: &Line<'_>, time: &str) -> Result<(), csv::Error> {
+fn record<W: Write>(
+    writer: &mut csv::Writer<W>,
+    line: &Line<'_>,
+    time: &str,
+) -> Result<(), csv::Error> {
     writer.write_record([
         line.id.to_string().as_str(),
         line.invoice,
@@ -207,25 +261,42 @@ fn schema() -> Result<Type, ParquetError> {
         let (physical, logical) = match name {
             "line_id" | "quantity" => (Physical::INT64, None),
             "unit_price" | "line_total" => (Physical::INT64, money),
-            "invoice_time" => (Physical::INT64, Some(LogicalType::timestamp(false, TimeUnit::MICROS))),
+            "invoice_time" => (
+                Physical::INT64,
+                Some(LogicalType::timestamp(false, TimeUnit::MICROS)),
+            ),
             "is_duplicate" => (Physical::BOOLEAN, None),
             _ => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         };
         let is_optional = matches!(name, "description" | "customer_id");
         let field = Type::primitive_type_builder(name, physical).with_logical_type(logical);
-        let field =
-            if matches!(name, "unit_price" | "line_total") { field.with_precision(18).with_scale(4) } else { field };
-        let repetition = if is_optional { Repetition::OPTIONAL } else { Repetition::REQUIRED };
+        let field = if matches!(name, "unit_price" | "line_total") {
+            field.with_precision(18).with_scale(4)
+        } else {
+            field
+        };
+        let repetition = if is_optional {
+            Repetition::OPTIONAL
+        } else {
+            Repetition::REQUIRED
+        };
         field.with_repetition(repetition).build().map(Arc::new)
     });
-    Type::group_type_builder("schema").with_fields(fields.collect::<Result<_, _>>()?).build()
+    Type::group_type_builder("schema")
+        .with_fields(fields.collect::<Result<_, _>>()?)
+        .build()
 }
 
 /// Writes a row group.
-fn group(writer: &mut SerializedFileWriter<Vec<u8>>, lines: &[Line<'_>]) -> Result<(), ParquetError> {
+fn group(
+    writer: &mut SerializedFileWriter<Vec<u8>>,
+    lines: &[Line<'_>],
+) -> Result<(), ParquetError> {
     let mut group = writer.next_row_group()?;
     for name in COLUMNS {
-        let Some(mut column) = group.next_column()? else { break };
+        let Some(mut column) = group.next_column()? else {
+            break;
+        };
         match column.untyped() {
             ColumnWriter::Int64ColumnWriter(column) => {
                 let of = |line: &Line<'_>| match name {
@@ -238,7 +309,14 @@ fn group(writer: &mut SerializedFileWriter<Vec<u8>>, lines: &[Line<'_>]) -> Resu
                 put(column, &lines.iter().map(of).collect::<Vec<_>>(), None)?;
             }
             ColumnWriter::BoolColumnWriter(column) => {
-                put(column, &lines.iter().map(|line| line.is_duplicate).collect::<Vec<_>>(), None)?;
+                put(
+                    column,
+                    &lines
+                        .iter()
+                        .map(|line| line.is_duplicate)
+                        .collect::<Vec<_>>(),
+                    None,
+                )?;
             }
             ColumnWriter::ByteArrayColumnWriter(column) => {
                 let of = |line: &Line<'_>| match name {
@@ -251,7 +329,12 @@ fn group(writer: &mut SerializedFileWriter<Vec<u8>>, lines: &[Line<'_>]) -> Resu
                 };
                 let values: Vec<Option<ByteArray>> = lines.iter().map(of).collect();
                 let is_optional = matches!(name, "description" | "customer_id");
-                let levels = is_optional.then(|| values.iter().map(|value| i16::from(value.is_some())).collect());
+                let levels = is_optional.then(|| {
+                    values
+                        .iter()
+                        .map(|value| i16::from(value.is_some()))
+                        .collect()
+                });
                 let values: Vec<ByteArray> = values.into_iter().flatten().collect();
                 put(column, &values, levels.as_ref())?;
             }
@@ -260,7 +343,9 @@ fn group(writer: &mut SerializedFileWriter<Vec<u8>>, lines: &[Line<'_>]) -> Resu
             | ColumnWriter::FloatColumnWriter(_)
             | ColumnWriter::DoubleColumnWriter(_)
             | ColumnWriter::FixedLenByteArrayColumnWriter(_) => {
-                return Err(ParquetError::General(format!("{name} is of a type that is not written")));
+                return Err(ParquetError::General(format!(
+                    "{name} is of a type that is not written"
+                )));
             }
         }
         column.close()?;
@@ -273,7 +358,9 @@ fn put<D: DataType>(
     values: &[D::T],
     levels: Option<&Vec<i16>>,
 ) -> Result<(), ParquetError> {
-    writer.write_batch(values, levels.map(Vec::as_slice), None).map(drop)
+    writer
+        .write_batch(values, levels.map(Vec::as_slice), None)
+        .map(drop)
 }
 
 #[cfg(test)]

@@ -36,7 +36,10 @@ macro_rules! asked {
         }
     };
     ($request:expr, stock_codes) => {
-        Asked { stock_codes: &$request.stock_codes, ..asked!($request) }
+        Asked {
+            stock_codes: &$request.stock_codes,
+            ..asked!($request)
+        }
     };
 }
 
@@ -49,14 +52,24 @@ fn money(ten_thousandths: i64) -> f64 {
 
 /// A part of something; 0 where there is nothing to have a part of.
 fn share(part: i64, whole: i64) -> f64 {
-    if whole > 0 { part as f64 / whole as f64 } else { 0.0 }
+    if whole > 0 {
+        part as f64 / whole as f64
+    } else {
+        0.0
+    }
 }
 
 fn count(items: usize) -> i32 {
     i32::try_from(items).unwrap_or(i32::MAX)
 }
 
-fn sales(model::Sales { sums, orders, customers }: model::Sales) -> pb::Sales {
+fn sales(
+    model::Sales {
+        sums,
+        orders,
+        customers,
+    }: model::Sales,
+) -> pb::Sales {
     pb::Sales {
         transactions: sums.lines,
         orders,
@@ -66,21 +79,35 @@ fn sales(model::Sales { sums, orders, customers }: model::Sales) -> pb::Sales {
         gross_revenue: money(sums.gross),
         returns: money(sums.returns),
         revenue: money(sums.revenue()),
-        average_order_value: if orders > 0 { money(sums.gross) / orders as f64 } else { 0.0 },
+        average_order_value: if orders > 0 {
+            money(sums.gross) / orders as f64
+        } else {
+            0.0
+        },
         returns_rate: share(sums.returns, sums.gross),
     }
 }
 
 fn span(shop: &Shop) -> (Option<Timestamp>, Option<Timestamp>) {
-    shop.span().map(|(first, last)| (timestamp(first), timestamp(last))).unzip()
+    shop.span()
+        .map(|(first, last)| (timestamp(first), timestamp(last)))
+        .unzip()
 }
 
-pub(crate) fn summary(loaded: &Loaded<Insights>, request: &pb::GetSummaryRequest) -> Answer<pb::GetSummaryResponse> {
+pub(crate) fn summary(
+    loaded: &Loaded<Insights>,
+    request: &pb::GetSummaryRequest,
+) -> Answer<pb::GetSummaryResponse> {
     let shop = loaded.model.shop();
     let (selection, _) = asked!(request, stock_codes).select(shop)?;
     let (first_time, last_time) = span(shop);
     let sales = Some(sales(shop.sales(&selection)));
-    Ok(pb::GetSummaryResponse { sales, first_time, last_time, model: Some(loaded.info.clone()) })
+    Ok(pb::GetSummaryResponse {
+        sales,
+        first_time,
+        last_time,
+        model: Some(loaded.info.clone()),
+    })
 }
 
 pub(crate) fn by_country(
@@ -89,7 +116,13 @@ pub(crate) fn by_country(
 ) -> Answer<pb::ListSalesByCountryResponse> {
     let shop = loaded.model.shop();
     let (selection, filter) = asked!(request, stock_codes).select(shop)?;
-    let page = Page::of("by country", request.page_size, &request.page_token, filter, &loaded.info.version)?;
+    let page = Page::of(
+        "by country",
+        request.page_size,
+        &request.page_token,
+        filter,
+        &loaded.info.version,
+    )?;
     let all = shop.by_country(&selection);
     let total: i64 = all.iter().map(|(_, sales)| sales.sums.revenue()).sum();
     let (part, next_page_token) = page.cut(&all);
@@ -125,15 +158,29 @@ impl Paged {
     ) -> Answer<Self> {
         let shop = loaded.model.shop();
         let (selection, filter) = asked.select(shop)?;
-        let page = Page::of(list, size, token, (filter, frequency, more), &loaded.info.version)?;
+        let page = Page::of(
+            list,
+            size,
+            token,
+            (filter, frequency, more),
+            &loaded.info.version,
+        )?;
         let periods = shop.periods(&selection, frequency);
         let (places, next_page_token) = page.places(periods.starts.len());
-        Ok(Self { selection, periods, places, next_page_token })
+        Ok(Self {
+            selection,
+            periods,
+            places,
+            next_page_token,
+        })
     }
 
     /// Where each begins, with what it came to.
     fn with<T>(&self, all: Vec<T>) -> impl Iterator<Item = (Option<Timestamp>, T)> {
-        self.periods.starts[self.places.clone()].iter().map(|start| Some(timestamp(*start))).zip(all)
+        self.periods.starts[self.places.clone()]
+            .iter()
+            .map(|start| Some(timestamp(*start)))
+            .zip(all)
     }
 }
 
@@ -143,10 +190,25 @@ pub(crate) fn trend(
 ) -> Answer<pb::ListSalesTrendResponse> {
     let frequency = frequency(request.frequency)?.unwrap_or(Frequency::Daily);
     let asked = asked!(request, stock_codes);
-    let paged = Paged::of("trend", loaded, asked, frequency, (request.page_size, &request.page_token), ())?;
-    let all = loaded.model.shop().trend(&paged.selection, &paged.periods, paged.places.clone());
-    let periods =
-        paged.with(all).map(|(period_start, of)| pb::PeriodSales { period_start, sales: Some(sales(of)) }).collect();
+    let paged = Paged::of(
+        "trend",
+        loaded,
+        asked,
+        frequency,
+        (request.page_size, &request.page_token),
+        (),
+    )?;
+    let all = loaded
+        .model
+        .shop()
+        .trend(&paged.selection, &paged.periods, paged.places.clone());
+    let periods = paged
+        .with(all)
+        .map(|(period_start, of)| pb::PeriodSales {
+            period_start,
+            sales: Some(sales(of)),
+        })
+        .collect();
     Ok(pb::ListSalesTrendResponse {
         periods,
         total_size: count(paged.periods.starts.len()),
@@ -160,16 +222,28 @@ pub(crate) fn growth(
     request: &pb::ListCustomerGrowthRequest,
 ) -> Answer<pb::ListCustomerGrowthResponse> {
     let frequency = frequency(request.frequency)?.unwrap_or(Frequency::Daily);
-    let paged = Paged::of("growth", loaded, asked!(request), frequency, (request.page_size, &request.page_token), ())?;
-    let all = loaded.model.shop().growth(&paged.selection, &paged.periods, paged.places.clone());
-    let periods = paged.with(all).map(|(period_start, of)| pb::CustomerGrowth {
-        period_start,
-        new_customers: of.new_customers,
-        returning_customers: of.returning_customers,
-        new_revenue: money(of.new_revenue),
-        returning_revenue: money(of.returning_revenue),
-        other_revenue: money(of.other_revenue),
-    });
+    let paged = Paged::of(
+        "growth",
+        loaded,
+        asked!(request),
+        frequency,
+        (request.page_size, &request.page_token),
+        (),
+    )?;
+    let all = loaded
+        .model
+        .shop()
+        .growth(&paged.selection, &paged.periods, paged.places.clone());
+    let periods = paged
+        .with(all)
+        .map(|(period_start, of)| pb::CustomerGrowth {
+            period_start,
+            new_customers: of.new_customers,
+            returning_customers: of.returning_customers,
+            new_revenue: money(of.new_revenue),
+            returning_revenue: money(of.returning_revenue),
+            other_revenue: money(of.other_revenue),
+        });
     Ok(pb::ListCustomerGrowthResponse {
         periods: periods.collect(),
         total_size: count(paged.periods.starts.len()),
@@ -184,21 +258,49 @@ pub(crate) fn cohorts(
 ) -> Answer<pb::ListCohortRetentionResponse> {
     let frequency = match frequency(request.frequency)? {
         None => Frequency::Monthly,
-        Some(Frequency::Daily) => return Err(Refusal::field("frequency", "is a day; a cohort's is a week or longer")),
+        Some(Frequency::Daily) => {
+            return Err(Refusal::field(
+                "frequency",
+                "is a day; a cohort's is a week or longer",
+            ));
+        }
         Some(frequency) => frequency,
     };
-    let most = within("max_periods", request.max_periods, COHORT_PERIODS, MOST_COHORT_PERIODS)?;
-    let paged =
-        Paged::of("cohorts", loaded, asked!(request), frequency, (request.page_size, &request.page_token), most)?;
-    let all = loaded.model.shop().cohorts(&paged.selection, &paged.periods, paged.places.clone(), most);
+    let most = within(
+        "max_periods",
+        request.max_periods,
+        COHORT_PERIODS,
+        MOST_COHORT_PERIODS,
+    )?;
+    let paged = Paged::of(
+        "cohorts",
+        loaded,
+        asked!(request),
+        frequency,
+        (request.page_size, &request.page_token),
+        most,
+    )?;
+    let all =
+        loaded
+            .model
+            .shop()
+            .cohorts(&paged.selection, &paged.periods, paged.places.clone(), most);
     let cohorts = paged.with(all).map(|(period_start, of)| {
-        let periods = of.cells.iter().enumerate().map(|(offset, cell)| pb::CohortPeriod {
-            offset: count(offset),
-            customers: cell.customers,
-            retention: share(cell.customers, of.customers),
-            revenue: money(cell.revenue),
-        });
-        pb::Cohort { period_start, customers: of.customers, periods: periods.collect() }
+        let periods = of
+            .cells
+            .iter()
+            .enumerate()
+            .map(|(offset, cell)| pb::CohortPeriod {
+                offset: count(offset),
+                customers: cell.customers,
+                retention: share(cell.customers, of.customers),
+                revenue: money(cell.revenue),
+            });
+        pb::Cohort {
+            period_start,
+            customers: of.customers,
+            periods: periods.collect(),
+        }
     });
     Ok(pb::ListCohortRetentionResponse {
         cohorts: cohorts.collect(),
@@ -219,8 +321,13 @@ pub(crate) fn top_products(
     };
     let shop = loaded.model.shop();
     let (selection, filter) = asked!(request).select(shop)?;
-    let page =
-        Page::of("top products", request.page_size, &request.page_token, (filter, by_quantity), &loaded.info.version)?;
+    let page = Page::of(
+        "top products",
+        request.page_size,
+        &request.page_token,
+        (filter, by_quantity),
+        &loaded.info.version,
+    )?;
     let all = shop.products(&selection);
     let total = all.iter().map(|(_, sums)| sums.revenue()).sum();
     let ranked = ranked(all, total, by_quantity);
@@ -244,14 +351,34 @@ struct Ranked {
 fn ranked(mut all: Vec<(u32, Sums)>, total: i64, by_quantity: bool) -> Vec<Ranked> {
     // Numbers of products are in the order of their codes.
     all.sort_unstable_by_key(|(product, sums)| {
-        (Reverse(if by_quantity { sums.units } else { sums.revenue() }), *product)
+        (
+            Reverse(if by_quantity {
+                sums.units
+            } else {
+                sums.revenue()
+            }),
+            *product,
+        )
     });
-    all.into_iter().enumerate().map(|(at, (product, sums))| Ranked { rank: at + 1, product, sums, total }).collect()
+    all.into_iter()
+        .enumerate()
+        .map(|(at, (product, sums))| Ranked {
+            rank: at + 1,
+            product,
+            sums,
+            total,
+        })
+        .collect()
 }
 
 impl Ranked {
     fn message(&self, shop: &Shop) -> pb::ProductSales {
-        let Self { rank, product, sums, total } = self;
+        let Self {
+            rank,
+            product,
+            sums,
+            total,
+        } = self;
         pb::ProductSales {
             rank: count(*rank),
             stock_code: shop.products_by_name().get(*product).to_owned(),
@@ -277,14 +404,31 @@ pub(crate) struct Groups {
 impl Groups {
     pub(crate) fn new(loaded: &Loaded<Insights>, segments: &Loaded<Segmentation>) -> Self {
         let customers = loaded.model.shop().customers().iter();
-        let segment = |id| segments.model.customer(id).and_then(|customer| u16::try_from(customer.segment).ok());
+        let segment = |id| {
+            segments
+                .model
+                .customer(id)
+                .and_then(|customer| u16::try_from(customer.segment).ok())
+        };
         // As they call themselves: a shadow answers under the name of another.
-        let versions = [loaded.manifest.version.clone(), segments.manifest.version.clone()];
-        Self { versions, of: customers.map(|id| segment(id).unwrap_or(u16::MAX)).collect() }
+        let versions = [
+            loaded.manifest.version.clone(),
+            segments.manifest.version.clone(),
+        ];
+        Self {
+            versions,
+            of: customers
+                .map(|id| segment(id).unwrap_or(u16::MAX))
+                .collect(),
+        }
     }
 
     /// Whether they are those of these versions.
-    pub(crate) fn are_of(&self, loaded: &Loaded<Insights>, segments: &Loaded<Segmentation>) -> bool {
+    pub(crate) fn are_of(
+        &self,
+        loaded: &Loaded<Insights>,
+        segments: &Loaded<Segmentation>,
+    ) -> bool {
         self.versions == [&*loaded.manifest.version, &*segments.manifest.version]
     }
 }
@@ -299,13 +443,22 @@ pub(crate) fn by_segment(
     let (selection, filter) = asked!(request).select(shop)?;
     // Either model may change between two pages.
     let version = [&*loaded.info.version, &*segments.info.version].join(" ");
-    let page = Page::of("by segment", request.page_size, &request.page_token, filter, &version)?;
+    let page = Page::of(
+        "by segment",
+        request.page_size,
+        &request.page_token,
+        filter,
+        &version,
+    )?;
     let known = &segments.model.parameters().segments;
     let mut figures = shop.by_group(&selection, &groups.of, known.len());
     let total = figures.iter().map(|sales| sales.sums.revenue()).sum();
     let nobody = figures.pop().unwrap_or_default();
-    let mut all: Vec<_> =
-        known.iter().zip(figures).map(|(segment, of)| (segment.id, segment.name.as_str(), of)).collect();
+    let mut all: Vec<_> = known
+        .iter()
+        .zip(figures)
+        .map(|(segment, of)| (segment.id, segment.name.as_str(), of))
+        .collect();
     all.sort_by_key(|(id, _, of)| (Reverse(of.sums.revenue()), *id));
     if nobody.sums.lines > 0 {
         all.push((0, NO_SEGMENT, nobody));
@@ -331,7 +484,13 @@ pub(crate) fn countries(
     request: &pb::ListCountriesRequest,
 ) -> Answer<pb::ListCountriesResponse> {
     let shop = loaded.model.shop();
-    let page = Page::of("countries", request.page_size, &request.page_token, (), &loaded.info.version)?;
+    let page = Page::of(
+        "countries",
+        request.page_size,
+        &request.page_token,
+        (),
+        &loaded.info.version,
+    )?;
     let total = shop.countries().len();
     let (places, next_page_token) = page.places(total);
     let country = |place: usize| {
@@ -361,9 +520,18 @@ pub(crate) fn search(
 ) -> Answer<pb::SearchProductsResponse> {
     let length = request.query.chars().count();
     if length > MOST_QUERY {
-        return Err(Refusal::field("query", format!("has {length} characters; {MOST_QUERY} is the most")));
+        return Err(Refusal::field(
+            "query",
+            format!("has {length} characters; {MOST_QUERY} is the most"),
+        ));
     }
-    let page = Page::of("search", request.page_size, &request.page_token, &request.query, &loaded.info.version)?;
+    let page = Page::of(
+        "search",
+        request.page_size,
+        &request.page_token,
+        &request.query,
+        &loaded.info.version,
+    )?;
     let shop = loaded.model.shop();
     let found = shop.search(&request.query);
     let (part, next_page_token) = page.cut(&found);
@@ -391,24 +559,39 @@ pub(crate) fn profile(
     let shop = loaded.model.shop();
     let customer = customer(shop, &request.customer_id)?;
     let (selection, _) = asked!(request).select(shop)?;
-    let model::Profile { sales: figures, country, span, products } = shop.profile(customer, &selection);
+    let model::Profile {
+        sales: figures,
+        country,
+        span,
+        products,
+    } = shop.profile(customer, &selection);
     let gaps = figures.orders - 1;
-    let average_gap_days =
-        span.filter(|_| gaps > 0).map(|(first, last)| (last - first) as f64 / 1e6 / DAY / gaps as f64);
+    let average_gap_days = span
+        .filter(|_| gaps > 0)
+        .map(|(first, last)| (last - first) as f64 / 1e6 / DAY / gaps as f64);
     let total = products.iter().map(|(_, sums)| sums.revenue()).sum();
     let bought = products.iter().filter(|(_, sums)| sums.sold()).count();
     let top = ranked(products, total, false);
     let profile = pb::CustomerProfile {
         customer_id: shop.customers().get(customer).to_owned(),
-        country: country.map(|country| shop.countries().get(country).to_owned()).unwrap_or_default(),
+        country: country
+            .map(|country| shop.countries().get(country).to_owned())
+            .unwrap_or_default(),
         first_order_time: span.map(|(first, _)| timestamp(first)),
         last_order_time: span.map(|(_, last)| timestamp(last)),
         sales: Some(sales(figures)),
         products: i64::from(count(bought)),
         average_gap_days,
-        top_products: top.iter().take(TOP).map(|ranked| ranked.message(shop)).collect(),
+        top_products: top
+            .iter()
+            .take(TOP)
+            .map(|ranked| ranked.message(shop))
+            .collect(),
     };
-    Ok(pb::GetCustomerProfileResponse { profile: Some(profile), model: Some(loaded.info.clone()) })
+    Ok(pb::GetCustomerProfileResponse {
+        profile: Some(profile),
+        model: Some(loaded.info.clone()),
+    })
 }
 
 pub(crate) fn orders(
@@ -418,18 +601,33 @@ pub(crate) fn orders(
     let shop = loaded.model.shop();
     let customer = customer(shop, &request.customer_id)?;
     let (selection, filter) = asked!(request).select(shop)?;
-    let page = Page::of("orders", request.page_size, &request.page_token, (customer, filter), &loaded.info.version)?;
+    let page = Page::of(
+        "orders",
+        request.page_size,
+        &request.page_token,
+        (customer, filter),
+        &loaded.info.version,
+    )?;
     let all = shop.orders(customer, &selection);
     let (part, next_page_token) = page.cut(&all);
     let order = |order: &model::Order| {
-        let model::Order { invoice, time, country, sums } = order;
+        let model::Order {
+            invoice,
+            time,
+            country,
+            sums,
+        } = order;
         pb::CustomerOrder {
             invoice: shop.invoices().get(*invoice).to_owned(),
             order_time: Some(timestamp(*time)),
             country: shop.countries().get(*country).to_owned(),
             is_cancellation: !sums.sold(),
             lines: sums.lines,
-            items: if sums.sold() { sums.units } else { sums.returned },
+            items: if sums.sold() {
+                sums.units
+            } else {
+                sums.returned
+            },
             revenue: money(sums.revenue()),
         }
     };

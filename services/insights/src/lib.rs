@@ -14,9 +14,10 @@ use futures_util::{Stream, stream};
 use proto::insights::v1::{
     ExportFormat, ExportTransactionsRequest, ExportTransactionsResponse, GetCustomerProfileRequest,
     GetCustomerProfileResponse, GetSummaryRequest, GetSummaryResponse, ListCohortRetentionRequest,
-    ListCohortRetentionResponse, ListCountriesRequest, ListCountriesResponse, ListCustomerGrowthRequest,
-    ListCustomerGrowthResponse, ListCustomerOrdersRequest, ListCustomerOrdersResponse, ListRevenueBySegmentRequest,
-    ListRevenueBySegmentResponse, ListSalesByCountryRequest, ListSalesByCountryResponse, ListSalesTrendRequest,
+    ListCohortRetentionResponse, ListCountriesRequest, ListCountriesResponse,
+    ListCustomerGrowthRequest, ListCustomerGrowthResponse, ListCustomerOrdersRequest,
+    ListCustomerOrdersResponse, ListRevenueBySegmentRequest, ListRevenueBySegmentResponse,
+    ListSalesByCountryRequest, ListSalesByCountryResponse, ListSalesTrendRequest,
     ListSalesTrendResponse, ListTopProductsRequest, ListTopProductsResponse, SearchProductsRequest,
     SearchProductsResponse,
     insights_service_server::{InsightsService, InsightsServiceServer},
@@ -34,7 +35,11 @@ use crate::{
 
 /// The service over the lines, and over the segments that revenue is asked by.
 pub fn service(live: Live<Insights>, segments: Live<Segmentation>) -> runtime::Service {
-    let api = Api { live: live.clone(), segments, groups: Arc::default() };
+    let api = Api {
+        live: live.clone(),
+        segments,
+        groups: Arc::default(),
+    };
     serving::service(&live, serving::limited!(InsightsServiceServer::new(api)))
 }
 
@@ -57,7 +62,9 @@ impl Api {
 }
 
 /// Answers where it may take milliseconds: beside the threads that carry calls.
-async fn aside<T: Send + 'static>(answer: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
+async fn aside<T: Send + 'static>(
+    answer: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
     match tokio::task::spawn_blocking(answer).await {
         Ok(answer) => answer,
         // As if it had happened here: what surrounds every call makes a refusal of it.
@@ -68,7 +75,10 @@ async fn aside<T: Send + 'static>(answer: impl FnOnce() -> Result<T, Status> + S
 
 #[tonic::async_trait]
 impl InsightsService for Api {
-    async fn get_summary(&self, request: Request<GetSummaryRequest>) -> Result<Response<GetSummaryResponse>, Status> {
+    async fn get_summary(
+        &self,
+        request: Request<GetSummaryRequest>,
+    ) -> Result<Response<GetSummaryResponse>, Status> {
         // Everything has been added up already.
         if *request.get_ref() == GetSummaryRequest::default() {
             return self.live.answer(request, figures::summary);
@@ -117,7 +127,10 @@ impl InsightsService for Api {
     ) -> Result<Response<ListRevenueBySegmentResponse>, Status> {
         let (segments, groups) = (self.segments.current()?, Arc::clone(&self.groups));
         self.answer(request, move |loaded, request| {
-            let kept = groups.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let kept = groups
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             let kept = kept.filter(|kept| kept.are_of(loaded, &segments));
             let of_customers = kept.unwrap_or_else(|| {
                 let made = Arc::new(Groups::new(loaded, &segments));
@@ -157,30 +170,50 @@ impl InsightsService for Api {
         self.answer(request, figures::orders).await
     }
 
-    type ExportTransactionsStream = Pin<Box<dyn Stream<Item = Result<ExportTransactionsResponse, Status>> + Send>>;
+    type ExportTransactionsStream =
+        Pin<Box<dyn Stream<Item = Result<ExportTransactionsResponse, Status>> + Send>>;
 
     async fn export_transactions(
         &self,
         request: Request<ExportTransactionsRequest>,
     ) -> Result<Response<Self::ExportTransactionsStream>, Status> {
         let (loaded, request) = (self.live.asked(&request)?, request.into_inner());
-        let begin = move || loaded.answer(|loaded| Ok((begin(loaded, &request)?, loaded.info.clone())));
+        let begin =
+            move || loaded.answer(|loaded| Ok((begin(loaded, &request)?, loaded.info.clone())));
         let started = aside(begin).await?;
-        // The lines of the version that the call began with, to the end of the file. A piece is made when the one before
-        // it has been taken: the caller's window is the only buffer.
+        // The lines of the version that the call began with, to the end of the file. A piece is
+        // made when the one before it has been taken: the caller's window is the only
+        // buffer.
         Ok(started.map(|(export, info)| {
             let pieces = stream::try_unfold(export, move |mut export| {
                 let model = Some(info.clone());
                 async move {
-                    let made = tokio::task::spawn_blocking(move || export.next().map(|piece| (piece, export))).await;
+                    let made = tokio::task::spawn_blocking(move || {
+                        export.next().map(|piece| (piece, export))
+                    })
+                    .await;
                     let (piece, export) = match made {
                         Ok(Ok(made)) => made,
                         Ok(Err(error)) => return Err(broken(&error).into()),
                         Err(error) => return Err(broken(&error).into()),
                     };
-                    Ok(piece.map(|export::Piece { data, rows, total_rows }| {
-                        (ExportTransactionsResponse { data, rows, total_rows, model }, export)
-                    }))
+                    Ok(piece.map(
+                        |export::Piece {
+                             data,
+                             rows,
+                             total_rows,
+                         }| {
+                            (
+                                ExportTransactionsResponse {
+                                    data,
+                                    rows,
+                                    total_rows,
+                                    model,
+                                },
+                                export,
+                            )
+                        },
+                    ))
                 }
             });
             Box::pin(pieces) as Self::ExportTransactionsStream
@@ -188,9 +221,19 @@ impl InsightsService for Api {
     }
 }
 
-fn begin(loaded: &Loaded<Insights>, request: &ExportTransactionsRequest) -> Result<Export, Refusal> {
-    let ExportTransactionsRequest { countries, start_time, end_time, stock_codes, customer_ids, kinds, format } =
-        request;
+fn begin(
+    loaded: &Loaded<Insights>,
+    request: &ExportTransactionsRequest,
+) -> Result<Export, Refusal> {
+    let ExportTransactionsRequest {
+        countries,
+        start_time,
+        end_time,
+        stock_codes,
+        customer_ids,
+        kinds,
+        format,
+    } = request;
     let unknown = |_| Refusal::field("format", format!("is {format}, which is none"));
     let format = match ExportFormat::try_from(*format).map_err(unknown)? {
         ExportFormat::Unspecified | ExportFormat::Csv => Format::Csv,
@@ -199,7 +242,14 @@ fn begin(loaded: &Loaded<Insights>, request: &ExportTransactionsRequest) -> Resu
     let kinds = ask::kinds(kinds)?;
     let (start_time, end_time) = (start_time.as_ref(), end_time.as_ref());
     let shop = loaded.model.shop();
-    let (selection, _) = Asked { countries, start_time, end_time, stock_codes, customer_ids }.select(shop)?;
+    let (selection, _) = Asked {
+        countries,
+        start_time,
+        end_time,
+        stock_codes,
+        customer_ids,
+    }
+    .select(shop)?;
     Export::new(Arc::clone(shop), selection, kinds, format).map_err(|error| broken(&error))
 }
 

@@ -16,7 +16,10 @@ struct Args {
 async fn main() -> ExitCode {
     let served = serving::serve_from("insights", Args::parse().process, async |store| {
         // Two models: the lines, and who is in which segment.
-        Ok(insights::service(serving::watch(store).await?, serving::watch(store).await?))
+        Ok(insights::service(
+            serving::watch(store).await?,
+            serving::watch(store).await?,
+        ))
     });
     runtime::exit(served.await)
 }

@@ -9,7 +9,9 @@ use crate::Channel;
 #[non_exhaustive]
 pub enum StoreError {
     /// It cannot be opened by this name.
-    #[error("{place} is not a model store: {reason}\ngive a folder, or file://, s3://, gs:// or az://")]
+    #[error(
+        "{place} is not a model store: {reason}\ngive a folder, or file://, s3://, gs:// or az://"
+    )]
     Address {
         /// Folder or URL.
         place: String,
@@ -27,7 +29,10 @@ pub enum StoreError {
         source: Box<object_store::Error>,
     },
     /// The pointer holds something else.
-    #[error("{place} is not a pointer: {reason}\nroll back to a version of your choice, or publish again")]
+    #[error(
+        "{place} is not a pointer: {reason}\nroll back to a version of your choice, or publish \
+         again"
+    )]
     Pointer {
         /// File or URL.
         place: String,
@@ -35,7 +40,10 @@ pub enum StoreError {
         reason: String,
     },
     /// No such version.
-    #[error("{place} has no version `{version}` of the {model} model\n`trainer models` lists those it has")]
+    #[error(
+        "{place} has no version `{version}` of the {model} model\n`trainer models` lists those it \
+         has"
+    )]
     NoVersion {
         /// The model.
         model: ModelKind,
@@ -55,13 +63,18 @@ pub enum StoreError {
         source: ModelError,
     },
     /// The current version is the first one.
-    #[error("the {model} model has no version before the current one\nname the version to roll back to")]
+    #[error(
+        "the {model} model has no version before the current one\nname the version to roll back to"
+    )]
     NothingBefore {
         /// The model.
         model: ModelKind,
     },
     /// There is nothing to try a version beside.
-    #[error("the {model} model has no current version beside which another could be tried\npublish one first")]
+    #[error(
+        "the {model} model has no current version beside which another could be tried\npublish \
+         one first"
+    )]
     NothingCurrent {
         /// The model.
         model: ModelKind,
@@ -75,7 +88,10 @@ pub enum StoreError {
         channel: Channel,
     },
     /// Another version is current than the caller believes.
-    #[error("the current version of the {model} model is `{found}`, not `{expected}`\nlook again, and decide again")]
+    #[error(
+        "the current version of the {model} model is `{found}`, not `{expected}`\nlook again, and \
+         decide again"
+    )]
     Moved {
         /// The model.
         model: ModelKind,
@@ -97,7 +113,10 @@ impl StoreError {
     pub fn is_bad_input(&self) -> bool {
         matches!(
             self,
-            Self::NoVersion { .. } | Self::NothingBefore { .. } | Self::NothingCurrent { .. } | Self::NoTrial { .. }
+            Self::NoVersion { .. }
+                | Self::NothingBefore { .. }
+                | Self::NothingCurrent { .. }
+                | Self::NoTrial { .. }
         )
     }
 }
@@ -113,7 +132,9 @@ fn root(error: &object_store::Error) -> String {
 
 fn advice(action: &str) -> &'static str {
     match action {
-        "write" => "make room there and let this user write; what was published before is untouched",
+        "write" => {
+            "make room there and let this user write; what was published before is untouched"
+        }
         _ => "check that it is there and that this user may read it",
     }
 }

@@ -1,13 +1,13 @@
-//! Where models are published: versions, the pointer that names the current one, rollback; in a folder or an object
-//! store.
+//! Where models are published: versions, the pointer that names the current one, rollback; in a
+//! folder or an object store.
 //!
 //! ```text
 //! <model>/<version>/manifest.json   and the files it lists, written before it
 //! <model>/current.json              the pointer, written last and at once; it also names versions on trial
 //! ```
 //!
-//! A version never changes once it is there: its name is a checksum of its content. A publisher that dies leaves files
-//! that nothing points to. The store knows no model by more than its name.
+//! A version never changes once it is there: its name is a checksum of its content. A publisher
+//! that dies leaves files that nothing points to. The store knows no model by more than its name.
 
 mod error;
 mod mapped;
@@ -25,7 +25,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, local::LocalFileSystem, path::Path,
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, local::LocalFileSystem,
+    path::Path,
 };
 use scoring::{Artifact, Manifest, ModelError, ModelKind, artifact::MANIFEST};
 use serde::{Deserialize, Serialize};
@@ -111,13 +112,19 @@ impl Pointer {
 
     /// The versions that were current before, the latest first.
     pub fn past(&self) -> impl Iterator<Item = &str> {
-        self.previous.iter().chain(self.earlier.iter().rev()).map(String::as_str)
+        self.previous
+            .iter()
+            .chain(self.earlier.iter().rev())
+            .map(String::as_str)
     }
 
     fn versions(&self) -> impl Iterator<Item = &str> {
         let canary = self.canary.as_ref().map(|canary| &canary.version);
         let now = [Some(&self.version), canary, self.shadow.as_ref()];
-        now.into_iter().flatten().map(String::as_str).chain(self.past())
+        now.into_iter()
+            .flatten()
+            .map(String::as_str)
+            .chain(self.past())
     }
 }
 
@@ -143,35 +150,62 @@ impl ModelStore {
     /// # Errors
     /// [`StoreError::Address`].
     pub fn open(place: &str) -> Result<Self, StoreError> {
-        let address = |reason: String| StoreError::Address { place: place.to_owned(), reason };
+        let address = |reason: String| StoreError::Address {
+            place: place.to_owned(),
+            reason,
+        };
         let url = match Url::parse(place) {
             // A single letter is a drive rather than a scheme, and a path is no URL.
             Ok(url) if url.scheme().len() > 1 => url,
             Ok(_) | Err(_) => return Self::folder(PathBuf::from(place)),
         };
         if url.scheme() == "file" {
-            return Self::folder(url.to_file_path().map_err(|()| address("it names no local folder".to_owned()))?);
+            return Self::folder(
+                url.to_file_path()
+                    .map_err(|()| address("it names no local folder".to_owned()))?,
+            );
         }
         // What object_store asks with takes the process's provider; an earlier one is as good.
         let _ = ring::default_provider().install_default();
-        // Lower-case names are object_store's configuration keys: AWS_ENDPOINT_URL is aws_endpoint_url.
+        // Lower-case names are object_store's configuration keys: AWS_ENDPOINT_URL is
+        // aws_endpoint_url.
         let options = std::env::vars()
             .map(|(name, value)| (name.to_ascii_lowercase(), value))
-            .filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|prefix| name.starts_with(prefix)));
-        let (objects, root) = object_store::parse_url_opts(&url, options).map_err(|e| address(e.to_string()))?;
-        Ok(Self { objects: objects.into(), root, folder: None, place: place.to_owned() })
+            .filter(|(name, _)| {
+                ["aws_", "google_", "azure_"]
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
+            });
+        let (objects, root) =
+            object_store::parse_url_opts(&url, options).map_err(|e| address(e.to_string()))?;
+        Ok(Self {
+            objects: objects.into(),
+            root,
+            folder: None,
+            place: place.to_owned(),
+        })
     }
 
     fn folder(folder: PathBuf) -> Result<Self, StoreError> {
         let place = folder.display().to_string();
         let absolute = std::path::absolute(&folder)
             .map(|folder| without_parents(&folder))
-            .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
-        let root = Path::from_absolute_path(&absolute)
-            .map_err(|e| StoreError::Address { place: place.clone(), reason: e.to_string() })?;
+            .map_err(|e| StoreError::Address {
+                place: place.clone(),
+                reason: e.to_string(),
+            })?;
+        let root = Path::from_absolute_path(&absolute).map_err(|e| StoreError::Address {
+            place: place.clone(),
+            reason: e.to_string(),
+        })?;
         // A pointer must not be on the disk before what it names is.
         let objects = Arc::new(LocalFileSystem::new().with_fsync(true));
-        Ok(Self { objects, root, folder: Some(absolute), place })
+        Ok(Self {
+            objects,
+            root,
+            folder: Some(absolute),
+            place,
+        })
     }
 
     /// Folder or URL, as it was given.
@@ -183,20 +217,30 @@ impl ModelStore {
     ///
     /// # Errors
     /// [`StoreError`]; the version that was current before stays so.
-    pub async fn publish(&self, artifact: &Artifact, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
+    pub async fn publish(
+        &self,
+        artifact: &Artifact,
+        now: DateTime<Utc>,
+    ) -> Result<Pointer, StoreError> {
         self.upload(artifact).await?;
-        self.point(artifact.manifest().model, &artifact.manifest().version, now).await
+        self.point(artifact.manifest().model, &artifact.manifest().version, now)
+            .await
     }
 
-    /// Uploads a model: its files first, its manifest last. Of a version that is there already, what was damaged is mended:
-    /// the same training has the same name again, and would be refused for ever.
+    /// Uploads a model: its files first, its manifest last. Of a version that is there already,
+    /// what was damaged is mended: the same training has the same name again, and would be
+    /// refused for ever.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn upload(&self, artifact: &Artifact) -> Result<(), StoreError> {
         let Manifest { model, version, .. } = artifact.manifest();
         let manifest = artifact.manifest_bytes();
-        let known = self.get(&self.path(*model, version, MANIFEST)).await?.as_ref() == Some(&manifest);
+        let known = self
+            .get(&self.path(*model, version, MANIFEST))
+            .await?
+            .as_ref()
+            == Some(&manifest);
         for (name, bytes) in artifact.files() {
             let path = self.path(*model, version, name);
             if !known || self.get(&path).await?.as_ref() != Some(bytes) {
@@ -206,16 +250,30 @@ impl ModelStore {
         if known {
             return Ok(());
         }
-        self.put(&self.path(*model, version, MANIFEST), manifest, PutMode::Overwrite).await
+        self.put(
+            &self.path(*model, version, MANIFEST),
+            manifest,
+            PutMode::Overwrite,
+        )
+        .await
     }
 
-    /// Makes a version the current one; a trial of it ends with that. A pointer that cannot be read is replaced.
+    /// Makes a version the current one; a trial of it ends with that. A pointer that cannot be read
+    /// is replaced.
     ///
     /// # Errors
-    /// [`StoreError::NoVersion`] where it is not in the store, [`StoreError::Race`] where somebody else moved the
-    /// pointer meanwhile.
-    pub async fn point(&self, model: ModelKind, version: &str, now: DateTime<Utc>) -> Result<Pointer, StoreError> {
-        self.change(model, |before| Ok(moved(before.unwrap_or_default(), version, now))).await
+    /// [`StoreError::NoVersion`] where it is not in the store, [`StoreError::Race`] where somebody
+    /// else moved the pointer meanwhile.
+    pub async fn point(
+        &self,
+        model: ModelKind,
+        version: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Pointer, StoreError> {
+        self.change(model, |before| {
+            Ok(moved(before.unwrap_or_default(), version, now))
+        })
+        .await
     }
 
     /// The same where the current version is still the expected one; an empty name expects none.
@@ -233,23 +291,36 @@ impl ModelStore {
             let before = before?;
             let found = before.as_ref().map_or("", |pointer| &pointer.version);
             if found != expected {
-                return Err(StoreError::Moved { model, expected: expected.to_owned(), found: found.to_owned() });
+                return Err(StoreError::Moved {
+                    model,
+                    expected: expected.to_owned(),
+                    found: found.to_owned(),
+                });
             }
             Ok(moved(before, version, now))
         };
         self.change(model, to).await
     }
 
-    /// Gives a share of callers another version than the current one, or gives it to nobody any more.
+    /// Gives a share of callers another version than the current one, or gives it to nobody any
+    /// more.
     ///
     /// # Errors
-    /// As [`Self::point`], [`StoreError::NothingCurrent`], and [`StoreError::NoTrial`] where it is nobody's already.
-    pub async fn set_canary(&self, model: ModelKind, canary: Option<Canary>) -> Result<Pointer, StoreError> {
+    /// As [`Self::point`], [`StoreError::NothingCurrent`], and [`StoreError::NoTrial`] where it is
+    /// nobody's already.
+    pub async fn set_canary(
+        &self,
+        model: ModelKind,
+        canary: Option<Canary>,
+    ) -> Result<Pointer, StoreError> {
         if let Some(Canary { version, .. }) = &canary {
             self.manifest(model, version).await?;
         }
         self.try_out(model, |before| match (&canary, &before.canary) {
-            (None, None) => Err(StoreError::NoTrial { model, channel: Channel::Canary }),
+            (None, None) => Err(StoreError::NoTrial {
+                model,
+                channel: Channel::Canary,
+            }),
             _ => Ok(Pointer { canary, ..before }),
         })
         .await
@@ -259,18 +330,26 @@ impl ModelStore {
     ///
     /// # Errors
     /// As [`Self::set_canary`].
-    pub async fn set_shadow(&self, model: ModelKind, shadow: Option<String>) -> Result<Pointer, StoreError> {
+    pub async fn set_shadow(
+        &self,
+        model: ModelKind,
+        shadow: Option<String>,
+    ) -> Result<Pointer, StoreError> {
         if let Some(version) = &shadow {
             self.manifest(model, version).await?;
         }
         self.try_out(model, |before| match (&shadow, &before.shadow) {
-            (None, None) => Err(StoreError::NoTrial { model, channel: Channel::Shadow }),
+            (None, None) => Err(StoreError::NoTrial {
+                model,
+                channel: Channel::Shadow,
+            }),
             _ => Ok(Pointer { shadow, ..before }),
         })
         .await
     }
 
-    /// Gives the canary to another share of callers, or, without one, to all: it becomes the current version.
+    /// Gives the canary to another share of callers, or, without one, to all: it becomes the
+    /// current version.
     ///
     /// # Errors
     /// [`StoreError::NoTrial`], [`StoreError::Race`].
@@ -281,10 +360,16 @@ impl ModelStore {
         now: DateTime<Utc>,
     ) -> Result<Pointer, StoreError> {
         let to = |before: Pointer| {
-            let none = StoreError::NoTrial { model, channel: Channel::Canary };
+            let none = StoreError::NoTrial {
+                model,
+                channel: Channel::Canary,
+            };
             let Canary { version, .. } = before.canary.clone().ok_or(none)?;
             Ok(match percent {
-                Some(percent) => Pointer { canary: Some(Canary { version, percent }), ..before },
+                Some(percent) => Pointer {
+                    canary: Some(Canary { version, percent }),
+                    ..before
+                },
                 None => moved(Some(before), &version, now),
             })
         };
@@ -296,10 +381,14 @@ impl ModelStore {
         model: ModelKind,
         to: impl FnOnce(Pointer) -> Result<Pointer, StoreError>,
     ) -> Result<Pointer, StoreError> {
-        self.change(model, |before| to(before?.ok_or(StoreError::NothingCurrent { model })?)).await
+        self.change(model, |before| {
+            to(before?.ok_or(StoreError::NothingCurrent { model })?)
+        })
+        .await
     }
 
-    /// Moves the pointer to where it should be, if that is there. `to` is told what it says now, or why that cannot be read.
+    /// Moves the pointer to where it should be, if that is there. `to` is told what it says now, or
+    /// why that cannot be read.
     async fn change(
         &self,
         model: ModelKind,
@@ -316,7 +405,8 @@ impl ModelStore {
         if known.is_none_or(|known| known.version != pointer.version) {
             self.manifest(model, &pointer.version).await?;
         }
-        let bytes = serde_json::to_vec_pretty(&pointer).map_err(|e| self.unreadable(model, POINTER, e))?;
+        let bytes =
+            serde_json::to_vec_pretty(&pointer).map_err(|e| self.unreadable(model, POINTER, e))?;
         let mode = match (&self.folder, held) {
             // A rename is atomic, but not conditional: `hold` keeps others off meanwhile.
             (Some(_), _) => PutMode::Overwrite,
@@ -327,8 +417,8 @@ impl ModelStore {
         Ok(pointer)
     }
 
-    /// Keeps others off a local pointer while the answer lives; an object store compares by itself. Where a file system
-    /// knows no locks the last one to move the pointer wins.
+    /// Keeps others off a local pointer while the answer lives; an object store compares by itself.
+    /// Where a file system knows no locks the last one to move the pointer wins.
     async fn hold(&self, model: ModelKind) -> Option<File> {
         let folder = self.folder.as_ref()?.join(model.as_str());
         let held = tokio::task::spawn_blocking(move || {
@@ -338,9 +428,9 @@ impl ModelStore {
         held.await.ok().flatten()
     }
 
-    /// Makes an earlier version the current one: the given one, or the one before the current one. What was current after
-    /// it is forgotten, so that the next rollback goes further back. A pointer that cannot be read is replaced where the
-    /// version is given.
+    /// Makes an earlier version the current one: the given one, or the one before the current one.
+    /// What was current after it is forgotten, so that the next rollback goes further back. A
+    /// pointer that cannot be read is replaced where the version is given.
     ///
     /// # Errors
     /// [`StoreError::NothingBefore`], [`StoreError::NoVersion`].
@@ -355,15 +445,25 @@ impl ModelStore {
                 (Err(_), Some(_)) => None,
                 (before, _) => before?,
             };
-            let past: Vec<String> = before.iter().flat_map(Pointer::past).map(str::to_owned).collect();
+            let past: Vec<String> = before
+                .iter()
+                .flat_map(Pointer::past)
+                .map(str::to_owned)
+                .collect();
             let Some(version) = version.or(past.first().map(String::as_str)) else {
                 return Err(StoreError::NothingBefore { model });
             };
             let moved = moved(before, version, now);
-            let Some(place) = past.iter().position(|past| past == version) else { return Ok(moved) };
+            let Some(place) = past.iter().position(|past| past == version) else {
+                return Ok(moved);
+            };
             let mut further = past[place + 1..].iter().cloned();
             let previous = further.next();
-            Ok(Pointer { previous, earlier: further.rev().collect(), ..moved })
+            Ok(Pointer {
+                previous,
+                earlier: further.rev().collect(),
+                ..moved
+            })
         };
         self.change(model, to).await
     }
@@ -373,19 +473,32 @@ impl ModelStore {
     /// # Errors
     /// [`StoreError`].
     pub async fn current(&self, model: ModelKind) -> Result<Option<Pointer>, StoreError> {
-        self.read_pointer(model).await?.map(|(pointer, _)| pointer).transpose()
+        self.read_pointer(model)
+            .await?
+            .map(|(pointer, _)| pointer)
+            .transpose()
     }
 
-    /// The last version that was current before a version and was made by a recipe; before a version that has never been
-    /// current, as one on trial, the current one is.
+    /// The last version that was current before a version and was made by a recipe; before a
+    /// version that has never been current, as one on trial, the current one is.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn before(&self, model: ModelKind, version: &str, recipe: &str) -> Result<Option<String>, StoreError> {
+    pub async fn before(
+        &self,
+        model: ModelKind,
+        version: &str,
+        recipe: &str,
+    ) -> Result<Option<String>, StoreError> {
         let pointer = self.current(model).await?;
-        let lately: Vec<&str> =
-            pointer.iter().flat_map(|pointer| iter::once(pointer.version.as_str()).chain(pointer.past())).collect();
-        let before = lately.iter().position(|lately| *lately == version).map_or(0, |place| place + 1);
+        let lately: Vec<&str> = pointer
+            .iter()
+            .flat_map(|pointer| iter::once(pointer.version.as_str()).chain(pointer.past()))
+            .collect();
+        let before = lately
+            .iter()
+            .position(|lately| *lately == version)
+            .map_or(0, |place| place + 1);
         for version in lately.into_iter().skip(before) {
             match self.manifest(model, version).await {
                 Ok(manifest) if manifest.recipe == recipe => return Ok(Some(version.to_owned())),
@@ -406,7 +519,11 @@ impl ModelStore {
         let files: BTreeMap<String, Bytes> = stream::iter(manifest.files)
             .map(|scoring::File { name, size, .. }| async move {
                 let path = self.path(model, version, &name);
-                let bytes = if size < mapped::LARGE { self.get(&path).await? } else { self.get_mapped(&path).await? };
+                let bytes = if size < mapped::LARGE {
+                    self.get(&path).await?
+                } else {
+                    self.get_mapped(&path).await?
+                };
                 Ok::<_, StoreError>(bytes.map(|bytes| (name, bytes)))
             })
             .buffer_unordered(CONCURRENCY)
@@ -414,23 +531,34 @@ impl ModelStore {
             .try_filter_map(|found| async { Ok(found) })
             .try_collect()
             .await?;
-        let refused = |source| StoreError::Refused { model, version: version.to_owned(), source };
+        let refused = |source| StoreError::Refused {
+            model,
+            version: version.to_owned(),
+            source,
+        };
         // Sums over hundreds of megabytes would keep other tasks waiting.
         let verified = tokio::task::spawn_blocking(move || Artifact::verify(text, files));
-        let verified = verified
-            .await
-            .unwrap_or_else(|panic| Err(ModelError::Damaged { file: MANIFEST.to_owned(), reason: panic.to_string() }));
+        let verified = verified.await.unwrap_or_else(|panic| {
+            Err(ModelError::Damaged {
+                file: MANIFEST.to_owned(),
+                reason: panic.to_string(),
+            })
+        });
         let artifact = verified.map_err(refused)?;
         artifact.expect(model).map_err(refused)?;
         Ok(artifact)
     }
 
-    /// All versions whose manifest can be read, with what they are for; by as-of time and name, newest first. Where the
-    /// pointer cannot be read they are for nothing: one of them is to replace it.
+    /// All versions whose manifest can be read, with what they are for; by as-of time and name,
+    /// newest first. Where the pointer cannot be read they are for nothing: one of them is to
+    /// replace it.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn versions(&self, model: ModelKind) -> Result<Vec<(Manifest, Option<Channel>)>, StoreError> {
+    pub async fn versions(
+        &self,
+        model: ModelKind,
+    ) -> Result<Vec<(Manifest, Option<Channel>)>, StoreError> {
         let pointer = match self.current(model).await {
             Err(StoreError::Pointer { .. }) => None,
             pointer => pointer?,
@@ -442,16 +570,22 @@ impl ModelStore {
             Err(source) => return Err(self.failed("list", &folder, source)),
         };
         let mut manifests = stream::iter(listed.common_prefixes)
-            .map(|folder| async move { self.manifest(model, folder.filename().unwrap_or_default()).await })
+            .map(|folder| async move {
+                self.manifest(model, folder.filename().unwrap_or_default())
+                    .await
+            })
             .buffer_unordered(CONCURRENT_MANIFESTS);
         let mut versions = Vec::new();
         while let Some(manifest) = manifests.next().await {
             match manifest {
                 Ok(manifest) => {
-                    let channel = pointer.as_ref().and_then(|pointer| pointer.channel(&manifest.version));
+                    let channel = pointer
+                        .as_ref()
+                        .and_then(|pointer| pointer.channel(&manifest.version));
                     versions.push((manifest, channel));
                 }
-                // Half uploaded, or written by a newer trainer: not one that could be rolled back to.
+                // Half uploaded, or written by a newer trainer: not one that could be rolled back
+                // to.
                 Err(StoreError::NoVersion { .. } | StoreError::Refused { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -464,17 +598,35 @@ impl ModelStore {
         Ok(self.read_manifest(model, version).await?.0)
     }
 
-    async fn read_manifest(&self, model: ModelKind, version: &str) -> Result<(Manifest, Bytes), StoreError> {
-        let none = || StoreError::NoVersion { model, version: version.to_owned(), place: self.place.clone() };
+    async fn read_manifest(
+        &self,
+        model: ModelKind,
+        version: &str,
+    ) -> Result<(Manifest, Bytes), StoreError> {
+        let none = || StoreError::NoVersion {
+            model,
+            version: version.to_owned(),
+            place: self.place.clone(),
+        };
         if !is_version(version) {
             return Err(none());
         }
-        let bytes = self.get(&self.path(model, version, MANIFEST)).await?.ok_or_else(none)?;
-        let refused = |source| StoreError::Refused { model, version: version.to_owned(), source };
+        let bytes = self
+            .get(&self.path(model, version, MANIFEST))
+            .await?
+            .ok_or_else(none)?;
+        let refused = |source| StoreError::Refused {
+            model,
+            version: version.to_owned(),
+            source,
+        };
         let manifest = Artifact::read_manifest(&bytes).map_err(refused)?;
         if manifest.version != version {
             let reason = format!("it is of version `{}`", manifest.version);
-            return Err(refused(ModelError::Damaged { file: MANIFEST.to_owned(), reason }));
+            return Err(refused(ModelError::Damaged {
+                file: MANIFEST.to_owned(),
+                reason,
+            }));
         }
         Ok((manifest, bytes))
     }
@@ -490,8 +642,14 @@ impl ModelStore {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(source) => return Err(self.failed("read", &path, source)),
         };
-        let held = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
-        let bytes = found.bytes().await.map_err(|source| self.failed("read", &path, source))?;
+        let held = UpdateVersion {
+            e_tag: found.meta.e_tag.clone(),
+            version: found.meta.version.clone(),
+        };
+        let bytes = found
+            .bytes()
+            .await
+            .map_err(|source| self.failed("read", &path, source))?;
         let pointer = match serde_json::from_slice::<Pointer>(&bytes) {
             Ok(pointer) if pointer.versions().all(is_version) => Ok(pointer),
             Ok(_) => Err(self.unreadable(model, POINTER, "it names no version")),
@@ -526,18 +684,28 @@ impl ModelStore {
     }
 
     async fn put(&self, path: &Path, bytes: Bytes, mode: PutMode) -> Result<(), StoreError> {
-        let options = PutOptions { mode, ..PutOptions::default() };
+        let options = PutOptions {
+            mode,
+            ..PutOptions::default()
+        };
         match self.objects.put_opts(path, bytes.into(), options).await {
             Ok(_) => Ok(()),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                Err(StoreError::Race { place: self.show(path) })
-            }
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => Err(StoreError::Race {
+                place: self.show(path),
+            }),
             Err(source) => Err(self.failed("write", path, source)),
         }
     }
 
     fn path(&self, model: ModelKind, version: &str, file: &str) -> Path {
-        self.root.clone().join(model.as_str()).join(version).join(file)
+        self.root
+            .clone()
+            .join(model.as_str())
+            .join(version)
+            .join(file)
     }
 
     fn pointer(&self, model: ModelKind) -> Path {
@@ -546,7 +714,11 @@ impl ModelStore {
 
     /// A path as its owner would write it.
     fn show(&self, path: &Path) -> String {
-        let below = path.as_ref().strip_prefix(self.root.as_ref()).unwrap_or(path.as_ref()).trim_start_matches('/');
+        let below = path
+            .as_ref()
+            .strip_prefix(self.root.as_ref())
+            .unwrap_or(path.as_ref())
+            .trim_start_matches('/');
         match &self.folder {
             Some(folder) => folder.join(below).display().to_string(),
             None => format!("{}/{below}", self.place.trim_end_matches('/')),
@@ -554,15 +726,23 @@ impl ModelStore {
     }
 
     fn failed(&self, action: &'static str, path: &Path, source: object_store::Error) -> StoreError {
-        StoreError::Storage { action, place: self.show(path), source: Box::new(source) }
+        StoreError::Storage {
+            action,
+            place: self.show(path),
+            source: Box::new(source),
+        }
     }
 
     fn unreadable(&self, model: ModelKind, file: &str, reason: impl ToString) -> StoreError {
-        StoreError::Pointer { place: format!("{}/{model}/{file}", self.place), reason: reason.to_string() }
+        StoreError::Pointer {
+            place: format!("{}/{model}/{file}", self.place),
+            reason: reason.to_string(),
+        }
     }
 }
 
-/// The pointer to a version that becomes the current one, or is so already. Where it was on trial it is so no more.
+/// The pointer to a version that becomes the current one, or is so already. Where it was on trial
+/// it is so no more.
 fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer {
     let version = version.to_owned();
     let before = before.map(|before| Pointer {
@@ -572,17 +752,34 @@ fn moved(before: Option<Pointer>, version: &str, now: DateTime<Utc>) -> Pointer 
     });
     match before {
         Some(before) if before.version == version => before,
-        None => Pointer { version, previous: None, earlier: Vec::new(), moved_at: now, canary: None, shadow: None },
+        None => Pointer {
+            version,
+            previous: None,
+            earlier: Vec::new(),
+            moved_at: now,
+            canary: None,
+            shadow: None,
+        },
         Some(before) => {
-            let past = before.past().filter(|past| *past != version).take(MOST_EARLIER);
+            let past = before
+                .past()
+                .filter(|past| *past != version)
+                .take(MOST_EARLIER);
             let mut earlier: Vec<String> = past.map(str::to_owned).collect();
             earlier.reverse();
-            Pointer { version, previous: Some(before.version), earlier, moved_at: now, ..before }
+            Pointer {
+                version,
+                previous: Some(before.version),
+                earlier,
+                moved_at: now,
+                ..before
+            }
         }
     }
 }
 
-/// The same folder without `..`, which object_store's paths do not know. A link before it is followed, as the system does.
+/// The same folder without `..`, which object_store's paths do not know. A link before it is
+/// followed, as the system does.
 fn without_parents(folder: &std::path::Path) -> PathBuf {
     folder.components().fold(PathBuf::new(), |so_far, part| {
         if part != Component::ParentDir {
@@ -596,5 +793,7 @@ fn without_parents(folder: &std::path::Path) -> PathBuf {
 
 /// Whether a name could be a version's, and leads out of no folder.
 fn is_version(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }

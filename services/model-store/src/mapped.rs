@@ -1,6 +1,7 @@
-//! Large files of a model, out of the heap: each is copied to a file without a name, and that is mapped. Where memory is
-//! short the system takes pages back and reads them again when they are needed. Nobody else has such a file: what has been
-//! checked stays as it is, whatever becomes of the store's own.
+//! Large files of a model, out of the heap: each is copied to a file without a name, and that is
+//! mapped. Where memory is short the system takes pages back and reads them again when they are
+//! needed. Nobody else has such a file: what has been checked stays as it is, whatever becomes of
+//! the store's own.
 
 use std::{
     fs::File,
@@ -19,7 +20,9 @@ pub(crate) const LARGE: u64 = 4 << 20;
 /// Copies what was found to the folder for temporary files (`TMPDIR`), and maps it.
 pub(crate) async fn copy(found: GetResultPayload) -> io::Result<Bytes> {
     let file = match found {
-        GetResultPayload::File(from, _) => tokio::task::spawn_blocking(move || copy_file(from)).await??,
+        GetResultPayload::File(from, _) => {
+            tokio::task::spawn_blocking(move || copy_file(from)).await??
+        }
         GetResultPayload::Stream(chunks) => copy_stream(chunks).await?,
     };
     map(&file)
@@ -32,7 +35,9 @@ fn copy_file(mut from: File) -> io::Result<File> {
     Ok(file)
 }
 
-async fn copy_stream(mut chunks: impl Stream<Item = object_store::Result<Bytes>> + Unpin) -> io::Result<File> {
+async fn copy_stream(
+    mut chunks: impl Stream<Item = object_store::Result<Bytes>> + Unpin,
+) -> io::Result<File> {
     let mut file = tokio::fs::File::from_std(tempfile::tempfile()?);
     while let Some(chunk) = chunks.try_next().await? {
         file.write_all(&chunk).await?;
@@ -41,9 +46,13 @@ async fn copy_stream(mut chunks: impl Stream<Item = object_store::Result<Bytes>>
     Ok(file.into_std().await)
 }
 
-#[expect(unsafe_code, reason = "memory that is a file's is only as constant as the file is")]
+#[expect(
+    unsafe_code,
+    reason = "memory that is a file's is only as constant as the file is"
+)]
 fn map(file: &File) -> io::Result<Bytes> {
-    // SAFETY: the file has no name and this process alone has it open: nobody changes it or cuts it short.
+    // SAFETY: the file has no name and this process alone has it open: nobody changes it or cuts it
+    // short.
     let mapped = unsafe { Mmap::map(file)? };
     Ok(Bytes::from_owner(mapped))
 }
@@ -62,16 +71,36 @@ mod tests {
         let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&bytes).unwrap();
-        let mapped = copy(GetResultPayload::File(file.reopen().unwrap(), file.path().to_owned())).await.unwrap();
+        let mapped = copy(GetResultPayload::File(
+            file.reopen().unwrap(),
+            file.path().to_owned(),
+        ))
+        .await
+        .unwrap();
         file.as_file().set_len(10).unwrap();
         assert_eq!(mapped, bytes, "whatever becomes of the file");
 
-        let chunks: Vec<_> = bytes.chunks(999).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-        assert_eq!(copy(GetResultPayload::Stream(stream::iter(chunks).boxed())).await.unwrap(), bytes);
+        let chunks: Vec<_> = bytes
+            .chunks(999)
+            .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+            .collect();
+        assert_eq!(
+            copy(GetResultPayload::Stream(stream::iter(chunks).boxed()))
+                .await
+                .unwrap(),
+            bytes
+        );
         let broken = stream::iter([
             Ok(Bytes::from_static(b"x")),
-            Err(object_store::Error::NotImplemented { operation: "get".into(), implementer: "none".into() }),
+            Err(object_store::Error::NotImplemented {
+                operation: "get".into(),
+                implementer: "none".into(),
+            }),
         ]);
-        assert!(copy(GetResultPayload::Stream(broken.boxed())).await.is_err());
+        assert!(
+            copy(GetResultPayload::Stream(broken.boxed()))
+                .await
+                .is_err()
+        );
     }
 }

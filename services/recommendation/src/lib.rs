@@ -1,9 +1,9 @@
 //! RecommendationService over the recommendation model.
 
 use proto::recommendation::v1::{
-    AssociationRule, ListBoughtTogetherRequest, ListBoughtTogetherResponse, ListSimilarProductsRequest,
-    ListSimilarProductsResponse, ReasonKind, RecommendProductsRequest, RecommendProductsResponse, Recommendation,
-    SimilarProduct,
+    AssociationRule, ListBoughtTogetherRequest, ListBoughtTogetherResponse,
+    ListSimilarProductsRequest, ListSimilarProductsResponse, ReasonKind, RecommendProductsRequest,
+    RecommendProductsResponse, Recommendation, SimilarProduct,
     recommendation_service_server::{RecommendationService, RecommendationServiceServer},
 };
 use runtime::{Refusal, non_negative, required, within};
@@ -18,7 +18,10 @@ const MOST_EXCLUDED: usize = 1000;
 
 /// The service over a model.
 pub fn service(live: Live<Recommendations>) -> runtime::Service {
-    serving::service(&live, serving::limited!(RecommendationServiceServer::new(Api(live.clone()))))
+    serving::service(
+        &live,
+        serving::limited!(RecommendationServiceServer::new(Api(live.clone()))),
+    )
 }
 
 struct Api(Live<Recommendations>);
@@ -49,7 +52,10 @@ impl RecommendationService for Api {
 
 fn at_most<'a>(field: &str, list: &'a [String], most: usize) -> Result<&'a [String], Refusal> {
     match list.len() {
-        n if n > most => Err(Refusal::field(field, format!("has {n} items; {most} is the most"))),
+        n if n > most => Err(Refusal::field(
+            field,
+            format!("has {n} items; {most} is the most"),
+        )),
         _ => Ok(list),
     }
 }
@@ -64,7 +70,10 @@ fn bought_before(times: u64) -> String {
 /// Two prices, where both are given, of which the first is not above the second.
 fn in_order(min_price: Option<f64>, max_price: Option<f64>) -> Result<(), Refusal> {
     match min_price.zip(max_price) {
-        Some((min, max)) if max < min => Err(Refusal::field("max_price", format!("is {max}, below min_price {min}"))),
+        Some((min, max)) if max < min => Err(Refusal::field(
+            "max_price",
+            format!("is {max}, below min_price {min}"),
+        )),
         Some(_) | None => Ok(()),
     }
 }
@@ -85,10 +94,17 @@ fn recommend(
     let id = scoring::CustomerId::canonical(&request.customer_id);
     let basket = at_most("basket", &request.basket, MOST_BASKET)?;
     if id.is_empty() && basket.is_empty() {
-        return Err(Refusal::field("customer_id", "and basket are empty; one of them is needed"));
+        return Err(Refusal::field(
+            "customer_id",
+            "and basket are empty; one of them is needed",
+        ));
     }
-    let price = |field: &str, price: Option<f64>| price.map(|price| non_negative(field, price)).transpose();
-    let (min_price, max_price) = (price("min_price", request.min_price)?, price("max_price", request.max_price)?);
+    let price =
+        |field: &str, price: Option<f64>| price.map(|price| non_negative(field, price)).transpose();
+    let (min_price, max_price) = (
+        price("min_price", request.min_price)?,
+        price("max_price", request.max_price)?,
+    );
     in_order(min_price, max_price)?;
     let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;
     let exclude = at_most("exclude", &request.exclude, MOST_EXCLUDED)?;
@@ -108,32 +124,59 @@ fn recommend(
             None => unknown_basket.push(code.clone()),
         }
     }
-    let exclude = exclude.iter().filter_map(|code| model.product(code)).collect();
-    let query = Query { customer, basket: known, limit, new_only: request.new_only, exclude, min_price, max_price };
-    let recommendations = model.recommend(&query).into_iter().zip(1..).map(|(found, rank)| {
-        let product = &model.products()[found.product];
-        let (reason, reason_text) = match found.reason {
-            Reason::BoughtBefore(times) => (ReasonKind::BoughtBefore, bought_before(times)),
-            Reason::Taste => (ReasonKind::Taste, "customers with a like taste buy it".to_owned()),
-            Reason::Basket(with) => (ReasonKind::Basket, format!("goes with {}", model.products()[with].description)),
-            Reason::Popular => (ReasonKind::Popular, "sells well at the moment".to_owned()),
-        };
-        Recommendation {
-            rank,
-            stock_code: product.stock_code.to_string(),
-            description: product.description.to_string(),
-            score: found.score,
-            reason: reason.into(),
-            reason_text,
-        }
-    });
+    let exclude = exclude
+        .iter()
+        .filter_map(|code| model.product(code))
+        .collect();
+    let query = Query {
+        customer,
+        basket: known,
+        limit,
+        new_only: request.new_only,
+        exclude,
+        min_price,
+        max_price,
+    };
+    let recommendations = model
+        .recommend(&query)
+        .into_iter()
+        .zip(1..)
+        .map(|(found, rank)| {
+            let product = &model.products()[found.product];
+            let (reason, reason_text) = match found.reason {
+                Reason::BoughtBefore(times) => (ReasonKind::BoughtBefore, bought_before(times)),
+                Reason::Taste => (
+                    ReasonKind::Taste,
+                    "customers with a like taste buy it".to_owned(),
+                ),
+                Reason::Basket(with) => (
+                    ReasonKind::Basket,
+                    format!("goes with {}", model.products()[with].description),
+                ),
+                Reason::Popular => (ReasonKind::Popular, "sells well at the moment".to_owned()),
+            };
+            Recommendation {
+                rank,
+                stock_code: product.stock_code.to_string(),
+                description: product.description.to_string(),
+                score: found.score,
+                reason: reason.into(),
+                reason_text,
+            }
+        });
     let recommendations = recommendations.collect();
-    Ok(RecommendProductsResponse { recommendations, unknown_basket, model: Some(loaded.info.clone()) })
+    Ok(RecommendProductsResponse {
+        recommendations,
+        unknown_basket,
+        model: Some(loaded.info.clone()),
+    })
 }
 
 fn product(model: &Recommendations, code: &str) -> Result<usize, Refusal> {
     let code = required("stock_code", code)?.trim();
-    model.product(code).ok_or_else(|| Refusal::not_found("product", code))
+    model
+        .product(code)
+        .ok_or_else(|| Refusal::not_found("product", code))
 }
 
 fn similar(
@@ -142,12 +185,26 @@ fn similar(
 ) -> Result<ListSimilarProductsResponse, Refusal> {
     let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;
     let of = product(&loaded.model, &request.stock_code)?;
-    let products = loaded.model.similar(of, limit).into_iter().map(|(row, similarity)| {
-        let product = &loaded.model.products()[row];
-        let (stock_code, description) = (product.stock_code.to_string(), product.description.to_string());
-        SimilarProduct { stock_code, description, similarity }
-    });
-    Ok(ListSimilarProductsResponse { products: products.collect(), model: Some(loaded.info.clone()) })
+    let products = loaded
+        .model
+        .similar(of, limit)
+        .into_iter()
+        .map(|(row, similarity)| {
+            let product = &loaded.model.products()[row];
+            let (stock_code, description) = (
+                product.stock_code.to_string(),
+                product.description.to_string(),
+            );
+            SimilarProduct {
+                stock_code,
+                description,
+                similarity,
+            }
+        });
+    Ok(ListSimilarProductsResponse {
+        products: products.collect(),
+        model: Some(loaded.info.clone()),
+    })
 }
 
 fn together(
@@ -158,7 +215,11 @@ fn together(
     let min_confidence = share("min_confidence", request.min_confidence)?;
     let min_lift = non_negative("min_lift", request.min_lift)?;
     let of = product(&loaded.model, &request.stock_code)?;
-    let strong = loaded.model.rules(of).iter().filter(|r| r.confidence >= min_confidence && r.lift >= min_lift);
+    let strong = loaded
+        .model
+        .rules(of)
+        .iter()
+        .filter(|r| r.confidence >= min_confidence && r.lift >= min_lift);
     let rules = strong.take(limit).map(|rule| {
         let product = &loaded.model.products()[rule.other];
         AssociationRule {
@@ -170,7 +231,10 @@ fn together(
             orders: rule.orders,
         }
     });
-    Ok(ListBoughtTogetherResponse { rules: rules.collect(), model: Some(loaded.info.clone()) })
+    Ok(ListBoughtTogetherResponse {
+        rules: rules.collect(),
+        model: Some(loaded.info.clone()),
+    })
 }
 
 #[cfg(test)]
@@ -179,17 +243,31 @@ mod tests {
 
     #[test]
     fn one_order_is_one() {
-        assert_eq!([1, 6].map(bought_before), ["bought in 1 order before", "bought in 6 orders before"]);
+        assert_eq!(
+            [1, 6].map(bought_before),
+            ["bought in 1 order before", "bought in 6 orders before"]
+        );
     }
 
     #[test]
     fn what_nothing_could_match_is_refused_by_field() {
         let problem = |checked: Result<f64, Refusal>| checked.unwrap_err().to_string();
-        assert_eq!(problem(share("min_confidence", 2.0)), "min_confidence is 2; 1 is the most");
-        assert_eq!((share("min_confidence", 0.0), share("min_confidence", 1.0)), (Ok(0.0), Ok(1.0)));
+        assert_eq!(
+            problem(share("min_confidence", 2.0)),
+            "min_confidence is 2; 1 is the most"
+        );
+        assert_eq!(
+            (share("min_confidence", 0.0), share("min_confidence", 1.0)),
+            (Ok(0.0), Ok(1.0))
+        );
         let crossed = in_order(Some(5.0), Some(4.0)).unwrap_err();
         assert_eq!(crossed.to_string(), "max_price is 4, below min_price 5");
-        for prices in [(Some(4.0), Some(4.0)), (Some(5.0), None), (None, Some(0.0)), (None, None)] {
+        for prices in [
+            (Some(4.0), Some(4.0)),
+            (Some(5.0), None),
+            (None, Some(0.0)),
+            (None, None),
+        ] {
             assert_eq!(in_order(prices.0, prices.1), Ok(()));
         }
     }

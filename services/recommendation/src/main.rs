@@ -14,7 +14,14 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    runtime::exit(serving::serve("recommendation", Args::parse().process, recommendation::service).await)
+    runtime::exit(
+        serving::serve(
+            "recommendation",
+            Args::parse().process,
+            recommendation::service,
+        )
+        .await,
+    )
 }
 
 #[cfg(test)]

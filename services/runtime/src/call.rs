@@ -1,4 +1,5 @@
-//! What surrounds every call: a span, a duration, a deadline, and a status for whatever goes wrong below.
+//! What surrounds every call: a span, a duration, a deadline, and a status for whatever goes wrong
+//! below.
 
 use std::{
     convert::Infallible,
@@ -11,7 +12,9 @@ use std::{
 
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
-use opentelemetry::{KeyValue, global, metrics::Histogram, propagation::Extractor, trace::TraceContextExt};
+use opentelemetry::{
+    KeyValue, global, metrics::Histogram, propagation::Extractor, trace::TraceContextExt,
+};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, field};
@@ -20,8 +23,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use crate::{Refusal, openmetrics::Exemplars, telemetry::CALLS};
 
 /// Bounds of the duration histogram, seconds: our own work is microseconds.
-const BOUNDS: [f64; 16] =
-    [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 5.0];
+const BOUNDS: [f64; 16] = [
+    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3,
+    250e-3, 1.0, 5.0,
+];
 
 static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
     global::meter("shopkeeper")
@@ -50,9 +55,13 @@ impl From<MalformedTimeout> for Refusal {
 /// # Errors
 /// [`MalformedTimeout`].
 pub fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTimeout> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let Some(value) = headers.get("grpc-timeout") else {
+        return Ok(None);
+    };
     let text = value.to_str().map_err(|_| MalformedTimeout)?;
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(MalformedTimeout)?;
+    let (digits, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or(MalformedTimeout)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(MalformedTimeout);
     }
@@ -88,8 +97,9 @@ impl<S> Layer<S> for CallLayer {
     }
 }
 
-/// A service whose gRPC calls have a span, a duration and a deadline, and end with a status whatever happens below. All
-/// else goes through untouched: what is made of it is a gRPC call sooner or later, and counted then.
+/// A service whose gRPC calls have a span, a duration and a deadline, and end with a status
+/// whatever happens below. All else goes through untouched: what is made of it is a gRPC call
+/// sooner or later, and counted then.
 #[derive(Debug, Clone)]
 pub struct Call<S> {
     inner: S,
@@ -97,7 +107,10 @@ pub struct Call<S> {
 
 impl<S> Service<Request<Body>> for Call<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
 {
     type Response = Response<Body>;
@@ -119,7 +132,9 @@ where
             rpc.system.name = "grpc", rpc.method = %method, rpc.response.status_code = field::Empty,
         );
         if !span.is_disabled() {
-            let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
+            let parent = global::get_text_map_propagator(|propagator| {
+                propagator.extract(&Headers(request.headers()))
+            });
             // Without an exporter the span has nowhere to keep its parent.
             let _ = span.set_parent(parent);
         }
@@ -158,10 +173,14 @@ where
                 let response = answer.await;
                 let code = code_of(response.headers());
                 recorded.record("rpc.response.status_code", i32::from(code));
-                // Paths that are no methods, or that nobody has looked at, are the caller's to make up: they share one name, as
-                // OpenTelemetry asks.
+                // Paths that are no methods, or that nobody has looked at, are the caller's to make
+                // up: they share one name, as OpenTelemetry asks.
                 let is_method = is_asked && code != Code::Unimplemented;
-                let method = if is_method { method } else { "_OTHER".to_owned() };
+                let method = if is_method {
+                    method
+                } else {
+                    "_OTHER".to_owned()
+                };
                 let (code, system, took) = (code_name(code), "grpc", start.elapsed().as_secs_f64());
                 if is_method && !recorded.is_disabled() {
                     let call = recorded.context().span().span_context().clone();
@@ -169,7 +188,10 @@ where
                 }
                 let method = KeyValue::new("rpc.method", method);
                 let code = KeyValue::new("rpc.response.status_code", code);
-                DURATION.record(took, &[KeyValue::new("rpc.system.name", system), method, code]);
+                DURATION.record(
+                    took,
+                    &[KeyValue::new("rpc.system.name", system), method, code],
+                );
                 Ok(response)
             }
             .instrument(span),
@@ -177,8 +199,8 @@ where
     }
 }
 
-/// The code of an answer. One that is none of gRPC's, such as the 404 of a path that only looks like a call, is what a client of
-/// gRPC takes it for.
+/// The code of an answer. One that is none of gRPC's, such as the 404 of a path that only looks
+/// like a call, is what a client of gRPC takes it for.
 fn code_of(headers: &HeaderMap) -> Code {
     if !is_grpc(headers) {
         return Code::Unimplemented;
@@ -186,10 +208,12 @@ fn code_of(headers: &HeaderMap) -> Code {
     Status::from_header_map(headers).map_or(Code::Ok, |status| status.code())
 }
 
-/// Whether a request is a call of gRPC itself, and not of gRPC-Web or anything else, or an answer one to that.
+/// Whether a request is a call of gRPC itself, and not of gRPC-Web or anything else, or an answer
+/// one to that.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind =
-        headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    let kind = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
     kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
@@ -202,10 +226,14 @@ const UNREADABLE: [&str; 5] = [
     "Missing request message",
 ];
 
-/// tonic says OUT_OF_RANGE of a message above the limit, where gRPC's clients expect RESOURCE_EXHAUSTED, and INTERNAL of one
-/// that cannot be read, which is its caller's mistake and not the service's.
+/// tonic says OUT_OF_RANGE of a message above the limit, where gRPC's clients expect
+/// RESOURCE_EXHAUSTED, and INTERNAL of one that cannot be read, which is its caller's mistake and
+/// not the service's.
 fn told_apart(response: Response<Body>) -> Response<Body> {
-    match Status::from_header_map(response.headers()).as_ref().and_then(retold) {
+    match Status::from_header_map(response.headers())
+        .as_ref()
+        .and_then(retold)
+    {
         Some(refusal) => Status::from(refusal).into_http(),
         None => response,
     }
@@ -214,15 +242,21 @@ fn told_apart(response: Response<Body>) -> Response<Body> {
 fn retold(status: &Status) -> Option<Refusal> {
     let says = |beginning: &&str| status.message().starts_with(*beginning);
     if status.code() == Code::OutOfRange && status.message().contains("message length too large") {
-        Some(Refusal::TooLarge { limit: proto::MAX_MESSAGE })
+        Some(Refusal::TooLarge {
+            limit: proto::MAX_MESSAGE,
+        })
     } else if status.code() == Code::Internal && UNREADABLE.iter().any(says) {
-        Some(Refusal::field("request", format!("cannot be read: {}", status.message())))
+        Some(Refusal::field(
+            "request",
+            format!("cannot be read: {}", status.message()),
+        ))
     } else {
         None
     }
 }
 
-/// What is said of a message of a stream that tonic could not read, as it is said of one that is no stream.
+/// What is said of a message of a stream that tonic could not read, as it is said of one that is no
+/// stream.
 pub fn unreadable(status: Status) -> Status {
     retold(&status).map_or(status, Status::from)
 }
@@ -282,8 +316,10 @@ mod tests {
             ("1.5S", Err(MalformedTimeout)),
             ("123456789S", Err(MalformedTimeout)),
         ] {
-            let headers =
-                HeaderMap::from_iter([(http::HeaderName::from_static("grpc-timeout"), text.parse().unwrap())]);
+            let headers = HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                text.parse().unwrap(),
+            )]);
             assert_eq!(grpc_timeout(&headers), timeout.map(Some), "{text}");
         }
         assert_eq!(grpc_timeout(&HeaderMap::new()), Ok(None));
@@ -299,7 +335,8 @@ mod tests {
             ("application/grpc-web-text+proto", false),
             ("application/json", false),
         ] {
-            let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind.parse().unwrap())]);
+            let headers =
+                HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind.parse().unwrap())]);
             assert_eq!(is_grpc(&headers), is, "{kind}");
         }
         assert!(!is_grpc(&HeaderMap::new()));
@@ -322,10 +359,16 @@ mod tests {
                 }
                 Ok::<_, Infallible>(Response::new(Body::empty()))
             });
-            let request = Request::builder().uri(path).header("content-type", "application/grpc");
-            let request = request.header("grpc-timeout", timeout).body(Body::empty()).unwrap();
+            let request = Request::builder()
+                .uri(path)
+                .header("content-type", "application/grpc");
+            let request = request
+                .header("grpc-timeout", timeout)
+                .body(Body::empty())
+                .unwrap();
             let response = CallLayer.layer(service).call(request).await.unwrap();
-            let answered = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+            let answered = Status::from_header_map(response.headers())
+                .map_or(Code::Ok, |status| status.code());
             assert_eq!(answered, code, "{timeout} {path}");
         }
     }
@@ -333,8 +376,14 @@ mod tests {
     #[test]
     fn what_is_no_answer_of_grpc_names_no_method() {
         assert_eq!(code_of(Response::new(()).headers()), Code::Unimplemented);
-        assert_eq!(code_of(Status::not_found("who?").into_http::<()>().headers()), Code::NotFound);
-        let answered = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        assert_eq!(
+            code_of(Status::not_found("who?").into_http::<()>().headers()),
+            Code::NotFound
+        );
+        let answered = Response::builder()
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
         assert_eq!(code_of(answered.headers()), Code::Ok);
     }
 }

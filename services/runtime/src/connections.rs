@@ -1,5 +1,5 @@
-//! Connections of a listener. Promise: there are at most so many; each says within seconds what it wants, shows that it is
-//! alive when it is asked, and holds no other up.
+//! Connections of a listener. Promise: there are at most so many; each says within seconds what it
+//! wants, shows that it is alive when it is asked, and holds no other up.
 
 use std::{
     io,
@@ -31,7 +31,8 @@ use tower::{Layer, ServiceExt};
 
 use crate::{call::CallLayer, gather::Turns, tls::Tls};
 
-/// Time for a handshake, then for as many bytes as tell the protocol, and for the head of a request of HTTP/1.1.
+/// Time for a handshake, then for as many bytes as tell the protocol, and for the head of a request
+/// of HTTP/1.1.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// So many bytes tell the protocol: what HTTP/2 begins with.
 const PREFACE: usize = 24;
@@ -41,14 +42,15 @@ const KEEPALIVE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(2
 const STREAMS: u32 = 1024;
 /// What may be under way of one request or answer that is not read yet, bytes.
 pub const WINDOW: u32 = 64 << 10;
-/// The same of all over one connection: as much as all calls over it can have, so that those that wait to be read keep no other
-/// waiting.
+/// The same of all over one connection: as much as all calls over it can have, so that those that
+/// wait to be read keep no other waiting.
 pub const WINDOWS: u32 = WINDOW * STREAMS;
 /// Resets for a caller's own mistakes: more end the connection.
 const RESETS: usize = 1024;
 /// What is held of a head or a body of HTTP/1.1, bytes.
 const HELD: usize = 64 << 10;
-/// Fields of a head of HTTP/1.1. Those of HTTP/2 count 32 bytes more each, and so are fewer than 512.
+/// Fields of a head of HTTP/1.1. Those of HTTP/2 count 32 bytes more each, and so are fewer than
+/// 512.
 const FIELDS: usize = 100;
 /// Pause after the system gave no connection, for example because too many files are open.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -70,10 +72,18 @@ pub(crate) struct Allowed {
 }
 
 impl Allowed {
-    /// Of a service: a gateway takes all calls under way back together where this process was stopped for a moment.
-    pub(crate) const BEHIND: Self = Self { head: 16 << 10, taken_back: STREAMS as usize };
-    /// Of who stands in front: heads go on to a service with a few fields more, and callers are anybody.
-    pub(crate) const IN_FRONT: Self = Self { head: 12 << 10, taken_back: 20 };
+    /// Of a service: a gateway takes all calls under way back together where this process was
+    /// stopped for a moment.
+    pub(crate) const BEHIND: Self = Self {
+        head: 16 << 10,
+        taken_back: STREAMS as usize,
+    };
+    /// Of who stands in front: heads go on to a service with a few fields more, and callers are
+    /// anybody.
+    pub(crate) const IN_FRONT: Self = Self {
+        head: 12 << 10,
+        taken_back: 20,
+    };
 }
 
 /// How many connections, and for how long.
@@ -84,15 +94,19 @@ pub struct ConnectionArgs {
     #[arg(long, env = "SHOPKEEPER_MAX_CONNECTIONS", value_name = "N", default_value_t = ConnectionArgs::default().max_connections,
         value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
-    /// Age, give or take a tenth, at which callers are told to connect again, so that they spread over replicas that are
-    /// new; calls in flight then have the drain timeout. Without it connections grow as old as they like
+    /// Age, give or take a tenth, at which callers are told to connect again, so that they spread
+    /// over replicas that are new; calls in flight then have the drain timeout. Without it
+    /// connections grow as old as they like
     #[arg(long, env = "SHOPKEEPER_MAX_CONNECTION_AGE", value_name = "TIME", value_parser = humantime::parse_duration)]
     max_connection_age: Option<Duration>,
 }
 
 impl Default for ConnectionArgs {
     fn default() -> Self {
-        Self { max_connections: 10_000, max_connection_age: None }
+        Self {
+            max_connections: 10_000,
+            max_connection_age: None,
+        }
     }
 }
 
@@ -128,13 +142,25 @@ impl Connections {
             .max_local_error_reset_streams(RESETS)
             .max_header_list_size(allowed.head);
         // Browsers, curl and probes; gRPC itself is HTTP/2.
-        http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_headers(FIELDS).max_buf_size(HELD);
-        Self { args, http, routes: routes.prepare(), tls, grace }
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .max_headers(FIELDS)
+            .max_buf_size(HELD);
+        Self {
+            args,
+            http,
+            routes: routes.prepare(),
+            tls,
+            grace,
+        }
     }
 
     /// Takes connections until it is told to stop, and ends when the last of them has.
     pub(crate) async fn serve(self, listener: TcpListener, stop: watch::Receiver<bool>) {
-        let most = usize::try_from(self.args.max_connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let most = usize::try_from(self.args.max_connections)
+            .unwrap_or(usize::MAX)
+            .min(Semaphore::MAX_PERMITS);
         let (connections, places) = (Arc::new(self), Arc::new(Semaphore::new(most)));
         let mut open = JoinSet::new();
         loop {
@@ -165,26 +191,46 @@ impl Connections {
         while open.join_next().await.is_some() {}
     }
 
-    async fn serve_one(&self, stream: TcpStream, peer: SocketAddr, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    async fn serve_one(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        stop: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
         match &self.tls {
             None => self.speak(stream, peer, stop).await,
             Some(tls) => {
                 let shaken = timeout(PATIENCE, tls.acceptor().accept(stream)).await;
-                self.speak(shaken.context("no handshake in time")?.context("handshake")?, peer, stop).await
+                self.speak(
+                    shaken
+                        .context("no handshake in time")?
+                        .context("handshake")?,
+                    peer,
+                    stop,
+                )
+                .await
             }
         }
     }
 
-    async fn speak<IO>(&self, stream: IO, peer: SocketAddr, stop: watch::Receiver<bool>) -> anyhow::Result<()>
+    async fn speak<IO>(
+        &self,
+        stream: IO,
+        peer: SocketAddr,
+        stop: watch::Receiver<bool>,
+    ) -> anyhow::Result<()>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let calls =
-            CallLayer.layer(self.routes.clone()).map_request(|request: Request<Incoming>| request.map(Body::new));
+        let calls = CallLayer
+            .layer(self.routes.clone())
+            .map_request(|request: Request<Incoming>| request.map(Body::new));
         let turns = Turns::default();
         let stream = TokioIo::new(Prompt::new(turns.gather(stream)));
-        let connection = self.http.serve_connection(stream, TowerToHyperService::new(calls));
+        let connection = self
+            .http
+            .serve_connection(stream, TowerToHyperService::new(calls));
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = turns.clone().count(connection.as_mut()) => ended,
@@ -224,7 +270,11 @@ struct Prompt<IO> {
 
 impl<IO> Prompt<IO> {
     fn new(stream: IO) -> Self {
-        Self { stream, heard: 0, patience: Some(Box::pin(sleep(PATIENCE))) }
+        Self {
+            stream,
+            heard: 0,
+            patience: Some(Box::pin(sleep(PATIENCE))),
+        }
     }
 }
 
@@ -234,8 +284,15 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Prompt<IO> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(context).is_ready()) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no protocol in time")));
+        if self
+            .patience
+            .as_mut()
+            .is_some_and(|patience| patience.as_mut().poll(context).is_ready())
+        {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no protocol in time",
+            )));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
@@ -248,7 +305,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Prompt<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Prompt<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

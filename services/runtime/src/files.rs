@@ -5,7 +5,8 @@ use std::{path::PathBuf, time::Duration, time::SystemTime};
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Files, as they were when they were looked at last. Polled: network file systems and mounted secrets send no events.
+/// Files, as they were when they were looked at last. Polled: network file systems and mounted
+/// secrets send no events.
 #[derive(Debug)]
 pub struct Files {
     paths: Vec<PathBuf>,
@@ -16,7 +17,10 @@ impl Files {
     /// These files, as they are now.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let paths: Vec<_> = paths.into_iter().collect();
-        let seen = paths.iter().map(|path| stamp(std::fs::metadata(path))).collect();
+        let seen = paths
+            .iter()
+            .map(|path| stamp(std::fs::metadata(path)))
+            .collect();
         Self { paths, seen }
     }
 

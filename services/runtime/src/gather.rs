@@ -1,5 +1,6 @@
-//! Fewer writes: what several calls send over one connection goes out together, where each alone would cost a call of the
-//! system. Promise: nothing waits for longer than the tasks that are ready need for one turn each.
+//! Fewer writes: what several calls send over one connection goes out together, where each alone
+//! would cost a call of the system. Promise: nothing waits for longer than the tasks that are ready
+//! need for one turn each.
 
 use std::{
     io,
@@ -14,7 +15,8 @@ use std::{
 use hyper::rt::Executor;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
-/// The turns that the task of a connection has had. As an executor it spawns tasks whose turns it counts.
+/// The turns that the task of a connection has had. As an executor it spawns tasks whose turns it
+/// counts.
 #[derive(Debug, Clone, Default)]
 pub struct Turns(Arc<AtomicU64>);
 
@@ -31,7 +33,11 @@ impl Turns {
 
     /// The stream of a connection that is driven by [`Turns::count`].
     pub fn gather<S: AsyncWrite>(&self, stream: S) -> Gathered<S> {
-        Gathered { stream: BufWriter::new(stream), turns: self.clone(), asked: None }
+        Gathered {
+            stream: BufWriter::new(stream),
+            turns: self.clone(),
+            asked: None,
+        }
     }
 }
 
@@ -44,8 +50,8 @@ where
     }
 }
 
-/// A stream that, asked to flush, does so in the next turn: its task goes to the end of the queue, and those before it add
-/// what they have to send.
+/// A stream that, asked to flush, does so in the next turn: its task goes to the end of the queue,
+/// and those before it add what they have to send.
 #[derive(Debug)]
 pub struct Gathered<S> {
     stream: BufWriter<S>,
@@ -65,7 +71,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -108,7 +118,11 @@ mod tests {
     struct Writes(Vec<String>);
 
     impl AsyncWrite for Writes {
-        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
             self.0.push(String::from_utf8(bytes.to_vec()).unwrap());
             Poll::Ready(Ok(bytes.len()))
         }
@@ -127,7 +141,11 @@ mod tests {
         let mut turns = 0;
         std::future::poll_fn(|_| {
             turns += 1;
-            if turns == 2 { Poll::Ready(()) } else { Poll::Pending }
+            if turns == 2 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }

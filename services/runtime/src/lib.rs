@@ -1,5 +1,6 @@
-//! What every process of Shopkeeper needs: options, telemetry, a listener with health and reflection, deadlines, a
-//! bounded drain, refusals that say what the caller can do, and exit codes.
+//! What every process of Shopkeeper needs: options, telemetry, a listener with health and
+//! reflection, deadlines, a bounded drain, refusals that say what the caller can do, and exit
+//! codes.
 
 mod allocator;
 mod call;
@@ -17,7 +18,9 @@ pub mod telemetry;
 mod tls;
 
 pub use allocator::give_memory_back;
-pub use call::{Call, CallLayer, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc, unreadable};
+pub use call::{
+    Call, CallLayer, MalformedTimeout, code_name, deadline, grpc_timeout, is_grpc, unreadable,
+};
 pub use check::{at_least_one, finite, item_status, non_negative, positive, required, within};
 pub use connections::{ConnectionArgs, WINDOW, WINDOWS};
 pub use exit::{exit, shutdown};

@@ -1,5 +1,6 @@
-//! Metrics as OpenMetrics writes them (version 1.0), which has exemplars: beside each bucket of the durations the trace of the
-//! last call that fell into it, so that whoever sees slow calls can look at one. The SDK for OpenTelemetry keeps none.
+//! Metrics as OpenMetrics writes them (version 1.0), which has exemplars: beside each bucket of the
+//! durations the trace of the last call that fell into it, so that whoever sees slow calls can look
+//! at one. The SDK for OpenTelemetry keeps none.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,8 @@ struct Exemplar {
     at: Duration,
 }
 
-/// The last traced calls of a histogram, by the values of its labels and the upper bound of their bucket.
+/// The last traced calls of a histogram, by the values of its labels and the upper bound of their
+/// bucket.
 #[derive(Debug)]
 pub(crate) struct Exemplars {
     /// As Prometheus calls the histogram.
@@ -35,24 +37,38 @@ pub(crate) struct Exemplars {
 
 impl Exemplars {
     pub(crate) const fn of(histogram: &'static str, bounds: &'static [f64]) -> Self {
-        Self { histogram, bounds, last: Mutex::new(BTreeMap::new()) }
+        Self {
+            histogram,
+            bounds,
+            last: Mutex::new(BTreeMap::new()),
+        }
     }
 
     fn last(&self) -> MutexGuard<'_, BTreeMap<Vec<String>, Vec<Option<Exemplar>>>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call took so long. `labels` are the values of the histogram's labels, in the order of their names.
+    /// A call took so long. `labels` are the values of the histogram's labels, in the order of
+    /// their names.
     pub(crate) fn note(&self, labels: &[&str], seconds: f64, call: &SpanContext, now: SystemTime) {
         if !call.is_sampled() {
             return;
         }
-        let at = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let exemplar = Exemplar { trace: call.trace_id().to_string(), span: call.span_id().to_string(), seconds, at };
+        let at = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let exemplar = Exemplar {
+            trace: call.trace_id().to_string(),
+            span: call.span_id().to_string(),
+            seconds,
+            at,
+        };
         let bucket = self.bounds.partition_point(|bound| *bound < seconds);
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         let mut last = self.last();
-        let buckets = last.entry(labels).or_insert_with(|| vec![None; self.bounds.len() + 1]);
+        let buckets = last
+            .entry(labels)
+            .or_insert_with(|| vec![None; self.bounds.len() + 1]);
         buckets[bucket] = Some(exemplar);
     }
 
@@ -62,7 +78,9 @@ impl Exemplars {
             return None;
         }
         // What the exporter adds to them says where they were measured.
-        let own = labels.iter().filter(|label| !label.name().starts_with("otel_scope"));
+        let own = labels
+            .iter()
+            .filter(|label| !label.name().starts_with("otel_scope"));
         let values: Vec<String> = own.map(|label| label.value().to_owned()).collect();
         self.last().get(&values)?.get(bucket)?.clone()
     }
@@ -72,7 +90,9 @@ impl Exemplars {
 pub(crate) fn text(families: &[MetricFamily], exemplars: &Exemplars) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = families.iter().try_for_each(|family| write_family(&mut text, family, exemplars));
+    let _ = families
+        .iter()
+        .try_for_each(|family| write_family(&mut text, family, exemplars));
     text.push_str("# EOF\n");
     text
 }
@@ -90,24 +110,50 @@ fn write_family(to: &mut String, family: &MetricFamily, exemplars: &Exemplars) -
     for metric in family.get_metric() {
         let labels = metric.get_label();
         match family.get_field_type() {
-            MetricType::COUNTER => line(to, &format!("{name}_total"), labels, None, metric.get_counter().get_value())?,
+            MetricType::COUNTER => line(
+                to,
+                &format!("{name}_total"),
+                labels,
+                None,
+                metric.get_counter().get_value(),
+            )?,
             MetricType::GAUGE => line(to, name, labels, None, metric.get_gauge().get_value())?,
             MetricType::HISTOGRAM => {
                 let histogram = metric.get_histogram();
                 let count = histogram.get_sample_count();
-                let buckets = histogram.get_bucket().iter().map(|b| (b.upper_bound(), b.cumulative_count()));
-                let buckets = buckets.filter(|(bound, _)| bound.is_finite()).chain([(f64::INFINITY, count)]);
+                let buckets = histogram
+                    .get_bucket()
+                    .iter()
+                    .map(|b| (b.upper_bound(), b.cumulative_count()));
+                let buckets = buckets
+                    .filter(|(bound, _)| bound.is_finite())
+                    .chain([(f64::INFINITY, count)]);
                 let bucket_name = format!("{name}_bucket");
                 for (at, (bound, count)) in buckets.enumerate() {
                     write_sample(to, &bucket_name, labels, Some(bound), count as f64)?;
-                    if let Some(Exemplar { trace, span, seconds, at }) = exemplars.find(name, labels, at) {
+                    if let Some(Exemplar {
+                        trace,
+                        span,
+                        seconds,
+                        at,
+                    }) = exemplars.find(name, labels, at)
+                    {
                         let at = at.as_secs_f64();
-                        write!(to, " # {{trace_id=\"{trace}\",span_id=\"{span}\"}} {seconds} {at:.3}")?;
+                        write!(
+                            to,
+                            " # {{trace_id=\"{trace}\",span_id=\"{span}\"}} {seconds} {at:.3}"
+                        )?;
                     }
                     to.push('\n');
                 }
                 line(to, &format!("{name}_count"), labels, None, count as f64)?;
-                line(to, &format!("{name}_sum"), labels, None, histogram.get_sample_sum())?;
+                line(
+                    to,
+                    &format!("{name}_sum"),
+                    labels,
+                    None,
+                    histogram.get_sample_sum(),
+                )?;
             }
             MetricType::SUMMARY | MetricType::UNTYPED => {}
         }
@@ -115,16 +161,33 @@ fn write_family(to: &mut String, family: &MetricFamily, exemplars: &Exemplars) -
     Ok(())
 }
 
-fn line(to: &mut String, name: &str, labels: &[LabelPair], bound: Option<f64>, value: f64) -> fmt::Result {
+fn line(
+    to: &mut String,
+    name: &str,
+    labels: &[LabelPair],
+    bound: Option<f64>,
+    value: f64,
+) -> fmt::Result {
     write_sample(to, name, labels, bound, value)?;
     to.write_char('\n')
 }
 
-fn write_sample(to: &mut String, name: &str, labels: &[LabelPair], bound: Option<f64>, value: f64) -> fmt::Result {
+fn write_sample(
+    to: &mut String,
+    name: &str,
+    labels: &[LabelPair],
+    bound: Option<f64>,
+    value: f64,
+) -> fmt::Result {
     to.write_str(name)?;
     let mut before = '{';
     for label in labels {
-        write!(to, "{before}{}=\"{}\"", label.name(), escaped(label.value()))?;
+        write!(
+            to,
+            "{before}{}=\"{}\"",
+            label.name(),
+            escaped(label.value())
+        )?;
         before = ',';
     }
     if let Some(bound) = bound {
@@ -151,7 +214,9 @@ impl fmt::Display for Number {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -162,7 +227,13 @@ mod tests {
     use super::*;
 
     fn call(trace: u128, flags: TraceFlags) -> SpanContext {
-        SpanContext::new(TraceId::from(trace), SpanId::from(7), flags, false, TraceState::NONE)
+        SpanContext::new(
+            TraceId::from(trace),
+            SpanId::from(7),
+            flags,
+            false,
+            TraceState::NONE,
+        )
     }
 
     #[test]
@@ -181,7 +252,12 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
         for (trace, seconds) in [(1, 0.001), (2, 0.0005), (3, 2.0)] {
             took.with_label_values(&["a", "OK"]).observe(seconds);
-            exemplars.note(&["OK", "a"], seconds, &call(trace, TraceFlags::SAMPLED), now);
+            exemplars.note(
+                &["OK", "a"],
+                seconds,
+                &call(trace, TraceFlags::SAMPLED),
+                now,
+            );
         }
         took.with_label_values(&["a", "OK"]).observe(0.5);
         exemplars.note(&["OK", "a"], 0.5, &call(4, TraceFlags::NOT_SAMPLED), now);

@@ -1,5 +1,5 @@
-//! What the process itself takes, under OpenTelemetry's names. Read from Linux's /proc whenever somebody asks; where there
-//! is none, nothing is said.
+//! What the process itself takes, under OpenTelemetry's names. Read from Linux's /proc whenever
+//! somebody asks; where there is none, nothing is said.
 
 use std::{fs, time::Instant};
 
@@ -28,12 +28,30 @@ pub(crate) fn observe() {
         })
         .build();
     let number = |name, unit, description, read: fn() -> Option<i64>| {
-        let counter = meter.i64_observable_up_down_counter(name).with_unit(unit).with_description(description);
-        counter.with_callback(move |observer| read().into_iter().for_each(|now| observer.observe(now, &[]))).build();
+        let counter = meter
+            .i64_observable_up_down_counter(name)
+            .with_unit(unit)
+            .with_description(description);
+        counter
+            .with_callback(move |observer| {
+                read()
+                    .into_iter()
+                    .for_each(|now| observer.observe(now, &[]))
+            })
+            .build();
     };
-    number("process.memory.usage", "By", "Memory in use", || status("VmRSS:").map(|kib| kib * 1024));
-    number("process.thread.count", "{thread}", "Threads", || status("Threads:"));
-    number("process.unix.file_descriptor.count", "{file_descriptor}", "Open files and sockets", open_files);
+    number("process.memory.usage", "By", "Memory in use", || {
+        status("VmRSS:").map(|kib| kib * 1024)
+    });
+    number("process.thread.count", "{thread}", "Threads", || {
+        status("Threads:")
+    });
+    number(
+        "process.unix.file_descriptor.count",
+        "{file_descriptor}",
+        "Open files and sockets",
+        open_files,
+    );
 }
 
 fn open_files() -> Option<i64> {
@@ -52,7 +70,13 @@ fn cpu_time() -> Option<[(&'static str, f64); 2]> {
 /// A number of /proc/self/status.
 fn status(field: &str) -> Option<i64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    status.lines().find_map(|line| line.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -61,9 +85,14 @@ mod tests {
 
     #[test]
     fn a_process_takes_time_memory_and_threads() {
-        let spent = std::hint::black_box((0..50_000_000_u64).fold(0, |sum, n| sum ^ std::hint::black_box(n)));
+        let spent = std::hint::black_box(
+            (0..50_000_000_u64).fold(0, |sum, n| sum ^ std::hint::black_box(n)),
+        );
         let [(_, user), (_, system)] = cpu_time().unwrap();
-        assert!(user + system > 0.0 && user + system < 3600.0, "{user} {system} {spent}");
+        assert!(
+            user + system > 0.0 && user + system < 3600.0,
+            "{user} {system} {spent}"
+        );
         assert!(status("VmRSS:").unwrap() > 100 && status("Threads:").unwrap() >= 1);
         assert_eq!(status("Nothing:"), None);
     }

@@ -8,7 +8,8 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 /// `domain` of every ErrorInfo.
 pub const DOMAIN: &str = "shopkeeper";
 
-/// Most bytes of a text in a status. What callers sent is told back to them in headers, of which many take 16 KiB in all.
+/// Most bytes of a text in a status. What callers sent is told back to them in headers, of which
+/// many take 16 KiB in all.
 const NAME: usize = 256;
 /// Most fields that are refused at once by name, and most bytes of each.
 const FIELDS: usize = 40;
@@ -115,7 +116,10 @@ pub enum Refusal {
 impl Refusal {
     /// A field that cannot be used.
     pub fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::InvalidField { field: field.into(), problem: problem.into() }
+        Self::InvalidField {
+            field: field.into(),
+            problem: problem.into(),
+        }
     }
 
     /// The same of a field by its longer name, as the whole request has it.
@@ -141,11 +145,15 @@ impl Refusal {
                     shorten(problem, PART);
                 }
             }
-            Self::NotFound { name, .. } | Self::NotServed { name, .. } | Self::NoMethod { path: name } => {
+            Self::NotFound { name, .. }
+            | Self::NotServed { name, .. }
+            | Self::NoMethod { path: name } => {
                 shorten(name, NAME);
             }
             Self::Unreachable { problem, .. } => shorten(problem, NAME),
-            Self::Changed { expected, found, .. } => {
+            Self::Changed {
+                expected, found, ..
+            } => {
                 shorten(expected, NAME);
                 shorten(found, NAME);
             }
@@ -162,35 +170,58 @@ impl Refusal {
 
     /// Something that the model does not know.
     pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
-        Self::NotFound { kind, name: name.into() }
+        Self::NotFound {
+            kind,
+            name: name.into(),
+        }
     }
 
-    /// Code, reason and metadata. One entry of metadata at most: several would be encoded in any order, and the same
-    /// refusal would not always be the same bytes.
+    /// Code, reason and metadata. One entry of metadata at most: several would be encoded in any
+    /// order, and the same refusal would not always be the same bytes.
     fn parts(&self) -> (Code, &'static str, Option<(&'static str, String)>) {
         match self {
-            Self::InvalidField { field, .. } => {
-                (Code::InvalidArgument, "INVALID_FIELD", Some(("field", field.clone())))
-            }
+            Self::InvalidField { field, .. } => (
+                Code::InvalidArgument,
+                "INVALID_FIELD",
+                Some(("field", field.clone())),
+            ),
             Self::InvalidFields(fields) => {
                 let names: Vec<_> = fields.iter().map(|(field, _)| field.as_str()).collect();
-                (Code::InvalidArgument, "INVALID_FIELD", Some(("fields", names.join(","))))
+                (
+                    Code::InvalidArgument,
+                    "INVALID_FIELD",
+                    Some(("fields", names.join(","))),
+                )
             }
-            Self::NotFound { kind, name } => (Code::NotFound, "NOT_IN_MODEL", Some((*kind, name.clone()))),
-            Self::NotServed { kind, name, .. } => (Code::NotFound, "NOT_SERVED", Some((*kind, name.clone()))),
+            Self::NotFound { kind, name } => {
+                (Code::NotFound, "NOT_IN_MODEL", Some((*kind, name.clone())))
+            }
+            Self::NotServed { kind, name, .. } => {
+                (Code::NotFound, "NOT_SERVED", Some((*kind, name.clone())))
+            }
             Self::NotReady { .. } => (Code::Unavailable, "MODEL_NOT_LOADED", None),
             Self::ModelChanged => (Code::FailedPrecondition, "MODEL_CHANGED", None),
             Self::NotAllowed { .. } => (Code::PermissionDenied, "NOT_ALLOWED", None),
-            Self::Changed { found, .. } => (Code::Aborted, "CHANGED", Some(("found", found.clone()))),
-            Self::TooLarge { limit } => {
-                (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", Some(("limit_bytes", limit.to_string())))
+            Self::Changed { found, .. } => {
+                (Code::Aborted, "CHANGED", Some(("found", found.clone())))
             }
+            Self::TooLarge { limit } => (
+                Code::ResourceExhausted,
+                "MESSAGE_TOO_LARGE",
+                Some(("limit_bytes", limit.to_string())),
+            ),
             Self::Overloaded { .. } => (Code::ResourceExhausted, "OVERLOADED", None),
-            Self::Unreachable { service, .. } => {
-                (Code::Unavailable, "SERVICE_UNREACHABLE", Some(("service", service.clone())))
-            }
+            Self::Unreachable { service, .. } => (
+                Code::Unavailable,
+                "SERVICE_UNREACHABLE",
+                Some(("service", service.clone())),
+            ),
             Self::TooLate => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None),
-            Self::NoMethod { path } => (Code::Unimplemented, "NO_SUCH_METHOD", Some(("path", path.clone()))),
+            Self::NoMethod { path } => (
+                Code::Unimplemented,
+                "NO_SUCH_METHOD",
+                Some(("path", path.clone())),
+            ),
             Self::Internal => (Code::Internal, "INTERNAL", None),
         }
     }
@@ -209,7 +240,9 @@ impl From<Refusal> for Status {
                 details.set_bad_request(vec![FieldViolation::new(field, problem)]);
             }
             Refusal::InvalidFields(fields) => {
-                let violations = fields.iter().map(|(field, problem)| FieldViolation::new(field, problem));
+                let violations = fields
+                    .iter()
+                    .map(|(field, problem)| FieldViolation::new(field, problem));
                 details.set_bad_request(violations.collect::<Vec<_>>());
             }
             Refusal::NotFound { kind, name } | Refusal::NotServed { kind, name, .. } => {
@@ -217,7 +250,11 @@ impl From<Refusal> for Status {
             }
             Refusal::NotReady { model, retry_in } => {
                 details.set_retry_info(Some(*retry_in));
-                let violation = PreconditionViolation::new("MODEL", *model, "no version of the model is loaded");
+                let violation = PreconditionViolation::new(
+                    "MODEL",
+                    *model,
+                    "no version of the model is loaded",
+                );
                 details.set_precondition_failure(vec![violation]);
             }
             Refusal::ModelChanged => {
@@ -247,8 +284,15 @@ fn shorten(text: &mut String, most: usize) {
 }
 
 /// Sets the ErrorInfo that every refusal has.
-pub fn error_info(details: &mut ErrorDetails, reason: &str, metadata: Option<(&'static str, String)>) {
-    let metadata: HashMap<_, _> = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+pub fn error_info(
+    details: &mut ErrorDetails,
+    reason: &str,
+    metadata: Option<(&'static str, String)>,
+) {
+    let metadata: HashMap<_, _> = metadata
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
     details.set_error_info(reason, DOMAIN, metadata);
 }
 
@@ -264,43 +308,108 @@ mod tests {
             Refusal::field(&long, &long),
             Refusal::InvalidFields(fields),
             Refusal::not_found("customer", &long),
-            Refusal::NotServed { kind: "model", name: long.clone(), known: "churn".to_owned() },
+            Refusal::NotServed {
+                kind: "model",
+                name: long.clone(),
+                known: "churn".to_owned(),
+            },
             Refusal::NoMethod { path: long.clone() },
         ] {
             let status = Status::from(refusal);
-            // Details are sent as base64, and the message with every byte that is not ASCII as three.
+            // Details are sent as base64, and the message with every byte that is not ASCII as
+            // three.
             let sent = status.details().len() * 4 / 3
-                + status.message().bytes().map(|b| if b.is_ascii() { 1 } else { 3 }).sum::<usize>();
+                + status
+                    .message()
+                    .bytes()
+                    .map(|b| if b.is_ascii() { 1 } else { 3 })
+                    .sum::<usize>();
             assert!(sent < 16 << 10 && status.message().contains('…'), "{sent}");
         }
-        assert_eq!(Status::from(Refusal::not_found("customer", "é")).message(), "customer `é` is not in the model");
+        assert_eq!(
+            Status::from(Refusal::not_found("customer", "é")).message(),
+            "customer `é` is not in the model"
+        );
     }
 
     #[test]
     fn a_refusal_has_its_code_and_details() {
         let second = Duration::from_secs(1);
-        let unreachable =
-            Refusal::Unreachable { service: "churn".to_owned(), problem: "refused".to_owned(), retry_in: second };
-        let changed =
-            Refusal::Changed { what: "the current version", expected: "one".to_owned(), found: "two".to_owned() };
-        let no_version = Refusal::NotServed { kind: "version", name: "7".to_owned(), known: "8".to_owned() };
+        let unreachable = Refusal::Unreachable {
+            service: "churn".to_owned(),
+            problem: "refused".to_owned(),
+            retry_in: second,
+        };
+        let changed = Refusal::Changed {
+            what: "the current version",
+            expected: "one".to_owned(),
+            found: "two".to_owned(),
+        };
+        let no_version = Refusal::NotServed {
+            kind: "version",
+            name: "7".to_owned(),
+            known: "8".to_owned(),
+        };
         for (refusal, code, reason) in [
-            (Refusal::field("rfm.frequency", "is negative"), Code::InvalidArgument, "INVALID_FIELD"),
-            (Refusal::not_found("customer", "17850"), Code::NotFound, "NOT_IN_MODEL"),
+            (
+                Refusal::field("rfm.frequency", "is negative"),
+                Code::InvalidArgument,
+                "INVALID_FIELD",
+            ),
+            (
+                Refusal::not_found("customer", "17850"),
+                Code::NotFound,
+                "NOT_IN_MODEL",
+            ),
             (no_version, Code::NotFound, "NOT_SERVED"),
-            (Refusal::NotReady { model: "churn", retry_in: second }, Code::Unavailable, "MODEL_NOT_LOADED"),
-            (Refusal::ModelChanged, Code::FailedPrecondition, "MODEL_CHANGED"),
-            (Refusal::NotAllowed { action: "publishing" }, Code::PermissionDenied, "NOT_ALLOWED"),
+            (
+                Refusal::NotReady {
+                    model: "churn",
+                    retry_in: second,
+                },
+                Code::Unavailable,
+                "MODEL_NOT_LOADED",
+            ),
+            (
+                Refusal::ModelChanged,
+                Code::FailedPrecondition,
+                "MODEL_CHANGED",
+            ),
+            (
+                Refusal::NotAllowed {
+                    action: "publishing",
+                },
+                Code::PermissionDenied,
+                "NOT_ALLOWED",
+            ),
             (changed, Code::Aborted, "CHANGED"),
-            (Refusal::TooLarge { limit: 1 }, Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
-            (Refusal::Overloaded { retry_in: second }, Code::ResourceExhausted, "OVERLOADED"),
+            (
+                Refusal::TooLarge { limit: 1 },
+                Code::ResourceExhausted,
+                "MESSAGE_TOO_LARGE",
+            ),
+            (
+                Refusal::Overloaded { retry_in: second },
+                Code::ResourceExhausted,
+                "OVERLOADED",
+            ),
             (unreachable, Code::Unavailable, "SERVICE_UNREACHABLE"),
-            (Refusal::TooLate, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            (
+                Refusal::TooLate,
+                Code::DeadlineExceeded,
+                "DEADLINE_EXCEEDED",
+            ),
         ] {
             let status = Status::from(refusal.clone());
             let details = status.get_error_details();
-            assert_eq!((status.code(), details.error_info().unwrap().reason.as_str()), (code, reason));
-            assert_eq!(details.bad_request().is_some(), matches!(refusal, Refusal::InvalidField { .. }));
+            assert_eq!(
+                (status.code(), details.error_info().unwrap().reason.as_str()),
+                (code, reason)
+            );
+            assert_eq!(
+                details.bad_request().is_some(),
+                matches!(refusal, Refusal::InvalidField { .. })
+            );
             assert_eq!(details.resource_info().is_some(), code == Code::NotFound);
         }
     }

@@ -22,10 +22,12 @@ pub struct ServerArgs {
     /// Where calls are taken; port 0 takes a free one and logs it
     #[arg(long, env = "SHOPKEEPER_LISTEN", value_name = "ADDR")]
     pub listen: SocketAddr,
-    /// Where Prometheus finds /metrics, and probes /healthz and /readyz, over HTTP; without it nowhere
+    /// Where Prometheus finds /metrics, and probes /healthz and /readyz, over HTTP; without it
+    /// nowhere
     #[arg(long, env = "SHOPKEEPER_METRICS_LISTEN", value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
-    /// How long health says NOT_SERVING before connections are closed, so that balancers look elsewhere first
+    /// How long health says NOT_SERVING before connections are closed, so that balancers look
+    /// elsewhere first
     #[arg(long, env = "SHOPKEEPER_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub drain_delay: Duration,
     /// How long calls in flight may take after that
@@ -108,7 +110,9 @@ impl Server {
     /// Where an address is taken or not this machine's, or a certificate cannot be used.
     pub async fn bind(args: &ServerArgs) -> anyhow::Result<Self> {
         let bind = async |address: SocketAddr| {
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address}"))
         };
         let metrics = match args.metrics_listen {
             Some(address) => Some(bind(address).await?),
@@ -147,20 +151,35 @@ impl Server {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Answers until `shutdown` resolves, and then drains: health says NOT_SERVING, new connections are refused, calls
-    /// in flight have the drain timeout to end, and what is left then is dropped.
+    /// Answers until `shutdown` resolves, and then drains: health says NOT_SERVING, new connections
+    /// are refused, calls in flight have the drain timeout to end, and what is left then is
+    /// dropped.
     ///
     /// # Errors
     /// Where the listener fails.
-    pub async fn serve_until(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
-        let Self { args, listener, metrics, tls, allowed, service } = self;
+    pub async fn serve_until(
+        self,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> anyhow::Result<()> {
+        let Self {
+            args,
+            listener,
+            metrics,
+            tls,
+            allowed,
+            service,
+        } = self;
         let service = service.context("no service is added")?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
         // Whoever looks at the process does so until its end.
         let (mut probing, leaving) = (JoinSet::new(), watch::Sender::new(false));
         if let Some(listener) = metrics {
-            let router = probes(service.ready.clone(), service.status.clone(), leaving.subscribe());
+            let router = probes(
+                service.ready.clone(),
+                service.status.clone(),
+                leaving.subscribe(),
+            );
             probing.spawn(async move {
                 if let Err(error) = axum::serve(listener, router).await {
                     tracing::error!(%error, "metrics are served no more");
@@ -176,17 +195,21 @@ impl Server {
         if let Some(tls) = tls.clone() {
             watching.spawn(tls.watch());
         }
-        let connections = Connections::new(args.connections, allowed, routes, tls, args.drain_timeout);
+        let connections =
+            Connections::new(args.connections, allowed, routes, tls, args.drain_timeout);
         serving.spawn(connections.serve(listener, stopped));
         tracing::info!(service = service.name, %address, encrypted, "listening");
         shutdown.await;
 
         tracing::info!(service = service.name, "draining");
-        // The tasks mirror readiness into health; from here on the answer is no, there and to probes.
+        // The tasks mirror readiness into health; from here on the answer is no, there and to
+        // probes.
         leaving.send_replace(true);
         tasks.abort_all();
         for name in service.services.iter().copied().chain([""]) {
-            reporter.set_service_status(name, ServingStatus::NotServing).await;
+            reporter
+                .set_service_status(name, ServingStatus::NotServing)
+                .await;
         }
         tokio::time::sleep(args.drain_delay).await;
         stop.send_replace(true);
@@ -196,34 +219,60 @@ impl Server {
             reporter.clear_service_status(name).await;
         }
         // hyper waits for idle connections as well, and for ever; the bound is ours.
-        if tokio::time::timeout(args.drain_timeout, serving.join_next()).await.is_err() {
-            tracing::warn!(service = service.name, "calls were still in flight when the drain timeout ended");
+        if tokio::time::timeout(args.drain_timeout, serving.join_next())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                service = service.name,
+                "calls were still in flight when the drain timeout ended"
+            );
         }
         Ok(())
     }
 }
 
-/// The services' routes with health and reflection beside them. `tasks` keeps health as readiness is.
+/// The services' routes with health and reflection beside them. `tasks` keeps health as readiness
+/// is.
 ///
 /// # Errors
 /// Where the descriptors cannot be read.
-pub fn health_and_reflection(service: &Service, tasks: &mut JoinSet<()>) -> anyhow::Result<(Routes, HealthReporter)> {
+pub fn health_and_reflection(
+    service: &Service,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<(Routes, HealthReporter)> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = || {
         let descriptors = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
         let builder = descriptors
             .into_iter()
-            .fold(tonic_reflection::server::Builder::configure(), |b, d| b.register_encoded_file_descriptor_set(d));
-        service.services.iter().chain([&"grpc.health.v1.Health"]).fold(builder, |b, name| b.with_service_name(*name))
+            .fold(tonic_reflection::server::Builder::configure(), |b, d| {
+                b.register_encoded_file_descriptor_set(d)
+            });
+        service
+            .services
+            .iter()
+            .chain([&"grpc.health.v1.Health"])
+            .fold(builder, |b, name| b.with_service_name(*name))
     };
     let routes = service.routes.clone().add_service(health);
-    let routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+    let routes = routes
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
     let router = routes.into_axum_router().fallback(unknown);
 
-    let (names, mut ready, health) = (service.services.clone(), service.ready.clone(), reporter.clone());
+    let (names, mut ready, health) = (
+        service.services.clone(),
+        service.ready.clone(),
+        reporter.clone(),
+    );
     tasks.spawn(async move {
         loop {
-            let status = if *ready.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            let status = if *ready.borrow_and_update() {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
             for name in names.iter().copied().chain([""]) {
                 health.set_service_status(name, status).await;
             }
@@ -238,9 +287,14 @@ pub fn health_and_reflection(service: &Service, tasks: &mut JoinSet<()>) -> anyh
 async fn unknown(request: axum::extract::Request) -> axum::response::Response {
     let path = request.uri().path().to_owned();
     if !crate::is_grpc(request.headers()) {
-        return (StatusCode::NOT_FOUND, format!("there is nothing at {path}\n")).into_response();
+        return (
+            StatusCode::NOT_FOUND,
+            format!("there is nothing at {path}\n"),
+        )
+            .into_response();
     }
-    let answer = tonic::Status::from(crate::Refusal::NoMethod { path }).into_http::<tonic::body::Body>();
+    let answer =
+        tonic::Status::from(crate::Refusal::NoMethod { path }).into_http::<tonic::body::Body>();
     answer.map(axum::body::Body::new)
 }
 
@@ -256,14 +310,24 @@ fn probes(
             None => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
             Some(status) => {
                 let status = status.borrow();
-                let why = if status.refusal.is_empty() { "its model is not loaded yet" } else { &status.refusal };
-                (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {why}\n", status.model))
+                let why = if status.refusal.is_empty() {
+                    "its model is not loaded yet"
+                } else {
+                    &status.refusal
+                };
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("{}: {why}\n", status.model),
+                )
             }
         };
         async move { answer }
     };
     Router::new()
-        .route("/metrics", get(async |headers: http::HeaderMap| telemetry::metrics(&headers)))
+        .route(
+            "/metrics",
+            get(async |headers: http::HeaderMap| telemetry::metrics(&headers)),
+        )
         .route("/healthz", get(async || StatusCode::OK))
         .route("/readyz", get(readyz))
 }
@@ -278,11 +342,21 @@ mod tests {
     async fn who_is_not_ready_says_why() {
         let leaving = watch::Sender::new(false);
         let refusal = "no version has been published in ./modles".to_owned();
-        let status = ModelStatus { model: "churn".to_owned(), refusal, ..ModelStatus::default() };
+        let status = ModelStatus {
+            model: "churn".to_owned(),
+            refusal,
+            ..ModelStatus::default()
+        };
         let (ready, status) = (watch::Sender::new(false), watch::Sender::new(status));
-        let probes = probes(ready.subscribe(), Some(status.subscribe()), leaving.subscribe());
+        let probes = probes(
+            ready.subscribe(),
+            Some(status.subscribe()),
+            leaving.subscribe(),
+        );
         let ask = async || {
-            let request = axum::extract::Request::get("/readyz").body(axum::body::Body::empty()).unwrap();
+            let request = axum::extract::Request::get("/readyz")
+                .body(axum::body::Body::empty())
+                .unwrap();
             let (head, body) = probes.clone().oneshot(request).await.unwrap().into_parts();
             let body = axum::body::to_bytes(body, 1024).await.unwrap();
             (head.status, String::from_utf8(body.to_vec()).unwrap())
@@ -292,6 +366,9 @@ mod tests {
         ready.send_replace(true);
         assert_eq!(ask().await, (StatusCode::OK, String::new()));
         leaving.send_replace(true);
-        assert_eq!(ask().await, (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()));
+        assert_eq!(
+            ask().await,
+            (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Logs, traces and metrics: tracing to stderr, OTLP where an endpoint is given, Prometheus for whoever asks. Lines of JSON
-//! name the trace and span of the call that they belong to.
+//! Logs, traces and metrics: tracing to stderr, OTLP where an endpoint is given, Prometheus for
+//! whoever asks. Lines of JSON name the trace and span of the call that they belong to.
 
 use std::{fmt, io::IsTerminal};
 
@@ -14,7 +14,8 @@ use opentelemetry::{
 };
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
-    Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator, trace::SdkTracerProvider,
+    Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator,
+    trace::SdkTracerProvider,
 };
 use tracing::{Event, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
@@ -36,13 +37,23 @@ pub(crate) const CALLS: &str = "shopkeeper::call";
 #[command(next_help_heading = "Telemetry")]
 pub struct TelemetryArgs {
     /// What is logged: error, warn, info, debug, or a filter as of tracing-subscriber
-    #[arg(long, env = "SHOPKEEPER_LOG", value_name = "FILTER", default_value = "info,opentelemetry=warn")]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_LOG",
+        value_name = "FILTER",
+        default_value = "info,opentelemetry=warn"
+    )]
     log: String,
     /// How it is logged
     #[arg(long, env = "SHOPKEEPER_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
     /// Where traces go, OTLP over gRPC, for example http://localhost:4317; without it they go nowhere
-    #[arg(long, env = "SHOPKEEPER_OTLP", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_OTLP",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     otlp: Option<String>,
 }
 
@@ -82,7 +93,10 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> anyhow::Result<Telem
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
     let exporter = args.otlp.as_ref().map(|url| {
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(url).build();
+        let exporter = SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(url)
+            .build();
         exporter.context("--otlp")
     });
     let traces = match exporter.transpose()? {
@@ -97,24 +111,36 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> anyhow::Result<Telem
     let log = match args.log_format {
         LogFormat::Text => {
             let ansi = std::io::stderr().is_terminal();
-            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).boxed()
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(ansi)
+                .boxed()
         }
         LogFormat::Json => json(std::io::stderr).boxed(),
     };
-    let registry = tracing_subscriber::registry().with(log.with_filter(filter)).with(traces.as_ref().map(calls));
+    let registry = tracing_subscriber::registry()
+        .with(log.with_filter(filter))
+        .with(traces.as_ref().map(calls));
     registry.try_init().context("telemetry is set up already")?;
 
     let reader = opentelemetry_prometheus::exporter()
         .with_registry(prometheus::default_registry().clone())
         .build()
         .context("metrics")?;
-    global::set_meter_provider(SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build());
+    global::set_meter_provider(
+        SdkMeterProvider::builder()
+            .with_reader(reader)
+            .with_resource(resource)
+            .build(),
+    );
     process::observe();
     Ok(Telemetry { traces })
 }
 
 /// The spans of calls, and nothing else.
-fn calls<S: Subscriber + for<'a> LookupSpan<'a>>(traces: &SdkTracerProvider) -> impl Layer<S> + use<S> {
+fn calls<S: Subscriber + for<'a> LookupSpan<'a>>(
+    traces: &SdkTracerProvider,
+) -> impl Layer<S> + use<S> {
     let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer("shopkeeper"));
     layer.with_filter(Targets::new().with_target("shopkeeper", LevelFilter::DEBUG))
 }
@@ -125,10 +151,14 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt::layer().with_writer(writer).json().map_event_format(Traced)
+    tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .json()
+        .map_event_format(Traced)
 }
 
-/// A format of JSON objects, which begin with the trace and span of the call that they belong to, if any.
+/// A format of JSON objects, which begin with the trace and span of the call that they belong to,
+/// if any.
 struct Traced<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Traced<F>
@@ -137,9 +167,15 @@ where
     N: for<'a> FormatFields<'a> + 'static,
     F: FormatEvent<S, N>,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
+        self.0
+            .format_event(context, Writer::new(&mut line), event)?;
         let current = Current::current();
         let (span, fields) = (current.span(), line.strip_prefix('{'));
         match (span.span_context(), fields) {
@@ -152,13 +188,22 @@ where
     }
 }
 
-/// All metrics, for whoever asks with these headers: as OpenMetrics, with exemplars, for those who take it, and else in
-/// Prometheus' own form. With the type of what it is.
+/// All metrics, for whoever asks with these headers: as OpenMetrics, with exemplars, for those who
+/// take it, and else in Prometheus' own form. With the type of what it is.
 pub fn metrics(headers: &HeaderMap) -> ([(HeaderName, &'static str); 1], String) {
     let families = prometheus::gather();
-    let accepted = headers.get_all(ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok());
-    let (kind, text) = match accepted.into_iter().any(|accepted| accepted.contains("application/openmetrics-text")) {
-        true => (openmetrics::CONTENT_TYPE, openmetrics::text(&families, &call::EXEMPLARS)),
+    let accepted = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|accepted| accepted.to_str().ok());
+    let (kind, text) = match accepted
+        .into_iter()
+        .any(|accepted| accepted.contains("application/openmetrics-text"))
+    {
+        true => (
+            openmetrics::CONTENT_TYPE,
+            openmetrics::text(&families, &call::EXEMPLARS),
+        ),
         false => {
             let text = prometheus::TextEncoder::new().encode_to_string(&families);
             (prometheus::TEXT_FORMAT, text.unwrap_or_default())
@@ -203,7 +248,11 @@ mod tests {
         };
         let traces = SdkTracerProvider::builder().build();
         let log = json(writer).with_filter(EnvFilter::new("info"));
-        let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(log).with(calls(&traces)));
+        let _here = tracing::subscriber::set_default(
+            tracing_subscriber::registry()
+                .with(log)
+                .with(calls(&traces)),
+        );
 
         tracing::info!("before");
         let service = tower::service_fn(async |_| {
@@ -212,25 +261,52 @@ mod tests {
             Ok::<_, Infallible>(Response::new(Body::empty()))
         });
         let of = |headers: &[(&str, &str)]| {
-            let request = Request::builder().uri("/a/b").header("content-type", "application/grpc");
+            let request = Request::builder()
+                .uri("/a/b")
+                .header("content-type", "application/grpc");
             headers
                 .iter()
-                .fold(request, |request, (name, value)| request.header(*name, *value))
+                .fold(request, |request, (name, value)| {
+                    request.header(*name, *value)
+                })
                 .body(Body::empty())
                 .unwrap()
         };
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
-        CallLayer.layer(service).call(of(&[("traceparent", &traceparent)])).await.unwrap();
+        CallLayer
+            .layer(service)
+            .call(of(&[("traceparent", &traceparent)]))
+            .await
+            .unwrap();
         CallLayer.layer(service).call(of(&[])).await.unwrap();
 
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let [before, told, own] = &lines[..] else { panic!("{text}") };
-        assert_eq!((&before["trace_id"], &before["fields"]["message"]), (&serde_json::Value::Null, &"before".into()));
-        assert_eq!((&told["trace_id"], &told["fields"]["customer"]), (&trace.into(), &"1".into()));
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let [before, told, own] = &lines[..] else {
+            panic!("{text}")
+        };
+        assert_eq!(
+            (&before["trace_id"], &before["fields"]["message"]),
+            (&serde_json::Value::Null, &"before".into())
+        );
+        assert_eq!(
+            (&told["trace_id"], &told["fields"]["customer"]),
+            (&trace.into(), &"1".into())
+        );
         let span = told["span_id"].as_str().unwrap();
-        assert!(span.len() == 16 && span != "00f067aa0ba902b7", "the call's own span: {span}");
-        assert!(own["trace_id"].as_str().is_some_and(|own| own.len() == 32 && own != trace), "{own}");
+        assert!(
+            span.len() == 16 && span != "00f067aa0ba902b7",
+            "the call's own span: {span}"
+        );
+        assert!(
+            own["trace_id"]
+                .as_str()
+                .is_some_and(|own| own.len() == 32 && own != trace),
+            "{own}"
+        );
     }
 }

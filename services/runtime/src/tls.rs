@@ -1,5 +1,5 @@
-//! TLS of a listener, and of connections to services elsewhere. Promise: certificates that are replaced count for the next
-//! connection, and ones that cannot be used change nothing.
+//! TLS of a listener, and of connections to services elsewhere. Promise: certificates that are
+//! replaced count for the next connection, and ones that cannot be used change nothing.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,15 +24,31 @@ use crate::files::Files;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
-    /// Certificate of this server and those up to its authority, PEM; without it calls are not encrypted. Read again when it
-    /// changes
-    #[arg(long, env = "SHOPKEEPER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    /// Certificate of this server and those up to its authority, PEM; without it calls are not
+    /// encrypted. Read again when it changes
+    #[arg(
+        long,
+        env = "SHOPKEEPER_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
     tls_cert: Option<PathBuf>,
     /// Private key of the certificate, PEM
-    #[arg(long, env = "SHOPKEEPER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
     tls_key: Option<PathBuf>,
-    /// Authorities, PEM, one of which must have signed the caller's own certificate; without it callers need none
-    #[arg(long, env = "SHOPKEEPER_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    /// Authorities, PEM, one of which must have signed the caller's own certificate; without it
+    /// callers need none
+    #[arg(
+        long,
+        env = "SHOPKEEPER_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
     tls_client_ca: Option<PathBuf>,
 }
 
@@ -42,8 +58,14 @@ impl TlsArgs {
     /// # Errors
     /// Where a file cannot be read or used; the error names it.
     pub fn build(&self) -> anyhow::Result<Option<Tls>> {
-        let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else { return Ok(None) };
-        let paths = Paths { cert: cert.clone(), key: key.clone(), client_ca: self.tls_client_ca.clone() };
+        let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else {
+            return Ok(None);
+        };
+        let paths = Paths {
+            cert: cert.clone(),
+            key: key.clone(),
+            client_ca: self.tls_client_ca.clone(),
+        };
         let config = Arc::new(ArcSwap::from(paths.config()?));
         Ok(Some(Tls { paths, config }))
     }
@@ -58,11 +80,15 @@ struct Paths {
 
 impl Paths {
     fn config(&self) -> anyhow::Result<Arc<ServerConfig>> {
-        let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?;
         let config = match &self.client_ca {
             None => config.with_no_client_auth(),
             Some(path) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(path)?), provider());
+                let verifier = WebPkiClientVerifier::builder_with_provider(
+                    Arc::new(authorities(path)?),
+                    provider(),
+                );
                 config.with_client_cert_verifier(verifier.build().with_context(|| unusable(path))?)
             }
         };
@@ -83,8 +109,15 @@ pub struct Tls {
 impl Tls {
     /// Reads the files again when they change, for ever.
     pub(crate) async fn watch(self) {
-        let Paths { cert, key, client_ca } = self.paths.clone();
-        follow([Some(cert), Some(key), client_ca], &self.config, || self.paths.config()).await;
+        let Paths {
+            cert,
+            key,
+            client_ca,
+        } = self.paths.clone();
+        follow([Some(cert), Some(key), client_ca], &self.config, || {
+            self.paths.config()
+        })
+        .await;
     }
 
     /// What takes the next connection.
@@ -102,10 +135,20 @@ pub struct ClientTlsArgs {
     #[arg(long, env = "SHOPKEEPER_BACKEND_CA", value_name = "FILE")]
     backend_ca: Option<PathBuf>,
     /// Certificate that is shown to services at https:// and those up to its authority, PEM
-    #[arg(long, env = "SHOPKEEPER_BACKEND_CERT", value_name = "FILE", requires = "backend_key")]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_BACKEND_CERT",
+        value_name = "FILE",
+        requires = "backend_key"
+    )]
     backend_cert: Option<PathBuf>,
     /// Private key of that certificate, PEM
-    #[arg(long, env = "SHOPKEEPER_BACKEND_KEY", value_name = "FILE", requires = "backend_cert")]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_BACKEND_KEY",
+        value_name = "FILE",
+        requires = "backend_cert"
+    )]
     backend_key: Option<PathBuf>,
 }
 
@@ -120,7 +163,10 @@ impl ClientTlsArgs {
     /// # Errors
     /// Where a file cannot be read or used; the error names it.
     pub fn build(&self) -> anyhow::Result<ClientTls> {
-        Ok(ClientTls { args: self.clone(), config: Arc::new(ArcSwap::from(self.config()?)) })
+        Ok(ClientTls {
+            args: self.clone(),
+            config: Arc::new(ArcSwap::from(self.config()?)),
+        })
     }
 
     fn config(&self) -> anyhow::Result<Arc<ClientConfig>> {
@@ -129,11 +175,15 @@ impl ClientTlsArgs {
             None => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                ensure!(!roots.is_empty(), "the system trusts no authority: give --backend-ca FILE");
+                ensure!(
+                    !roots.is_empty(),
+                    "the system trusts no authority: give --backend-ca FILE"
+                );
                 roots
             }
         };
-        let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?;
         let config = config.with_root_certificates(roots);
         let mut config = match (&self.backend_cert, &self.backend_key) {
             (Some(path), Some(private)) => {
@@ -157,8 +207,17 @@ pub struct ClientTls {
 impl ClientTls {
     /// Reads the files again when they change, for ever.
     pub async fn watch(self) {
-        let ClientTlsArgs { backend_ca, backend_cert, backend_key } = self.args.clone();
-        follow([backend_ca, backend_cert, backend_key], &self.config, || self.args.config()).await;
+        let ClientTlsArgs {
+            backend_ca,
+            backend_cert,
+            backend_key,
+        } = self.args.clone();
+        follow(
+            [backend_ca, backend_cert, backend_key],
+            &self.config,
+            || self.args.config(),
+        )
+        .await;
     }
 
     /// What makes the next connection.
@@ -167,7 +226,11 @@ impl ClientTls {
     }
 }
 
-async fn follow<C>(files: [Option<PathBuf>; 3], config: &ArcSwap<C>, read: impl Fn() -> anyhow::Result<Arc<C>>) {
+async fn follow<C>(
+    files: [Option<PathBuf>; 3],
+    config: &ArcSwap<C>,
+    read: impl Fn() -> anyhow::Result<Arc<C>>,
+) {
     let mut files = Files::new(files.into_iter().flatten());
     loop {
         files.changed().await;
@@ -194,7 +257,9 @@ fn authorities(path: &Path) -> anyhow::Result<RootCertStore> {
 }
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).with_context(|| unusable(path))?.collect();
+    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .with_context(|| unusable(path))?
+        .collect();
     let read = read.with_context(|| unusable(path))?;
     ensure!(!read.is_empty(), "{} has no certificate", path.display());
     Ok(read)

@@ -10,7 +10,9 @@ use tokio::{
     sync::{oneshot, watch},
 };
 use tonic::{Request, service::Routes, transport::Channel};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 #[derive(Parser)]
 struct Args {
@@ -22,7 +24,9 @@ struct Args {
 
 /// Asks over HTTP/1.1 for a path; the answer with its head, or nothing.
 async fn get(address: SocketAddr, path: &str) -> String {
-    let Ok(mut stream) = TcpStream::connect(address).await else { return String::new() };
+    let Ok(mut stream) = TcpStream::connect(address).await else {
+        return String::new();
+    };
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     let mut answer = String::new();
     if stream.write_all(request.as_bytes()).await.is_ok() {
@@ -33,41 +37,77 @@ async fn get(address: SocketAddr, path: &str) -> String {
 
 #[tokio::test]
 async fn a_process_can_be_looked_at_until_its_end_and_names_no_method_that_there_is_not() {
-    let probes = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let probes = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let metrics = format!("--metrics-listen={probes}");
-    let args = Args::parse_from(["test", "--listen=127.0.0.1:0", &metrics, "--drain-delay=60s", "--log=off"]);
+    let args = Args::parse_from([
+        "test",
+        "--listen=127.0.0.1:0",
+        &metrics,
+        "--drain-delay=60s",
+        "--log=off",
+    ]);
     let _telemetry = runtime::telemetry::init("test", &args.telemetry).unwrap();
     let server = Server::bind(&args.server).await.unwrap();
     let address = server.local_addr().unwrap();
     let ready = watch::Sender::new(true);
     let (routes, draining) = (Routes::default(), watch::Sender::new(false));
-    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), status: None, draining };
+    let service = Service {
+        name: "test",
+        services: vec![],
+        routes,
+        ready: ready.subscribe(),
+        status: None,
+        draining,
+    };
     let (stop, stopped) = oneshot::channel::<()>();
     let life = tokio::spawn(server.serving(service).serve_until(async {
         let _ = stopped.await;
     }));
 
-    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let channel = Channel::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let mut client = HealthClient::new(channel.clone());
     client.check(HealthCheckRequest::default()).await.unwrap();
     for timeout in ["soon", "0n"] {
         let mut calls = tonic::client::Grpc::new(channel.clone());
         calls.ready().await.unwrap();
         let mut request = Request::new(HealthCheckRequest::default());
-        request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("grpc-timeout", timeout.parse().unwrap());
         let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckRequest>::default();
-        calls.unary(request, "/made.up/Name".parse().unwrap(), codec).await.unwrap_err();
+        calls
+            .unary(request, "/made.up/Name".parse().unwrap(), codec)
+            .await
+            .unwrap_err();
     }
     let said = get(probes, "/metrics").await;
-    assert!(said.contains(r#"rpc_method="grpc.health.v1.Health/Check""#), "{said}");
-    assert!(said.contains(r#"rpc_method="_OTHER""#) && !said.contains("made.up"), "{said}");
+    assert!(
+        said.contains(r#"rpc_method="grpc.health.v1.Health/Check""#),
+        "{said}"
+    );
+    assert!(
+        said.contains(r#"rpc_method="_OTHER""#) && !said.contains("made.up"),
+        "{said}"
+    );
     assert!(get(probes, "/readyz").await.starts_with("HTTP/1.1 200"));
 
     stop.send(()).unwrap();
     while get(probes, "/readyz").await.starts_with("HTTP/1.1 200") {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    for (path, status) in [("/readyz", "HTTP/1.1 503"), ("/healthz", "HTTP/1.1 200"), ("/metrics", "HTTP/1.1 200")] {
+    for (path, status) in [
+        ("/readyz", "HTTP/1.1 503"),
+        ("/healthz", "HTTP/1.1 200"),
+        ("/metrics", "HTTP/1.1 200"),
+    ] {
         let answer = get(probes, path).await;
         assert!(answer.starts_with(status), "{path}: {answer}");
     }

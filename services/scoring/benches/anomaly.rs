@@ -1,8 +1,9 @@
-//! What a line costs that is scored alone, or with others of a stream, as AnomalyService does it: `cargo bench -p scoring
-//! --bench anomaly`.
+//! What a line costs that is scored alone, or with others of a stream, as AnomalyService does it:
+//! `cargo bench -p scoring --bench anomaly`.
 //!
-//! The shop is made up, and as large as Online Retail: 4,000 products and as many customers, each with as many lines as are
-//! remembered, and 200 trees of depth 5. Lines take products and customers in an order that no cache foresees.
+//! The shop is made up, and as large as Online Retail: 4,000 products and as many customers, each
+//! with as many lines as are remembered, and 200 trees of depth 5. Lines take products and
+//! customers in an order that no cache foresees.
 #![expect(clippy::print_stdout, reason = "what was measured is the output")]
 
 mod draw;
@@ -11,7 +12,9 @@ use std::{hint::black_box, time::Instant};
 
 use scoring::{
     Forest, ModelError,
-    anomaly::{ALONE, History, Judge, Level, OF_PRODUCT, Parameters, Scorer, Shop, Transaction, WIDTH},
+    anomaly::{
+        ALONE, History, Judge, Level, OF_PRODUCT, Parameters, Scorer, Shop, Transaction, WIDTH,
+    },
 };
 
 use draw::Draw;
@@ -26,18 +29,31 @@ const AT_ONCE: usize = 64;
 
 fn forest(width: usize, draw: &mut Draw) -> Result<Forest, ModelError> {
     let inner = (1 << DEPTH) - 1;
-    let features: Vec<i32> = (0..TREES * inner).map(|_| draw.below(width) as i32).collect();
-    let thresholds: Vec<f32> = features.iter().map(|_| draw.below(600) as f32 / 100.0 - 3.0).collect();
-    let values: Vec<f32> = (0..TREES * (2 * inner + 1)).map(|_| draw.below(100) as f32 / 1_000.0).collect();
+    let features: Vec<i32> = (0..TREES * inner)
+        .map(|_| draw.below(width) as i32)
+        .collect();
+    let thresholds: Vec<f32> = features
+        .iter()
+        .map(|_| draw.below(600) as f32 / 100.0 - 3.0)
+        .collect();
+    let values: Vec<f32> = (0..TREES * (2 * inner + 1))
+        .map(|_| draw.below(100) as f32 / 1_000.0)
+        .collect();
     Forest::new(width, DEPTH, &features, &thresholds, &values)
 }
 
 fn main() -> Result<(), ModelError> {
     let mut draw = Draw(20_240_607);
     let level = |median, spread| Level { median, spread };
-    let shop = Shop { quantity: level(1.4, 0.9), price: level(0.7, 1.0), price_within: 0.1 };
+    let shop = Shop {
+        quantity: level(1.4, 0.9),
+        price: level(0.7, 1.0),
+        price_within: 0.1,
+    };
     let products: Vec<String> = (0..PRODUCTS).map(|product| format!("P{product}")).collect();
-    let customers: Vec<String> = (0..CUSTOMERS).map(|customer| format!("{customer}")).collect();
+    let customers: Vec<String> = (0..CUSTOMERS)
+        .map(|customer| format!("{customer}"))
+        .collect();
     let mut line = || Transaction {
         stock_code: &products[draw.below(PRODUCTS)],
         quantity: (1 + draw.below(48)) as f64,
@@ -51,17 +67,42 @@ fn main() -> Result<(), ModelError> {
     }
     history.refresh_all();
     let lines: Vec<Transaction<'_>> = (0..LINES).map(|_| line()).collect();
-    let judge = Judge { base: 0.0, learnt_below: 1.0, severity: [0.0, 1.0, 2.0] };
-    let parameters = Parameters { shop, whole: judge, alone: judge };
-    let scorer = Scorer { parameters, whole: forest(WIDTH, &mut draw)?, alone: forest(ALONE, &mut draw)?, history };
+    let judge = Judge {
+        base: 0.0,
+        learnt_below: 1.0,
+        severity: [0.0, 1.0, 2.0],
+    };
+    let parameters = Parameters {
+        shop,
+        whole: judge,
+        alone: judge,
+    };
+    let scorer = Scorer {
+        parameters,
+        whole: forest(WIDTH, &mut draw)?,
+        alone: forest(ALONE, &mut draw)?,
+        history,
+    };
     let start = Instant::now();
-    let total: f64 = lines.iter().map(|line| black_box(scorer.score(black_box(line))).score).sum();
+    let total: f64 = lines
+        .iter()
+        .map(|line| black_box(scorer.score(black_box(line))).score)
+        .sum();
     let took = start.elapsed().as_nanos() / LINES as u128;
-    println!("a line alone: {took} ns (mean of {LINES} lines, mean score {:.3})", total / LINES as f64);
+    println!(
+        "a line alone: {took} ns (mean of {LINES} lines, mean score {:.3})",
+        total / LINES as f64
+    );
     let start = Instant::now();
-    let total: f64 =
-        lines.chunks(AT_ONCE).flat_map(|lines| black_box(scorer.scores(lines))).map(|score| score.score).sum();
+    let total: f64 = lines
+        .chunks(AT_ONCE)
+        .flat_map(|lines| black_box(scorer.scores(lines)))
+        .map(|score| score.score)
+        .sum();
     let took = start.elapsed().as_nanos() / LINES as u128;
-    println!("a line among {AT_ONCE}: {took} ns (mean score {:.3})", total / LINES as f64);
+    println!(
+        "a line among {AT_ONCE}: {took} ns (mean score {:.3})",
+        total / LINES as f64
+    );
     Ok(())
 }

@@ -7,7 +7,10 @@ use chrono::NaiveDateTime;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use crate::{Distribution, File, Gate, Manifest, Metric, ModelError, ModelKind, Table, Tensors, manifest::FORMAT};
+use crate::{
+    Distribution, File, Gate, Manifest, Metric, ModelError, ModelKind, Table, Tensors,
+    manifest::FORMAT,
+};
 
 /// Name of the manifest's file.
 pub const MANIFEST: &str = "manifest.json";
@@ -16,7 +19,8 @@ pub const MANIFEST: &str = "manifest.json";
 #[derive(Debug, Clone)]
 pub struct Artifact {
     manifest: Manifest,
-    /// The manifest as it is stored: the checksum is of its text, which numbers need not survive being read.
+    /// The manifest as it is stored: the checksum is of its text, which numbers need not survive
+    /// being read.
     text: Bytes,
     files: BTreeMap<String, Bytes>,
 }
@@ -25,14 +29,16 @@ impl Artifact {
     /// Reads a manifest, and refuses one that a newer program wrote.
     ///
     /// # Errors
-    /// [`ModelError::Manifest`], [`ModelError::NewerFormat`], or [`ModelError::Damaged`] where a file's name leaves the
-    /// artifact's folder.
+    /// [`ModelError::Manifest`], [`ModelError::NewerFormat`], or [`ModelError::Damaged`] where a
+    /// file's name leaves the artifact's folder.
     pub fn read_manifest(bytes: &[u8]) -> Result<Manifest, ModelError> {
         #[derive(serde::Deserialize)]
         struct Format {
             format: u32,
         }
-        let unreadable = |e: serde_json::Error| ModelError::Manifest { reason: e.to_string() };
+        let unreadable = |e: serde_json::Error| ModelError::Manifest {
+            reason: e.to_string(),
+        };
         // The format first: a newer one may well lack fields that this one has.
         let Format { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
         if format > FORMAT {
@@ -40,7 +46,10 @@ impl Artifact {
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(unreadable)?;
         match manifest.files.iter().find(|file| !is_plain(&file.name)) {
-            Some(file) => Err(ModelError::damaged(MANIFEST, format!("`{}` is not a plain file name", file.name))),
+            Some(file) => Err(ModelError::damaged(
+                MANIFEST,
+                format!("`{}` is not a plain file name", file.name),
+            )),
             None => Ok(manifest),
         }
     }
@@ -48,13 +57,19 @@ impl Artifact {
     /// Puts a stored manifest and its files together again.
     ///
     /// # Errors
-    /// As [`Self::read_manifest`]; [`ModelError::MissingFile`] or [`ModelError::Damaged`], naming the file.
+    /// As [`Self::read_manifest`]; [`ModelError::MissingFile`] or [`ModelError::Damaged`], naming
+    /// the file.
     pub fn verify(text: Bytes, files: BTreeMap<String, Bytes>) -> Result<Self, ModelError> {
         let manifest = Self::read_manifest(&text)?;
         for File { name, size, sha256 } in &manifest.files {
-            let bytes = files.get(name).ok_or_else(|| ModelError::MissingFile { file: name.clone() })?;
+            let bytes = files
+                .get(name)
+                .ok_or_else(|| ModelError::MissingFile { file: name.clone() })?;
             if bytes.len() as u64 != *size {
-                return Err(ModelError::damaged(name, format!("it has {} bytes instead of {size}", bytes.len())));
+                return Err(ModelError::damaged(
+                    name,
+                    format!("it has {} bytes instead of {size}", bytes.len()),
+                ));
             }
             if hex(&Sha256::digest(bytes)) != *sha256 {
                 return Err(ModelError::damaged(name, "its checksum is another"));
@@ -63,11 +78,20 @@ impl Artifact {
         if version(&manifest, &text) != manifest.version {
             return Err(ModelError::damaged(MANIFEST, "its checksum is another"));
         }
-        Ok(Self { manifest, text, files })
+        Ok(Self {
+            manifest,
+            text,
+            files,
+        })
     }
 
     /// Starts a new artifact.
-    pub fn builder(model: ModelKind, recipe: impl Into<String>, as_of: NaiveDateTime, seed: u64) -> ArtifactBuilder {
+    pub fn builder(
+        model: ModelKind,
+        recipe: impl Into<String>,
+        as_of: NaiveDateTime,
+        seed: u64,
+    ) -> ArtifactBuilder {
         ArtifactBuilder {
             manifest: Manifest {
                 format: FORMAT,
@@ -106,7 +130,12 @@ impl Artifact {
 
     /// The same files with the result of an evaluation; the version changes with it.
     #[must_use]
-    pub fn evaluated(mut self, metrics: Vec<Metric>, gates: Vec<Gate>, backtest: serde_json::Value) -> Self {
+    pub fn evaluated(
+        mut self,
+        metrics: Vec<Metric>,
+        gates: Vec<Gate>,
+        backtest: serde_json::Value,
+    ) -> Self {
         self.manifest.metrics = metrics;
         self.manifest.gates = gates;
         self.manifest.backtest = backtest;
@@ -116,8 +145,14 @@ impl Artifact {
     /// The same with one more file, which was made with it; the version changes with it.
     #[must_use]
     pub fn with_file(self, name: &str, bytes: impl Into<Bytes>) -> Self {
-        let Self { manifest, text: _, files } = self;
-        ArtifactBuilder { manifest, files }.file(name, bytes).finish()
+        let Self {
+            manifest,
+            text: _,
+            files,
+        } = self;
+        ArtifactBuilder { manifest, files }
+            .file(name, bytes)
+            .finish()
     }
 
     /// Gives a manifest the version that its text makes.
@@ -125,7 +160,11 @@ impl Artifact {
         manifest.version.clear();
         manifest.version = version(&manifest, &pretty(&manifest));
         let text = pretty(&manifest);
-        Self { manifest, text, files }
+        Self {
+            manifest,
+            text,
+            files,
+        }
     }
 
     /// Refuses a model of another kind.
@@ -144,7 +183,8 @@ impl Artifact {
     /// # Errors
     /// [`ModelError::Part`] where the parameters are not of the expected form.
     pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, ModelError> {
-        T::deserialize(&self.manifest.parameters).map_err(|e| ModelError::part(MANIFEST, "parameters", e.to_string()))
+        T::deserialize(&self.manifest.parameters)
+            .map_err(|e| ModelError::part(MANIFEST, "parameters", e.to_string()))
     }
 
     /// What evaluation compared; the default where nothing was kept, or nobody has evaluated yet.
@@ -176,7 +216,9 @@ impl Artifact {
     }
 
     pub(crate) fn file(&self, file: &str) -> Result<&Bytes, ModelError> {
-        self.files.get(file).ok_or_else(|| ModelError::MissingFile { file: file.to_owned() })
+        self.files.get(file).ok_or_else(|| ModelError::MissingFile {
+            file: file.to_owned(),
+        })
     }
 }
 
@@ -202,7 +244,9 @@ impl ArtifactBuilder {
     /// [`ModelError::Manifest`] where they cannot be written as JSON.
     pub fn parameters(mut self, parameters: &impl Serialize) -> Result<Self, ModelError> {
         self.manifest.parameters =
-            serde_json::to_value(parameters).map_err(|e| ModelError::Manifest { reason: e.to_string() })?;
+            serde_json::to_value(parameters).map_err(|e| ModelError::Manifest {
+                reason: e.to_string(),
+            })?;
         Ok(self)
     }
 
@@ -213,10 +257,13 @@ impl ArtifactBuilder {
         self
     }
 
-    /// Keeps how a number was spread in training: a feature, or a score of those the model was trained on.
+    /// Keeps how a number was spread in training: a feature, or a score of those the model was
+    /// trained on.
     #[must_use]
     pub fn distribution(mut self, name: &str, values: impl IntoIterator<Item = f64>) -> Self {
-        self.manifest.distributions.extend(Distribution::of(values).map(|of| (name.to_owned(), of)));
+        self.manifest
+            .distributions
+            .extend(Distribution::of(values).map(|of| (name.to_owned(), of)));
         self
     }
 
@@ -236,24 +283,32 @@ impl ArtifactBuilder {
     }
 }
 
-/// The as-of time, for people, and 48 bits of a checksum over the manifest's text without this name: other content, other
-/// name; same content, same name.
+/// The as-of time, for people, and 48 bits of a checksum over the manifest's text without this
+/// name: other content, other name; same content, same name.
 fn version(manifest: &Manifest, text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    let anonymous = text.replacen(&format!("\"version\": \"{}\"", manifest.version), "\"version\": \"\"", 1);
+    let anonymous = text.replacen(
+        &format!("\"version\": \"{}\"", manifest.version),
+        "\"version\": \"\"",
+        1,
+    );
     let sum = hex(&Sha256::digest(anonymous.as_bytes()));
     format!("{}-{}", manifest.as_of.format("%Y%m%dT%H%M%S"), &sum[..12])
 }
 
 fn pretty(manifest: &Manifest) -> Bytes {
     // A manifest holds strings, numbers and lists alone, which always have a JSON form.
-    serde_json::to_vec_pretty(manifest).unwrap_or_default().into()
+    serde_json::to_vec_pretty(manifest)
+        .unwrap_or_default()
+        .into()
 }
 
 fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -266,8 +321,14 @@ mod tests {
     use crate::TensorFile;
 
     fn artifact() -> Artifact {
-        let as_of = chrono::NaiveDate::from_ymd_opt(2011, 9, 1).unwrap().and_hms_opt(0, 0, 0).unwrap();
-        let tensors = TensorFile::new().with("x", &[2], &[1f32, 2.0]).into_bytes().unwrap();
+        let as_of = chrono::NaiveDate::from_ymd_opt(2011, 9, 1)
+            .unwrap()
+            .and_hms_opt(0, 0, 0)
+            .unwrap();
+        let tensors = TensorFile::new()
+            .with("x", &[2], &[1f32, 2.0])
+            .into_bytes()
+            .unwrap();
         Artifact::builder(ModelKind::Churn, "test", as_of, 42)
             .file("model.safetensors", tensors)
             // Numbers that a JSON reader may round.
@@ -281,7 +342,11 @@ mod tests {
         let one = artifact();
         assert_eq!(one.manifest().version, artifact().manifest().version);
         assert!(one.manifest().version.starts_with("20110901T000000-"));
-        let evaluated = artifact().evaluated(vec![Metric::new("auc", 0.75)], vec![], serde_json::Value::Null);
+        let evaluated = artifact().evaluated(
+            vec![Metric::new("auc", 0.75)],
+            vec![],
+            serde_json::Value::Null,
+        );
         assert_ne!(one.manifest().version, evaluated.manifest().version);
     }
 
@@ -291,20 +356,40 @@ mod tests {
         let text = good.manifest_bytes();
         assert!(Artifact::verify(text.clone(), good.files().clone()).is_ok());
 
-        let with = |bytes: &[u8]| BTreeMap::from([("model.safetensors".to_owned(), Bytes::copy_from_slice(bytes))]);
+        let with = |bytes: &[u8]| {
+            BTreeMap::from([(
+                "model.safetensors".to_owned(),
+                Bytes::copy_from_slice(bytes),
+            )])
+        };
         let whole = good.files()["model.safetensors"].to_vec();
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
         for (files, message) in [
             (BTreeMap::new(), "model.safetensors is missing"),
-            (with(&whole[1..]), "model.safetensors is damaged: it has 71 bytes instead of 72"),
-            (with(&flipped), "model.safetensors is damaged: its checksum is another"),
+            (
+                with(&whole[1..]),
+                "model.safetensors is damaged: it has 71 bytes instead of 72",
+            ),
+            (
+                with(&flipped),
+                "model.safetensors is damaged: its checksum is another",
+            ),
         ] {
-            assert_eq!(Artifact::verify(text.clone(), files).unwrap_err().to_string(), message);
+            assert_eq!(
+                Artifact::verify(text.clone(), files)
+                    .unwrap_err()
+                    .to_string(),
+                message
+            );
         }
         let edited = String::from_utf8_lossy(&text).replace("\"seed\": 42", "\"seed\": 43");
-        let refused = Artifact::verify(edited.into_bytes().into(), good.files().clone()).unwrap_err();
-        assert_eq!(refused.to_string(), "manifest.json is damaged: its checksum is another");
+        let refused =
+            Artifact::verify(edited.into_bytes().into(), good.files().clone()).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "manifest.json is damaged: its checksum is another"
+        );
     }
 
     #[test]
@@ -312,13 +397,18 @@ mod tests {
         let text = String::from_utf8(artifact().manifest_bytes().to_vec()).unwrap();
         for (bytes, message) in [
             ("".to_owned(), "manifest.json is unreadable: "),
-            (text.replace("\"format\": 1", "\"format\": 2"), "manifest.json has format 2; this program reads up to 1"),
+            (
+                text.replace("\"format\": 1", "\"format\": 2"),
+                "manifest.json has format 2; this program reads up to 1",
+            ),
             (
                 text.replace("model.safetensors", "../secret"),
                 "manifest.json is damaged: `../secret` is not a plain file name",
             ),
         ] {
-            let refused = Artifact::read_manifest(bytes.as_bytes()).unwrap_err().to_string();
+            let refused = Artifact::read_manifest(bytes.as_bytes())
+                .unwrap_err()
+                .to_string();
             assert!(refused.starts_with(message), "{refused}");
         }
     }

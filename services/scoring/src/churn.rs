@@ -1,22 +1,26 @@
-//! Churn: the chance of no purchase in the 90 days after the as-of time, from a random forest (Breiman 2001) and a ridge
-//! logit on logarithms, blended and calibrated (Platt 1999).
+//! Churn: the chance of no purchase in the 90 days after the as-of time, from a random forest
+//! (Breiman 2001) and a ridge logit on logarithms, blended and calibrated (Platt 1999).
 //!
-//! In: `[F]` f32: [`Feature::ALL`], then [`TASTES`] coordinates of what the customer buys; all from lines before the as-of
-//! time. Out: a probability in 0..=1, and contributions in log-odds that add up to it exactly.
+//! In: `[F]` f32: [`Feature::ALL`], then [`TASTES`] coordinates of what the customer buys; all from
+//! lines before the as-of time. Out: a probability in 0..=1, and contributions in log-odds that add
+//! up to it exactly.
 //!
-//! With `p` the forest's share of trees for churn and `z` the logit's log-odds, the score is `2 (p - 1/2) + z / 2`: both
-//! on the scale of log-odds, half and half (the slope of the logit of `p` at 1/2 is 4). The probability's log-odds are
-//! `slope * score + intercept + season`.
+//! With `p` the forest's share of trees for churn and `z` the logit's log-odds, the score is `2 (p
+//! - 1/2) + z / 2`: both on the scale of log-odds, half and half (the slope of the logit of `p` at
+//! 1/2 is 4). The probability's log-odds are `slope * score + intercept + season`.
 //!
-//! `model.safetensors`: the [`Forest`], whose trees hold the share of churn; `mean`, `scale`, `low`, `high`, `weight`
-//! `[F]` f64 of the logit; `customer` `[n, F]` f32 in the order of `customers.parquet`: `customer_id`, `country`,
-//! `annual_value`.
+//! `model.safetensors`: the [`Forest`], whose trees hold the share of churn; `mean`, `scale`,
+//! `low`, `high`, `weight` `[F]` f64 of the logit; `customer` `[n, F]` f32 in the order of
+//! `customers.parquet`: `customer_id`, `country`, `annual_value`.
 
 use std::{collections::HashMap, sync::OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, CustomerId, Forest, Model, ModelError, ModelKind, TensorFile, Tensors, customer::Feature};
+use crate::{
+    Artifact, CustomerId, Forest, Model, ModelError, ModelKind, TensorFile, Tensors,
+    customer::Feature,
+};
 
 /// Days that a customer is watched for a purchase.
 pub const HORIZON_DAYS: i64 = 90;
@@ -91,7 +95,8 @@ pub enum About {
 pub struct Reason {
     /// What it is about.
     pub about: About,
-    /// How far it moves the log-odds from those of a customer of whom nothing is known; above 0: towards churn.
+    /// How far it moves the log-odds from those of a customer of whom nothing is known; above 0:
+    /// towards churn.
     pub contribution: f64,
 }
 
@@ -105,7 +110,8 @@ impl Reason {
     }
 }
 
-/// A logistic regression on signed logarithms, clipped to what was seen in training and standardised.
+/// A logistic regression on signed logarithms, clipped to what was seen in training and
+/// standardised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logit {
     /// By feature: centre and scale of the logarithms, their bounds, the weight.
@@ -144,7 +150,10 @@ pub fn logarithm(x: f32) -> f64 {
 
 impl Logit {
     fn parts<'a>(&'a self, features: &'a [f32]) -> impl Iterator<Item = f64> + 'a {
-        self.terms.iter().zip(features).map(|(term, x)| term.weight * term.standard(*x))
+        self.terms
+            .iter()
+            .zip(features)
+            .map(|(term, x)| term.weight * term.standard(*x))
     }
 
     /// Log-odds of churn.
@@ -153,18 +162,30 @@ impl Logit {
     }
 
     fn read(tensors: &Tensors<'_>, intercept: f64) -> Result<Self, ModelError> {
-        let [mean, scale, low, high, weight] =
-            ["mean", "scale", "low", "high", "weight"].map(|name| tensors.get::<f64>(name, &[WIDTH]));
+        let [mean, scale, low, high, weight] = ["mean", "scale", "low", "high", "weight"]
+            .map(|name| tensors.get::<f64>(name, &[WIDTH]));
         let (mean, scale, low, high, weight) = (mean?, scale?, low?, high?, weight?);
-        let term =
-            |at: usize| Term { mean: mean[at], scale: scale[at], low: low[at], high: high[at], weight: weight[at] };
+        let term = |at: usize| Term {
+            mean: mean[at],
+            scale: scale[at],
+            low: low[at],
+            high: high[at],
+            weight: weight[at],
+        };
         let terms: Vec<Term> = (0..WIDTH).map(term).collect();
         let sound = |t: &Term| {
-            [t.mean, t.scale, t.low, t.high, t.weight].iter().all(|x| x.is_finite()) && t.scale > 0.0 && t.low <= t.high
+            [t.mean, t.scale, t.low, t.high, t.weight]
+                .iter()
+                .all(|x| x.is_finite())
+                && t.scale > 0.0
+                && t.low <= t.high
         };
         match intercept.is_finite() && terms.iter().all(sound) {
             true => Ok(Self { terms, intercept }),
-            false => Err(ModelError::inconsistent("weight", "is not finite, or its bounds are crossed")),
+            false => Err(ModelError::inconsistent(
+                "weight",
+                "is not finite, or its bounds are crossed",
+            )),
         }
     }
 
@@ -204,22 +225,39 @@ impl Blend {
     pub fn scores(&self, vectors: &[f32]) -> Vec<f64> {
         let (sums, trees) = (self.forest.sums(vectors, WIDTH), self.forest.trees() as f64);
         let both = sums.into_iter().zip(vectors.chunks_exact(WIDTH));
-        both.map(|(sum, features)| score(sum / trees, self.logit.score(features))).collect()
+        both.map(|(sum, features)| score(sum / trees, self.logit.score(features)))
+            .collect()
     }
 
     /// The score of a customer of whom nothing is known.
     pub fn base(&self) -> f64 {
-        score(self.forest.base() / self.forest.trees() as f64, self.logit.intercept)
+        score(
+            self.forest.base() / self.forest.trees() as f64,
+            self.logit.intercept,
+        )
     }
 
-    /// [`Self::score`], and what each feature adds to [`Self::base`] in it: one walk through the trees.
+    /// [`Self::score`], and what each feature adds to [`Self::base`] in it: one walk through the
+    /// trees.
     pub fn explain(&self, features: &[f32]) -> (f64, Vec<f64>) {
-        let (mut parts, linear) = (vec![0.0; features.len()], self.logit.parts(features).collect::<Vec<f64>>());
-        let (sum, trees) = (self.forest.contribute(features, &mut parts), self.forest.trees() as f64);
+        let (mut parts, linear) = (
+            vec![0.0; features.len()],
+            self.logit.parts(features).collect::<Vec<f64>>(),
+        );
+        let (sum, trees) = (
+            self.forest.contribute(features, &mut parts),
+            self.forest.trees() as f64,
+        );
         for (part, linear) in parts.iter_mut().zip(&linear) {
             *part = 2.0 * *part / trees + linear / 2.0;
         }
-        (score(sum / trees, self.logit.intercept + linear.iter().sum::<f64>()), parts)
+        (
+            score(
+                sum / trees,
+                self.logit.intercept + linear.iter().sum::<f64>(),
+            ),
+            parts,
+        )
     }
 }
 
@@ -256,7 +294,10 @@ impl CalibrationBin {
             let bin = &mut bins[((p * 10.0) as usize).min(9)];
             *bin = (bin.0 + p, bin.1 + u64::from(*churned), bin.2 + 1);
         }
-        let bins = bins.into_iter().enumerate().filter(|(_, (.., customers))| *customers > 0);
+        let bins = bins
+            .into_iter()
+            .enumerate()
+            .filter(|(_, (.., customers))| *customers > 0);
         bins.map(|(at, (sum, churned, customers))| Self {
             lower: at as f64 / 10.0,
             upper: (at + 1) as f64 / 10.0,
@@ -290,15 +331,28 @@ impl Model for Churn {
         let parameters: Parameters = artifact.parameters()?;
         let names: Vec<_> = Feature::ALL.iter().map(|feature| feature.name()).collect();
         if parameters.features != names {
-            return Err(ModelError::inconsistent("features", "are not those that this program knows"));
+            return Err(ModelError::inconsistent(
+                "features",
+                "are not those that this program knows",
+            ));
         }
         let [slope, intercept] = parameters.calibration;
-        if ![slope, intercept, parameters.season].iter().all(|x| x.is_finite()) || slope <= 0.0 {
-            return Err(ModelError::inconsistent("calibration", "does not keep the order of scores"));
+        if ![slope, intercept, parameters.season]
+            .iter()
+            .all(|x| x.is_finite())
+            || slope <= 0.0
+        {
+            return Err(ModelError::inconsistent(
+                "calibration",
+                "does not keep the order of scores",
+            ));
         }
         let tensors = artifact.tensors("model.safetensors")?;
         let forest = Forest::read(&tensors, "", WIDTH)?;
-        let blend = Blend { forest, logit: Logit::read(&tensors, parameters.intercept)? };
+        let blend = Blend {
+            forest,
+            logit: Logit::read(&tensors, parameters.intercept)?,
+        };
 
         let table = artifact.table("customers.parquet")?;
         let (ids, countries) = (table.text("customer_id")?, table.text("country")?);
@@ -306,20 +360,49 @@ impl Model for Churn {
         let vectors: Vec<f32> = tensors.get("customer", &[table.rows(), WIDTH])?;
         let scores = blend.scores(&vectors);
         let mut customers = Vec::with_capacity(ids.len());
-        for (row, ((id, country), annual_value)) in ids.iter().zip(countries).zip(annual_values).enumerate() {
+        for (row, ((id, country), annual_value)) in
+            ids.iter().zip(countries).zip(annual_values).enumerate()
+        {
             let features: Box<[f32]> = vectors[row * WIDTH..][..WIDTH].into();
             if features.iter().any(|value| !value.is_finite()) {
-                return Err(ModelError::inconsistent("customer", format!("is not finite in row {row}")));
+                return Err(ModelError::inconsistent(
+                    "customer",
+                    format!("is not finite in row {row}"),
+                ));
             }
-            let id =
-                id.parse().map_err(|_| ModelError::inconsistent("customer_id", format!("is empty in row {row}")))?;
+            let id = id.parse().map_err(|_| {
+                ModelError::inconsistent("customer_id", format!("is empty in row {row}"))
+            })?;
             let probability = parameters.probability(scores[row]);
-            customers.push(Customer { id, country, annual_value, features, probability, reasons: OnceLock::new() });
+            customers.push(Customer {
+                id,
+                country,
+                annual_value,
+                features,
+                probability,
+                reasons: OnceLock::new(),
+            });
         }
-        customers.sort_by(|a, b| b.value_at_risk().total_cmp(&a.value_at_risk()).then_with(|| a.id.cmp(&b.id)));
-        let places = customers.iter().enumerate().map(|(at, customer)| (customer.id.clone(), at)).collect();
+        customers.sort_by(|a, b| {
+            b.value_at_risk()
+                .total_cmp(&a.value_at_risk())
+                .then_with(|| a.id.cmp(&b.id))
+        });
+        let places = customers
+            .iter()
+            .enumerate()
+            .map(|(at, customer)| (customer.id.clone(), at))
+            .collect();
         let (base, average_taste) = (parameters.log_odds(blend.base()), average_taste(&customers));
-        Ok(Self { parameters, calibration: artifact.backtest()?, blend, base, customers, average_taste, places })
+        Ok(Self {
+            parameters,
+            calibration: artifact.backtest()?,
+            blend,
+            base,
+            customers,
+            average_taste,
+            places,
+        })
     }
 }
 
@@ -327,7 +410,9 @@ impl Model for Churn {
 fn average_taste(customers: &[Customer]) -> [f32; TASTES] {
     let count = customers.len().max(1) as f64;
     std::array::from_fn(|at| {
-        let coordinate = customers.iter().map(|customer| f64::from(customer.features[Feature::ALL.len() + at]));
+        let coordinate = customers
+            .iter()
+            .map(|customer| f64::from(customer.features[Feature::ALL.len() + at]));
         (coordinate.sum::<f64>() / count) as f32
     })
 }
@@ -335,7 +420,9 @@ fn average_taste(customers: &[Customer]) -> [f32; TASTES] {
 impl Churn {
     /// A customer whom the model knows.
     pub fn customer(&self, id: &str) -> Option<&Customer> {
-        self.places.get(CustomerId::canonical(id)).and_then(|at| self.customers.get(*at))
+        self.places
+            .get(CustomerId::canonical(id))
+            .and_then(|at| self.customers.get(*at))
     }
 
     /// All customers, by value at risk, the most first.
@@ -348,7 +435,8 @@ impl Churn {
         &self.blend
     }
 
-    /// How predicted probabilities compared with what came, when the model's training was rehearsed.
+    /// How predicted probabilities compared with what came, when the model's training was
+    /// rehearsed.
     pub fn calibration(&self) -> &[CalibrationBin] {
         &self.calibration
     }
@@ -358,11 +446,14 @@ impl Churn {
         self.parameters.levels
     }
 
-    /// The vector of somebody of whose purchases nothing is known but these features, in the order of [`Feature::ALL`]: an
-    /// average taste stands for theirs.
+    /// The vector of somebody of whose purchases nothing is known but these features, in the order
+    /// of [`Feature::ALL`]: an average taste stands for theirs.
     pub fn with_average_taste(&self, features: &[f32]) -> [f32; WIDTH] {
         let mut vector = [0.0; WIDTH];
-        vector.iter_mut().zip(features.iter().chain(&self.average_taste)).for_each(|(place, value)| *place = *value);
+        vector
+            .iter_mut()
+            .zip(features.iter().chain(&self.average_taste))
+            .for_each(|(place, value)| *place = *value);
         vector
     }
 
@@ -373,7 +464,11 @@ impl Churn {
 
     /// [`Self::probability`] of each of many vectors.
     pub fn probabilities(&self, vectors: &[f32]) -> Vec<f64> {
-        self.blend.scores(vectors).into_iter().map(|score| self.parameters.probability(score)).collect()
+        self.blend
+            .scores(vectors)
+            .into_iter()
+            .map(|score| self.parameters.probability(score))
+            .collect()
     }
 
     /// How serious a probability is.
@@ -385,25 +480,38 @@ impl Churn {
         }
     }
 
-    /// [`Self::probability`] and what it rests on, the strongest first; features without a part are left out. Together with
-    /// [`Self::base`] the contributions make the log-odds of the probability.
+    /// [`Self::probability`] and what it rests on, the strongest first; features without a part are
+    /// left out. Together with [`Self::base`] the contributions make the log-odds of the
+    /// probability.
     pub fn explain(&self, features: &[f32]) -> (f64, Vec<Reason>) {
         let (score, parts) = self.blend.explain(features);
         let [slope, _] = self.parameters.calibration;
         let (known, tastes) = parts.split_at(Feature::ALL.len().min(parts.len()));
-        let known = known.iter().zip(features).zip(Feature::ALL).map(|((part, value), feature)| Reason {
-            about: About::Feature(*feature, *value),
-            contribution: slope * part,
-        });
-        let taste = Reason { about: About::Taste, contribution: slope * tastes.iter().sum::<f64>() };
-        let mut reasons: Vec<_> = known.chain([taste]).filter(|reason| reason.contribution != 0.0).collect();
+        let known = known
+            .iter()
+            .zip(features)
+            .zip(Feature::ALL)
+            .map(|((part, value), feature)| Reason {
+                about: About::Feature(*feature, *value),
+                contribution: slope * part,
+            });
+        let taste = Reason {
+            about: About::Taste,
+            contribution: slope * tastes.iter().sum::<f64>(),
+        };
+        let mut reasons: Vec<_> = known
+            .chain([taste])
+            .filter(|reason| reason.contribution != 0.0)
+            .collect();
         reasons.sort_by(|a, b| b.contribution.abs().total_cmp(&a.contribution.abs()));
         (self.parameters.probability(score), reasons)
     }
 
     /// The reasons of a customer of this model, worked out once.
     pub fn reasons_of<'a>(&self, customer: &'a Customer) -> &'a [Reason] {
-        customer.reasons.get_or_init(|| self.explain(&customer.features).1.into())
+        customer
+            .reasons
+            .get_or_init(|| self.explain(&customer.features).1.into())
     }
 
     /// Log-odds of a customer of whom nothing is known.
@@ -431,9 +539,28 @@ mod tests {
     use super::*;
 
     fn blend() -> Blend {
-        let forest = Forest::new(WIDTH, 1, &[0, 1], &[50.0, f32::MAX], &[0.4, 0.2, 0.9, 0.5, 0.5, 0.5]).unwrap();
-        let term = |at: usize| Term { mean: 1.0, scale: 2.0, low: 0.0, high: 5.0, weight: 0.1 * (at as f64).sin() };
-        Blend { forest, logit: Logit { terms: (0..WIDTH).map(term).collect(), intercept: -0.3 } }
+        let forest = Forest::new(
+            WIDTH,
+            1,
+            &[0, 1],
+            &[50.0, f32::MAX],
+            &[0.4, 0.2, 0.9, 0.5, 0.5, 0.5],
+        )
+        .unwrap();
+        let term = |at: usize| Term {
+            mean: 1.0,
+            scale: 2.0,
+            low: 0.0,
+            high: 5.0,
+            weight: 0.1 * (at as f64).sin(),
+        };
+        Blend {
+            forest,
+            logit: Logit {
+                terms: (0..WIDTH).map(term).collect(),
+                intercept: -0.3,
+            },
+        }
     }
 
     proptest! {
@@ -453,17 +580,34 @@ mod tests {
             id: id.parse().unwrap(),
             country: "France".into(),
             annual_value: 0.0,
-            features: (0..WIDTH).map(|at| if at < Feature::ALL.len() { 9.0 } else { taste * at as f32 }).collect(),
+            features: (0..WIDTH)
+                .map(|at| {
+                    if at < Feature::ALL.len() {
+                        9.0
+                    } else {
+                        taste * at as f32
+                    }
+                })
+                .collect(),
             probability: 0.5,
             reasons: OnceLock::new(),
         };
         assert_eq!(average_taste(&[]), [0.0; TASTES]);
         let average = average_taste(&[customer("1", 1.0), customer("2", 2.0)]);
-        assert_eq!(average, std::array::from_fn(|at| 1.5 * (Feature::ALL.len() + at) as f32));
+        assert_eq!(
+            average,
+            std::array::from_fn(|at| 1.5 * (Feature::ALL.len() + at) as f32)
+        );
 
         let levels = [0.3, 0.6];
         let model = Churn {
-            parameters: Parameters { features: vec![], calibration: [1.0, 0.0], season: 0.0, intercept: -0.3, levels },
+            parameters: Parameters {
+                features: vec![],
+                calibration: [1.0, 0.0],
+                season: 0.0,
+                intercept: -0.3,
+                levels,
+            },
             calibration: Vec::new(),
             base: blend().base(),
             blend: blend(),
@@ -475,12 +619,22 @@ mod tests {
         let vector = model.with_average_taste(&known);
         assert_eq!(vector.split_at(known.len()), (&known[..], &average[..]));
         let of_nobody = [known, vec![0.0; TASTES]].concat();
-        assert_ne!(model.probability(&vector), model.probability(&of_nobody), "taste counts");
+        assert_ne!(
+            model.probability(&vector),
+            model.probability(&of_nobody),
+            "taste counts"
+        );
     }
 
     #[test]
     fn a_reason_has_no_zero_below_zero() {
-        let told = |value| Reason { about: About::Feature(Feature::ALL[0], value), contribution: 0.0 }.text();
+        let told = |value| {
+            Reason {
+                about: About::Feature(Feature::ALL[0], value),
+                contribution: 0.0,
+            }
+            .text()
+        };
         assert_eq!(told(-0.0), told(0.0));
         assert_ne!(told(1.0), told(0.0));
     }

@@ -1,4 +1,5 @@
-//! Parquet columns of numbers and names, read and written without a box for every value: for tables of millions of rows.
+//! Parquet columns of numbers and names, read and written without a box for every value: for tables
+//! of millions of rows.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -38,15 +39,22 @@ impl Names {
             return Err("is not in ascending order");
         }
         self.text.push_str(name);
-        self.ends.push(u32::try_from(self.text.len()).map_err(|_| "has more than 4 GiB")?);
+        self.ends
+            .push(u32::try_from(self.text.len()).map_err(|_| "has more than 4 GiB")?);
         Ok(())
     }
 
     /// The name of a number; empty for one that is too large.
     pub fn get(&self, number: u32) -> &str {
         let at = number as usize;
-        let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| *end as usize);
-        self.ends.get(at).and_then(|end| self.text.get(start..*end as usize)).unwrap_or_default()
+        let start = at
+            .checked_sub(1)
+            .and_then(|before| self.ends.get(before))
+            .map_or(0, |end| *end as usize);
+        self.ends
+            .get(at)
+            .and_then(|end| self.text.get(start..*end as usize))
+            .unwrap_or_default()
     }
 
     /// The number of a name.
@@ -96,14 +104,27 @@ impl ColumnFile {
     pub(crate) fn parse(file: &str, bytes: Bytes) -> Result<Self, ModelError> {
         let (reader, rows) = table::open(file, bytes)?;
         let schema = reader.metadata().file_metadata().schema_descr();
-        let places = (0..schema.num_columns()).map(|at| (schema.column(at).path().string(), at)).collect();
-        Ok(Self { file: file.to_owned(), reader, places, rows })
+        let places = (0..schema.num_columns())
+            .map(|at| (schema.column(at).path().string(), at))
+            .collect();
+        Ok(Self {
+            file: file.to_owned(),
+            reader,
+            places,
+            rows,
+        })
     }
 
     /// Whole numbers, each of which must fit.
     pub(crate) fn numbers<T: TryFrom<i64>>(&self, name: &str) -> Result<Vec<T>, ModelError> {
         let mut all = Vec::new();
-        let misfit = |number: i64| ModelError::part(&self.file, name, format!("has {number}, which is out of range"));
+        let misfit = |number: i64| {
+            ModelError::part(
+                &self.file,
+                name,
+                format!("has {number}, which is out of range"),
+            )
+        };
         self.each(name, |values| {
             let mut push = |number: i64| -> Result<(), ModelError> {
                 all.push(T::try_from(number).map_err(|_| misfit(number))?);
@@ -112,7 +133,9 @@ impl ColumnFile {
             match values {
                 Values::Ints(values) => values.iter().try_for_each(|number| push((*number).into())),
                 Values::Longs(values) => values.iter().try_for_each(|number| push(*number)),
-                Values::Texts(_) => Err(ModelError::part(&self.file, name, "is not a whole number")),
+                Values::Texts(_) => {
+                    Err(ModelError::part(&self.file, name, "is not a whole number"))
+                }
             }
         })?;
         self.full(name, all.len())?;
@@ -124,10 +147,15 @@ impl ColumnFile {
         let mut all = Names::default();
         self.each(name, |values| match values {
             Values::Texts(values) => values.iter().try_for_each(|text| {
-                let text = text.as_utf8().map_err(|e| ModelError::damaged(&self.file, e))?;
-                all.push(text).map_err(|problem| ModelError::part(&self.file, name, problem))
+                let text = text
+                    .as_utf8()
+                    .map_err(|e| ModelError::damaged(&self.file, e))?;
+                all.push(text)
+                    .map_err(|problem| ModelError::part(&self.file, name, problem))
             }),
-            Values::Ints(_) | Values::Longs(_) => Err(ModelError::part(&self.file, name, "is not text")),
+            Values::Ints(_) | Values::Longs(_) => {
+                Err(ModelError::part(&self.file, name, "is not text"))
+            }
         })?;
         self.full(name, all.len())?;
         Ok(all)
@@ -136,19 +164,36 @@ impl ColumnFile {
     fn full(&self, name: &str, values: usize) -> Result<(), ModelError> {
         match values == self.rows {
             true => Ok(()),
-            false => Err(ModelError::part(&self.file, name, format!("has {values} values in {} rows", self.rows))),
+            false => Err(ModelError::part(
+                &self.file,
+                name,
+                format!("has {values} values in {} rows", self.rows),
+            )),
         }
     }
 
-    fn each(&self, name: &str, take: impl FnMut(Values<'_>) -> Result<(), ModelError>) -> Result<(), ModelError> {
+    fn each(
+        &self,
+        name: &str,
+        take: impl FnMut(Values<'_>) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
         table::decoded(&self.file, || self.decode(name, take))
     }
 
-    fn decode(&self, name: &str, mut take: impl FnMut(Values<'_>) -> Result<(), ModelError>) -> Result<(), ModelError> {
+    fn decode(
+        &self,
+        name: &str,
+        mut take: impl FnMut(Values<'_>) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
         let damaged = |e: ParquetError| ModelError::damaged(&self.file, e);
         let part = |problem: &str| ModelError::part(&self.file, name, problem);
         let place = *self.places.get(name).ok_or_else(|| part("is missing"))?;
-        let descriptor = self.reader.metadata().file_metadata().schema_descr().column(place);
+        let descriptor = self
+            .reader
+            .metadata()
+            .file_metadata()
+            .schema_descr()
+            .column(place);
         if descriptor.max_def_level() > 0 || descriptor.max_rep_level() > 0 {
             return Err(part("may be null"));
         }
@@ -180,7 +225,9 @@ impl ColumnFile {
                 | ColumnReader::Int96ColumnReader(_)
                 | ColumnReader::FloatColumnReader(_)
                 | ColumnReader::DoubleColumnReader(_)
-                | ColumnReader::FixedLenByteArrayColumnReader(_) => return Err(part("has a type that is not read")),
+                | ColumnReader::FixedLenByteArrayColumnReader(_) => {
+                    return Err(part("has a type that is not read"));
+                }
             }
         }
         Ok(())
@@ -228,26 +275,44 @@ pub(crate) fn write(columns: Vec<(&str, Written<'_>)>) -> Result<Vec<u8>, ModelE
             Written::Longs(_) => (Physical::INT64, None),
             Written::Texts(_) => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         };
-        let field = Type::primitive_type_builder(name, physical).with_repetition(Repetition::REQUIRED);
+        let field =
+            Type::primitive_type_builder(name, physical).with_repetition(Repetition::REQUIRED);
         field.with_logical_type(logical).build().map(Arc::new)
     });
     let fields = fields.collect::<Result<Vec<_>, _>>().map_err(unwritable)?;
-    let schema = Type::group_type_builder("schema").with_fields(fields).build().map_err(unwritable)?;
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let schema = Type::group_type_builder("schema")
+        .with_fields(fields)
+        .build()
+        .map_err(unwritable)?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build();
     let mut bytes = Vec::new();
     let put = || -> Result<(), ParquetError> {
-        let mut file = SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(properties))?;
+        let mut file =
+            SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(properties))?;
         let mut group = file.next_row_group()?;
         for (_, column) in &columns {
-            let Some(mut writer) = group.next_column()? else { break };
+            let Some(mut writer) = group.next_column()? else {
+                break;
+            };
             match (column, writer.untyped()) {
-                (Written::Ints(values), ColumnWriter::Int32ColumnWriter(writer)) => put_all(writer, values)?,
-                (Written::Longs(values), ColumnWriter::Int64ColumnWriter(writer)) => put_all(writer, values)?,
+                (Written::Ints(values), ColumnWriter::Int32ColumnWriter(writer)) => {
+                    put_all(writer, values)?
+                }
+                (Written::Longs(values), ColumnWriter::Int64ColumnWriter(writer)) => {
+                    put_all(writer, values)?
+                }
                 (Written::Texts(names), ColumnWriter::ByteArrayColumnWriter(writer)) => {
-                    put_all(writer, &names.iter().map(ByteArray::from).collect::<Vec<_>>())?;
+                    put_all(
+                        writer,
+                        &names.iter().map(ByteArray::from).collect::<Vec<_>>(),
+                    )?;
                 }
                 (Written::Ints(_) | Written::Longs(_) | Written::Texts(_), _) => {
-                    return Err(ParquetError::General("a column is not of its type".to_owned()));
+                    return Err(ParquetError::General(
+                        "a column is not of its type".to_owned(),
+                    ));
                 }
             }
             writer.close()?;
@@ -280,7 +345,10 @@ mod tests {
     fn names_are_found_by_number_and_by_name() {
         let names = names(&["", "10002", "85123A", "POST"]);
         for (number, name) in ["", "10002", "85123A", "POST"].into_iter().enumerate() {
-            assert_eq!((names.get(number as u32), names.find(name)), (name, Some(number as u32)));
+            assert_eq!(
+                (names.get(number as u32), names.find(name)),
+                (name, Some(number as u32))
+            );
         }
         assert_eq!((names.get(4), names.find("9")), ("", None));
         assert_eq!(names.clone().push("POST"), Err("is not in ascending order"));
@@ -299,16 +367,28 @@ mod tests {
         };
         let file = write(vec![3, 1, 2]);
         assert_eq!(file.numbers::<u16>("code").unwrap(), [3, 1, 2]);
-        assert_eq!(file.numbers::<i64>("price").unwrap(), [i64::MIN, 0, i64::MAX]);
+        assert_eq!(
+            file.numbers::<i64>("price").unwrap(),
+            [i64::MIN, 0, i64::MAX]
+        );
         assert_eq!(file.names("name").unwrap(), texts);
         for (error, message) in [
-            (file.numbers::<u16>("total").unwrap_err(), "lines.parquet: total is missing"),
-            (file.numbers::<u16>("name").unwrap_err(), "lines.parquet: name is not a whole number"),
+            (
+                file.numbers::<u16>("total").unwrap_err(),
+                "lines.parquet: total is missing",
+            ),
+            (
+                file.numbers::<u16>("name").unwrap_err(),
+                "lines.parquet: name is not a whole number",
+            ),
             (
                 file.numbers::<u16>("price").unwrap_err(),
                 "lines.parquet: price has -9223372036854775808, which is out of range",
             ),
-            (file.names("code").unwrap_err(), "lines.parquet: code is not text"),
+            (
+                file.names("code").unwrap_err(),
+                "lines.parquet: code is not text",
+            ),
         ] {
             assert_eq!(error.to_string(), message);
         }

@@ -1,6 +1,8 @@
-//! What is known of a customer as of an instant: the features that churn and segmentation share, each defined once.
+//! What is known of a customer as of an instant: the features that churn and segmentation share,
+//! each defined once.
 //!
-//! In: the lines of one customer. Out: `[F]` f32 in the order of [`Feature::ALL`]; days, counts, shop currency.
+//! In: the lines of one customer. Out: `[F]` f32 in the order of [`Feature::ALL`]; days, counts,
+//! shop currency.
 
 use std::collections::{HashMap, HashSet};
 
@@ -78,7 +80,10 @@ pub const LIVE_DAYS: i64 = 30;
 impl Feature {
     /// The feature of a name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|feature| feature.name() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|feature| feature.name() == name)
     }
 
     /// What it is for a customer, in words.
@@ -99,7 +104,10 @@ impl Feature {
             Self::PreviousGap => format!("{} between the last two orders", days(value)),
             Self::ExpectedGap => format!("an order expected every {}", days(value)),
             Self::Overdue => format!("away for {} times as long as expected", number(value)),
-            Self::OverduePause => format!("away for {} times as long as their longest pause", number(value)),
+            Self::OverduePause => format!(
+                "away for {} times as long as their longest pause",
+                number(value)
+            ),
             Self::OrderRate => format!("orders on {} of a month", days(30.0 * value)),
             Self::ActiveMonths => format!("orders in {}", some(value, "calendar month")),
             Self::Orders30 => format!("{orders} in the last 30 days"),
@@ -108,12 +116,18 @@ impl Feature {
             Self::Spend90 => format!("{value:.2} spent in the last 90 days"),
             Self::FreshOrders => format!("{orders} where one of 45 days ago counts half"),
             Self::RecentOrders => format!("{orders} where one of 120 days ago counts half"),
-            Self::RecentSpend => format!("{} for how large and how recent the orders are", some(value, "point")),
+            Self::RecentSpend => format!(
+                "{} for how large and how recent the orders are",
+                some(value, "point")
+            ),
             Self::Products => some(value, "different product"),
             Self::UsualPrice => format!("usually {value:.2} for a piece"),
             Self::UsualQuantity => format!("usually {} of a product", some(value, "piece")),
             Self::RepeatShare => format!("{} of their lines buy a product again", percent(value)),
-            Self::LiveShare => format!("{} of what they bought was still sold in the last 30 days", percent(value)),
+            Self::LiveShare => format!(
+                "{} of what they bought was still sold in the last 30 days",
+                percent(value)
+            ),
             Self::Returns => some(value, "return"),
             Self::ReturnedShare => format!("{} of the spend was returned", percent(value)),
         }
@@ -150,29 +164,43 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-/// The features of a customer as of an instant (seconds since 1970), from all lines before it; `None` for who has bought
-/// nothing before. `live` tells the products that anybody has bought in the [`LIVE_DAYS`] before. Lines may come in any
-/// order; those from `as_of` on are not looked at.
+/// The features of a customer as of an instant (seconds since 1970), from all lines before it;
+/// `None` for who has bought nothing before. `live` tells the products that anybody has bought in
+/// the [`LIVE_DAYS`] before. Lines may come in any order; those from `as_of` on are not looked at.
 ///
-/// Who has ordered on one day has no gap between orders, but one of at least their tenure to come: that stands for it.
+/// Who has ordered on one day has no gap between orders, but one of at least their tenure to come:
+/// that stands for it.
 pub fn features(lines: &[Line], as_of: i64, live: impl Fn(u32) -> bool) -> Option<Vec<f32>> {
-    let bought: Vec<&Line> = lines.iter().filter(|line| line.time < as_of && line.quantity > 0.0).collect();
-    let returned: Vec<&Line> = lines.iter().filter(|line| line.time < as_of && line.quantity < 0.0).collect();
+    let bought: Vec<&Line> = lines
+        .iter()
+        .filter(|line| line.time < as_of && line.quantity > 0.0)
+        .collect();
+    let returned: Vec<&Line> = lines
+        .iter()
+        .filter(|line| line.time < as_of && line.quantity < 0.0)
+        .collect();
     // Orders in time: an invoice's first instant, value and lines.
     let mut orders: HashMap<u64, (i64, f64, f64)> = HashMap::new();
     for line in &bought {
         let order = orders.entry(line.invoice).or_insert((line.time, 0.0, 0.0));
         *order = (order.0.min(line.time), order.1 + line.amount, order.2 + 1.0);
     }
-    let mut by_time: Vec<(i64, u64, f64, f64)> = orders.iter().map(|(id, o)| (o.0, *id, o.1, o.2)).collect();
+    let mut by_time: Vec<(i64, u64, f64, f64)> =
+        orders.iter().map(|(id, o)| (o.0, *id, o.1, o.2)).collect();
     by_time.sort_by_key(|order| (order.0, order.1));
     let (&(first, ..), &(last, _, last_value, last_lines)) = (by_time.first()?, by_time.last()?);
 
     let days = |from: i64, to: i64| (to - from) as f64 / DAY;
     // Several orders a day are one visit.
-    let mut visits: Vec<i64> = by_time.iter().map(|order| order.0.div_euclid(DAY as i64)).collect();
+    let mut visits: Vec<i64> = by_time
+        .iter()
+        .map(|order| order.0.div_euclid(DAY as i64))
+        .collect();
     visits.dedup();
-    let gaps: Vec<f64> = visits.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+    let gaps: Vec<f64> = visits
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]) as f64)
+        .collect();
     let (recency, tenure, count) = (days(last, as_of), days(first, as_of), by_time.len() as f64);
     let gap_or_tenure = |gap: Option<f64>| gap.unwrap_or(tenure);
     let expected_gap = (tenure + 60.0) / (visits.len() as f64 + 0.5);
@@ -180,13 +208,18 @@ pub fn features(lines: &[Line], as_of: i64, live: impl Fn(u32) -> bool) -> Optio
     let within = |time: i64, window: f64| days(time, as_of) <= window;
     let orders_within = |window| by_time.iter().filter(|o| within(o.0, window)).count() as f64;
     let faded = |half: f64, of: fn(f64) -> f64| -> f64 {
-        by_time.iter().map(|o| (-days(o.0, as_of) / half).exp2() * of(o.2)).sum()
+        by_time
+            .iter()
+            .map(|o| (-days(o.0, as_of) / half).exp2() * of(o.2))
+            .sum()
     };
     let spend: f64 = by_time.iter().map(|order| order.2).sum();
     let mut months: Vec<i64> = by_time.iter().map(|order| month(order.0)).collect();
     months.dedup();
     let products: HashSet<u32> = bought.iter().map(|line| line.product).collect();
-    let share = |of: &dyn Fn(&Line) -> bool| bought.iter().filter(|line| of(line)).count() as f64 / bought.len() as f64;
+    let share = |of: &dyn Fn(&Line) -> bool| {
+        bought.iter().filter(|line| of(line)).count() as f64 / bought.len() as f64
+    };
     let mut returns: Vec<u64> = returned.iter().map(|line| line.invoice).collect();
     returns.sort_unstable();
     returns.dedup();
@@ -214,25 +247,41 @@ pub fn features(lines: &[Line], as_of: i64, live: impl Fn(u32) -> bool) -> Optio
         Feature::Orders30 => orders_within(30.0),
         Feature::Orders90 => orders_within(90.0),
         Feature::Orders180 => orders_within(180.0),
-        Feature::Spend90 => by_time.iter().filter(|o| within(o.0, 90.0)).map(|o| o.2).sum(),
+        Feature::Spend90 => by_time
+            .iter()
+            .filter(|o| within(o.0, 90.0))
+            .map(|o| o.2)
+            .sum(),
         Feature::FreshOrders => faded(45.0, |_| 1.0),
         Feature::RecentOrders => faded(120.0, |_| 1.0),
         Feature::RecentSpend => faded(120.0, f64::ln_1p),
         Feature::Products => products.len() as f64,
-        Feature::UsualPrice => median(bought.iter().map(|line| line.amount / line.quantity).collect()),
+        Feature::UsualPrice => median(
+            bought
+                .iter()
+                .map(|line| line.amount / line.quantity)
+                .collect(),
+        ),
         Feature::UsualQuantity => median(bought.iter().map(|line| line.quantity).collect()),
         Feature::RepeatShare => 1.0 - products.len() as f64 / bought.len() as f64,
         Feature::LiveShare => share(&|line| live(line.product)),
         Feature::Returns => returns.len() as f64,
         Feature::ReturnedShare => (taken_back / spend.max(0.01)).clamp(0.0, 2.0),
     };
-    Some(Feature::ALL.iter().map(|feature| value(*feature) as f32).collect())
+    Some(
+        Feature::ALL
+            .iter()
+            .map(|feature| value(*feature) as f32)
+            .collect(),
+    )
 }
 
 /// Number of a calendar month, counted through the years.
 fn month(time: i64) -> i64 {
     use chrono::Datelike;
-    let day = chrono::DateTime::from_timestamp(time, 0).unwrap_or_default().date_naive();
+    let day = chrono::DateTime::from_timestamp(time, 0)
+        .unwrap_or_default()
+        .date_naive();
     i64::from(day.year()) * 12 + i64::from(day.month0())
 }
 
@@ -253,13 +302,23 @@ mod tests {
     use super::*;
 
     fn line(day: i64, invoice: u64, product: u32, quantity: f64, amount: f64) -> Line {
-        Line { time: day * 86_400, invoice, product, quantity, amount }
+        Line {
+            time: day * 86_400,
+            invoice,
+            product,
+            quantity,
+            amount,
+        }
     }
 
     #[test]
     fn features_are_what_they_say() {
-        let history =
-            [line(0, 1, 7, 2.0, 10.0), line(30, 2, 7, 1.0, 5.0), line(30, 2, 8, 1.0, 15.0), line(40, 3, 7, -1.0, -5.0)];
+        let history = [
+            line(0, 1, 7, 2.0, 10.0),
+            line(30, 2, 7, 1.0, 5.0),
+            line(30, 2, 8, 1.0, 15.0),
+            line(40, 3, 7, -1.0, -5.0),
+        ];
         let vector = features(&history, 100 * 86_400, |product| product == 7).unwrap();
         for (feature, value) in [
             (Feature::RecencyDays, 70.0),
@@ -278,7 +337,11 @@ mod tests {
             (Feature::ReturnedShare, 5.0 / 30.0),
         ] {
             let at = Feature::ALL.iter().position(|f| *f == feature).unwrap();
-            assert!((f64::from(vector[at]) - value).abs() < 1e-5, "{feature:?} is {}", vector[at]);
+            assert!(
+                (f64::from(vector[at]) - value).abs() < 1e-5,
+                "{feature:?} is {}",
+                vector[at]
+            );
         }
         assert_eq!(features(&history, 0, |_| true), None);
     }
@@ -293,20 +356,52 @@ mod tests {
             (Feature::OrderRate, 0.33, "orders on 9.9 days of a month"),
             (Feature::OrderRate, 1.0 / 30.0, "orders on 1 day of a month"),
             (Feature::Orders90, 0.0, "no orders in the last 90 days"),
-            (Feature::FreshOrders, 2.503, "2.5 orders where one of 45 days ago counts half"),
-            (Feature::AverageOrder, 659.004, "659.00 spent on an order on average"),
-            (Feature::RecentSpend, 12.04, "12 points for how large and how recent the orders are"),
+            (
+                Feature::FreshOrders,
+                2.503,
+                "2.5 orders where one of 45 days ago counts half",
+            ),
+            (
+                Feature::AverageOrder,
+                659.004,
+                "659.00 spent on an order on average",
+            ),
+            (
+                Feature::RecentSpend,
+                12.04,
+                "12 points for how large and how recent the orders are",
+            ),
             (Feature::LastLines, 1.0, "1 line in the last order"),
-            (Feature::ReturnedShare, 1.0, "100 % of the spend was returned"),
-            (Feature::RepeatShare, 0.256, "26 % of their lines buy a product again"),
-            (Feature::Overdue, 0.257, "away for 0.26 times as long as expected"),
+            (
+                Feature::ReturnedShare,
+                1.0,
+                "100 % of the spend was returned",
+            ),
+            (
+                Feature::RepeatShare,
+                0.256,
+                "26 % of their lines buy a product again",
+            ),
+            (
+                Feature::Overdue,
+                0.257,
+                "away for 0.26 times as long as expected",
+            ),
             (Feature::Returns, 1.0, "1 return"),
         ] {
             assert_eq!(feature.told(value), text);
         }
-        for (feature, value) in Feature::ALL.iter().flat_map(|feature| [0.0, 1.0, 1e9].map(|value| (*feature, value))) {
+        for (feature, value) in Feature::ALL
+            .iter()
+            .flat_map(|feature| [0.0, 1.0, 1e9].map(|value| (*feature, value)))
+        {
             let told = feature.told(value);
-            assert!(!["log", "{}", "1 orders", "1 days"].iter().any(|odd| told.contains(odd)), "{told}");
+            assert!(
+                !["log", "{}", "1 orders", "1 days"]
+                    .iter()
+                    .any(|odd| told.contains(odd)),
+                "{told}"
+            );
         }
     }
 

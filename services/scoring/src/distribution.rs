@@ -1,12 +1,14 @@
 //! How a number was spread in training, and how far what is seen now is from that.
 //! In:  finite values, in the number's own unit.
-//! Out: the population stability index: 0 for the same spread, above 0.1 for one to look at, above 0.25 for another one.
+//! Out: the population stability index: 0 for the same spread, above 0.1 for one to look at, above
+//! 0.25 for another one.
 
 use serde::{Deserialize, Serialize};
 
 /// Bins of a distribution, where its values differ enough.
 const BINS: usize = 10;
-/// The least share that a bin is compared with: in what training never saw, one value is not infinitely surprising.
+/// The least share that a bin is compared with: in what training never saw, one value is not
+/// infinitely surprising.
 const LEAST: f64 = 1e-4;
 
 /// Quantile bins of a number's values.
@@ -21,12 +23,18 @@ pub struct Distribution {
 impl Distribution {
     /// The distribution of these values; none where there are none. What is not finite is left out.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        let mut values: Vec<f64> = values
+            .into_iter()
+            .filter(|value| value.is_finite())
+            .collect();
         values.sort_by(f64::total_cmp);
         let last = values.len().checked_sub(1)?;
         let mut edges: Vec<f64> = (1..BINS).map(|bin| values[last * bin / BINS]).collect();
         edges.dedup();
-        let mut distribution = Self { shares: vec![0.0; edges.len() + 1], edges };
+        let mut distribution = Self {
+            shares: vec![0.0; edges.len() + 1],
+            edges,
+        };
         for value in &values {
             let bin = distribution.bin(*value);
             distribution.shares[bin] += 1.0 / values.len() as f64;
@@ -55,7 +63,10 @@ impl Distribution {
     pub fn drift(&self, counts: &[u64]) -> f64 {
         let all: u64 = counts.iter().sum();
         let one = |(was, count): (&f64, &u64)| {
-            let (was, is) = (was.max(LEAST), (*count as f64 / all.max(1) as f64).max(LEAST));
+            let (was, is) = (
+                was.max(LEAST),
+                (*count as f64 / all.max(1) as f64).max(LEAST),
+            );
             (is - was) * (is / was).ln()
         };
         self.shares.iter().zip(counts).map(one).sum()

@@ -13,7 +13,10 @@ pub enum ModelError {
         reason: String,
     },
     /// The artifact was made by a newer version of the trainer.
-    #[error("manifest.json has format {found}; this program reads up to {}", crate::FORMAT)]
+    #[error(
+        "manifest.json has format {found}; this program reads up to {}",
+        crate::FORMAT
+    )]
     NewerFormat {
         /// Format of the artifact.
         found: u32,
@@ -63,14 +66,24 @@ pub enum ModelError {
 impl ModelError {
     /// A value that scoring cannot use.
     pub fn inconsistent(name: &'static str, problem: impl Into<String>) -> Self {
-        Self::Inconsistent { name, problem: problem.into() }
+        Self::Inconsistent {
+            name,
+            problem: problem.into(),
+        }
     }
 
     pub(crate) fn part(file: &str, name: &str, problem: impl Into<String>) -> Self {
-        Self::Part { file: file.to_owned(), name: name.to_owned(), problem: problem.into() }
+        Self::Part {
+            file: file.to_owned(),
+            name: name.to_owned(),
+            problem: problem.into(),
+        }
     }
 
     pub(crate) fn damaged(file: &str, reason: impl ToString) -> Self {
-        Self::Damaged { file: file.to_owned(), reason: reason.to_string() }
+        Self::Damaged {
+            file: file.to_owned(),
+            reason: reason.to_string(),
+        }
     }
 }

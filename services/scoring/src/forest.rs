@@ -1,16 +1,18 @@
-//! Complete binary trees of one depth, which forests (Breiman 2001) and boosted ensembles (Friedman 2001) share.
+//! Complete binary trees of one depth, which forests (Breiman 2001) and boosted ensembles (Friedman
+//! 2001) share.
 //!
-//! Tensors: `feature` `[trees, 2^depth - 1]` i32, `threshold` the same f32, `value` `[trees, 2^(depth+1) - 1]` f32. Nodes
-//! are laid out level by level: the children of node n are 2n + 1 (at or below the threshold) and 2n + 2. Every node has
-//! a value, the inner ones too: the difference between a node's and its child's is what the split's feature contributed
-//! (Saabas 2014), and these add up to the score exactly.
+//! Tensors: `feature` `[trees, 2^depth - 1]` i32, `threshold` the same f32, `value` `[trees,
+//! 2^(depth+1) - 1]` f32. Nodes are laid out level by level: the children of node n are 2n + 1 (at
+//! or below the threshold) and 2n + 2. Every node has a value, the inner ones too: the difference
+//! between a node's and its child's is what the split's feature contributed (Saabas 2014), and
+//! these add up to the score exactly.
 
 use crate::{ModelError, TensorFile, Tensors};
 
 /// Deepest trees that are read.
 const DEEPEST: u32 = 16;
-/// So many go down side by side, one vector several trees or several vectors one tree: each step of one waits for the one
-/// before it, and the processor has the others to go on with.
+/// So many go down side by side, one vector several trees or several vectors one tree: each step of
+/// one waits for the one before it, and the processor has the others to go on with.
 const ABREAST: usize = 8;
 /// Vectors that are kept at hand while one tree after the other is read for them.
 const TILE: usize = 64;
@@ -20,7 +22,8 @@ const TILE: usize = 64;
 pub struct Forest {
     trees: usize,
     depth: u32,
-    /// By tree, `2^depth` each. Here the root is 1 and the children of n are 2n and 2n + 1: a step is a shift. 0 is none.
+    /// By tree, `2^depth` each. Here the root is 1 and the children of n are 2n and 2n + 1: a step
+    /// is a shift. 0 is none.
     splits: Vec<Split>,
     /// By tree, `2^(depth+1)` each, in the same order.
     values: Vec<f32>,
@@ -51,7 +54,10 @@ fn child(splits: &[Split], node: usize, features: &[f32]) -> usize {
 fn columns(vectors: &[f32], width: usize) -> Vec<[f32; ABREAST]> {
     let mut columns = vec![[0.0; ABREAST]; width];
     for (at, vector) in vectors.chunks_exact(width).enumerate() {
-        columns.iter_mut().zip(vector).for_each(|(column, value)| column[at] = *value);
+        columns
+            .iter_mut()
+            .zip(vector)
+            .for_each(|(column, value)| column[at] = *value);
     }
     columns
 }
@@ -89,18 +95,29 @@ impl Forest {
             || threshold.len() != feature.len()
             || value.len() != trees * (2 * inner + 1)
         {
-            return Err(ModelError::inconsistent("forest", "is not of complete trees"));
+            return Err(ModelError::inconsistent(
+                "forest",
+                "is not of complete trees",
+            ));
         }
         let known = |(f, threshold): (&i32, &f32)| {
             let feature = u16::try_from(*f).ok().filter(|f| usize::from(*f) < width)?;
-            Some(Split { threshold: *threshold, feature })
+            Some(Split {
+                threshold: *threshold,
+                feature,
+            })
         };
         let splits: Option<Vec<Split>> = feature.iter().zip(threshold).map(known).collect();
-        let splits = splits.ok_or_else(|| ModelError::inconsistent("feature", "is not one that this program knows"))?;
+        let splits = splits.ok_or_else(|| {
+            ModelError::inconsistent("feature", "is not one that this program knows")
+        })?;
         if threshold.iter().any(|t| t.is_nan()) || !value.iter().all(|v| v.is_finite()) {
             return Err(ModelError::inconsistent("value", "is not finite"));
         }
-        let none = Split { threshold: 0.0, feature: 0 };
+        let none = Split {
+            threshold: 0.0,
+            feature: 0,
+        };
         Ok(Self {
             trees,
             depth,
@@ -118,7 +135,10 @@ impl Forest {
         let [trees, inner] = tensors.shape(&name("feature"))?;
         let depth = (inner + 1).trailing_zeros();
         if !(inner + 1).is_power_of_two() {
-            return Err(ModelError::inconsistent("feature", "is not of complete trees"));
+            return Err(ModelError::inconsistent(
+                "feature",
+                "is not of complete trees",
+            ));
         }
         let feature: Vec<i32> = tensors.get(&name("feature"), &[trees, inner])?;
         let threshold: Vec<f32> = tensors.get(&name("threshold"), &[trees, inner])?;
@@ -133,10 +153,22 @@ impl Forest {
         let splits = || self.each().flat_map(|tree| &tree.splits[1..]);
         let feature: Vec<i32> = splits().map(|split| split.feature.into()).collect();
         let threshold: Vec<f32> = splits().map(|split| split.threshold).collect();
-        let value: Vec<f32> = self.each().flat_map(|tree| &tree.values[1..]).copied().collect();
+        let value: Vec<f32> = self
+            .each()
+            .flat_map(|tree| &tree.values[1..])
+            .copied()
+            .collect();
         to.with(&format!("{prefix}feature"), &[self.trees, inner], &feature)
-            .with(&format!("{prefix}threshold"), &[self.trees, inner], &threshold)
-            .with(&format!("{prefix}value"), &[self.trees, 2 * inner + 1], &value)
+            .with(
+                &format!("{prefix}threshold"),
+                &[self.trees, inner],
+                &threshold,
+            )
+            .with(
+                &format!("{prefix}value"),
+                &[self.trees, 2 * inner + 1],
+                &value,
+            )
     }
 
     /// Number of trees.
@@ -146,7 +178,10 @@ impl Forest {
 
     fn tree(&self, at: usize) -> Tree<'_> {
         let (splits, values) = (1 << self.depth, 2 << self.depth);
-        Tree { splits: &self.splits[at * splits..][..splits], values: &self.values[at * values..][..values] }
+        Tree {
+            splits: &self.splits[at * splits..][..splits],
+            values: &self.values[at * values..][..values],
+        }
     }
 
     fn each(&self) -> impl Iterator<Item = Tree<'_>> {
@@ -166,10 +201,16 @@ impl Forest {
                     *node = *node << 1 | usize::from(features[usize::from(feature)] > threshold);
                 }
             }
-            nodes.into_iter().zip(trees.by_ref()).for_each(|(leaf, tree)| tell(tree, leaf));
+            nodes
+                .into_iter()
+                .zip(trees.by_ref())
+                .for_each(|(leaf, tree)| tell(tree, leaf));
         }
         for tree in trees {
-            tell(tree, (0..self.depth).fold(1, |node, _| child(tree.splits, node, features)));
+            tell(
+                tree,
+                (0..self.depth).fold(1, |node, _| child(tree.splits, node, features)),
+            );
         }
     }
 
@@ -184,18 +225,23 @@ impl Forest {
     pub fn sums(&self, vectors: &[f32], width: usize) -> Vec<f64> {
         let mut sums = vec![0.0; vectors.len() / width];
         for (vectors, sums) in vectors.chunks(TILE * width).zip(sums.chunks_mut(TILE)) {
-            let groups: Vec<Vec<[f32; ABREAST]>> =
-                vectors.chunks(ABREAST * width).map(|group| columns(group, width)).collect();
+            let groups: Vec<Vec<[f32; ABREAST]>> = vectors
+                .chunks(ABREAST * width)
+                .map(|group| columns(group, width))
+                .collect();
             for Tree { splits, values } in self.each() {
                 for (columns, sums) in groups.iter().zip(sums.chunks_mut(ABREAST)) {
                     let mut nodes = [1; ABREAST];
                     for _ in 0..self.depth {
                         for (at, node) in nodes.iter_mut().enumerate() {
                             let Split { threshold, feature } = splits[*node];
-                            *node = *node << 1 | usize::from(columns[usize::from(feature)][at] > threshold);
+                            *node = *node << 1
+                                | usize::from(columns[usize::from(feature)][at] > threshold);
                         }
                     }
-                    sums.iter_mut().zip(nodes).for_each(|(sum, leaf)| *sum += f64::from(values[leaf]));
+                    sums.iter_mut()
+                        .zip(nodes)
+                        .for_each(|(sum, leaf)| *sum += f64::from(values[leaf]));
                 }
             }
         }
@@ -207,7 +253,8 @@ impl Forest {
         self.each().map(|tree| f64::from(tree.values[1])).sum()
     }
 
-    /// What each feature adds to `parts`; together with [`Self::base`] they make [`Self::sum`], which it returns.
+    /// What each feature adds to `parts`; together with [`Self::base`] they make [`Self::sum`],
+    /// which it returns.
     pub fn contribute(&self, features: &[f32], parts: &mut [f64]) -> f64 {
         let mut sum = 0.0;
         self.descend(features, |tree, leaf| {
@@ -230,7 +277,14 @@ mod tests {
 
     /// A tree of depth 1 and one of the same depth that does not split.
     fn forest() -> Forest {
-        Forest::new(2, 1, &[0, 1], &[50.0, f32::MAX], &[0.4, 0.2, 0.9, 0.5, 0.5, 0.5]).unwrap()
+        Forest::new(
+            2,
+            1,
+            &[0, 1],
+            &[50.0, f32::MAX],
+            &[0.4, 0.2, 0.9, 0.5, 0.5, 0.5],
+        )
+        .unwrap()
     }
 
     #[test]
@@ -256,15 +310,26 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let bytes = forest().write(TensorFile::new(), "a.").into_bytes().unwrap();
-        assert_eq!(Forest::read(&Tensors::parse("x", &bytes).unwrap(), "a.", 2).unwrap(), forest());
+        let bytes = forest()
+            .write(TensorFile::new(), "a.")
+            .into_bytes()
+            .unwrap();
+        assert_eq!(
+            Forest::read(&Tensors::parse("x", &bytes).unwrap(), "a.", 2).unwrap(),
+            forest()
+        );
     }
 
     /// Trees of depth 3 over two features, made of these numbers.
     fn drawn(numbers: &[f32]) -> Forest {
         let inner = numbers.len() / 7 * 7;
-        let features: Vec<i32> = numbers[..inner].iter().map(|x| i32::from(x.fract() > 0.5)).collect();
-        let values: Vec<f32> = (0..inner / 7 * 15).map(|at| numbers[at % inner] / 3.0).collect();
+        let features: Vec<i32> = numbers[..inner]
+            .iter()
+            .map(|x| i32::from(x.fract() > 0.5))
+            .collect();
+        let values: Vec<f32> = (0..inner / 7 * 15)
+            .map(|at| numbers[at % inner] / 3.0)
+            .collect();
         Forest::new(2, 3, &features, &numbers[..inner], &values).unwrap()
     }
 

@@ -100,7 +100,11 @@ mod tests {
             (" \t", Err(EmptyId)),
         ] {
             let parsed = CustomerId::from_str(written);
-            assert_eq!(parsed.as_ref().map(CustomerId::as_str), id.as_ref().copied(), "{written:?}");
+            assert_eq!(
+                parsed.as_ref().map(CustomerId::as_str),
+                id.as_ref().copied(),
+                "{written:?}"
+            );
         }
     }
 }

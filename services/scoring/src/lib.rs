@@ -1,7 +1,8 @@
 //! The models as data and pure functions: what training writes, serving loads, and both score with.
 //!
-//! No sockets, no files, no clock: bytes come in, answers go out. A model is an [`Artifact`]: a manifest, tensors
-//! (safetensors) and tables (Parquet), checked against the manifest's checksums before anything is read from them.
+//! No sockets, no files, no clock: bytes come in, answers go out. A model is an [`Artifact`]: a
+//! manifest, tensors (safetensors) and tables (Parquet), checked against the manifest's checksums
+//! before anything is read from them.
 
 pub mod anomaly;
 pub mod artifact;

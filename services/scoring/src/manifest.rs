@@ -30,8 +30,14 @@ pub enum ModelKind {
 
 impl ModelKind {
     /// All of them, in the order in which they are trained and listed.
-    pub const ALL: [Self; 6] =
-        [Self::Segmentation, Self::Forecast, Self::Recommendation, Self::Churn, Self::Anomaly, Self::Insights];
+    pub const ALL: [Self; 6] = [
+        Self::Segmentation,
+        Self::Forecast,
+        Self::Recommendation,
+        Self::Churn,
+        Self::Anomaly,
+        Self::Insights,
+    ];
 
     /// The name in commands, folders and answers.
     pub const fn as_str(self) -> &'static str {
@@ -61,11 +67,15 @@ impl FromStr for ModelKind {
     type Err = UnknownModel;
 
     fn from_str(name: &str) -> Result<Self, UnknownModel> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| UnknownModel(name.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+            .ok_or_else(|| UnknownModel(name.to_owned()))
     }
 }
 
-/// `manifest.json`: everything about an artifact but its contents. The same training gives the same bytes.
+/// `manifest.json`: everything about an artifact but its contents. The same training gives the same
+/// bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Layout of the artifact; a program refuses one above its own [`FORMAT`].
@@ -115,12 +125,20 @@ pub struct Metric {
 impl Metric {
     /// A figure alone.
     pub fn new(name: impl Into<String>, value: f64) -> Self {
-        Self { name: name.into(), value, baseline: None }
+        Self {
+            name: name.into(),
+            value,
+            baseline: None,
+        }
     }
 
     /// A figure beside the naive answer's.
     pub fn against(name: impl Into<String>, value: f64, baseline: f64) -> Self {
-        Self { name: name.into(), value, baseline: Some(baseline) }
+        Self {
+            name: name.into(),
+            value,
+            baseline: Some(baseline),
+        }
     }
 }
 

@@ -1,17 +1,19 @@
-//! Segmentation: which kind of customer somebody is; beside it the classic RFM grid and the customer's place in their life
-//! with the shop.
+//! Segmentation: which kind of customer somebody is; beside it the classic RFM grid and the
+//! customer's place in their life with the shop.
 //!
-//! Two ways, by recipe. `Tiers`: six tiers of what a customer is expected to spend in the next 90 days, from a typical
-//! and an average forecast made in training ([`tier`]); values given without a customer are placed by forests that
-//! learnt the two forecasts from recency, frequency and monetary value alone. `Centroids`: the nearest of k centroids
-//! (Lloyd 1982) in a standardised space of the three.
+//! Two ways, by recipe. `Tiers`: six tiers of what a customer is expected to spend in the next 90
+//! days, from a typical and an average forecast made in training ([`tier`]); values given without a
+//! customer are placed by forests that learnt the two forecasts from recency, frequency and
+//! monetary value alone. `Centroids`: the nearest of k centroids (Lloyd 1982) in a standardised
+//! space of the three.
 //!
 //! In: recency (days, 0 or more), frequency (orders, 1 or more), monetary (shop currency).
 //! Out: a segment, whole: every finite value has one.
 //!
-//! `model.safetensors`: `centroid` `[k, d]` f64, `mean` and `scale` `[d]` f64; or the [`Forest`]s `typical.*`, `average.*`
-//! on `[recency, frequency, monetary]`. `customers.parquet`: `customer_id`, `recency_days`, `frequency`, `monetary`,
-//! `tenure_days`, `segment_id`, and `typical`, `average`, null in recipes that forecast nothing.
+//! `model.safetensors`: `centroid` `[k, d]` f64, `mean` and `scale` `[d]` f64; or the [`Forest`]s
+//! `typical.*`, `average.*` on `[recency, frequency, monetary]`. `customers.parquet`:
+//! `customer_id`, `recency_days`, `frequency`, `monetary`, `tenure_days`, `segment_id`, and
+//! `typical`, `average`, null in recipes that forecast nothing.
 
 use std::collections::HashMap;
 
@@ -44,7 +46,14 @@ pub enum Space {
 
 impl Space {
     /// A customer's coordinates, before standardising.
-    pub fn coordinates(self, Rfm { recency_days, frequency, monetary }: Rfm) -> Vec<f64> {
+    pub fn coordinates(
+        self,
+        Rfm {
+            recency_days,
+            frequency,
+            monetary,
+        }: Rfm,
+    ) -> Vec<f64> {
         // A net value below 0 (more returned than bought) is as low as nothing.
         let log = |x: f64| x.max(0.0).ln_1p();
         match self {
@@ -96,8 +105,9 @@ pub struct Cuts {
 /// Number of tiers.
 pub const TIERS: usize = 6;
 
-/// The tier of two forecasts of the next 90 days, 0 the highest. The lower five go by the typical spend (mean of the
-/// logarithm: who will buy at all); the first by the average spend (logarithm of the mean: who will buy a great deal).
+/// The tier of two forecasts of the next 90 days, 0 the highest. The lower five go by the typical
+/// spend (mean of the logarithm: who will buy at all); the first by the average spend (logarithm of
+/// the mean: who will buy a great deal).
 pub fn tier(typical: f64, average: f64, cuts: &Cuts) -> usize {
     if average >= cuts.average {
         return 0;
@@ -134,10 +144,15 @@ pub enum Lifecycle {
 }
 
 impl Lifecycle {
-    /// From days since the last and the first order, and their number. The usual interval is the customer's own average
-    /// gap, between two weeks and 90 days; the shop's usual gap for who has ordered once.
+    /// From days since the last and the first order, and their number. The usual interval is the
+    /// customer's own average gap, between two weeks and 90 days; the shop's usual gap for who
+    /// has ordered once.
     pub fn of(recency_days: f64, tenure_days: f64, orders: f64, usual_gap_days: f64) -> Self {
-        let gap = if orders > 1.0 { (tenure_days - recency_days) / (orders - 1.0) } else { usual_gap_days };
+        let gap = if orders > 1.0 {
+            (tenure_days - recency_days) / (orders - 1.0)
+        } else {
+            usual_gap_days
+        };
         let gap = gap.clamp(14.0, 90.0);
         if tenure_days <= 30.0 {
             Self::New
@@ -214,7 +229,8 @@ impl Customer {
     }
 }
 
-/// A forecast of what somebody spends in the next 90 days, as logarithms of 1 and the shop's currency.
+/// A forecast of what somebody spends in the next 90 days, as logarithms of 1 and the shop's
+/// currency.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spend {
     /// Mean of the logarithm.
@@ -248,8 +264,17 @@ pub struct Segmentation {
 /// What places values that belong to no known customer.
 #[derive(Debug)]
 enum Placer {
-    Centroids { space: Space, centroids: Vec<Vec<f64>>, mean: Vec<f64>, scale: Vec<f64> },
-    Tiers { cuts: Cuts, typical: Forest, average: Forest },
+    Centroids {
+        space: Space,
+        centroids: Vec<Vec<f64>>,
+        mean: Vec<f64>,
+        scale: Vec<f64>,
+    },
+    Tiers {
+        cuts: Cuts,
+        typical: Forest,
+        average: Forest,
+    },
 }
 
 impl Placer {
@@ -257,25 +282,51 @@ impl Placer {
         let tensors = artifact.tensors("model.safetensors")?;
         let segments = |k: usize| match parameters.segments.len() {
             found if found == k && k > 0 => Ok(()),
-            found => Err(ModelError::inconsistent("segments", format!("are {found} instead of {k}"))),
+            found => Err(ModelError::inconsistent(
+                "segments",
+                format!("are {found} instead of {k}"),
+            )),
         };
         match parameters.placement {
             Placement::Tiers(cuts) => {
                 segments(TIERS)?;
-                if !cuts.typical.is_sorted() || !cuts.typical.iter().chain([&cuts.average]).all(|cut| cut.is_finite()) {
-                    return Err(ModelError::inconsistent("cuts", "are not finite and in order"));
+                if !cuts.typical.is_sorted()
+                    || !cuts
+                        .typical
+                        .iter()
+                        .chain([&cuts.average])
+                        .all(|cut| cut.is_finite())
+                {
+                    return Err(ModelError::inconsistent(
+                        "cuts",
+                        "are not finite and in order",
+                    ));
                 }
                 let forest = |prefix| Forest::read(&tensors, prefix, RFM);
-                Ok(Self::Tiers { cuts, typical: forest("typical.")?, average: forest("average.")? })
+                Ok(Self::Tiers {
+                    cuts,
+                    typical: forest("typical.")?,
+                    average: forest("average.")?,
+                })
             }
             Placement::Centroids(space) => {
                 let [k, d] = tensors.shape("centroid")?;
                 segments(k)?;
                 let centroids: Vec<f64> = tensors.get("centroid", &[k, d])?;
-                let (mean, scale) = (tensors.get::<f64>("mean", &[d])?, tensors.get::<f64>("scale", &[d])?);
-                let origin = Rfm { recency_days: 0.0, frequency: 0.0, monetary: 0.0 };
+                let (mean, scale) = (
+                    tensors.get::<f64>("mean", &[d])?,
+                    tensors.get::<f64>("scale", &[d])?,
+                );
+                let origin = Rfm {
+                    recency_days: 0.0,
+                    frequency: 0.0,
+                    monetary: 0.0,
+                };
                 if space.coordinates(origin).len() != d {
-                    return Err(ModelError::inconsistent("centroid", format!("has {d} coordinates")));
+                    return Err(ModelError::inconsistent(
+                        "centroid",
+                        format!("has {d} coordinates"),
+                    ));
                 }
                 let sound = centroids.iter().chain(&mean).all(|x| x.is_finite());
                 if !sound || !scale.iter().all(|x| x.is_finite() && *x > 0.0) {
@@ -293,16 +344,30 @@ impl Placer {
 
     fn place(&self, rfm: Rfm) -> usize {
         match self {
-            Self::Tiers { cuts, typical, average } => {
+            Self::Tiers {
+                cuts,
+                typical,
+                average,
+            } => {
                 let x = rfm.vector();
                 let of = |forest: &Forest| forest.sum(&x) / forest.trees() as f64;
                 tier(of(typical), of(average), cuts)
             }
-            Self::Centroids { space, centroids, mean, scale } => {
-                // Further out than any customer, and yet near enough that squares stay finite and the nearest the nearest.
+            Self::Centroids {
+                space,
+                centroids,
+                mean,
+                scale,
+            } => {
+                // Further out than any customer, and yet near enough that squares stay finite and
+                // the nearest the nearest.
                 let far = |x: f64| x.clamp(-1e6, 1e6);
                 let point = space.coordinates(rfm);
-                let standard = point.iter().zip(mean).zip(scale).map(|((x, mean), scale)| far((x - mean) / scale));
+                let standard = point
+                    .iter()
+                    .zip(mean)
+                    .zip(scale)
+                    .map(|((x, mean), scale)| far((x - mean) / scale));
                 nearest(centroids, &standard.collect::<Vec<f64>>())
             }
         }
@@ -315,7 +380,11 @@ pub const RFM: usize = 3;
 impl Rfm {
     /// What the forests of [`Placement::Tiers`] read.
     pub fn vector(self) -> [f32; RFM] {
-        [self.recency_days as f32, self.frequency as f32, self.monetary as f32]
+        [
+            self.recency_days as f32,
+            self.frequency as f32,
+            self.monetary as f32,
+        ]
     }
 }
 
@@ -328,28 +397,56 @@ impl Model for Segmentation {
         let placer = Placer::load(artifact, &parameters)?;
         let table = artifact.table("customers.parquet")?;
         let (ids, segment) = (table.text("customer_id")?, table.int("segment_id")?);
-        let (r, f, m) = (table.float("recency_days")?, table.float("frequency")?, table.float("monetary")?);
+        let (r, f, m) = (
+            table.float("recency_days")?,
+            table.float("frequency")?,
+            table.float("monetary")?,
+        );
         let tenure = table.float("tenure_days")?;
-        let (typical, average) = (table.optional_float("typical")?, table.optional_float("average")?);
+        let (typical, average) = (
+            table.optional_float("typical")?,
+            table.optional_float("average")?,
+        );
         let customers = ids.iter().enumerate().map(|(at, id)| {
-            let id =
-                id.parse().map_err(|_| ModelError::inconsistent("customer_id", format!("is empty in row {at}")))?;
-            let segment = usize::try_from(segment[at] - 1).ok().filter(|segment| *segment < parameters.segments.len());
+            let id = id.parse().map_err(|_| {
+                ModelError::inconsistent("customer_id", format!("is empty in row {at}"))
+            })?;
+            let segment = usize::try_from(segment[at] - 1)
+                .ok()
+                .filter(|segment| *segment < parameters.segments.len());
             let customer = Customer {
-                rfm: Rfm { recency_days: r[at], frequency: f[at], monetary: m[at] },
+                rfm: Rfm {
+                    recency_days: r[at],
+                    frequency: f[at],
+                    monetary: m[at],
+                },
                 tenure_days: tenure[at],
-                segment: segment
-                    .ok_or_else(|| ModelError::inconsistent("segment_id", format!("is no segment in row {at}")))?,
-                forecast: typical[at].zip(average[at]).map(|(typical, average)| Spend { typical, average }),
+                segment: segment.ok_or_else(|| {
+                    ModelError::inconsistent("segment_id", format!("is no segment in row {at}"))
+                })?,
+                forecast: typical[at]
+                    .zip(average[at])
+                    .map(|(typical, average)| Spend { typical, average }),
             };
             Ok((id, customer))
         });
-        let customers: HashMap<CustomerId, Customer> = customers.collect::<Result<_, ModelError>>()?;
+        let customers: HashMap<CustomerId, Customer> =
+            customers.collect::<Result<_, ModelError>>()?;
         let average = mean(&parameters.segments);
         let mut ranked: Vec<CustomerId> = customers.keys().cloned().collect();
-        let spend = |id: &CustomerId| customers.get(id).map_or(0.0, |customer| customer.rfm.monetary);
+        let spend = |id: &CustomerId| {
+            customers
+                .get(id)
+                .map_or(0.0, |customer| customer.rfm.monetary)
+        };
         ranked.sort_by(|a, b| spend(b).total_cmp(&spend(a)).then_with(|| a.cmp(b)));
-        Ok(Self { parameters, placer, average, customers, ranked })
+        Ok(Self {
+            parameters,
+            placer,
+            average,
+            customers,
+            ranked,
+        })
     }
 }
 
@@ -361,7 +458,9 @@ impl Segmentation {
 
     /// All customers, by spend, the most first.
     pub fn customers(&self) -> impl Iterator<Item = (&CustomerId, &Customer)> {
-        self.ranked.iter().filter_map(|id| Some((id, self.customers.get(id)?)))
+        self.ranked
+            .iter()
+            .filter_map(|id| Some((id, self.customers.get(id)?)))
     }
 
     /// What the manifest holds.
@@ -381,24 +480,45 @@ impl Segmentation {
 
     /// Where a customer is in their life with the shop.
     pub fn lifecycle(&self, customer: &Customer) -> Lifecycle {
-        let Rfm { recency_days, frequency, .. } = customer.rfm;
-        Lifecycle::of(recency_days, customer.tenure_days, frequency, self.parameters.usual_gap_days)
+        let Rfm {
+            recency_days,
+            frequency,
+            ..
+        } = customer.rfm;
+        Lifecycle::of(
+            recency_days,
+            customer.tenure_days,
+            frequency,
+            self.parameters.usual_gap_days,
+        )
     }
 
     /// The cell of the RFM grid.
     pub fn cell(&self, rfm: Rfm) -> &'static str {
         let [r, f, m] = self.parameters.fifths;
-        rfm_cell(6 - fifth(r, rfm.recency_days), fifth(f, rfm.frequency), fifth(m, rfm.monetary))
+        rfm_cell(
+            6 - fifth(r, rfm.recency_days),
+            fifth(f, rfm.frequency),
+            fifth(m, rfm.monetary),
+        )
     }
 
     fn classified(&self, segment: usize, rfm: Rfm) -> Classified<'_> {
         let segment = &self.parameters.segments[segment];
-        Classified { segment, rfm_cell: self.cell(rfm), reasons: self.reasons(rfm) }
+        Classified {
+            segment,
+            rfm_cell: self.cell(rfm),
+            reasons: self.reasons(rfm),
+        }
     }
 
     fn reasons(&self, rfm: Rfm) -> Vec<String> {
         let measures = [
-            ("days since the last order", rfm.recency_days, self.average.recency_days),
+            (
+                "days since the last order",
+                rfm.recency_days,
+                self.average.recency_days,
+            ),
             ("orders", rfm.frequency, self.average.frequency),
             ("spend", rfm.monetary, self.average.monetary),
         ];
@@ -406,7 +526,10 @@ impl Segmentation {
             .into_iter()
             .map(|(name, value, average)| {
                 let ratio = (value.max(0.0) + 1.0) / (average.max(0.0) + 1.0);
-                (ratio.ln().abs(), format!("{name} {value:.0}, the shop's average {average:.0}"))
+                (
+                    ratio.ln().abs(),
+                    format!("{name} {value:.0}, the shop's average {average:.0}"),
+                )
             })
             .collect();
         apart.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -416,19 +539,41 @@ impl Segmentation {
 
 /// The nearest centroid; the first of equals.
 fn nearest(centroids: &[Vec<f64>], point: &[f64]) -> usize {
-    let distance = |centroid: &[f64]| centroid.iter().zip(point).map(|(c, x)| (c - x) * (c - x)).sum::<f64>();
-    let distances = centroids.iter().map(|centroid| distance(centroid)).enumerate();
-    distances.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(at, _)| at)
+    let distance = |centroid: &[f64]| {
+        centroid
+            .iter()
+            .zip(point)
+            .map(|(c, x)| (c - x) * (c - x))
+            .sum::<f64>()
+    };
+    let distances = centroids
+        .iter()
+        .map(|centroid| distance(centroid))
+        .enumerate();
+    distances
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+        .map_or(0, |(at, _)| at)
 }
 
 /// 1 for the lowest fifth to 5 for the highest.
 fn fifth(bounds: [f64; 4], value: f64) -> u8 {
-    bounds.iter().fold(1, |score, bound| score + u8::from(value > *bound))
+    bounds
+        .iter()
+        .fold(1, |score, bound| score + u8::from(value > *bound))
 }
 
 fn mean(segments: &[Segment]) -> Rfm {
-    let of = |measure: fn(&Rfm) -> f64| segments.iter().map(|s| measure(&s.average) * s.customer_share).sum();
-    Rfm { recency_days: of(|r| r.recency_days), frequency: of(|r| r.frequency), monetary: of(|r| r.monetary) }
+    let of = |measure: fn(&Rfm) -> f64| {
+        segments
+            .iter()
+            .map(|s| measure(&s.average) * s.customer_share)
+            .sum()
+    };
+    Rfm {
+        recency_days: of(|r| r.recency_days),
+        frequency: of(|r| r.frequency),
+        monetary: of(|r| r.monetary),
+    }
 }
 
 #[cfg(test)]
@@ -450,7 +595,10 @@ mod tests {
             }
         }
         assert_eq!(seen, RFM_CELLS.into_iter().collect());
-        assert_eq!((rfm_cell(5, 5, 5), rfm_cell(1, 1, 1), rfm_cell(1, 5, 5)), ("Champions", "Lost", "Can't Lose"));
+        assert_eq!(
+            (rfm_cell(5, 5, 5), rfm_cell(1, 1, 1), rfm_cell(1, 5, 5)),
+            ("Champions", "Lost", "Can't Lose")
+        );
     }
 
     #[test]
@@ -462,7 +610,11 @@ mod tests {
             (300.0, 600.0, 11.0, Lifecycle::Lapsed),
             (150.0, 150.0, 1.0, Lifecycle::Cooling),
         ] {
-            assert_eq!(Lifecycle::of(recency, tenure, orders, 45.0), lifecycle, "{recency} {tenure} {orders}");
+            assert_eq!(
+                Lifecycle::of(recency, tenure, orders, 45.0),
+                lifecycle,
+                "{recency} {tenure} {orders}"
+            );
         }
     }
 
@@ -475,8 +627,17 @@ mod tests {
     }
 
     fn clustered() -> Placer {
-        let centroids = vec![vec![-1.0, 1.0, 1.0], vec![0.0, 0.0, 0.0], vec![1.5, -1.0, -1.0]];
-        Placer::Centroids { space: Space::LogRfm, centroids, mean: vec![3.0, 1.5, 6.0], scale: vec![1.2, 0.5, 1.3] }
+        let centroids = vec![
+            vec![-1.0, 1.0, 1.0],
+            vec![0.0, 0.0, 0.0],
+            vec![1.5, -1.0, -1.0],
+        ];
+        Placer::Centroids {
+            space: Space::LogRfm,
+            centroids,
+            mean: vec![3.0, 1.5, 6.0],
+            scale: vec![1.2, 0.5, 1.3],
+        }
     }
 
     proptest! {

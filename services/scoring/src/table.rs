@@ -17,8 +17,9 @@ use parquet::{
 
 use crate::ModelError;
 
-/// A Parquet file of text, numbers and times, without nesting. A column is decoded when it is asked for, and kept by nobody
-/// else: of a large table no more is in memory at once than is wanted of it.
+/// A Parquet file of text, numbers and times, without nesting. A column is decoded when it is asked
+/// for, and kept by nobody else: of a large table no more is in memory at once than is wanted of
+/// it.
 pub struct Table {
     file: String,
     rows: usize,
@@ -28,7 +29,10 @@ pub struct Table {
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("file", &self.file).field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("Table")
+            .field("file", &self.file)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
     }
 }
 
@@ -48,7 +52,10 @@ struct Values<T> {
 
 impl<T> Values<T> {
     fn map<U>(self, to: impl Fn(T) -> U) -> Values<U> {
-        Values { present: self.present.into_iter().map(to).collect(), is_present: self.is_present }
+        Values {
+            present: self.present.into_iter().map(to).collect(),
+            is_present: self.is_present,
+        }
     }
 
     /// All of them, or the first row that has none.
@@ -64,7 +71,10 @@ impl<T> Values<T> {
             return self.present.into_iter().map(Some).collect();
         }
         let mut present = self.present.into_iter();
-        self.is_present.into_iter().map(|is_present| present.next().filter(|_| is_present)).collect()
+        self.is_present
+            .into_iter()
+            .map(|is_present| present.next().filter(|_| is_present))
+            .collect()
     }
 }
 
@@ -76,14 +86,29 @@ impl Table {
     pub fn parse(file: &str, bytes: Bytes) -> Result<Self, ModelError> {
         let (reader, rows) = open(file, bytes)?;
         let mut places = BTreeMap::new();
-        for (place, column) in reader.metadata().file_metadata().schema_descr().columns().iter().enumerate() {
+        for (place, column) in reader
+            .metadata()
+            .file_metadata()
+            .schema_descr()
+            .columns()
+            .iter()
+            .enumerate()
+        {
             let name = column.path().string();
             if column.max_rep_level() > 0 || column.max_def_level() > 1 {
-                return Err(ModelError::damaged(file, format!("column {name} is nested")));
+                return Err(ModelError::damaged(
+                    file,
+                    format!("column {name} is nested"),
+                ));
             }
             places.insert(name, place);
         }
-        Ok(Self { file: file.to_owned(), rows, reader, places })
+        Ok(Self {
+            file: file.to_owned(),
+            rows,
+            reader,
+            places,
+        })
     }
 
     /// Number of rows.
@@ -114,14 +139,17 @@ impl Table {
     pub fn int(&self, name: &str) -> Result<Vec<i64>, ModelError> {
         match self.column(name)? {
             Column::Int(values) => self.full(name, values),
-            Column::Text(_) | Column::Float(_) | Column::Bool => Err(self.part(name, "is not a whole number")),
+            Column::Text(_) | Column::Float(_) | Column::Bool => {
+                Err(self.part(name, "is not a whole number"))
+            }
         }
     }
 
     /// Numbers without nulls, all finite.
     ///
     /// # Errors
-    /// [`ModelError::Part`], naming the column and, for a null or a NaN, its row; [`ModelError::Damaged`].
+    /// [`ModelError::Part`], naming the column and, for a null or a NaN, its row;
+    /// [`ModelError::Damaged`].
     pub fn float(&self, name: &str) -> Result<Vec<f64>, ModelError> {
         let values = self.full(name, self.floats(name)?)?;
         match values.iter().position(|value| !value.is_finite()) {
@@ -136,7 +164,10 @@ impl Table {
     /// [`ModelError::Part`], naming the column and, for a NaN, its row; [`ModelError::Damaged`].
     pub fn optional_float(&self, name: &str) -> Result<Vec<Option<f64>>, ModelError> {
         let values = self.floats(name)?.optional();
-        match values.iter().position(|value| value.is_some_and(|value| !value.is_finite())) {
+        match values
+            .iter()
+            .position(|value| value.is_some_and(|value| !value.is_finite()))
+        {
             None => Ok(values),
             Some(row) => Err(self.part(name, format!("is not finite in row {row}"))),
         }
@@ -156,28 +187,52 @@ impl Table {
     }
 
     fn texts(&self, name: &str) -> Result<Values<Box<str>>, ModelError> {
-        let Column::Text(values) = self.column(name)? else { return Err(self.part(name, "is not text")) };
-        let text = |value: &ByteArray| Ok(value.as_utf8().map_err(|e| ModelError::damaged(&self.file, e))?.into());
-        let present = values.present.iter().map(text).collect::<Result<_, ModelError>>()?;
-        Ok(Values { present, is_present: values.is_present })
+        let Column::Text(values) = self.column(name)? else {
+            return Err(self.part(name, "is not text"));
+        };
+        let text = |value: &ByteArray| {
+            Ok(value
+                .as_utf8()
+                .map_err(|e| ModelError::damaged(&self.file, e))?
+                .into())
+        };
+        let present = values
+            .present
+            .iter()
+            .map(text)
+            .collect::<Result<_, ModelError>>()?;
+        Ok(Values {
+            present,
+            is_present: values.is_present,
+        })
     }
 
     fn floats(&self, name: &str) -> Result<Values<f64>, ModelError> {
         match self.column(name)? {
             Column::Float(values) => Ok(values),
-            #[expect(clippy::cast_precision_loss, reason = "counts and sums stay far below 2^53")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "counts and sums stay far below 2^53"
+            )]
             Column::Int(values) => Ok(values.map(|value| value as f64)),
             Column::Text(_) | Column::Bool => Err(self.part(name, "is not a number")),
         }
     }
 
     fn column(&self, name: &str) -> Result<Column, ModelError> {
-        let place = *self.places.get(name).ok_or_else(|| self.part(name, "is missing"))?;
-        decoded(&self.file, || read(&self.reader, place).map_err(|e| ModelError::damaged(&self.file, e)))
+        let place = *self
+            .places
+            .get(name)
+            .ok_or_else(|| self.part(name, "is missing"))?;
+        decoded(&self.file, || {
+            read(&self.reader, place).map_err(|e| ModelError::damaged(&self.file, e))
+        })
     }
 
     fn full<T>(&self, name: &str, values: Values<T>) -> Result<Vec<T>, ModelError> {
-        values.full().map_err(|row| self.part(name, format!("is null in row {row}")))
+        values
+            .full()
+            .map_err(|row| self.part(name, format!("is null in row {row}")))
     }
 
     fn part(&self, name: &str, problem: impl Into<String>) -> ModelError {
@@ -186,21 +241,32 @@ impl Table {
 }
 
 /// A file, and its rows: as many as its groups have, whatever it says of itself.
-pub(crate) fn open(file: &str, bytes: Bytes) -> Result<(SerializedFileReader<Bytes>, usize), ModelError> {
+pub(crate) fn open(
+    file: &str,
+    bytes: Bytes,
+) -> Result<(SerializedFileReader<Bytes>, usize), ModelError> {
     let damaged = |e: &dyn fmt::Display| ModelError::damaged(file, e);
     let reader = SerializedFileReader::new(bytes).map_err(|e| damaged(&e))?;
     let metadata = reader.metadata();
-    let groups = metadata.row_groups().iter().try_fold(0_i64, |rows, group| rows.checked_add(group.num_rows()));
+    let groups = metadata
+        .row_groups()
+        .iter()
+        .try_fold(0_i64, |rows, group| rows.checked_add(group.num_rows()));
     let rows = metadata.file_metadata().num_rows();
     if groups != Some(rows) {
-        return Err(damaged(&format!("its groups have not the {rows} rows that it has")));
+        return Err(damaged(&format!(
+            "its groups have not the {rows} rows that it has"
+        )));
     }
     let rows = usize::try_from(rows).map_err(|e| damaged(&e))?;
     Ok((reader, rows))
 }
 
 /// What decoding comes to; the decoder panics at pages that no writer makes.
-pub(crate) fn decoded<T>(file: &str, decode: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
+pub(crate) fn decoded<T>(
+    file: &str,
+    decode: impl FnOnce() -> Result<T, ModelError>,
+) -> Result<T, ModelError> {
     panic::catch_unwind(AssertUnwindSafe(decode))
         .unwrap_or_else(|_| Err(ModelError::damaged(file, "a page cannot be decoded")))
 }
@@ -210,19 +276,33 @@ fn read(file: &SerializedFileReader<Bytes>, place: usize) -> Result<Column, Parq
     let column = file.metadata().file_metadata().schema_descr().column(place);
     match column.physical_type() {
         Type::BYTE_ARRAY => Ok(Column::Text(values::<ByteArrayType>(file, place)?)),
-        Type::INT32 => Ok(Column::Int(values::<Int32Type>(file, place)?.map(i64::from))),
+        Type::INT32 => Ok(Column::Int(
+            values::<Int32Type>(file, place)?.map(i64::from),
+        )),
         Type::INT64 => Ok(Column::Int(values::<Int64Type>(file, place)?)),
-        Type::FLOAT => Ok(Column::Float(values::<FloatType>(file, place)?.map(f64::from))),
+        Type::FLOAT => Ok(Column::Float(
+            values::<FloatType>(file, place)?.map(f64::from),
+        )),
         Type::DOUBLE => Ok(Column::Float(values::<DoubleType>(file, place)?)),
         Type::BOOLEAN => Ok(Column::Bool),
-        Type::INT96 | Type::FIXED_LEN_BYTE_ARRAY => {
-            Err(ParquetError::General(format!("column {} has a type that is not read", column.path().string())))
-        }
+        Type::INT96 | Type::FIXED_LEN_BYTE_ARRAY => Err(ParquetError::General(format!(
+            "column {} has a type that is not read",
+            column.path().string()
+        ))),
     }
 }
 
-fn values<D: DataType>(file: &SerializedFileReader<Bytes>, place: usize) -> Result<Values<D::T>, ParquetError> {
-    let nullable = file.metadata().file_metadata().schema_descr().column(place).max_def_level() == 1;
+fn values<D: DataType>(
+    file: &SerializedFileReader<Bytes>,
+    place: usize,
+) -> Result<Values<D::T>, ParquetError> {
+    let nullable = file
+        .metadata()
+        .file_metadata()
+        .schema_descr()
+        .column(place)
+        .max_def_level()
+        == 1;
     let (mut present, mut levels) = (Vec::new(), Vec::new());
     for group in 0..file.num_row_groups() {
         let group = file.get_row_group(group)?;
@@ -242,5 +322,8 @@ fn values<D: DataType>(file: &SerializedFileReader<Bytes>, place: usize) -> Resu
     if is_present.iter().all(|is_present| *is_present) {
         is_present.clear();
     }
-    Ok(Values { present, is_present })
+    Ok(Values {
+        present,
+        is_present,
+    })
 }

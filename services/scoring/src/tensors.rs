@@ -51,7 +51,11 @@ impl<T: Element> Deref for Kept<T> {
 
     fn deref(&self) -> &[T] {
         // No bytes lie nowhere in particular.
-        if self.bytes.is_empty() { &[] } else { bytemuck::cast_slice(&self.bytes) }
+        if self.bytes.is_empty() {
+            &[]
+        } else {
+            bytemuck::cast_slice(&self.bytes)
+        }
     }
 }
 
@@ -63,13 +67,18 @@ impl<T: Element> From<Vec<T>> for Kept<T> {
                 bytemuck::cast_slice(&self.0)
             }
         }
-        Self { bytes: Bytes::from_owner(Owned(numbers)), of: PhantomData }
+        Self {
+            bytes: Bytes::from_owner(Owned(numbers)),
+            of: PhantomData,
+        }
     }
 }
 
 impl<T> fmt::Debug for Kept<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").field("count", &(self.bytes.len() / size_of::<T>())).finish()
+        f.debug_struct("Kept")
+            .field("count", &(self.bytes.len() / size_of::<T>()))
+            .finish()
     }
 }
 
@@ -84,7 +93,11 @@ pub struct Tensors<'a> {
 impl<'a> Tensors<'a> {
     pub(crate) fn parse(file: &'a str, bytes: &'a Bytes) -> Result<Self, ModelError> {
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| ModelError::damaged(file, e))?;
-        Ok(Self { file, bytes, tensors })
+        Ok(Self {
+            file,
+            bytes,
+            tensors,
+        })
     }
 
     /// Shape of a tensor with `N` dimensions.
@@ -94,7 +107,11 @@ impl<'a> Tensors<'a> {
     pub fn shape<const N: usize>(&self, name: &str) -> Result<[usize; N], ModelError> {
         let found = self.view(name)?.shape().to_vec();
         <[usize; N]>::try_from(found).map_err(|found| {
-            ModelError::part(self.file, name, format!("has shape {found:?}; {N} dimensions are wanted"))
+            ModelError::part(
+                self.file,
+                name,
+                format!("has shape {found:?}; {N} dimensions are wanted"),
+            )
         })
     }
 
@@ -103,18 +120,27 @@ impl<'a> Tensors<'a> {
     /// # Errors
     /// [`ModelError::Part`] where it is missing or has another type or shape.
     pub fn get<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Vec<T>, ModelError> {
-        Ok(self.data::<T>(name, shape)?.chunks_exact(T::SIZE).map(T::read).collect())
+        Ok(self
+            .data::<T>(name, shape)?
+            .chunks_exact(T::SIZE)
+            .map(T::read)
+            .collect())
     }
 
-    /// [`Self::get`] for a large tensor: its numbers stay in the file, which lives as long as they do.
+    /// [`Self::get`] for a large tensor: its numbers stay in the file, which lives as long as they
+    /// do.
     ///
     /// # Errors
     /// As [`Self::get`].
     pub fn keep<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Kept<T>, ModelError> {
         let data = self.data::<T>(name, shape)?;
-        let as_they_lie = cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, T>(data).is_ok();
+        let as_they_lie =
+            cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, T>(data).is_ok();
         match as_they_lie {
-            true => Ok(Kept { bytes: self.bytes.slice_ref(data), of: PhantomData }),
+            true => Ok(Kept {
+                bytes: self.bytes.slice_ref(data),
+                of: PhantomData,
+            }),
             false => Ok(self.get(name, shape)?.into()),
         }
     }
@@ -122,18 +148,26 @@ impl<'a> Tensors<'a> {
     fn data<T: Element>(&self, name: &str, shape: &[usize]) -> Result<&'a [u8], ModelError> {
         let view = self.view(name)?;
         if view.dtype() != T::DTYPE || view.shape() != shape {
-            let problem = format!("is {:?} {:?}; {:?} {shape:?} is wanted", view.dtype(), view.shape(), T::DTYPE);
+            let problem = format!(
+                "is {:?} {:?}; {:?} {shape:?} is wanted",
+                view.dtype(),
+                view.shape(),
+                T::DTYPE
+            );
             return Err(ModelError::part(self.file, name, problem));
         }
         Ok(view.data())
     }
 
     fn view(&self, name: &str) -> Result<TensorView<'a>, ModelError> {
-        self.tensors.tensor(name).map_err(|_| ModelError::part(self.file, name, "is missing"))
+        self.tensors
+            .tensor(name)
+            .map_err(|_| ModelError::part(self.file, name, "is missing"))
     }
 }
 
-/// A safetensors file in the making. The same tensors give the same bytes, in whatever order they came.
+/// A safetensors file in the making. The same tensors give the same bytes, in whatever order they
+/// came.
 #[derive(Debug, Default)]
 pub struct TensorFile(BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
 
@@ -149,7 +183,8 @@ impl TensorFile {
         debug_assert_eq!(shape.iter().product::<usize>(), data.len(), "{name}");
         let mut bytes = Vec::with_capacity(data.len() * T::SIZE);
         data.iter().for_each(|number| number.write(&mut bytes));
-        self.0.insert(name.to_owned(), (T::DTYPE, shape.to_vec(), bytes));
+        self.0
+            .insert(name.to_owned(), (T::DTYPE, shape.to_vec(), bytes));
         self
     }
 
@@ -164,7 +199,8 @@ impl TensorFile {
                 .map_err(|e| ModelError::part("safetensors", name, e.to_string()))?;
             views.insert(name.as_str(), view);
         }
-        let bytes = safetensors::serialize(views, None).map_err(|e| ModelError::damaged("safetensors", e))?;
+        let bytes = safetensors::serialize(views, None)
+            .map_err(|e| ModelError::damaged("safetensors", e))?;
         Ok(bytes.into())
     }
 }
@@ -175,24 +211,42 @@ mod tests {
 
     #[test]
     fn a_tensor_comes_back_as_it_went_and_nothing_else_does() {
-        let bytes = TensorFile::new().with("x", &[2, 2], &[1f32, 2.0, 3.0, f32::MIN]).into_bytes().unwrap();
+        let bytes = TensorFile::new()
+            .with("x", &[2, 2], &[1f32, 2.0, 3.0, f32::MIN])
+            .into_bytes()
+            .unwrap();
         let tensors = Tensors::parse("m.safetensors", &bytes).unwrap();
         assert_eq!(tensors.shape("x"), Ok([2, 2]));
-        assert_eq!(tensors.get::<f32>("x", &[2, 2]), Ok(vec![1.0, 2.0, 3.0, f32::MIN]));
+        assert_eq!(
+            tensors.get::<f32>("x", &[2, 2]),
+            Ok(vec![1.0, 2.0, 3.0, f32::MIN])
+        );
         for (name, shape, message) in [
             ("y", &[2, 2][..], "m.safetensors: y is missing"),
-            ("x", &[4], "m.safetensors: x is F32 [2, 2]; F32 [4] is wanted"),
+            (
+                "x",
+                &[4],
+                "m.safetensors: x is F32 [2, 2]; F32 [4] is wanted",
+            ),
         ] {
-            assert_eq!(tensors.get::<f32>(name, shape).unwrap_err().to_string(), message);
+            assert_eq!(
+                tensors.get::<f32>(name, shape).unwrap_err().to_string(),
+                message
+            );
         }
         assert!(tensors.keep::<f32>("x", &[4]).is_err());
         let other = tensors.get::<f64>("x", &[2, 2]).unwrap_err();
-        assert_eq!(other.to_string(), "m.safetensors: x is F32 [2, 2]; F64 [2, 2] is wanted");
+        assert_eq!(
+            other.to_string(),
+            "m.safetensors: x is F32 [2, 2]; F64 [2, 2] is wanted"
+        );
     }
 
     #[test]
     fn what_is_kept_is_what_is_read_wherever_it_lies() {
-        let file = TensorFile::new().with("x", &[3], &[1f64, -0.5, f64::MAX]).with::<f64>("none", &[0], &[]);
+        let file = TensorFile::new()
+            .with("x", &[3], &[1f64, -0.5, f64::MAX])
+            .with::<f64>("none", &[0], &[]);
         let (file, mut in_place) = (file.into_bytes().unwrap(), 0);
         for ahead in 0..16 {
             let bytes = Bytes::from([vec![0; ahead], file.to_vec()].concat()).slice(ahead..);

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use prost_types::Timestamp;
 use proto::segmentation::v1::{
     BatchGetCustomerSegmentsRequest, BatchGetCustomerSegmentsResponse, ClassifyCustomerRequest,
-    ClassifyCustomerResponse, CustomerSegment, GetCustomerSegmentRequest, GetCustomerSegmentResponse, Lifecycle,
-    ListCustomerSegmentsRequest, ListCustomerSegmentsResponse, ListSegmentMovementsRequest,
-    ListSegmentMovementsResponse, ListSegmentsRequest, ListSegmentsResponse, Rfm, Segment, SegmentMovement,
+    ClassifyCustomerResponse, CustomerSegment, GetCustomerSegmentRequest,
+    GetCustomerSegmentResponse, Lifecycle, ListCustomerSegmentsRequest,
+    ListCustomerSegmentsResponse, ListSegmentMovementsRequest, ListSegmentMovementsResponse,
+    ListSegmentsRequest, ListSegmentsResponse, Rfm, Segment, SegmentMovement,
     batch_get_customer_segments_response::{Result as Item, result},
     segmentation_service_server::{SegmentationService, SegmentationServiceServer},
 };
@@ -28,20 +29,24 @@ const NONE: usize = usize::MAX;
 
 /// The service over a model.
 pub fn service(live: Live<Segmentation>) -> runtime::Service {
-    let api = Api { live: live.clone(), beside: Mutex::default() };
+    let api = Api {
+        live: live.clone(),
+        beside: Mutex::default(),
+    };
     let own = serving::limited!(SegmentationServiceServer::new(api));
     serving::service(&live, own).and(serving::inference::service(&live, &INTERFACE))
 }
 
 struct Api {
     live: Live<Segmentation>,
-    /// The earlier version that was asked for last. Who needs another fetches it alone: they are large.
+    /// The earlier version that was asked for last. Who needs another fetches it alone: they are
+    /// large.
     beside: Mutex<Option<Arc<Loaded<Segmentation>>>>,
 }
 
 impl Api {
-    /// A named version, or the last one of the same recipe that was current before; fetched where it is not the one that
-    /// was asked for last.
+    /// A named version, or the last one of the same recipe that was current before; fetched where
+    /// it is not the one that was asked for last.
     async fn beside(
         &self,
         name: &str,
@@ -68,21 +73,24 @@ impl SegmentationService for Api {
         &self,
         request: Request<GetCustomerSegmentRequest>,
     ) -> Result<Response<GetCustomerSegmentResponse>, Status> {
-        self.live.answer(request, |loaded, asked| get(loaded, &asked.customer_id))
+        self.live
+            .answer(request, |loaded, asked| get(loaded, &asked.customer_id))
     }
 
     async fn batch_get_customer_segments(
         &self,
         request: Request<BatchGetCustomerSegmentsRequest>,
     ) -> Result<Response<BatchGetCustomerSegmentsResponse>, Status> {
-        self.live.answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
+        self.live
+            .answer(request, |loaded, asked| batch(loaded, &asked.customer_ids))
     }
 
     async fn classify_customer(
         &self,
         request: Request<ClassifyCustomerRequest>,
     ) -> Result<Response<ClassifyCustomerResponse>, Status> {
-        self.live.answer(request, |loaded, asked| classify(loaded, asked.rfm))
+        self.live
+            .answer(request, |loaded, asked| classify(loaded, asked.rfm))
     }
 
     async fn list_segments(
@@ -104,18 +112,27 @@ impl SegmentationService for Api {
         request: Request<ListSegmentMovementsRequest>,
     ) -> Result<Response<ListSegmentMovementsResponse>, Status> {
         let loaded = self.live.asked(&request)?;
-        let before = self.beside(&request.get_ref().since_version, &loaded).await?;
+        let before = self
+            .beside(&request.get_ref().since_version, &loaded)
+            .await?;
         loaded.answer(|loaded| {
-            let recipes = before.as_ref().map(|before| [&before.manifest.recipe, &loaded.manifest.recipe]);
+            let recipes = before
+                .as_ref()
+                .map(|before| [&before.manifest.recipe, &loaded.manifest.recipe]);
             comparable(recipes.map(|recipes| recipes.map(String::as_str)))?;
             Ok(movements(loaded, before.as_deref()))
         })
     }
 }
 
-fn known<'a, 'b>(model: &'a Segmentation, id: &'b str) -> Result<(&'b str, &'a model::Customer), Refusal> {
+fn known<'a, 'b>(
+    model: &'a Segmentation,
+    id: &'b str,
+) -> Result<(&'b str, &'a model::Customer), Refusal> {
     let id = scoring::CustomerId::canonical(required("customer_id", id)?);
-    let customer = model.customer(id).ok_or_else(|| Refusal::not_found("customer", id))?;
+    let customer = model
+        .customer(id)
+        .ok_or_else(|| Refusal::not_found("customer", id))?;
     Ok((id, customer))
 }
 
@@ -139,7 +156,11 @@ fn lifecycle(lifecycle: model::Lifecycle) -> Lifecycle {
 }
 
 fn message(
-    model::Classified { segment, rfm_cell, reasons }: model::Classified<'_>,
+    model::Classified {
+        segment,
+        rfm_cell,
+        reasons,
+    }: model::Classified<'_>,
     rfm: model::Rfm,
 ) -> CustomerSegment {
     CustomerSegment {
@@ -155,24 +176,45 @@ fn message(
     }
 }
 
-fn measures(model::Rfm { recency_days, frequency, monetary }: model::Rfm) -> Rfm {
-    Rfm { recency_days, frequency, monetary }
+fn measures(
+    model::Rfm {
+        recency_days,
+        frequency,
+        monetary,
+    }: model::Rfm,
+) -> Rfm {
+    Rfm {
+        recency_days,
+        frequency,
+        monetary,
+    }
 }
 
 fn get(loaded: &Loaded<Segmentation>, id: &str) -> Result<GetCustomerSegmentResponse, Refusal> {
     let customer_segment = Some(find(&loaded.model, id)?);
-    Ok(GetCustomerSegmentResponse { customer_segment, model: Some(loaded.info.clone()) })
+    Ok(GetCustomerSegmentResponse {
+        customer_segment,
+        model: Some(loaded.info.clone()),
+    })
 }
 
-fn batch(loaded: &Loaded<Segmentation>, ids: &[String]) -> Result<BatchGetCustomerSegmentsResponse, Refusal> {
+fn batch(
+    loaded: &Loaded<Segmentation>,
+    ids: &[String],
+) -> Result<BatchGetCustomerSegmentsResponse, Refusal> {
     let results = at_least_one("customer_ids", ids, MOST)?.iter().map(|id| {
         let result = match find(&loaded.model, id) {
             Ok(segment) => result::Result::CustomerSegment(segment),
             Err(refusal) => result::Result::Error(item_status(refusal)),
         };
-        Item { result: Some(result) }
+        Item {
+            result: Some(result),
+        }
     });
-    Ok(BatchGetCustomerSegmentsResponse { results: results.collect(), model: Some(loaded.info.clone()) })
+    Ok(BatchGetCustomerSegmentsResponse {
+        results: results.collect(),
+        model: Some(loaded.info.clone()),
+    })
 }
 
 /// Measures as the model takes them.
@@ -183,21 +225,38 @@ fn usable(rfm: Rfm) -> Result<model::Rfm, Refusal> {
         monetary: finite("monetary", rfm.monetary)?,
     };
     if rfm.frequency < 1.0 {
-        return Err(Refusal::field("frequency", "is below 1; who has never ordered is in no segment"));
+        return Err(Refusal::field(
+            "frequency",
+            "is below 1; who has never ordered is in no segment",
+        ));
     }
     Ok(rfm)
 }
 
-fn classify(loaded: &Loaded<Segmentation>, rfm: Option<Rfm>) -> Result<ClassifyCustomerResponse, Refusal> {
+fn classify(
+    loaded: &Loaded<Segmentation>,
+    rfm: Option<Rfm>,
+) -> Result<ClassifyCustomerResponse, Refusal> {
     let rfm = rfm.ok_or_else(|| Refusal::field("rfm", "is missing"))?;
     let rfm = usable(rfm).map_err(|refusal| refusal.renamed(|field| format!("rfm.{field}")))?;
-    loaded.note([("recency_days", rfm.recency_days), ("frequency", rfm.frequency), ("monetary", rfm.monetary)]);
+    loaded.note([
+        ("recency_days", rfm.recency_days),
+        ("frequency", rfm.frequency),
+        ("monetary", rfm.monetary),
+    ]);
     let customer_segment = Some(message(loaded.model.classify(rfm), rfm));
-    Ok(ClassifyCustomerResponse { customer_segment, model: Some(loaded.info.clone()) })
+    Ok(ClassifyCustomerResponse {
+        customer_segment,
+        model: Some(loaded.info.clone()),
+    })
 }
 
 fn list(loaded: &Loaded<Segmentation>) -> ListSegmentsResponse {
-    let model::Parameters { segments, silhouette, .. } = loaded.model.parameters();
+    let model::Parameters {
+        segments,
+        silhouette,
+        ..
+    } = loaded.model.parameters();
     let segments = segments.iter().map(|segment| Segment {
         segment_id: segment.id.cast_signed(),
         name: segment.name.clone(),
@@ -211,7 +270,10 @@ fn list(loaded: &Loaded<Segmentation>) -> ListSegmentsResponse {
         segments: segments.collect(),
         recipe: loaded.manifest.recipe.clone(),
         silhouette: *silhouette,
-        as_of: loaded.info.as_of.map(|time| Timestamp { seconds: time.seconds, nanos: time.nanos }),
+        as_of: loaded.info.as_of.map(|time| Timestamp {
+            seconds: time.seconds,
+            nanos: time.nanos,
+        }),
         model: Some(loaded.info.clone()),
     }
 }
@@ -220,10 +282,20 @@ fn list_customers(
     loaded: &Loaded<Segmentation>,
     request: &ListCustomerSegmentsRequest,
 ) -> Result<ListCustomerSegmentsResponse, Refusal> {
-    let ListCustomerSegmentsRequest { page_size, page_token, segment_id, rfm_cell, lifecycle: stage } = request;
+    let ListCustomerSegmentsRequest {
+        page_size,
+        page_token,
+        segment_id,
+        rfm_cell,
+        lifecycle: stage,
+    } = request;
     let model = &loaded.model;
     let segments = &model.parameters().segments;
-    if *segment_id != 0 && !segments.iter().any(|segment| segment.id.cast_signed() == *segment_id) {
+    if *segment_id != 0
+        && !segments
+            .iter()
+            .any(|segment| segment.id.cast_signed() == *segment_id)
+    {
         return Err(Refusal::field(
             "segment_id",
             format!("is {segment_id}, which is no segment; ListSegments has them"),
@@ -231,12 +303,27 @@ fn list_customers(
     }
     if !rfm_cell.is_empty() && !model::RFM_CELLS.contains(&rfm_cell.as_str()) {
         let cells = model::RFM_CELLS.join(", ");
-        return Err(Refusal::field("rfm_cell", format!("is `{rfm_cell}`, which is no cell: {cells}")));
+        return Err(Refusal::field(
+            "rfm_cell",
+            format!("is `{rfm_cell}`, which is no cell: {cells}"),
+        ));
     }
-    let unknown = |_| Refusal::field("lifecycle", format!("is {stage}, which is no point of a life"));
-    let stage = Some(Lifecycle::try_from(*stage).map_err(unknown)?).filter(|stage| *stage != Lifecycle::Unspecified);
+    let unknown = |_| {
+        Refusal::field(
+            "lifecycle",
+            format!("is {stage}, which is no point of a life"),
+        )
+    };
+    let stage = Some(Lifecycle::try_from(*stage).map_err(unknown)?)
+        .filter(|stage| *stage != Lifecycle::Unspecified);
     let filter = (segment_id, rfm_cell, request.lifecycle);
-    let page = Page::of("customers", *page_size, page_token, filter, &loaded.info.version)?;
+    let page = Page::of(
+        "customers",
+        *page_size,
+        page_token,
+        filter,
+        &loaded.info.version,
+    )?;
     let matching = model.customers().filter(|(_, customer)| {
         (*segment_id == 0 || segments[customer.segment].id.cast_signed() == *segment_id)
             && (rfm_cell.is_empty() || model.cell(customer.rfm) == rfm_cell)
@@ -270,17 +357,25 @@ fn list_customers(
 fn comparable(recipes: Option<[&str; 2]>) -> Result<(), Refusal> {
     match recipes {
         Some([then, now]) if then != now => {
-            let problem = format!("is of recipe `{then}`, whose segments are others than those of `{now}`");
+            let problem =
+                format!("is of recipe `{then}`, whose segments are others than those of `{now}`");
             Err(Refusal::field("since_version", problem))
         }
         Some(_) | None => Ok(()),
     }
 }
 
-fn movements(loaded: &Loaded<Segmentation>, before: Option<&Loaded<Segmentation>>) -> ListSegmentMovementsResponse {
+fn movements(
+    loaded: &Loaded<Segmentation>,
+    before: Option<&Loaded<Segmentation>>,
+) -> ListSegmentMovementsResponse {
     let model = Some(loaded.info.clone());
     let Some(before) = before else {
-        return ListSegmentMovementsResponse { movements: Vec::new(), since: None, model };
+        return ListSegmentMovementsResponse {
+            movements: Vec::new(),
+            since: None,
+            model,
+        };
     };
     // By places among the segments of then and now.
     let mut pairs = BTreeMap::<(usize, usize), (i64, f64)>::new();
@@ -290,26 +385,42 @@ fn movements(loaded: &Loaded<Segmentation>, before: Option<&Loaded<Segmentation>
         *monetary += customer.rfm.monetary;
     };
     for (id, now) in loaded.model.customers() {
-        count(before.model.customer(id.as_str()).map_or(NONE, |then| then.segment), now.segment, now);
+        count(
+            before
+                .model
+                .customer(id.as_str())
+                .map_or(NONE, |then| then.segment),
+            now.segment,
+            now,
+        );
     }
     for (id, then) in before.model.customers() {
         if loaded.model.customer(id.as_str()).is_none() {
             count(then.segment, NONE, then);
         }
     }
-    let (then, now) = (&before.model.parameters().segments, &loaded.model.parameters().segments);
-    let movements = pairs.into_iter().map(|((from, to), (customers, monetary))| {
-        let (from, to) = (then.get(from), now.get(to));
-        SegmentMovement {
-            from_segment_id: from.map(|segment| segment.id.cast_signed()),
-            from_segment_name: from.map(|segment| segment.name.clone()).unwrap_or_default(),
-            to_segment_id: to.map(|segment| segment.id.cast_signed()),
-            to_segment_name: to.map(|segment| segment.name.clone()).unwrap_or_default(),
-            customers,
-            monetary,
-        }
-    });
-    ListSegmentMovementsResponse { movements: movements.collect(), since: Some(before.info.clone()), model }
+    let (then, now) = (
+        &before.model.parameters().segments,
+        &loaded.model.parameters().segments,
+    );
+    let movements = pairs
+        .into_iter()
+        .map(|((from, to), (customers, monetary))| {
+            let (from, to) = (then.get(from), now.get(to));
+            SegmentMovement {
+                from_segment_id: from.map(|segment| segment.id.cast_signed()),
+                from_segment_name: from.map(|segment| segment.name.clone()).unwrap_or_default(),
+                to_segment_id: to.map(|segment| segment.id.cast_signed()),
+                to_segment_name: to.map(|segment| segment.name.clone()).unwrap_or_default(),
+                customers,
+                monetary,
+            }
+        });
+    ListSegmentMovementsResponse {
+        movements: movements.collect(),
+        since: Some(before.info.clone()),
+        model,
+    }
 }
 
 const RECENCY_DAYS: Tensor<f64> = Tensor::column("recency_days");
@@ -321,7 +432,12 @@ const SEGMENT_NAME: Tensor<String> = Tensor::column("segment_name");
 
 /// What ClassifyCustomer takes, or customers whom the model knows.
 static INTERFACE: Interface<Segmentation> = Interface {
-    inputs: &[RECENCY_DAYS.info(), FREQUENCY.info(), MONETARY.info(), CUSTOMER_ID.info()],
+    inputs: &[
+        RECENCY_DAYS.info(),
+        FREQUENCY.info(),
+        MONETARY.info(),
+        CUSTOMER_ID.info(),
+    ],
     outputs: &[SEGMENT_ID.info(), SEGMENT_NAME.info()],
     infer,
 };
@@ -330,17 +446,29 @@ fn infer(model: &Segmentation, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal
     let segments: Vec<_> = match batch.alone(&CUSTOMER_ID)? {
         Some(ids) => {
             let placed = ids.iter().enumerate().map(|(row, id)| {
-                let (_, customer) = known(model, id).map_err(|refusal| refusal.renamed(|field| at(field, row)))?;
+                let (_, customer) =
+                    known(model, id).map_err(|refusal| refusal.renamed(|field| at(field, row)))?;
                 Ok(model.place(customer).segment)
             });
             placed.collect::<Result<_, Refusal>>()?
         }
         None => {
             let (frequency, monetary) = (batch.required(&FREQUENCY)?, batch.required(&MONETARY)?);
-            let rows = batch.required(&RECENCY_DAYS)?.into_iter().zip(frequency).zip(monetary).enumerate();
+            let rows = batch
+                .required(&RECENCY_DAYS)?
+                .into_iter()
+                .zip(frequency)
+                .zip(monetary)
+                .enumerate();
             let placed = rows.map(|(row, ((recency_days, frequency), monetary))| {
-                let rfm = usable(Rfm { recency_days, frequency, monetary });
-                Ok(model.classify(rfm.map_err(|refusal| refusal.renamed(|field| at(field, row)))?).segment)
+                let rfm = usable(Rfm {
+                    recency_days,
+                    frequency,
+                    monetary,
+                });
+                Ok(model
+                    .classify(rfm.map_err(|refusal| refusal.renamed(|field| at(field, row)))?)
+                    .segment)
             });
             placed.collect::<Result<_, Refusal>>()?
         }
@@ -357,8 +485,16 @@ mod tests {
 
     #[test]
     fn segments_of_another_recipe_are_not_compared() {
-        assert_eq!((comparable(None), comparable(Some(["default", "default"]))), (Ok(()), Ok(())));
-        let refused = comparable(Some(["rfm3", "default"])).unwrap_err().to_string();
-        assert_eq!(refused, "since_version is of recipe `rfm3`, whose segments are others than those of `default`");
+        assert_eq!(
+            (comparable(None), comparable(Some(["default", "default"]))),
+            (Ok(()), Ok(()))
+        );
+        let refused = comparable(Some(["rfm3", "default"]))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            refused,
+            "since_version is of recipe `rfm3`, whose segments are others than those of `default`"
+        );
     }
 }

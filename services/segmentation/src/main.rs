@@ -14,7 +14,9 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    runtime::exit(serving::serve("segmentation", Args::parse().process, segmentation::service).await)
+    runtime::exit(
+        serving::serve("segmentation", Args::parse().process, segmentation::service).await,
+    )
 }
 
 #[cfg(test)]

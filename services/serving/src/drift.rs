@@ -1,5 +1,6 @@
-//! Drift: whether the numbers that a model is given and gives are still spread as in training. Every few calls are counted
-//! into the bins of the manifest; whenever enough have been, the gauge says how far they are off.
+//! Drift: whether the numbers that a model is given and gives are still spread as in training.
+//! Every few calls are counted into the bins of the manifest; whenever enough have been, the gauge
+//! says how far they are off.
 
 use std::{
     collections::BTreeMap,
@@ -14,13 +15,19 @@ use scoring::{Distribution, Manifest, ModelKind};
 
 /// One call of so many is counted.
 const SAMPLED: u64 = 4;
-/// Values that are compared at once: by chance alone ten bins then give less than a tenth of what is worth a look.
+/// Values that are compared at once: by chance alone ten bins then give less than a tenth of what
+/// is worth a look.
 const WINDOW: u64 = 1000;
 
 static DRIFT: LazyLock<Gauge<f64>> = LazyLock::new(|| {
-    let (meter, what) =
-        (global::meter("shopkeeper"), "population stability index of a feature or score against training");
-    meter.f64_gauge("shopkeeper.model.drift").with_description(what).build()
+    let (meter, what) = (
+        global::meter("shopkeeper"),
+        "population stability index of a feature or score against training",
+    );
+    meter
+        .f64_gauge("shopkeeper.model.drift")
+        .with_description(what)
+        .build()
 });
 
 /// What is counted of a model.
@@ -41,23 +48,45 @@ struct Window {
 impl Drift {
     /// Nothing is counted yet, and nothing has drifted.
     pub(crate) fn of(manifest: &Manifest) -> Self {
-        let sound = manifest.distributions.iter().filter(|(_, trained)| trained.is_sound());
+        let sound = manifest
+            .distributions
+            .iter()
+            .filter(|(_, trained)| trained.is_sound());
         let numbers = sound.map(|(name, trained)| {
             tell(manifest.model, name, 0.0);
-            let window = Window { trained: trained.clone(), counts: vec![0; trained.bins()], seen: 0 };
+            let window = Window {
+                trained: trained.clone(),
+                counts: vec![0; trained.bins()],
+                seen: 0,
+            };
             (name.clone(), Mutex::new(window))
         });
-        Self { model: manifest.model, calls: AtomicU64::new(0), numbers: numbers.collect() }
+        Self {
+            model: manifest.model,
+            calls: AtomicU64::new(0),
+            numbers: numbers.collect(),
+        }
     }
 
     /// Counts the numbers of a call, where it is its turn.
     pub(crate) fn note(&self, numbers: impl IntoIterator<Item = (&'static str, f64)>) {
-        if self.numbers.is_empty() || !self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLED) {
+        if self.numbers.is_empty()
+            || !self
+                .calls
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(SAMPLED)
+        {
             return;
         }
         for (name, value) in numbers {
-            let Some(window) = self.numbers.get(name) else { continue };
-            if let Some(drift) = window.lock().unwrap_or_else(PoisonError::into_inner).count(value) {
+            let Some(window) = self.numbers.get(name) else {
+                continue;
+            };
+            if let Some(drift) = window
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .count(value)
+            {
                 tell(self.model, name, drift);
             }
         }
@@ -90,14 +119,23 @@ mod tests {
     #[test]
     fn a_window_is_compared_when_it_is_full_and_begins_anew() {
         let trained = Distribution::of((0..100).map(f64::from)).unwrap();
-        let mut window = Window { counts: vec![0; trained.bins()], trained, seen: 0 };
+        let mut window = Window {
+            counts: vec![0; trained.bins()],
+            trained,
+            seen: 0,
+        };
         let mut seen = |value: &dyn Fn(u64) -> f64| {
             let told: Vec<_> = (0..WINDOW).filter_map(|n| window.count(value(n))).collect();
-            let [drift] = told[..] else { panic!("{told:?}") };
+            let [drift] = told[..] else {
+                panic!("{told:?}")
+            };
             drift
         };
         assert!(seen(&|n| (n % 100) as f64) < 0.01);
         assert!(seen(&|_| 50.0) > 0.25);
-        assert!(seen(&|n| (n % 100) as f64) < 0.01, "what was before is forgotten");
+        assert!(
+            seen(&|n| (n % 100) as f64) < 0.01,
+            "what was before is forgotten"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What every model service needs: a model that follows the store's pointer, ModelService, the Open Inference Protocol,
-//! readiness, and one way to answer.
+//! What every model service needs: a model that follows the store's pointer, ModelService, the Open
+//! Inference Protocol, readiness, and one way to answer.
 
 mod drift;
 pub mod inference;
@@ -34,8 +34,8 @@ pub struct StoreArgs {
     /// How often the store is asked whether another version is current
     #[arg(long, env = "SHOPKEEPER_RELOAD_EVERY", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub reload_every: Duration,
-    /// Let callers make another version of the store the current one (ModelService/SetCurrentVersion). The gateway's API
-    /// keys say which callers
+    /// Let callers make another version of the store the current one
+    /// (ModelService/SetCurrentVersion). The gateway's API keys say which callers
     #[arg(long, env = "SHOPKEEPER_ALLOW_PUBLISH", value_parser = BoolishValueParser::new())]
     pub allow_publish: bool,
 }
@@ -51,14 +51,17 @@ pub struct ProcessArgs {
     telemetry: TelemetryArgs,
 }
 
-/// Follows a model in the store. Returns once the current version is loaded, or known to be missing or unusable; a
-/// service without a model starts, says that it is not ready, and loads the first one that comes.
+/// Follows a model in the store. Returns once the current version is loaded, or known to be missing
+/// or unusable; a service without a model starts, says that it is not ready, and loads the first
+/// one that comes.
 ///
 /// # Errors
 /// Where the store's address cannot be used.
 pub async fn watch<M: Model>(args: &StoreArgs) -> anyhow::Result<Live<M>> {
     let store = ModelStore::open(&args.models)?;
-    Ok(Live::follow(store, args.reload_every).await.publishing(args.allow_publish))
+    Ok(Live::follow(store, args.reload_every)
+        .await
+        .publishing(args.allow_publish))
 }
 
 /// Bundles a model's own gRPC service with ModelService.
@@ -76,7 +79,15 @@ where
     let draining = watch::Sender::new(false);
     let models = limited!(model_service::server(live, draining.subscribe()));
     let (routes, ready, status) = (Routes::new(server), live.ready(), Some(live.status()));
-    Service { name: M::KIND.as_str(), services: vec![S::NAME], routes, ready, status, draining }.and(models)
+    Service {
+        name: M::KIND.as_str(),
+        services: vec![S::NAME],
+        routes,
+        ready,
+        status,
+        draining,
+    }
+    .and(models)
 }
 
 /// The life of a model service's process.

@@ -1,9 +1,10 @@
 //! A model that follows the store's pointer.
 //!
-//! A new version is fetched, verified, loaded and tried beside the one that answers, and then swapped in. Calls in flight
-//! end on the version they began with. A version that cannot be used is refused by name and tried again, less and less
-//! often; the one before it goes on answering. Versions on trial are loaded in the same way, and refused without harm:
-//! callers of a canary that was refused are answered by the current version.
+//! A new version is fetched, verified, loaded and tried beside the one that answers, and then
+//! swapped in. Calls in flight end on the version they began with. A version that cannot be used is
+//! refused by name and tried again, less and less often; the one before it goes on answering.
+//! Versions on trial are loaded in the same way, and refused without harm: callers of a canary that
+//! was refused are answered by the current version.
 
 use std::{
     sync::{Arc, LazyLock, Mutex, PoisonError},
@@ -40,7 +41,10 @@ const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
 static LOADS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let meter = global::meter("shopkeeper");
-    meter.u64_counter("shopkeeper.model.loads").with_description("model versions loaded or refused").build()
+    meter
+        .u64_counter("shopkeeper.model.loads")
+        .with_description("model versions loaded or refused")
+        .build()
 });
 
 /// A model in use.
@@ -73,16 +77,27 @@ impl<M> Loaded<M> {
         let info = pb::ModelInfo {
             name: manifest.model.to_string(),
             version: manifest.version.clone(),
-            as_of: Some(Timestamp { seconds: as_of.timestamp(), nanos: 0 }),
+            as_of: Some(Timestamp {
+                seconds: as_of.timestamp(),
+                nanos: 0,
+            }),
         };
-        Self { model: Arc::new(model), info, manifest, numbers: Numbers::Ignored }
+        Self {
+            model: Arc::new(model),
+            info,
+            manifest,
+            numbers: Numbers::Ignored,
+        }
     }
 
     /// Answers a call, and names its version in the answer's or refusal's header.
     ///
     /// # Errors
     /// The refusal, as a status.
-    pub fn answer<T>(&self, with: impl FnOnce(&Self) -> Result<T, Refusal>) -> Result<Response<T>, Status> {
+    pub fn answer<T>(
+        &self,
+        with: impl FnOnce(&Self) -> Result<T, Refusal>,
+    ) -> Result<Response<T>, Status> {
         // A version is ASCII; the store takes no other.
         let version = MetadataValue::try_from(self.info.version.as_str()).ok();
         match with(self) {
@@ -104,7 +119,10 @@ impl<M> Loaded<M> {
         match &self.numbers {
             Numbers::Ignored => {}
             Numbers::Counted(drift) => drift.note(numbers),
-            Numbers::Kept(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).extend(numbers),
+            Numbers::Kept(kept) => kept
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(numbers),
         }
     }
 
@@ -112,13 +130,23 @@ impl<M> Loaded<M> {
     fn counted(&self) -> Self {
         let (model, manifest) = (Arc::clone(&self.model), Arc::clone(&self.manifest));
         let numbers = Numbers::Counted(Drift::of(&manifest));
-        Self { model, info: self.info.clone(), manifest, numbers }
+        Self {
+            model,
+            info: self.info.clone(),
+            manifest,
+            numbers,
+        }
     }
 
     /// The same model, which answers under this name and keeps its numbers to itself.
     pub(crate) fn apart(&self, info: &pb::ModelInfo) -> Self {
         let (model, manifest) = (Arc::clone(&self.model), Arc::clone(&self.manifest));
-        Self { model, info: info.clone(), manifest, numbers: Numbers::Kept(Mutex::default()) }
+        Self {
+            model,
+            info: info.clone(),
+            manifest,
+            numbers: Numbers::Kept(Mutex::default()),
+        }
     }
 
     /// The numbers that it has kept.
@@ -140,8 +168,16 @@ pub struct Live<M> {
 
 impl<M> Clone for Live<M> {
     fn clone(&self) -> Self {
-        let Self { shared, follower, allows_publish } = self;
-        Self { shared: Arc::clone(shared), follower: follower.clone(), allows_publish: *allows_publish }
+        let Self {
+            shared,
+            follower,
+            allows_publish,
+        } = self;
+        Self {
+            shared: Arc::clone(shared),
+            follower: follower.clone(),
+            allows_publish: *allows_publish,
+        }
     }
 }
 
@@ -164,7 +200,10 @@ struct Versions<M> {
 impl<M> Versions<M> {
     /// The version of a name, whatever it was loaded for.
     fn find(&self, version: &str) -> Option<&Arc<Loaded<M>>> {
-        [Some(&self.stable), self.canary.as_ref()].into_iter().flatten().find(|loaded| loaded.info.version == version)
+        [Some(&self.stable), self.canary.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|loaded| loaded.info.version == version)
     }
 }
 
@@ -179,8 +218,8 @@ impl Drop for Follower {
 }
 
 impl<M: Model> Live<M> {
-    /// Follows a store. Waits a moment for its first answer: who starts is ready at once where it can be, and can say that it is
-    /// not where the store is slow or silent.
+    /// Follows a store. Waits a moment for its first answer: who starts is ready at once where it
+    /// can be, and can say that it is not where the store is slow or silent.
     pub async fn follow(store: ModelStore, every: Duration) -> Self {
         let shared = Shared::new(Some(store.clone()));
         let following = Arc::clone(&shared);
@@ -195,12 +234,19 @@ impl<M: Model> Live<M> {
             }
         });
         let _ = tokio::time::timeout(FIRST_LOOK, first).await;
-        Self { shared, follower: Some(Arc::new(Follower(follower))), allows_publish: false }
+        Self {
+            shared,
+            follower: Some(Arc::new(Follower(follower))),
+            allows_publish: false,
+        }
     }
 
     /// Lets callers move the store's pointer, or not.
     pub fn publishing(self, allows_publish: bool) -> Self {
-        Self { allows_publish, ..self }
+        Self {
+            allows_publish,
+            ..self
+        }
     }
 
     /// One model for ever, without a store.
@@ -210,7 +256,11 @@ impl<M: Model> Live<M> {
     pub fn fixed(artifact: &Artifact) -> Result<Self, ModelError> {
         let shared = Shared::new(None);
         shared.swap(&Loaded::new(artifact, M::load(artifact)?));
-        Ok(Self { shared, follower: None, allows_publish: false })
+        Ok(Self {
+            shared,
+            follower: None,
+            allows_publish: false,
+        })
     }
 
     /// The model that answers now whoever asks for no other.
@@ -235,13 +285,20 @@ impl<M: Model> Live<M> {
     /// As [`Self::current`].
     pub fn on(&self, channel: Channel) -> Result<Arc<Loaded<M>>, Refusal> {
         let versions = self.shared.versions.load();
-        let versions = versions.as_ref().ok_or(Refusal::NotReady { model: M::KIND.as_str(), retry_in: RETRY_IN })?;
-        let canary = versions.canary.as_ref().filter(|_| channel == Channel::Canary);
+        let versions = versions.as_ref().ok_or(Refusal::NotReady {
+            model: M::KIND.as_str(),
+            retry_in: RETRY_IN,
+        })?;
+        let canary = versions
+            .canary
+            .as_ref()
+            .filter(|_| channel == Channel::Canary);
         Ok(Arc::clone(canary.unwrap_or(&versions.stable)))
     }
 
-    /// Answers a call with the model of this moment, and names its version in the answer's or refusal's header. Where a
-    /// version is on trial as a shadow, the question may be put to it afterwards.
+    /// Answers a call with the model of this moment, and names its version in the answer's or
+    /// refusal's header. Where a version is on trial as a shadow, the question may be put to it
+    /// afterwards.
     ///
     /// # Errors
     /// The refusal, as a status.
@@ -253,7 +310,12 @@ impl<M: Model> Live<M> {
         let loaded = self.asked(&request)?;
         let answer = loaded.answer(|loaded| with(loaded, request.get_ref()));
         let versions = self.shared.versions.load();
-        if let Some(Versions { stable, shadow: Some(shadow), .. }) = versions.as_deref() {
+        if let Some(Versions {
+            stable,
+            shadow: Some(shadow),
+            ..
+        }) = versions.as_deref()
+        {
             shadow.ask(stable, request.into_inner(), with);
         }
         answer
@@ -273,29 +335,48 @@ impl<M: Model> Live<M> {
     pub(crate) fn report(&self) -> pb::ModelStatus {
         let mut status = self.shared.status.borrow().clone();
         let versions = self.shared.versions.load();
-        if let Some(shadow) = versions.as_ref().and_then(|versions| versions.shadow.as_ref()) {
+        if let Some(shadow) = versions
+            .as_ref()
+            .and_then(|versions| versions.shadow.as_ref())
+        {
             status.shadow = Some(shadow.report());
         }
         status
     }
 
-    /// The name of the last version of the same recipe that was current before this one; none where there was none.
+    /// The name of the last version of the same recipe that was current before this one; none where
+    /// there was none.
     ///
     /// # Errors
     /// [`Refusal::Unreachable`].
     pub async fn before(&self, loaded: &Loaded<M>) -> Result<Option<String>, Refusal> {
-        let Some(store) = &self.shared.store else { return Ok(None) };
-        let Manifest { version, recipe, .. } = &*loaded.manifest;
-        store.before(M::KIND, version, recipe).await.map_err(|error| unreachable(&error))
+        let Some(store) = &self.shared.store else {
+            return Ok(None);
+        };
+        let Manifest {
+            version, recipe, ..
+        } = &*loaded.manifest;
+        store
+            .before(M::KIND, version, recipe)
+            .await
+            .map_err(|error| unreachable(&error))
     }
 
     /// Another version of the store, to compare with the one that answers.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] where the store has no such version that can be used, [`Refusal::Unreachable`].
+    /// [`Refusal::NotFound`] where the store has no such version that can be used,
+    /// [`Refusal::Unreachable`].
     pub async fn version(&self, name: &str) -> Result<Loaded<M>, Refusal> {
         let none = || Refusal::not_found("version", name);
-        let artifact = match self.shared.store.as_ref().ok_or_else(none)?.fetch(M::KIND, name).await {
+        let artifact = match self
+            .shared
+            .store
+            .as_ref()
+            .ok_or_else(none)?
+            .fetch(M::KIND, name)
+            .await
+        {
             Ok(artifact) => artifact,
             Err(error @ StoreError::Storage { .. }) => return Err(unreachable(&error)),
             Err(_) => return Err(none()),
@@ -316,7 +397,11 @@ impl<M: Model> Live<M> {
 
 /// The store cannot be asked.
 pub(crate) fn unreachable(error: &StoreError) -> Refusal {
-    Refusal::Unreachable { service: "the model store".to_owned(), problem: error.to_string(), retry_in: RETRY_IN }
+    Refusal::Unreachable {
+        service: "the model store".to_owned(),
+        problem: error.to_string(),
+        retry_in: RETRY_IN,
+    }
 }
 
 /// What the store asked for last.
@@ -337,10 +422,14 @@ struct Try {
 }
 
 impl Try {
-    /// Whether it is time to try a version: at once when it is a new one, and less and less often after failures.
+    /// Whether it is time to try a version: at once when it is a new one, and less and less often
+    /// after failures.
     fn due(&mut self, version: &str) -> bool {
         if self.version.as_deref() != Some(version) {
-            *self = Self { version: Some(version.to_owned()), ..Self::default() };
+            *self = Self {
+                version: Some(version.to_owned()),
+                ..Self::default()
+            };
         }
         self.not_before.is_none_or(|time| Instant::now() >= time)
     }
@@ -361,7 +450,12 @@ impl<M: Model> Shared<M> {
             ..pb::ModelStatus::default()
         };
         let (ready, status) = (watch::Sender::new(false), watch::Sender::new(status));
-        Arc::new(Self { versions: ArcSwapOption::empty(), ready, status, store })
+        Arc::new(Self {
+            versions: ArcSwapOption::empty(),
+            ready,
+            status,
+            store,
+        })
     }
 
     /// Looks at the pointer once, and loads what it names where that is not loaded.
@@ -370,27 +464,39 @@ impl<M: Model> Shared<M> {
             Ok(Some(pointer)) => pointer,
             Ok(None) => {
                 let refusal = format!("no version has been published in {}", store.place());
-                if self.status.send_if_modified(|status| note(status, "", &refusal)) {
+                if self
+                    .status
+                    .send_if_modified(|status| note(status, "", &refusal))
+                {
                     tracing::warn!(model = %M::KIND, models = store.place(), "no version has been published there");
                 }
                 return;
             }
             Err(error) => {
                 let refusal = error.to_string();
-                if self.status.send_if_modified(|status| note(status, &status.wanted_version.clone(), &refusal)) {
+                if self.status.send_if_modified(|status| {
+                    note(status, &status.wanted_version.clone(), &refusal)
+                }) {
                     tracing::warn!(model = %M::KIND, error = %refusal, "the model store cannot be read");
                 }
                 return;
             }
         };
-        let Pointer { version, canary, shadow, .. } = pointer;
+        let Pointer {
+            version,
+            canary,
+            shadow,
+            ..
+        } = pointer;
         if wanted.stable.version.as_ref() != Some(&version) {
-            self.status.send_if_modified(|status| note(status, &version, ""));
+            self.status
+                .send_if_modified(|status| note(status, &version, ""));
         }
         if let Some(loaded) = self.obtain(store, &version, &mut wanted.stable).await {
             self.swap(&loaded);
         } else {
-            self.status.send_if_modified(|status| note(status, &version, &wanted.stable.refusal));
+            self.status
+                .send_if_modified(|status| note(status, &version, &wanted.stable.refusal));
         }
         // Beside nothing there is nothing to try.
         if self.versions.load().is_some() {
@@ -399,9 +505,20 @@ impl<M: Model> Shared<M> {
         }
     }
 
-    /// A version: the one that is loaded, or else from the store, where it can be used and it is time to try.
-    async fn obtain(&self, store: &ModelStore, version: &str, wanted: &mut Try) -> Option<Arc<Loaded<M>>> {
-        if let Some(loaded) = self.versions.load().as_ref().and_then(|versions| versions.find(version)) {
+    /// A version: the one that is loaded, or else from the store, where it can be used and it is
+    /// time to try.
+    async fn obtain(
+        &self,
+        store: &ModelStore,
+        version: &str,
+        wanted: &mut Try,
+    ) -> Option<Arc<Loaded<M>>> {
+        if let Some(loaded) = self
+            .versions
+            .load()
+            .as_ref()
+            .and_then(|versions| versions.find(version))
+        {
             *wanted = Try::default();
             return Some(Arc::clone(loaded));
         }
@@ -420,7 +537,13 @@ impl<M: Model> Shared<M> {
                 ("refused", None)
             }
         };
-        LOADS.add(1, &[KeyValue::new("model", M::KIND.as_str()), KeyValue::new("outcome", outcome)]);
+        LOADS.add(
+            1,
+            &[
+                KeyValue::new("model", M::KIND.as_str()),
+                KeyValue::new("outcome", outcome),
+            ],
+        );
         loaded
     }
 
@@ -429,15 +552,30 @@ impl<M: Model> Shared<M> {
             None => (None, None),
             Some(Canary { version, percent }) => {
                 let loaded = self.obtain(store, &version, wanted).await;
-                (loaded, Some(pb::Canary { version, percent: percent.into(), refusal: wanted.refusal.clone() }))
+                (
+                    loaded,
+                    Some(pb::Canary {
+                        version,
+                        percent: percent.into(),
+                        refusal: wanted.refusal.clone(),
+                    }),
+                )
             }
         };
-        self.change(|versions| Versions { canary: loaded, ..versions });
-        self.status.send_if_modified(|now| std::mem::replace(&mut now.canary, status.clone()) != status);
+        self.change(|versions| Versions {
+            canary: loaded,
+            ..versions
+        });
+        self.status
+            .send_if_modified(|now| std::mem::replace(&mut now.canary, status.clone()) != status);
     }
 
     async fn try_shadow(&self, store: &ModelStore, shadow: Option<String>, wanted: &mut Try) {
-        let now = self.versions.load().as_ref().and_then(|versions| versions.shadow.clone());
+        let now = self
+            .versions
+            .load()
+            .as_ref()
+            .and_then(|versions| versions.shadow.clone());
         let (loaded, status) = match shadow {
             None => (None, None),
             Some(version) => {
@@ -450,19 +588,38 @@ impl<M: Model> Shared<M> {
                     }
                 };
                 let refusal = wanted.refusal.clone();
-                (loaded, Some(pb::Shadow { version, refusal, ..pb::Shadow::default() }))
+                (
+                    loaded,
+                    Some(pb::Shadow {
+                        version,
+                        refusal,
+                        ..pb::Shadow::default()
+                    }),
+                )
             }
         };
-        self.change(|versions| Versions { shadow: loaded, ..versions });
-        self.status.send_if_modified(|now| std::mem::replace(&mut now.shadow, status.clone()) != status);
+        self.change(|versions| Versions {
+            shadow: loaded,
+            ..versions
+        });
+        self.status
+            .send_if_modified(|now| std::mem::replace(&mut now.shadow, status.clone()) != status);
     }
 
     /// Makes a version the one that answers.
     fn swap(&self, loaded: &Loaded<M>) {
         let before = self.versions.load_full();
-        if before.as_ref().is_none_or(|before| before.stable.info.version != loaded.info.version) {
-            let (canary, shadow) = before.map_or((None, None), |v| (v.canary.clone(), v.shadow.clone()));
-            self.versions.store(Some(Arc::new(Versions { stable: Arc::new(loaded.counted()), canary, shadow })));
+        if before
+            .as_ref()
+            .is_none_or(|before| before.stable.info.version != loaded.info.version)
+        {
+            let (canary, shadow) =
+                before.map_or((None, None), |v| (v.canary.clone(), v.shadow.clone()));
+            self.versions.store(Some(Arc::new(Versions {
+                stable: Arc::new(loaded.counted()),
+                canary,
+                shadow,
+            })));
             self.ready.send_replace(true);
         }
         self.status.send_if_modified(|status| {
@@ -481,8 +638,16 @@ impl<M: Model> Shared<M> {
     /// Swaps the versions beside the stable one. Nobody else does.
     fn change(&self, to: impl FnOnce(Versions<M>) -> Versions<M>) {
         if let Some(versions) = self.versions.load_full() {
-            let Versions { stable, canary, shadow } = &*versions;
-            let copy = Versions { stable: stable.clone(), canary: canary.clone(), shadow: shadow.clone() };
+            let Versions {
+                stable,
+                canary,
+                shadow,
+            } = &*versions;
+            let copy = Versions {
+                stable: stable.clone(),
+                canary: canary.clone(),
+                shadow: shadow.clone(),
+            };
             self.versions.store(Some(Arc::new(to(copy))));
         }
     }
@@ -529,7 +694,10 @@ pub(crate) async fn read<M: Model>(artifact: Artifact) -> Result<Loaded<M>, Stri
         Ok::<_, ModelError>(loaded)
     });
     // A panic is a bug of the loader, and no reason to stop answering.
-    loaded.await.map_err(|_| "loading it failed".to_owned())?.map_err(|error| error.to_string())
+    loaded
+        .await
+        .map_err(|_| "loading it failed".to_owned())?
+        .map_err(|error| error.to_string())
 }
 
 /// A manifest as ModelService tells it.
@@ -545,19 +713,34 @@ pub(crate) fn version(manifest: &Manifest, channel: Option<Channel>) -> pb::Mode
         model: manifest.model.to_string(),
         version: manifest.version.clone(),
         recipe: manifest.recipe.clone(),
-        as_of: Some(Timestamp { seconds: as_of.timestamp(), nanos: 0 }),
+        as_of: Some(Timestamp {
+            seconds: as_of.timestamp(),
+            nanos: 0,
+        }),
         current: channel == Some(Channel::Stable),
         channel: named_for.into(),
-        size_bytes: manifest.files.iter().map(|file| i64::try_from(file.size).unwrap_or(i64::MAX)).sum(),
+        size_bytes: manifest
+            .files
+            .iter()
+            .map(|file| i64::try_from(file.size).unwrap_or(i64::MAX))
+            .sum(),
         metrics: manifest
             .metrics
             .iter()
-            .map(|m| pb::Metric { name: m.name.clone(), value: m.value, baseline: m.baseline })
+            .map(|m| pb::Metric {
+                name: m.name.clone(),
+                value: m.value,
+                baseline: m.baseline,
+            })
             .collect(),
         gates: manifest
             .gates
             .iter()
-            .map(|g| pb::Gate { name: g.name.clone(), passed: g.passed, detail: g.detail.clone() })
+            .map(|g| pb::Gate {
+                name: g.name.clone(),
+                passed: g.passed,
+                detail: g.detail.clone(),
+            })
             .collect(),
     }
 }

@@ -5,8 +5,9 @@ use std::{pin::Pin, time::SystemTime};
 use futures_util::{Stream, StreamExt};
 use model_store::StoreError;
 use proto::model::v1::{
-    GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest, ListModelVersionsResponse,
-    SetCurrentVersionRequest, SetCurrentVersionResponse, WatchModelRequest, WatchModelResponse,
+    GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest,
+    ListModelVersionsResponse, SetCurrentVersionRequest, SetCurrentVersionResponse,
+    WatchModelRequest, WatchModelResponse,
     model_service_server::{ModelService, ModelServiceServer},
 };
 use runtime::{Page, Refusal, required};
@@ -18,8 +19,14 @@ use tonic::{Request, Response, Status};
 use crate::{Live, live, live::unreachable};
 
 /// ModelService over a model, whose watches end when it drains.
-pub(crate) fn server<M: Model>(live: &Live<M>, draining: watch::Receiver<bool>) -> ModelServiceServer<Api<M>> {
-    ModelServiceServer::new(Api { live: live.clone(), draining })
+pub(crate) fn server<M: Model>(
+    live: &Live<M>,
+    draining: watch::Receiver<bool>,
+) -> ModelServiceServer<Api<M>> {
+    ModelServiceServer::new(Api {
+        live: live.clone(),
+        draining,
+    })
 }
 
 #[derive(Debug)]
@@ -33,45 +40,90 @@ impl<M: Model> Api<M> {
         if model.is_empty() || model == M::KIND.as_str() {
             return Ok(());
         }
-        Err(Refusal::NotServed { kind: "model", name: model.to_owned(), known: M::KIND.to_string() })
+        Err(Refusal::NotServed {
+            kind: "model",
+            name: model.to_owned(),
+            known: M::KIND.to_string(),
+        })
     }
 
-    async fn versions(&self, request: ListModelVersionsRequest) -> Result<ListModelVersionsResponse, Refusal> {
+    async fn versions(
+        &self,
+        request: ListModelVersionsRequest,
+    ) -> Result<ListModelVersionsResponse, Refusal> {
         self.check(&request.model)?;
         let versions = match self.live.store() {
             None => self.live.report().details.into_iter().collect(),
             Some(store) => {
-                let versions = store.versions(M::KIND).await.map_err(|error| unreachable(&error))?;
-                versions.iter().map(|(manifest, channel)| live::version(manifest, *channel)).collect::<Vec<_>>()
+                let versions = store
+                    .versions(M::KIND)
+                    .await
+                    .map_err(|error| unreachable(&error))?;
+                versions
+                    .iter()
+                    .map(|(manifest, channel)| live::version(manifest, *channel))
+                    .collect::<Vec<_>>()
             }
         };
         // The list may grow meanwhile, which moves the pages but loses nothing that was there.
-        let page = Page::of("versions", request.page_size, &request.page_token, M::KIND, "")?;
+        let page = Page::of(
+            "versions",
+            request.page_size,
+            &request.page_token,
+            M::KIND,
+            "",
+        )?;
         let (versions, next_page_token) = page.cut(&versions);
-        Ok(ListModelVersionsResponse { versions: versions.to_vec(), next_page_token })
+        Ok(ListModelVersionsResponse {
+            versions: versions.to_vec(),
+            next_page_token,
+        })
     }
 
-    async fn set_current(&self, request: SetCurrentVersionRequest) -> Result<SetCurrentVersionResponse, Refusal> {
+    async fn set_current(
+        &self,
+        request: SetCurrentVersionRequest,
+    ) -> Result<SetCurrentVersionResponse, Refusal> {
         self.check(&request.model)?;
-        let SetCurrentVersionRequest { model: _, version, expected_version } = request;
+        let SetCurrentVersionRequest {
+            model: _,
+            version,
+            expected_version,
+        } = request;
         let store = self.live.store().filter(|_| self.live.allows_publish());
-        let store = store.ok_or(Refusal::NotAllowed { action: "publishing" })?;
+        let store = store.ok_or(Refusal::NotAllowed {
+            action: "publishing",
+        })?;
         let version = required("version", &version)?;
         // What no service could use is nobody's to publish.
-        let unusable = |problem: String| Refusal::field("version", format!("cannot be used: {problem}"));
+        let unusable =
+            |problem: String| Refusal::field("version", format!("cannot be used: {problem}"));
         let artifact = match store.fetch(M::KIND, version).await {
             Ok(artifact) => artifact,
-            Err(StoreError::NoVersion { version, .. }) => return Err(Refusal::not_found("version", version)),
+            Err(StoreError::NoVersion { version, .. }) => {
+                return Err(Refusal::not_found("version", version));
+            }
             Err(StoreError::Refused { source, .. }) => return Err(unusable(source.to_string())),
             Err(error) => return Err(unreachable(&error)),
         };
         live::read::<M>(artifact).await.map_err(unusable)?;
         let now = SystemTime::now().into();
-        let pointer = match store.point_from(M::KIND, &expected_version, version, now).await {
+        let pointer = match store
+            .point_from(M::KIND, &expected_version, version, now)
+            .await
+        {
             Ok(pointer) => pointer,
-            Err(StoreError::NoVersion { version, .. }) => return Err(Refusal::not_found("version", version)),
-            Err(StoreError::Moved { expected, found, .. }) => {
-                return Err(Refusal::Changed { what: "the current version", expected, found });
+            Err(StoreError::NoVersion { version, .. }) => {
+                return Err(Refusal::not_found("version", version));
+            }
+            Err(StoreError::Moved {
+                expected, found, ..
+            }) => {
+                return Err(Refusal::Changed {
+                    what: "the current version",
+                    expected,
+                    found,
+                });
             }
             Err(error) => return Err(unreachable(&error)),
         };
@@ -91,7 +143,10 @@ impl<M: Model> ModelService for Api<M> {
     ) -> Result<Response<GetModelStatusResponse>, Status> {
         self.check(&request.into_inner().model)?;
         let (status, allows_publish) = (Some(self.live.report()), self.live.allows_publish());
-        Ok(Response::new(GetModelStatusResponse { status, allows_publish }))
+        Ok(Response::new(GetModelStatusResponse {
+            status,
+            allows_publish,
+        }))
     }
 
     async fn list_model_versions(
@@ -108,8 +163,11 @@ impl<M: Model> ModelService for Api<M> {
         request: Request<WatchModelRequest>,
     ) -> Result<Response<Self::WatchModelStream>, Status> {
         self.check(&request.into_inner().model)?;
-        let changes =
-            WatchStream::new(self.live.status()).map(|status| Ok(WatchModelResponse { status: Some(status) }));
+        let changes = WatchStream::new(self.live.status()).map(|status| {
+            Ok(WatchModelResponse {
+                status: Some(status),
+            })
+        });
         let mut draining = self.draining.clone();
         let end = async move {
             if draining.wait_for(|draining| *draining).await.is_err() {

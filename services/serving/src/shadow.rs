@@ -1,6 +1,6 @@
-//! A version that is asked as well. Some questions are put once more, to the version that answers and to this one, after
-//! the caller has been answered; what they differ in is counted. Promise: no caller waits for it, and no more is kept
-//! waiting than a short queue.
+//! A version that is asked as well. Some questions are put once more, to the version that answers
+//! and to this one, after the caller has been answered; what they differ in is counted. Promise: no
+//! caller waits for it, and no more is kept waiting than a short queue.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -30,12 +30,18 @@ static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
 
 static COMPARED: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.shadow.comparisons");
-    counter.with_description("questions put to a shadow version, by outcome: same, different, dropped").build()
+    counter
+        .with_description("questions put to a shadow version, by outcome: same, different, dropped")
+        .build()
 });
 
 static DIFFERENCE: LazyLock<Gauge<f64>> = LazyLock::new(|| {
     let gauge = METER.f64_gauge("shopkeeper.shadow.difference");
-    gauge.with_description("largest difference between two scores since the shadow was loaded; 0 without one").build()
+    gauge
+        .with_description(
+            "largest difference between two scores since the shadow was loaded; 0 without one",
+        )
+        .build()
 });
 
 type Question = Box<dyn FnOnce() + Send>;
@@ -68,7 +74,12 @@ impl<M: Model> Shadow<M> {
                 let _ = tokio::task::spawn_blocking(question).await;
             }
         });
-        Self { loaded, calls: AtomicU64::new(0), found: Arc::default(), questions }
+        Self {
+            loaded,
+            calls: AtomicU64::new(0),
+            found: Arc::default(),
+            questions,
+        }
     }
 
     /// Puts a question that `stable` has answered once more, where it is its turn.
@@ -78,7 +89,11 @@ impl<M: Model> Shadow<M> {
         request: R,
         with: impl Fn(&Loaded<M>, &R) -> Result<T, Refusal> + Send + 'static,
     ) {
-        if !self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLED) {
+        if !self
+            .calls
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(SAMPLED)
+        {
             return;
         }
         // Under one name, or every answer would be another for that alone.
@@ -97,32 +112,59 @@ impl<M: Model> Shadow<M> {
             count(M::KIND, if same { "same" } else { "different" });
         });
         if self.questions.try_send(question).is_err() {
-            self.found.lock().unwrap_or_else(PoisonError::into_inner).dropped += 1;
+            self.found
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .dropped += 1;
             count(M::KIND, "dropped");
         }
     }
 
     /// What has been found, as ModelService tells it.
     pub(crate) fn report(&self) -> pb::Shadow {
-        let Found { compared, different, dropped, largest } =
-            *self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let Found {
+            compared,
+            different,
+            dropped,
+            largest,
+        } = *self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let version = self.loaded.info.version.clone();
-        pb::Shadow { version, refusal: String::new(), compared, different, dropped, largest_difference: largest }
+        pb::Shadow {
+            version,
+            refusal: String::new(),
+            compared,
+            different,
+            dropped,
+            largest_difference: largest,
+        }
     }
 }
 
 impl<M> Drop for Shadow<M> {
     fn drop(&mut self) {
-        DIFFERENCE.record(0.0, &[KeyValue::new("model", self.loaded.manifest.model.as_str())]);
+        DIFFERENCE.record(
+            0.0,
+            &[KeyValue::new("model", self.loaded.manifest.model.as_str())],
+        );
     }
 }
 
 /// How far apart two numbers of one name are at most.
 fn furthest(one: &[(&'static str, f64)], other: &[(&'static str, f64)]) -> f64 {
-    let both = one.iter().zip(other).filter(|((one, _), (other, _))| one == other);
-    both.map(|((_, one), (_, other))| (one - other).abs()).fold(0.0, f64::max)
+    let both = one
+        .iter()
+        .zip(other)
+        .filter(|((one, _), (other, _))| one == other);
+    both.map(|((_, one), (_, other))| (one - other).abs())
+        .fold(0.0, f64::max)
 }
 
 fn count(model: ModelKind, outcome: &'static str) {
-    COMPARED.add(1, &[KeyValue::new("model", model.as_str()), KeyValue::new("outcome", outcome)]);
+    COMPARED.add(
+        1,
+        &[
+            KeyValue::new("model", model.as_str()),
+            KeyValue::new("outcome", outcome),
+        ],
+    );
 }

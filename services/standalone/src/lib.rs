@@ -1,5 +1,5 @@
-//! Every service and the gateway in one process: the same services, the same gateway, no sockets between them, answers
-//! kept in memory.
+//! Every service and the gateway in one process: the same services, the same gateway, no sockets
+//! between them, answers kept in memory.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -14,8 +14,14 @@ use tokio::task::JoinSet;
 pub struct StandaloneArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// The trainer's lake. No service reads it: the lines that figures are made of come from the model store as well
-    #[arg(long, env = "SHOPKEEPER_LAKE", value_name = "DIR", help_heading = "Model store")]
+    /// The trainer's lake. No service reads it: the lines that figures are made of come from the
+    /// model store as well
+    #[arg(
+        long,
+        env = "SHOPKEEPER_LAKE",
+        value_name = "DIR",
+        help_heading = "Model store"
+    )]
     lake: Option<PathBuf>,
     #[command(flatten)]
     cache: CacheArgs,
@@ -32,7 +38,8 @@ pub struct Standalone {
 }
 
 impl StandaloneArgs {
-    /// Starts the services, each with the model that is current, or without one until one is published.
+    /// Starts the services, each with the model that is current, or without one until one is
+    /// published.
     ///
     /// # Errors
     /// Where the model store's address cannot be used, or `listen` is open to everybody unsaid.
@@ -47,14 +54,21 @@ impl StandaloneArgs {
             async { anyhow::Ok(recommendation::service(serving::watch(store).await?)) },
             async { anyhow::Ok(churn::service(serving::watch(store).await?)) },
             async { anyhow::Ok(anomaly::service(serving::watch(store).await?)) },
-            async { anyhow::Ok(insights::service(serving::watch(store).await?, segments.clone())) },
+            async {
+                anyhow::Ok(insights::service(
+                    serving::watch(store).await?,
+                    segments.clone(),
+                ))
+            },
         )?
         .into();
         let mut tasks = JoinSet::new();
-        let backends = services.iter().try_fold(Backends::default(), |backends, service| {
-            let (routes, _) = runtime::health_and_reflection(service, &mut tasks)?;
-            anyhow::Ok(backends.with(service.name, in_process(routes)))
-        })?;
+        let backends = services
+            .iter()
+            .try_fold(Backends::default(), |backends, service| {
+                let (routes, _) = runtime::health_and_reflection(service, &mut tasks)?;
+                anyhow::Ok(backends.with(service.name, in_process(routes)))
+            })?;
         let gateway = self.front.build(backends, self.cache.build(), None)?;
         let mut draining = gateway.draining();
         tasks.spawn(async move {
@@ -64,6 +78,9 @@ impl StandaloneArgs {
                 }
             }
         });
-        Ok(Standalone { gateway, _tasks: tasks })
+        Ok(Standalone {
+            gateway,
+            _tasks: tasks,
+        })
     }
 }

@@ -8,8 +8,8 @@ use standalone::StandaloneArgs;
 
 /// All of Shopkeeper in one process: every service, and the gateway in front of them
 ///
-/// Answers what seven processes and a Redis answer, at one address. The models are read from the store, and read again when
-/// another version is published there.
+/// Answers what seven processes and a Redis answer, at one address. The models are read from the
+/// store, and read again when another version is published there.
 #[derive(Debug, Parser)]
 #[command(name = "standalone", version)]
 struct Args {
@@ -32,7 +32,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let server = Server::bind(&args.server).await?;
     let standalone = args.standalone.build(args.server.listen).await?;
     let gateway = &standalone.gateway;
-    server.serving(gateway.service()).serve_until(gateway.until(shutdown)).await
+    server
+        .serving(gateway.service())
+        .serve_until(gateway.until(shutdown))
+        .await
 }
 
 #[cfg(test)]

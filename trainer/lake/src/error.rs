@@ -60,8 +60,9 @@ pub enum LakeError {
     },
     /// Dates are written in another order than the one that they were read in.
     #[error(
-        "{unreadable} of {rows} rows have a date that is none with the {read} first and one with the {other} first\n\
-         say --date-order {other}-first, or {read}-first where it is the dates that are wrong"
+        "{unreadable} of {rows} rows have a date that is none with the {read} first and one with \
+         the {other} first\nsay --date-order {other}-first, or {read}-first where it is the dates \
+         that are wrong"
     )]
     DateOrder {
         /// Rows with such a date.
@@ -126,11 +127,21 @@ pub enum LakeError {
 impl LakeError {
     /// Whether the input or the question is at fault, rather than the machine.
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Busy(_) | Self::Disk { .. } | Self::Unaccounted { .. } | Self::Table(_))
+        !matches!(
+            self,
+            Self::Busy(_) | Self::Disk { .. } | Self::Unaccounted { .. } | Self::Table(_)
+        )
     }
 
-    pub(crate) fn disk(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn disk(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Disk { action, path, source }
+        move |source| Self::Disk {
+            action,
+            path,
+            source,
+        }
     }
 }

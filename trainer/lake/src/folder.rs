@@ -30,10 +30,17 @@ impl Lake {
     /// # Errors
     /// [`LakeError::NotYet`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, LakeError> {
-        let lake = Self { root: root.into(), held: None };
+        let lake = Self {
+            root: root.into(),
+            held: None,
+        };
         match lake.processed().is_dir() {
             true => Ok(lake),
-            false => Err(LakeError::NotYet { lake: lake.root, what: "transactions".to_owned(), stage: "ingest" }),
+            false => Err(LakeError::NotYet {
+                lake: lake.root,
+                what: "transactions".to_owned(),
+                stage: "ingest",
+            }),
         }
     }
 
@@ -47,8 +54,8 @@ impl Lake {
         Ok(Self { root, held: None })
     }
 
-    /// The same lake, which nobody else writes to while it or a clone of it lives. Reading it goes on; where a file
-    /// system knows no locks, whoever writes last wins.
+    /// The same lake, which nobody else writes to while it or a clone of it lives. Reading it goes
+    /// on; where a file system knows no locks, whoever writes last wins.
     ///
     /// # Errors
     /// [`LakeError::Busy`] where somebody else writes to it.
@@ -59,7 +66,10 @@ impl Lake {
         let root = File::open(&self.root).map_err(LakeError::disk("read", &self.root))?;
         match root.try_lock() {
             Err(TryLockError::WouldBlock) => Err(LakeError::Busy(self.root.clone())),
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { held: Some(Arc::new(root)), ..self.clone() }),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self {
+                held: Some(Arc::new(root)),
+                ..self.clone()
+            }),
         }
     }
 
@@ -94,14 +104,26 @@ impl Lake {
         let (path, hive, stage) = match name {
             "transactions" => (curated.join(name), true, "curate"),
             QUARANTINE => (self.root.join(name).join("rows.parquet"), false, "ingest"),
-            _ => (curated.join(name).with_extension("parquet"), false, "curate"),
+            _ => (
+                curated.join(name).with_extension("parquet"),
+                false,
+                "curate",
+            ),
         };
         if !path.exists() {
-            return Err(LakeError::NotYet { lake: self.root.clone(), what: format!("table `{name}`"), stage });
+            return Err(LakeError::NotYet {
+                lake: self.root.clone(),
+                what: format!("table `{name}`"),
+                stage,
+            });
         }
         let frame = scan(&path)?;
         // The month is in the folder's name and in the time.
-        Ok(if hive { frame.drop(by_name(["month"], false, false)) } else { frame })
+        Ok(if hive {
+            frame.drop(by_name(["month"], false, false))
+        } else {
+            frame
+        })
     }
 
     /// The as-of time of the curated tables.
@@ -111,11 +133,12 @@ impl Lake {
     pub fn as_of(&self) -> Result<NaiveDateTime, LakeError> {
         let path = self.curated_dir().join("as_of");
         let text = fs_err::read_to_string(&path).ok();
-        text.and_then(|text| text.trim().parse().ok()).ok_or_else(|| LakeError::NotYet {
-            lake: self.root.clone(),
-            what: "curated tables".to_owned(),
-            stage: "curate",
-        })
+        text.and_then(|text| text.trim().parse().ok())
+            .ok_or_else(|| LakeError::NotYet {
+                lake: self.root.clone(),
+                what: "curated tables".to_owned(),
+                stage: "curate",
+            })
     }
 
     /// Answers a query over the curated tables and `quarantine`.
@@ -123,8 +146,13 @@ impl Lake {
     /// # Errors
     /// [`LakeError::Query`], [`LakeError::NotYet`].
     pub fn sql(&self, query: &str) -> Result<DataFrame, LakeError> {
-        let word: String = query.trim_start_matches(|c: char| c == '(' || c.is_whitespace()).to_ascii_uppercase();
-        let word = word.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        let word: String = query
+            .trim_start_matches(|c: char| c == '(' || c.is_whitespace())
+            .to_ascii_uppercase();
+        let word = word
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .next()
+            .unwrap_or_default();
         // Others would change nothing but the context of this one call, and say nothing of it.
         if !QUERIES.contains(&word) {
             let problem = format!("it begins with none of {}", QUERIES.join(", "));
@@ -151,10 +179,21 @@ impl Lake {
 ///
 /// # Errors
 /// [`LakeError::Table`].
-pub fn rows(table: &DataFrame) -> Result<Vec<serde_json::Map<String, serde_json::Value>>, LakeError> {
-    let columns: Vec<_> = table.columns().iter().map(|column| (column.name().to_string(), column)).collect();
+pub fn rows(
+    table: &DataFrame,
+) -> Result<Vec<serde_json::Map<String, serde_json::Value>>, LakeError> {
+    let columns: Vec<_> = table
+        .columns()
+        .iter()
+        .map(|column| (column.name().to_string(), column))
+        .collect();
     (0..table.height())
-        .map(|row| columns.iter().map(|(name, column)| Ok((name.clone(), json(column.get(row)?)))).collect())
+        .map(|row| {
+            columns
+                .iter()
+                .map(|(name, column)| Ok((name.clone(), json(column.get(row)?))))
+                .collect()
+        })
         .collect()
 }
 
@@ -183,7 +222,10 @@ fn json(value: AnyValue<'_>) -> serde_json::Value {
 }
 
 /// A value as text: nothing cut off, null empty, money to its ten-thousandth, a list as JSON.
-#[expect(clippy::wildcard_enum_match_arm, reason = "all others are written as polars prints them")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all others are written as polars prints them"
+)]
 pub fn text(value: &AnyValue<'_>) -> String {
     match value {
         AnyValue::Null => String::new(),
@@ -198,15 +240,25 @@ pub fn text(value: &AnyValue<'_>) -> String {
 
 /// Every Parquet file at or below a path.
 pub(crate) fn scan(path: &Path) -> Result<LazyFrame, LakeError> {
-    let args = ScanArgsParquet { hive_options: HiveOptions::new_enabled(), glob: false, ..ScanArgsParquet::default() };
-    Ok(LazyFrame::scan_parquet(PlRefPath::try_from_path(path)?, args)?)
+    let args = ScanArgsParquet {
+        hive_options: HiveOptions::new_enabled(),
+        glob: false,
+        ..ScanArgsParquet::default()
+    };
+    Ok(LazyFrame::scan_parquet(
+        PlRefPath::try_from_path(path)?,
+        args,
+    )?)
 }
 
 /// Writes a table, and makes sure that it is on the disk.
 pub(crate) fn write(table: &mut DataFrame, path: &Path) -> Result<(), LakeError> {
     let file = File::create(path).map_err(LakeError::disk("write", path))?;
     let writer = ParquetWriter::new(&file).with_compression(ParquetCompression::Zstd(None));
-    writer.with_row_group_size(Some(1 << 17)).finish(table).map_err(|error| disk_or_table(error, path))?;
+    writer
+        .with_row_group_size(Some(1 << 17))
+        .finish(table)
+        .map_err(|error| disk_or_table(error, path))?;
     file.sync_all().map_err(LakeError::disk("write", path))
 }
 
@@ -214,7 +266,11 @@ pub(crate) fn write(table: &mut DataFrame, path: &Path) -> Result<(), LakeError>
 pub(crate) fn disk_or_table(error: PolarsError, path: &Path) -> LakeError {
     if let PolarsError::IO { error, .. } = &error {
         let source = std::io::Error::new(error.kind(), error.to_string());
-        return LakeError::Disk { action: "write", path: path.to_owned(), source };
+        return LakeError::Disk {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        };
     }
     LakeError::Table(error)
 }
@@ -246,11 +302,13 @@ impl Staged {
 
     /// Takes the place, at once or not at all.
     pub(crate) fn swap(self) -> Result<(), LakeError> {
-        let failed = |source: rustix::io::Errno| LakeError::disk("replace", &self.place)(source.into());
+        let failed =
+            |source: rustix::io::Errno| LakeError::disk("replace", &self.place)(source.into());
         if self.place.exists() {
             let (work, place) = (&self.work, &self.place);
             let exchange = rustix::fs::RenameFlags::EXCHANGE;
-            rustix::fs::renameat_with(rustix::fs::CWD, work, rustix::fs::CWD, place, exchange).map_err(failed)?;
+            rustix::fs::renameat_with(rustix::fs::CWD, work, rustix::fs::CWD, place, exchange)
+                .map_err(failed)?;
             remove(&self.work)
         } else {
             std::fs::rename(&self.work, &self.place).map_err(LakeError::disk("write", &self.place))
@@ -267,7 +325,9 @@ impl Drop for Staged {
 
 fn remove(folder: &Path) -> Result<(), LakeError> {
     match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(LakeError::disk("remove", folder)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(LakeError::disk("remove", folder)(error))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! The lake: a shop's transactions, from files as they come to tables that models and analysts read.
+//! The lake: a shop's transactions, from files as they come to tables that models and analysts
+//! read.
 //!
 //! ```text
 //! raw/          the rows as they came, as text
@@ -8,8 +9,8 @@
 //! quality.json  what came in, and what is odd about it; profile.html the same for people
 //! ```
 //!
-//! Every stage writes beside what is there and swaps the result in whole: a stage that fails or is killed leaves the
-//! last good state. One stage at a time writes to a lake.
+//! Every stage writes beside what is there and swaps the result in whole: a stage that fails or is
+//! killed leaves the last good state. One stage at a time writes to a lake.
 
 mod curate;
 mod error;
@@ -23,8 +24,8 @@ pub use curate::{CurateOptions, CurateReport, TABLES, curate};
 pub use error::LakeError;
 pub use folder::{Lake, rows, text};
 pub use ingest::{
-    ColumnMapping, DateOrder, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES, Transaction, Transactions,
-    ingest, place_of, read_transactions,
+    ColumnMapping, DateOrder, IngestOptions, IngestReport, Kind, Rejection, SERVICE_CODES,
+    Transaction, Transactions, ingest, place_of, read_transactions,
 };
 pub use random::Random;
 pub use synth::{SynthOptions, SynthReport, synth};

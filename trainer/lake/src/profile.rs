@@ -1,5 +1,5 @@
-//! `quality.json` and `profile.html`: what came in, what was rejected and why, what is missing, how values range, and
-//! what has moved since the run before.
+//! `quality.json` and `profile.html`: what came in, what was rejected and why, what is missing, how
+//! values range, and what has moved since the run before.
 
 use std::fmt::Write;
 
@@ -12,16 +12,25 @@ use crate::{CurateReport, Lake, LakeError, folder::rows};
 const MEASURES: [&str; 3] = ["quantity", "unit_price", "line_total"];
 
 /// Everything that is known of the quality of the tables.
-pub(crate) fn quality(lake: &Lake, transactions: &LazyFrame, curated: &CurateReport) -> Result<Value, LakeError> {
+pub(crate) fn quality(
+    lake: &Lake,
+    transactions: &LazyFrame,
+    curated: &CurateReport,
+) -> Result<Value, LakeError> {
     let ingest = fs_err::read_to_string(lake.processed().join("report.json")).unwrap_or_default();
     let ingest: Value = serde_json::from_str(&ingest).unwrap_or(Value::Null);
     let before = fs_err::read_to_string(lake.root().join("quality.json")).unwrap_or_default();
     let before: Value = serde_json::from_str(&before).unwrap_or(Value::Null);
 
-    let nulls = transactions.clone().select([all().as_expr().null_count()]).collect()?;
+    let nulls = transactions
+        .clone()
+        .select([all().as_expr().null_count()])
+        .collect()?;
     let mut ranges = Map::new();
     for measure in MEASURES {
-        let value = col(measure).filter(col("kind").eq(lit("sale"))).cast(DataType::Float64);
+        let value = col(measure)
+            .filter(col("kind").eq(lit("sale")))
+            .cast(DataType::Float64);
         let quantile = |q: f64| value.clone().quantile(lit(q), QuantileMethod::Nearest);
         let figures = transactions.clone().select([
             value.clone().min().alias("min"),
@@ -35,18 +44,30 @@ pub(crate) fn quality(lake: &Lake, transactions: &LazyFrame, curated: &CurateRep
         ]);
         ranges.insert(measure.to_owned(), first_row(&figures.collect()?)?);
     }
-    let mut months = transactions.clone().select([col("invoice_time").dt().strftime("%Y-%m").alias("month")]);
-    months =
-        months.group_by([col("month")]).agg([len().alias("lines")]).sort(["month"], SortMultipleOptions::default());
+    let mut months = transactions
+        .clone()
+        .select([col("invoice_time").dt().strftime("%Y-%m").alias("month")]);
+    months = months
+        .group_by([col("month")])
+        .agg([len().alias("lines")])
+        .sort(["month"], SortMultipleOptions::default());
 
     let drift: Map<String, Value> = MEASURES
         .iter()
         .filter_map(|measure| {
-            let (was, is) = (before["ranges"][measure]["median"].as_f64()?, ranges[*measure]["median"].as_f64()?);
-            Some(((*measure).to_owned(), json!({ "median_before": was, "median": is, "change": relative(was, is) })))
+            let (was, is) = (
+                before["ranges"][measure]["median"].as_f64()?,
+                ranges[*measure]["median"].as_f64()?,
+            );
+            Some((
+                (*measure).to_owned(),
+                json!({ "median_before": was, "median": is, "change": relative(was, is) }),
+            ))
         })
         .collect();
-    let lines = before["lines"].as_u64().map(|was| json!({ "before": was, "now": curated.tables[0].1 }));
+    let lines = before["lines"]
+        .as_u64()
+        .map(|was| json!({ "before": was, "now": curated.tables[0].1 }));
 
     let counted = ingest["accepted"].as_u64() == Some(curated.tables[0].1 + curated.later_lines);
     Ok(json!({
@@ -68,7 +89,10 @@ pub(crate) fn quality(lake: &Lake, transactions: &LazyFrame, curated: &CurateRep
 }
 
 fn first_row(table: &DataFrame) -> Result<Value, LakeError> {
-    Ok(rows(table)?.into_iter().next().map_or(Value::Null, Value::Object))
+    Ok(rows(table)?
+        .into_iter()
+        .next()
+        .map_or(Value::Null, Value::Object))
 }
 
 fn relative(was: f64, is: f64) -> f64 {
@@ -83,14 +107,30 @@ pub(crate) fn html(quality: &Value) -> String {
         &mut body,
         "What came in",
         &pairs(
-            &["rows", "accepted", "rejected", "duplicates", "without_customer", "rounded_prices", "first", "last"],
+            &[
+                "rows",
+                "accepted",
+                "rejected",
+                "duplicates",
+                "without_customer",
+                "rounded_prices",
+                "first",
+                "last",
+            ],
             ingest,
         ),
     );
     section(&mut body, "Files", &objects(&ingest["sources"]));
     section(&mut body, "Lines by kind", &entries(&ingest["kinds"]));
-    if ingest["reasons"].as_object().is_some_and(|reasons| !reasons.is_empty()) {
-        section(&mut body, "Quarantined, by reason", &entries(&ingest["reasons"]));
+    if ingest["reasons"]
+        .as_object()
+        .is_some_and(|reasons| !reasons.is_empty())
+    {
+        section(
+            &mut body,
+            "Quarantined, by reason",
+            &entries(&ingest["reasons"]),
+        );
     }
     section(&mut body, "Checks", &objects(&quality["checks"]));
     section(&mut body, "Tables", &entries(&quality["tables"]));
@@ -105,10 +145,21 @@ pub(crate) fn html(quality: &Value) -> String {
             Value::Object(row)
         })
         .collect();
-    section(&mut body, "Ranges of sales", &objects(&Value::Array(ranges)));
-    section(&mut body, "Lines per month", &bars(&quality["lines_per_month"]));
+    section(
+        &mut body,
+        "Ranges of sales",
+        &objects(&Value::Array(ranges)),
+    );
+    section(
+        &mut body,
+        "Lines per month",
+        &bars(&quality["lines_per_month"]),
+    );
     let medians = &quality["drift"]["medians"];
-    if medians.as_object().is_some_and(|medians| !medians.is_empty()) {
+    if medians
+        .as_object()
+        .is_some_and(|medians| !medians.is_empty())
+    {
         let rows: Vec<Value> = medians
             .as_object()
             .into_iter()
@@ -119,61 +170,100 @@ pub(crate) fn html(quality: &Value) -> String {
                 Value::Object(row)
             })
             .collect();
-        section(&mut body, "Since the run before", &objects(&Value::Array(rows)));
+        section(
+            &mut body,
+            "Since the run before",
+            &objects(&Value::Array(rows)),
+        );
     }
     format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Quality profile</title><style>{STYLE}</style><main><h1>Quality profile</h1>\
-         <p>Transactions from before {}</p>{body}</main></html>\n",
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>Quality \
+         profile</title><style>{STYLE}</style><main><h1>Quality profile</h1><p>Transactions from \
+         before {}</p>{body}</main></html>\n",
         escape(&text(&quality["as_of"]))
     )
 }
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}\
-body{margin:0}main{max-width:62rem;margin:auto;padding:1.5rem}\
-h2{margin:2rem 0 .5rem;font-size:1.1rem}\
-div{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
-th,td{padding:.25rem .9rem .25rem 0;text-align:left;border-bottom:1px solid color-mix(in srgb,currentColor 15%,transparent)}\
-td+td{text-align:right}meter{width:18rem}";
+:root{color-scheme:light dark;font:16px/1.5 \
+                     system-ui,sans-serif}body{margin:0}main{max-width:62rem;margin:auto;padding:\
+                     1.5rem}h2{margin:2rem 0 \
+                     .5rem;font-size:1.1rem}div{overflow-x:auto}table{border-collapse:collapse;\
+                     font-variant-numeric:tabular-nums}th,td{padding:.25rem .9rem .25rem \
+                     0;text-align:left;border-bottom:1px solid color-mix(in srgb,currentColor \
+                     15%,transparent)}td+td{text-align:right}meter{width:18rem}";
 
 fn section(body: &mut String, title: &str, table: &str) {
     // Writing to a string does not fail.
-    let _ = write!(body, "<h2>{}</h2><div><table>{table}</table></div>", escape(title));
+    let _ = write!(
+        body,
+        "<h2>{}</h2><div><table>{table}</table></div>",
+        escape(title)
+    );
 }
 
 fn pairs(names: &[&str], of: &Value) -> String {
-    names.iter().map(|name| row(&[name.replace('_', " "), text(&of[*name])])).collect()
+    names
+        .iter()
+        .map(|name| row(&[name.replace('_', " "), text(&of[*name])]))
+        .collect()
 }
 
 fn entries(object: &Value) -> String {
-    object.as_object().into_iter().flatten().map(|(name, value)| row(&[name.clone(), text(value)])).collect()
+    object
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| row(&[name.clone(), text(value)]))
+        .collect()
 }
 
 fn objects(list: &Value) -> String {
-    let rows: Vec<&Map<String, Value>> = list.as_array().into_iter().flatten().filter_map(Value::as_object).collect();
-    let Some(first) = rows.first() else { return String::new() };
-    let head: String = first.keys().map(|name| format!("<th>{}</th>", escape(&name.replace('_', " ")))).collect();
-    let body: String = rows.iter().map(|object| row(&object.values().map(text).collect::<Vec<_>>())).collect();
+    let rows: Vec<&Map<String, Value>> = list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object)
+        .collect();
+    let Some(first) = rows.first() else {
+        return String::new();
+    };
+    let head: String = first
+        .keys()
+        .map(|name| format!("<th>{}</th>", escape(&name.replace('_', " "))))
+        .collect();
+    let body: String = rows
+        .iter()
+        .map(|object| row(&object.values().map(text).collect::<Vec<_>>()))
+        .collect();
     format!("<tr>{head}</tr>{body}")
 }
 
 fn bars(list: &Value) -> String {
     let rows: Vec<_> = list.as_array().into_iter().flatten().collect();
-    let most = rows.iter().filter_map(|row| row["lines"].as_u64()).max().unwrap_or(1);
+    let most = rows
+        .iter()
+        .filter_map(|row| row["lines"].as_u64())
+        .max()
+        .unwrap_or(1);
     rows.iter()
         .map(|row| {
             let lines = row["lines"].as_u64().unwrap_or_default();
             let month = escape(&text(&row["month"]));
             format!(
-                "<tr><td>{month}</td><td>{lines}</td><td><meter max=\"{most}\" value=\"{lines}\"></meter></td></tr>"
+                "<tr><td>{month}</td><td>{lines}</td><td><meter max=\"{most}\" \
+                 value=\"{lines}\"></meter></td></tr>"
             )
         })
         .collect()
 }
 
 fn row(cells: &[String]) -> String {
-    let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
+    let cells: String = cells
+        .iter()
+        .map(|cell| format!("<td>{}</td>", escape(cell)))
+        .collect();
     format!("<tr>{cells}</tr>")
 }
 
@@ -184,7 +274,10 @@ fn text(value: &Value) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
-            Some(fraction) => format!("{fraction:.4}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+            Some(fraction) => format!("{fraction:.4}")
+                .trim_end_matches('0')
+                .trim_end_matches('.')
+                .to_owned(),
             None => number.to_string(),
         },
         Value::Array(_) | Value::Object(_) => value.to_string(),
@@ -192,7 +285,10 @@ fn text(value: &Value) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

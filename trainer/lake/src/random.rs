@@ -56,7 +56,8 @@ impl Random {
         rank.min(n - 1)
     }
 
-    /// Poisson-distributed with mean 1: how often one of many is drawn when as many are drawn with replacement.
+    /// Poisson-distributed with mean 1: how often one of many is drawn when as many are drawn with
+    /// replacement.
     pub fn poisson1(&mut self) -> u32 {
         let (limit, mut product, mut count) = ((-1.0_f64).exp(), self.unit(), 0);
         while product > limit {
@@ -80,7 +81,9 @@ mod tests {
     #[test]
     fn draws_have_the_moments_of_their_distributions() {
         let mut random = Random::new(1);
-        let mut mean = |of: &mut dyn FnMut(&mut Random) -> f64| (0..20_000).map(|_| of(&mut random)).sum::<f64>() / 2e4;
+        let mut mean = |of: &mut dyn FnMut(&mut Random) -> f64| {
+            (0..20_000).map(|_| of(&mut random)).sum::<f64>() / 2e4
+        };
         for (what, found, wanted) in [
             ("unit", mean(&mut |r| r.unit()), 0.5),
             ("exponential", mean(&mut |r| r.exponential(2.0)), 2.0),

@@ -1,9 +1,10 @@
-//! Anomaly: boosted trees that tell errors in quantity and price from real lines. Nobody has marked the errors of a shop:
-//! the learner walks through its lines as the scoring crate does, and beside each of the last 120 days it puts a copy with
-//! an error in it, a factor of 3 to 300 in quantity or price (self-supervised).
+//! Anomaly: boosted trees that tell errors in quantity and price from real lines. Nobody has marked
+//! the errors of a shop: the learner walks through its lines as the scoring crate does, and beside
+//! each of the last 120 days it puts a copy with an error in it, a factor of 3 to 300 in quantity
+//! or price (self-supervised).
 //!
-//! Severities are quantiles of the real lines' scores, and high lies a distance beyond the 99.9 % point: the trees have seen
-//! these lines, and score new ones higher.
+//! Severities are quantiles of the real lines' scores, and high lies a distance beyond the 99.9 %
+//! point: the trees have seen these lines, and score new ones higher.
 
 use chrono::NaiveDateTime;
 use lake::Random;
@@ -11,8 +12,8 @@ use polars::prelude::{Column, DataFrame, DataType, IntoColumn, NamedFrom, Series
 use scoring::{
     Artifact, Forest, Gate, Metric, Model, ModelKind, TensorFile,
     anomaly::{
-        ALONE, Anomaly as Trained, History, Judge, OF_ALONE, Observation, Parameters, Severity, Shop, Sold,
-        Transaction, WIDTH, day, invoices,
+        ALONE, Anomaly as Trained, History, Judge, OF_ALONE, Observation, Parameters, Severity,
+        Shop, Sold, Transaction, WIDTH, day, invoices,
     },
 };
 use tch::{Device, Tensor};
@@ -33,7 +34,8 @@ const FILLING_DAYS: i64 = 60;
 const EVALUATED_DAYS: i64 = 60;
 /// Days before the as-of time whose unusual lines are listed.
 const LISTED_DAYS: i64 = 90;
-/// Product lines that training needs, and of those the ones that the trees learn from however old they are.
+/// Product lines that training needs, and of those the ones that the trees learn from however old
+/// they are.
 const LEAST: usize = 1_000;
 const LEAST_LEARNT: usize = 500;
 /// Factors of planted errors.
@@ -42,13 +44,23 @@ const FACTORS: (f64, f64) = (3.0, 300.0);
 const MOST_LINES: usize = 150_000;
 /// Bins of a feature.
 const BINS: i64 = 64;
-const BOOSTING: Boosting =
-    Boosting { rounds: 200, rate: 0.1, growth: Growth { depth: 5, least: 5.0, ridge: 5.0, tried: 10 } };
-/// Shares of real lines below low and medium, and of those that are learnt from without a second one.
+const BOOSTING: Boosting = Boosting {
+    rounds: 200,
+    rate: 0.1,
+    growth: Growth {
+        depth: 5,
+        least: 5.0,
+        ridge: 5.0,
+        tried: 10,
+    },
+};
+/// Shares of real lines below low and medium, and of those that are learnt from without a second
+/// one.
 const LOW: f64 = 0.99;
 const MEDIUM: f64 = 0.997;
 const LEARNT: f64 = 0.999;
-/// How far high is beyond what is learnt from: the log-odds that 0.05 % false alerts took, whatever the as-of time.
+/// How far high is beyond what is learnt from: the log-odds that 0.05 % false alerts took, whatever
+/// the as-of time.
 const BEYOND: f64 = 1.3;
 /// One line in this many is given an error by the evaluation.
 const PLANTED_EVERY: f64 = 100.0;
@@ -66,7 +78,9 @@ impl Learner for Anomaly {
         let lines = Lines::of(training)?;
         let sales: Vec<&Line> = sales(&lines).collect();
         let walk = Walk::of(&lines, &sales, training)?;
-        training.progress.begin("train anomaly: trees", Some(BOOSTING.rounds.into()));
+        training
+            .progress
+            .begin("train anomaly: trees", Some(BOOSTING.rounds.into()));
         // Side by side: each takes one thread.
         let (seed, device) = (training.seed, training.device);
         let (whole, alone) = std::thread::scope(|scope| {
@@ -75,10 +89,15 @@ impl Learner for Anomaly {
             (whole, alone.join())
         });
         let (whole, whole_judge) = whole?;
-        let (alone, alone_judge) = alone.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let (alone, alone_judge) =
+            alone.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         training.progress.end();
 
-        let parameters = Parameters { shop: *walk.history.shop(), whole: whole_judge, alone: alone_judge };
+        let parameters = Parameters {
+            shop: *walk.history.shop(),
+            whole: whole_judge,
+            alone: alone_judge,
+        };
         let listed: Vec<(&Line, f64)> = walk
             .recent
             .iter()
@@ -86,28 +105,55 @@ impl Learner for Anomaly {
             .filter(|(_, score)| *score >= whole_judge.severity[0])
             .collect();
         // What single lines are scored with.
-        let lone = walk.recent.iter().map(|(_, features)| alone_judge.base + alone.sum(&features[..ALONE]));
+        let lone = walk
+            .recent
+            .iter()
+            .map(|(_, features)| alone_judge.base + alone.sum(&features[..ALONE]));
         let (products, customers, kept) = walk.history.parts();
         let int = |name: &str, values: Vec<i64>| Column::new(name.into(), values);
         let number = |of: Option<u32>| of.map_or(-1, i64::from);
-        let mut product_table = DataFrame::new_infer_height(vec![Column::new("stock_code".into(), products)])?;
-        let mut customer_table = DataFrame::new_infer_height(vec![Column::new("customer_id".into(), customers)])?;
+        let mut product_table =
+            DataFrame::new_infer_height(vec![Column::new("stock_code".into(), products)])?;
+        let mut customer_table =
+            DataFrame::new_infer_height(vec![Column::new("customer_id".into(), customers)])?;
         let mut line_table = DataFrame::new_infer_height(vec![
-            int("product", kept.iter().map(|line| number(line.product)).collect()),
-            int("customer", kept.iter().map(|line| number(line.customer)).collect()),
-            Column::new("log_quantity".into(), kept.iter().map(|line| line.quantity).collect::<Vec<_>>()),
-            Column::new("log_price".into(), kept.iter().map(|line| line.price).collect::<Vec<_>>()),
+            int(
+                "product",
+                kept.iter().map(|line| number(line.product)).collect(),
+            ),
+            int(
+                "customer",
+                kept.iter().map(|line| number(line.customer)).collect(),
+            ),
+            Column::new(
+                "log_quantity".into(),
+                kept.iter().map(|line| line.quantity).collect::<Vec<_>>(),
+            ),
+            Column::new(
+                "log_price".into(),
+                kept.iter().map(|line| line.price).collect::<Vec<_>>(),
+            ),
         ])?;
-        Ok(Artifact::builder(Self::KIND, recipe, training.as_of, training.seed)
-            .file("model.safetensors", alone.write(whole.write(TensorFile::new(), ""), OF_ALONE).into_bytes()?)
-            .file("products.parquet", parquet(&mut product_table)?)
-            .file("customers.parquet", parquet(&mut customer_table)?)
-            .file("lines.parquet", parquet(&mut line_table)?)
-            .file("anomalies.parquet", parquet(&mut listed_table(&lines, &listed)?)?)
-            .parameters(&parameters)?
-            .trained_on("sales", sales.len() as u64)
-            .distribution("score", lone)
-            .finish())
+        Ok(
+            Artifact::builder(Self::KIND, recipe, training.as_of, training.seed)
+                .file(
+                    "model.safetensors",
+                    alone
+                        .write(whole.write(TensorFile::new(), ""), OF_ALONE)
+                        .into_bytes()?,
+                )
+                .file("products.parquet", parquet(&mut product_table)?)
+                .file("customers.parquet", parquet(&mut customer_table)?)
+                .file("lines.parquet", parquet(&mut line_table)?)
+                .file(
+                    "anomalies.parquet",
+                    parquet(&mut listed_table(&lines, &listed)?)?,
+                )
+                .parameters(&parameters)?
+                .trained_on("sales", sales.len() as u64)
+                .distribution("score", lone)
+                .finish(),
+        )
     }
 
     fn evaluate(training: &Training<'_>) -> Result<Evaluation, LearnError> {
@@ -125,10 +171,14 @@ impl Learner for Anomaly {
             let mut line = sold(&lines, line);
             let plant = is_product && random.chance(1.0 / PLANTED_EVERY);
             if plant {
-                // Four errors in equal shares, none of them the learner's own: a slip of the key in the quantity, a digit
-                // too many or too few in the price, a decimal point lost or doubled.
+                // Four errors in equal shares, none of them the learner's own: a slip of the key in
+                // the quantity, a digit too many or too few in the price, a decimal
+                // point lost or doubled.
                 match random.below(4) {
-                    0 => line.line.quantity = (line.line.quantity * 10_f64.powf(1.0 + random.unit())).round(),
+                    0 => {
+                        line.line.quantity =
+                            (line.line.quantity * 10_f64.powf(1.0 + random.unit())).round()
+                    }
                     1 => line.line.unit_price *= 10.0,
                     2 => line.line.unit_price /= 10.0,
                     _ => line.line.unit_price *= if random.chance(0.5) { 100.0 } else { 0.01 },
@@ -139,16 +189,37 @@ impl Learner for Anomaly {
             test.push(line);
         }
         let scored = scorer.score_all(&test);
-        let scores: Vec<f64> = scored.iter().map(|score| score.as_ref().map_or(0.0, |score| score.score)).collect();
-        let high: Vec<bool> =
-            scored.iter().map(|score| score.as_ref().is_some_and(|score| score.severity == Severity::High)).collect();
-        let (area, naive) = (average_precision(&scores, &planted), average_precision(&global, &planted));
+        let scores: Vec<f64> = scored
+            .iter()
+            .map(|score| score.as_ref().map_or(0.0, |score| score.score))
+            .collect();
+        let high: Vec<bool> = scored
+            .iter()
+            .map(|score| {
+                score
+                    .as_ref()
+                    .is_some_and(|score| score.severity == Severity::High)
+            })
+            .collect();
+        let (area, naive) = (
+            average_precision(&scores, &planted),
+            average_precision(&global, &planted),
+        );
         let share = |of: bool| {
             let all = planted.iter().filter(|p| **p == of).count().max(1) as f64;
-            planted.iter().zip(&high).filter(|(p, high)| **p == of && **high).count() as f64 / all
+            planted
+                .iter()
+                .zip(&high)
+                .filter(|(p, high)| **p == of && **high)
+                .count() as f64
+                / all
         };
         let (found, false_high) = (share(true), share(false));
-        let gate = |name: &str, passed: bool, detail: String| Gate { name: name.to_owned(), passed, detail };
+        let gate = |name: &str, passed: bool, detail: String| Gate {
+            name: name.to_owned(),
+            passed,
+            detail,
+        };
         Ok(Evaluation {
             metrics: vec![
                 Metric::against("pr_auc", area, naive),
@@ -164,7 +235,10 @@ impl Learner for Anomaly {
                 gate(
                     "high is seldom a false alert",
                     false_high <= 0.005,
-                    format!("{:.2} % of ordinary lines; 0.50 % is the most", false_high * 100.0),
+                    format!(
+                        "{:.2} % of ordinary lines; 0.50 % is the most",
+                        false_high * 100.0
+                    ),
                 ),
             ],
             backtest: serde_json::Value::Null,
@@ -185,13 +259,17 @@ fn sold<'a>(lines: &'a Lines, line: &Line) -> Sold<'a> {
             stock_code: lines.products.name(line.product),
             quantity: line.quantity as f64,
             unit_price: line.price(),
-            customer_id: line.customer.map_or("", |customer| lines.customers.name(customer)),
+            customer_id: line
+                .customer
+                .map_or("", |customer| lines.customers.name(customer)),
         },
     }
 }
 
 fn time(seconds: i64) -> NaiveDateTime {
-    chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default().naive_utc()
+    chrono::DateTime::from_timestamp(seconds, 0)
+        .unwrap_or_default()
+        .naive_utc()
 }
 
 /// A walk through the lines of a shop as the scoring crate would do it.
@@ -208,7 +286,11 @@ struct Walk {
 impl Walk {
     fn of(lines: &Lines, sales: &[&Line], training: &Training<'_>) -> Result<Self, LearnError> {
         let as_of = seconds(training.as_of);
-        let mut times: Vec<i64> = sales.iter().filter(|line| line.kind == Kind::Sale).map(|line| line.time).collect();
+        let mut times: Vec<i64> = sales
+            .iter()
+            .filter(|line| line.kind == Kind::Sale)
+            .map(|line| line.time)
+            .collect();
         times.sort_unstable();
         if times.len() < LEAST {
             return Err(LearnError::TooLittle {
@@ -220,7 +302,9 @@ impl Walk {
             });
         }
         let filled = times[0] + ((as_of - times[0]) / 2).min(FILLING_DAYS * DAY);
-        let from = filled.max(as_of - LEARNT_DAYS * DAY).min(times[times.len() - LEAST_LEARNT]);
+        let from = filled
+            .max(as_of - LEARNT_DAYS * DAY)
+            .min(times[times.len() - LEAST_LEARNT]);
         let listed = as_of - LISTED_DAYS * DAY;
         let window = sales.iter().filter(|line| line.time >= from).count();
         let share = (MOST_LINES as f64 / window as f64).min(1.0);
@@ -232,18 +316,36 @@ impl Walk {
             quantity: (line.quantity as f64).ln(),
             price: line.price().ln(),
         };
-        let before: Vec<Observation> = sales.iter().filter(|line| line.time < from).map(|line| number(&line)).collect();
+        let before: Vec<Observation> = sales
+            .iter()
+            .filter(|line| line.time < from)
+            .map(|line| number(&line))
+            .collect();
         let shop = match before.len() < LEAST {
             true => Shop::of(&sales.iter().map(|line| number(&line)).collect::<Vec<_>>()),
             false => Shop::of(&before),
         };
         let mut random = Random::new(training.seed);
-        let mut walk = Self { rows: Vec::new(), wrong: Vec::new(), recent: Vec::new(), history: History::new(shop) };
+        let mut walk = Self {
+            rows: Vec::new(),
+            wrong: Vec::new(),
+            recent: Vec::new(),
+            history: History::new(shop),
+        };
         let sold: Vec<Sold<'_>> = sales.iter().map(|line| sold(lines, line)).collect();
         for members in invoices(&sold) {
-            let today = members.iter().map(|at| day(sold[*at].time)).min().unwrap_or_default();
-            let observed: Vec<Observation> = members.iter().map(|at| walk.history.number(&sold[*at].line)).collect();
-            observed.iter().for_each(|line| walk.history.refresh(line.product, today));
+            let today = members
+                .iter()
+                .map(|at| day(sold[*at].time))
+                .min()
+                .unwrap_or_default();
+            let observed: Vec<Observation> = members
+                .iter()
+                .map(|at| walk.history.number(&sold[*at].line))
+                .collect();
+            observed
+                .iter()
+                .for_each(|line| walk.history.refresh(line.product, today));
             if members.iter().any(|at| sales[*at].time >= from.min(listed)) {
                 let quantities: Vec<f64> = observed.iter().map(|line| line.quantity).collect();
                 let contexts = walk.history.contexts(&observed, &quantities);
@@ -257,15 +359,18 @@ impl Walk {
                     }
                     walk.rows.push(features);
                     walk.wrong.push(false);
-                    // Services too, though what a manual entry should cost nobody knows: were they never wrong, a price
-                    // that only they have would excuse any product.
+                    // Services too, though what a manual entry should cost nobody knows: were they
+                    // never wrong, a price that only they have would excuse any
+                    // product.
                     if let Some(wrong) = err(line, &mut random) {
                         walk.rows.push(walk.history.features(&wrong, context));
                         walk.wrong.push(true);
                     }
                 }
             }
-            observed.iter().for_each(|line| walk.history.push(line, today));
+            observed
+                .iter()
+                .for_each(|line| walk.history.push(line, today));
         }
         Ok(walk)
     }
@@ -280,24 +385,50 @@ impl Walk {
     ) -> Result<(Forest, Judge), LearnError> {
         let rows: Vec<&[f32]> = self.rows.iter().map(|row| &row[..width]).collect();
         let binned = Binned::of(&rows, BINS, device);
-        let wrong: Vec<f64> = self.wrong.iter().map(|wrong| f64::from(u8::from(*wrong))).collect();
+        let wrong: Vec<f64> = self
+            .wrong
+            .iter()
+            .map(|wrong| f64::from(u8::from(*wrong)))
+            .collect();
         let wrong = Tensor::from_slice(&wrong).to_device(device);
-        let (forest, base) = boost(&binned, &wrong, &wrong.ones_like(), BOOSTING, &mut Random::new(seed), each)?;
+        let (forest, base) = boost(
+            &binned,
+            &wrong,
+            &wrong.ones_like(),
+            BOOSTING,
+            &mut Random::new(seed),
+            each,
+        )?;
         let real = rows.iter().zip(&self.wrong).filter(|(_, wrong)| !**wrong);
         let mut scores: Vec<f64> = real.map(|(row, _)| base + forest.sum(row)).collect();
         scores.sort_by(f64::total_cmp);
         let learnt_below = quantile(&scores, LEARNT);
-        let severity = [quantile(&scores, LOW), quantile(&scores, MEDIUM), learnt_below + BEYOND];
-        Ok((forest, Judge { base, learnt_below, severity }))
+        let severity = [
+            quantile(&scores, LOW),
+            quantile(&scores, MEDIUM),
+            learnt_below + BEYOND,
+        ];
+        Ok((
+            forest,
+            Judge {
+                base,
+                learnt_below,
+                severity,
+            },
+        ))
     }
 }
 
-/// A line with an error in it: a factor up in the quantity, up or down in the price, to what could be typed. None where
-/// that is nothing, or what it was.
+/// A line with an error in it: a factor up in the quantity, up or down in the price, to what could
+/// be typed. None where that is nothing, or what it was.
 fn err(line: &Observation, random: &mut Random) -> Option<Observation> {
     let (least, most) = FACTORS;
     let factor = (least.ln() + random.unit() * (most / least).ln()).exp();
-    let whole = if random.chance(0.5) { factor.round() } else { factor };
+    let whole = if random.chance(0.5) {
+        factor.round()
+    } else {
+        factor
+    };
     let (quantity, price) = (line.quantity.exp(), line.price.exp());
     let cents = |price: f64| (price * 100.0).round() / 100.0;
     let (new_quantity, new_price) = match random.below(3) {
@@ -306,32 +437,55 @@ fn err(line: &Observation, random: &mut Random) -> Option<Observation> {
         _ => (quantity, cents(price / factor)),
     };
     let changed = (new_quantity - quantity).abs() > 0.5 || (new_price - price).abs() > 0.004;
-    (changed && new_price > 0.005).then(|| Observation { quantity: new_quantity.ln(), price: new_price.ln(), ..*line })
+    (changed && new_price > 0.005).then(|| Observation {
+        quantity: new_quantity.ln(),
+        price: new_price.ln(),
+        ..*line
+    })
 }
 
 /// Of ascending values.
 fn quantile(values: &[f64], q: f64) -> f64 {
     let at = (q * values.len() as f64) as usize;
-    values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or_default()
+    values
+        .get(at.min(values.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
 }
 
 fn listed_table(lines: &Lines, listed: &[(&Line, f64)]) -> Result<DataFrame, LearnError> {
     let text = |name: &str, of: &dyn Fn(&Line) -> Option<String>| {
-        Series::new(name.into(), listed.iter().map(|(line, _)| of(line)).collect::<Vec<_>>()).into_column()
+        Series::new(
+            name.into(),
+            listed.iter().map(|(line, _)| of(line)).collect::<Vec<_>>(),
+        )
+        .into_column()
     };
     let int = |name: &str, of: fn(&Line) -> i64| {
-        Series::new(name.into(), listed.iter().map(|(line, _)| of(line)).collect::<Vec<_>>())
+        Series::new(
+            name.into(),
+            listed.iter().map(|(line, _)| of(line)).collect::<Vec<_>>(),
+        )
     };
     let prices: Vec<f64> = listed.iter().map(|(line, _)| line.price()).collect();
     let scores: Vec<f64> = listed.iter().map(|(_, score)| *score).collect();
     Ok(DataFrame::new_infer_height(vec![
         int("line_id", |line| line.id).into_column(),
-        text("invoice", &|line| Some(lines.invoices.name(line.invoice).to_owned())),
-        text("stock_code", &|line| Some(lines.products.name(line.product).to_owned())),
+        text("invoice", &|line| {
+            Some(lines.invoices.name(line.invoice).to_owned())
+        }),
+        text("stock_code", &|line| {
+            Some(lines.products.name(line.product).to_owned())
+        }),
         int("quantity", |line| line.quantity).into_column(),
         Series::new("unit_price".into(), prices).into_column(),
-        text("customer_id", &|line| line.customer.map(|customer| lines.customers.name(customer).to_owned())),
-        text("country", &|line| Some(lines.countries.name(line.country).to_owned())),
+        text("customer_id", &|line| {
+            line.customer
+                .map(|customer| lines.customers.name(customer).to_owned())
+        }),
+        text("country", &|line| {
+            Some(lines.countries.name(line.country).to_owned())
+        }),
         int("invoice_time", |line| line.time * 1_000_000)
             .cast(&DataType::Datetime(TimeUnit::Microseconds, None))?
             .into_column(),
@@ -347,19 +501,33 @@ impl Global {
         let (mut n, mut sums) = (0.0, [(0.0, 0.0); 3]);
         for line in lines {
             n += 1.0;
-            for (sum, value) in sums.iter_mut().zip([line.quantity as f64, line.price(), line.total()]) {
+            for (sum, value) in
+                sums.iter_mut()
+                    .zip([line.quantity as f64, line.price(), line.total()])
+            {
                 *sum = (sum.0 + value, sum.1 + value * value);
             }
         }
         Self(sums.map(|(sum, squares)| {
             let mean = sum / f64::max(n, 1.0);
-            (mean, (squares / f64::max(n, 1.0) - mean * mean).max(1e-12).sqrt())
+            (
+                mean,
+                (squares / f64::max(n, 1.0) - mean * mean).max(1e-12).sqrt(),
+            )
         }))
     }
 
     fn score(&self, line: &Transaction<'_>) -> f64 {
-        let values = [line.quantity, line.unit_price, line.quantity * line.unit_price];
-        values.iter().zip(&self.0).map(|(value, (mean, sd))| ((value - mean) / sd).abs()).fold(0.0, f64::max)
+        let values = [
+            line.quantity,
+            line.unit_price,
+            line.quantity * line.unit_price,
+        ];
+        values
+            .iter()
+            .zip(&self.0)
+            .map(|(value, (mean, sd))| ((value - mean) / sd).abs())
+            .fold(0.0, f64::max)
     }
 }
 
@@ -370,7 +538,10 @@ fn average_precision(scores: &[f64], positive: &[bool]) -> f64 {
     let all = positive.iter().filter(|positive| **positive).count() as f64;
     let (mut hits, mut sum, mut at) = (0.0, 0.0, 0);
     while at < order.len() {
-        let end = order[at..].iter().position(|i| scores[*i] != scores[order[at]]).map_or(order.len(), |n| at + n);
+        let end = order[at..]
+            .iter()
+            .position(|i| scores[*i] != scores[order[at]])
+            .map_or(order.len(), |n| at + n);
         let new = order[at..end].iter().filter(|i| positive[**i]).count() as f64;
         hits += new;
         sum += new * hits / end as f64;
@@ -385,16 +556,27 @@ mod tests {
 
     #[test]
     fn average_precision_shares_out_ties() {
-        assert_eq!(average_precision(&[0.9, 0.8, 0.1], &[true, true, false]), 1.0);
+        assert_eq!(
+            average_precision(&[0.9, 0.8, 0.1], &[true, true, false]),
+            1.0
+        );
         assert!((average_precision(&[0.5; 4], &[true, false, false, false]) - 0.25).abs() < 1e-12);
     }
 
     #[test]
     fn an_error_is_three_to_three_hundred_times_off() {
-        let line =
-            Observation { product: Some(0), customer: None, named: false, quantity: 6_f64.ln(), price: 2.55_f64.ln() };
+        let line = Observation {
+            product: Some(0),
+            customer: None,
+            named: false,
+            quantity: 6_f64.ln(),
+            price: 2.55_f64.ln(),
+        };
         let mut random = Random::new(1);
-        let cheap = Observation { price: 0.01_f64.ln(), ..line };
+        let cheap = Observation {
+            price: 0.01_f64.ln(),
+            ..line
+        };
         for _ in 0..500 {
             let wrong = err(&line, &mut random).unwrap();
             let off = (wrong.quantity - line.quantity).abs() + (wrong.price - line.price).abs();

@@ -1,4 +1,5 @@
-//! Customers at an instant: features from before it, what they did after it. What churn and segmentation learn from.
+//! Customers at an instant: features from before it, what they did after it. What churn and
+//! segmentation learn from.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,9 +20,10 @@ use super::{
 /// Days before the as-of time at which customers are looked at: their next 90 days are known.
 const CUT_OFFS: [i64; 7] = [90, 105, 120, 135, 150, 165, 180];
 const LAST_CUT_OFF: i64 = CUT_OFFS[CUT_OFFS.len() - 1];
-/// Sales of a quarter over the year's average, without growth: e-commerce in the United States, not adjusted over
-/// seasonally adjusted, second quarter of 2010 (37.2 / 39.7 billion dollars), third (38.8 / 41.5), fourth (53.2 / 44.5)
-/// and first of 2011 (43.7 / 46.0); Census Bureau, Quarterly Retail E-Commerce Sales, releases CB10-171 and May 2011.
+/// Sales of a quarter over the year's average, without growth: e-commerce in the United States, not
+/// adjusted over seasonally adjusted, second quarter of 2010 (37.2 / 39.7 billion dollars), third
+/// (38.8 / 41.5), fourth (53.2 / 44.5) and first of 2011 (43.7 / 46.0); Census Bureau, Quarterly
+/// Retail E-Commerce Sales, releases CB10-171 and May 2011.
 const RETAIL: [f64; 4] = [0.950, 0.937, 0.935, 1.196];
 /// Days with orders from which on a month has been seen.
 const LEAST_OPEN: usize = 10;
@@ -81,7 +83,9 @@ impl Customers {
             if line.kind == Kind::Sale {
                 sold[line.product as usize].push(line.time);
             }
-            let Some(customer) = line.customer else { continue };
+            let Some(customer) = line.customer else {
+                continue;
+            };
             if line.duplicate || !(line.is_paid() || line.kind == Kind::Cancellation) {
                 // A line that stands twice was bought once; adjustments are no habits.
                 continue;
@@ -95,26 +99,58 @@ impl Customers {
             });
         }
         sold.iter_mut().for_each(|times| times.sort_unstable());
-        let first = lines.lines.iter().map(|line| line.time).min().unwrap_or_default();
-        Ok(Self { lines, by_customer, sold, first, as_of: seconds(training.as_of) })
+        let first = lines
+            .lines
+            .iter()
+            .map(|line| line.time)
+            .min()
+            .unwrap_or_default();
+        Ok(Self {
+            lines,
+            by_customer,
+            sold,
+            first,
+            as_of: seconds(training.as_of),
+        })
     }
 
-    /// Snapshots to learn from and the one of the as-of time; tastes are those of the latest past one.
-    pub(crate) fn study(&self, model: ModelKind, training: &Training<'_>) -> Result<Study, LearnError> {
+    /// Snapshots to learn from and the one of the as-of time; tastes are those of the latest past
+    /// one.
+    pub(crate) fn study(
+        &self,
+        model: ModelKind,
+        training: &Training<'_>,
+    ) -> Result<Study, LearnError> {
         let past: Vec<i64> = CUT_OFFS
             .iter()
             .map(|days| self.as_of - days * DAY)
             .filter(|cut_off| cut_off - self.first >= LEAST_HISTORY * DAY)
             .collect();
         let latest = past.first().copied().unwrap_or(self.first);
-        let found = self.by_customer.iter().filter(|lines| bought_before(lines, latest)).count() as u64;
+        let found = self
+            .by_customer
+            .iter()
+            .filter(|lines| bought_before(lines, latest))
+            .count() as u64;
         if found < LEAST_CUSTOMERS {
             let (needed, as_of) = (LEAST_CUSTOMERS, training.as_of);
-            return Err(LearnError::TooLittle { model, what: "customers 90 days", needed, found, as_of });
+            return Err(LearnError::TooLittle {
+                model,
+                what: "customers 90 days",
+                needed,
+                found,
+                as_of,
+            });
         }
         let tastes = Tastes::of(self, latest, training)?;
-        let past = past.into_iter().map(|cut_off| self.at(cut_off, &tastes)).collect();
-        Ok(Study { past, now: self.at(self.as_of, &tastes) })
+        let past = past
+            .into_iter()
+            .map(|cut_off| self.at(cut_off, &tastes))
+            .collect();
+        Ok(Study {
+            past,
+            now: self.at(self.as_of, &tastes),
+        })
     }
 
     fn at(&self, cut_off: i64, tastes: &Tastes) -> Snapshot {
@@ -128,12 +164,25 @@ impl Customers {
                 before > 0 && times[before - 1] >= cut_off - LIVE_DAYS * DAY
             })
             .collect();
-        let known = self.by_customer.par_iter().enumerate().filter_map(|(customer, lines)| {
-            let mut features = customer::features(lines, cut_off, |product| live[product as usize])?;
-            features.extend(tastes.of_customer(lines, cut_off));
-            Some((customer as u32, features, spend_between(lines, cut_off, end)))
-        });
-        let mut snapshot = Snapshot { customers: Vec::new(), features: Vec::new(), spend: Vec::new() };
+        let known = self
+            .by_customer
+            .par_iter()
+            .enumerate()
+            .filter_map(|(customer, lines)| {
+                let mut features =
+                    customer::features(lines, cut_off, |product| live[product as usize])?;
+                features.extend(tastes.of_customer(lines, cut_off));
+                Some((
+                    customer as u32,
+                    features,
+                    spend_between(lines, cut_off, end),
+                ))
+            });
+        let mut snapshot = Snapshot {
+            customers: Vec::new(),
+            features: Vec::new(),
+            spend: Vec::new(),
+        };
         for (customer, features, spend) in known.collect::<Vec<_>>() {
             snapshot.customers.push(customer);
             snapshot.features.push(features);
@@ -146,58 +195,88 @@ impl Customers {
     pub(crate) fn next_spend(&self, from: NaiveDateTime) -> HashMap<&str, f64> {
         let from = seconds(from);
         let end = from + HORIZON_DAYS * DAY;
-        let known = self.by_customer.iter().enumerate().filter(|(_, lines)| bought_before(lines, from));
+        let known = self
+            .by_customer
+            .iter()
+            .enumerate()
+            .filter(|(_, lines)| bought_before(lines, from));
         let name = |customer| self.lines.customers.name(customer as u32);
-        known.map(|(customer, lines)| (name(customer), spend_between(lines, from, end))).collect()
+        known
+            .map(|(customer, lines)| (name(customer), spend_between(lines, from, end)))
+            .collect()
     }
 
-    /// How many more orders a day the 90 days after the as-of time should bring than those that were learnt from: by the
-    /// orders of an open day in each calendar month of the last year. Months that were not seen are those of retail at
-    /// large ([`RETAIL`]), at this shop's level.
+    /// How many more orders a day the 90 days after the as-of time should bring than those that
+    /// were learnt from: by the orders of an open day in each calendar month of the last year.
+    /// Months that were not seen are those of retail at large ([`RETAIL`]), at this shop's
+    /// level.
     pub(crate) fn season(&self) -> f64 {
-        let month = |time: i64| chrono::DateTime::from_timestamp(time, 0).unwrap_or_default().month0() as usize;
+        let month = |time: i64| {
+            chrono::DateTime::from_timestamp(time, 0)
+                .unwrap_or_default()
+                .month0() as usize
+        };
         let mut orders: [HashSet<u32>; 12] = Default::default();
         let mut open: [HashSet<i64>; 12] = Default::default();
-        let year =
-            self.lines.lines.iter().filter(|line| line.kind == Kind::Sale && line.time >= self.as_of - 365 * DAY);
+        let year = self
+            .lines
+            .lines
+            .iter()
+            .filter(|line| line.kind == Kind::Sale && line.time >= self.as_of - 365 * DAY);
         for line in year {
             orders[month(line.time)].insert(line.invoice);
             open[month(line.time)].insert(line.time.div_euclid(DAY));
         }
         let seen = |month: usize| {
-            (open[month].len() >= LEAST_OPEN).then(|| orders[month].len() as f64 / open[month].len() as f64)
+            (open[month].len() >= LEAST_OPEN)
+                .then(|| orders[month].len() as f64 / open[month].len() as f64)
         };
-        let levels: Vec<f64> = (0..12).filter_map(|month| Some(seen(month)? / RETAIL[month / 3])).collect();
+        let levels: Vec<f64> = (0..12)
+            .filter_map(|month| Some(seen(month)? / RETAIL[month / 3]))
+            .collect();
         if levels.is_empty() {
             return 1.0;
         }
         let level = levels.iter().sum::<f64>() / levels.len() as f64;
         let of = |month: usize| seen(month).unwrap_or(level * RETAIL[month / 3]);
         let mean = |from: i64, to: i64| {
-            (from..to).map(|day| of(month(self.as_of + day * DAY))).sum::<f64>() / (to - from) as f64
+            (from..to)
+                .map(|day| of(month(self.as_of + day * DAY)))
+                .sum::<f64>()
+                / (to - from) as f64
         };
         (mean(0, HORIZON_DAYS) / mean(-LAST_CUT_OFF, 0)).clamp(0.8, 1.25)
     }
 }
 
 fn bought_before(lines: &[customer::Line], cut_off: i64) -> bool {
-    lines.iter().any(|line| line.quantity > 0.0 && line.time < cut_off)
+    lines
+        .iter()
+        .any(|line| line.quantity > 0.0 && line.time < cut_off)
 }
 
 fn spend_between(lines: &[customer::Line], from: i64, to: i64) -> f64 {
-    let bought = lines.iter().filter(|line| line.quantity > 0.0 && (from..to).contains(&line.time));
+    let bought = lines
+        .iter()
+        .filter(|line| line.quantity > 0.0 && (from..to).contains(&line.time));
     bought.map(|line| line.amount).sum()
 }
 
-/// What customers buy, in few coordinates: the leading right singular vectors of customers by products, log counts
-/// weighted by how rare a product is, rows of length 1 (latent semantic analysis, Deerwester et al. 1990).
+/// What customers buy, in few coordinates: the leading right singular vectors of customers by
+/// products, log counts weighted by how rare a product is, rows of length 1 (latent semantic
+/// analysis, Deerwester et al. 1990).
 struct Tastes {
-    /// By product: how rare it is and its place in the space; none for products too few have bought.
+    /// By product: how rare it is and its place in the space; none for products too few have
+    /// bought.
     products: HashMap<u32, (f64, [f64; TASTES])>,
 }
 
 impl Tastes {
-    fn of(customers: &Customers, cut_off: i64, training: &Training<'_>) -> Result<Self, LearnError> {
+    fn of(
+        customers: &Customers,
+        cut_off: i64,
+        training: &Training<'_>,
+    ) -> Result<Self, LearnError> {
         let counts: Vec<Vec<(u32, f64)>> = customers
             .by_customer
             .iter()
@@ -205,30 +284,58 @@ impl Tastes {
             .filter(|counts| !counts.is_empty())
             .collect();
         let mut buyers = vec![0_usize; customers.lines.products.len()];
-        counts.iter().flatten().for_each(|(product, _)| buyers[*product as usize] += 1);
-        let told: Vec<u32> = (0..buyers.len() as u32).filter(|p| buyers[*p as usize] >= LEAST_BUYERS).collect();
-        let rank = (TASTES as i64).min(told.len() as i64).min(counts.len() as i64);
-        let place: HashMap<u32, i64> = told.iter().enumerate().map(|(at, product)| (*product, at as i64)).collect();
-        let rarity = |product: u32| ((counts.len() as f64 + 1.0) / (buyers[product as usize] as f64 + 1.0)).ln();
+        counts
+            .iter()
+            .flatten()
+            .for_each(|(product, _)| buyers[*product as usize] += 1);
+        let told: Vec<u32> = (0..buyers.len() as u32)
+            .filter(|p| buyers[*p as usize] >= LEAST_BUYERS)
+            .collect();
+        let rank = (TASTES as i64)
+            .min(told.len() as i64)
+            .min(counts.len() as i64);
+        let place: HashMap<u32, i64> = told
+            .iter()
+            .enumerate()
+            .map(|(at, product)| (*product, at as i64))
+            .collect();
+        let rarity = |product: u32| {
+            ((counts.len() as f64 + 1.0) / (buyers[product as usize] as f64 + 1.0)).ln()
+        };
 
         let (mut rows, mut columns, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for (row, counts) in counts.iter().enumerate() {
-            let known = counts.iter().filter(|(product, _)| place.contains_key(product));
-            let cells: Vec<(i64, f64)> =
-                known.map(|(product, count)| (place[product], count * rarity(*product))).collect();
-            let length = cells.iter().map(|(_, value)| value * value).sum::<f64>().sqrt().max(1e-12);
+            let known = counts
+                .iter()
+                .filter(|(product, _)| place.contains_key(product));
+            let cells: Vec<(i64, f64)> = known
+                .map(|(product, count)| (place[product], count * rarity(*product)))
+                .collect();
+            let length = cells
+                .iter()
+                .map(|(_, value)| value * value)
+                .sum::<f64>()
+                .sqrt()
+                .max(1e-12);
             for (column, value) in cells {
                 rows.push(row as i64);
                 columns.push(column);
                 values.push(value / length);
             }
         }
-        let vectors =
-            singular_vectors(&rows, &columns, &values, [counts.len() as i64, told.len() as i64], rank, training)?;
+        let vectors = singular_vectors(
+            &rows,
+            &columns,
+            &values,
+            [counts.len() as i64, told.len() as i64],
+            rank,
+            training,
+        )?;
         let mut products = HashMap::with_capacity(told.len());
         for (at, product) in told.iter().enumerate() {
             let mut coordinates = [0.0; TASTES];
-            coordinates[..rank as usize].copy_from_slice(&vectors[at * rank as usize..][..rank as usize]);
+            coordinates[..rank as usize]
+                .copy_from_slice(&vectors[at * rank as usize..][..rank as usize]);
             products.insert(*product, (rarity(*product), coordinates));
         }
         Ok(Self { products })
@@ -237,10 +344,14 @@ impl Tastes {
     fn of_customer(&self, lines: &[customer::Line], cut_off: i64) -> [f32; TASTES] {
         let (mut sum, mut square) = ([0.0; TASTES], 0.0);
         for (product, count) in counts(lines, cut_off) {
-            let Some((rarity, coordinates)) = self.products.get(&product) else { continue };
+            let Some((rarity, coordinates)) = self.products.get(&product) else {
+                continue;
+            };
             let value = count * rarity;
             square += value * value;
-            sum.iter_mut().zip(coordinates).for_each(|(sum, coordinate)| *sum += value * coordinate);
+            sum.iter_mut()
+                .zip(coordinates)
+                .for_each(|(sum, coordinate)| *sum += value * coordinate);
         }
         let length = f64::sqrt(square).max(1e-12);
         sum.map(|sum| (sum / length) as f32)
@@ -249,14 +360,21 @@ impl Tastes {
 
 /// Log of 1 and the times that a customer has bought each product, by product.
 fn counts(lines: &[customer::Line], cut_off: i64) -> Vec<(u32, f64)> {
-    let mut bought: Vec<u32> =
-        lines.iter().filter(|line| line.quantity > 0.0 && line.time < cut_off).map(|line| line.product).collect();
+    let mut bought: Vec<u32> = lines
+        .iter()
+        .filter(|line| line.quantity > 0.0 && line.time < cut_off)
+        .map(|line| line.product)
+        .collect();
     bought.sort_unstable();
-    bought.chunk_by(|a, b| a == b).map(|same| (same[0], (same.len() as f64).ln_1p())).collect()
+    bought
+        .chunk_by(|a, b| a == b)
+        .map(|same| (same[0], (same.len() as f64).ln_1p()))
+        .collect()
 }
 
-/// The leading right singular vectors `[columns, rank]` of a sparse matrix, by a randomised range finder with power
-/// iteration (Halko et al. 2011, algorithms 4.4 and 5.1); nothing dense is larger than rows or columns by rank.
+/// The leading right singular vectors `[columns, rank]` of a sparse matrix, by a randomised range
+/// finder with power iteration (Halko et al. 2011, algorithms 4.4 and 5.1); nothing dense is larger
+/// than rows or columns by rank.
 fn singular_vectors(
     rows: &[i64],
     columns: &[i64],
@@ -267,16 +385,26 @@ fn singular_vectors(
 ) -> Result<Vec<f64>, LearnError> {
     let (device, options) = (training.device, (Dtype::Double, training.device));
     let sparse = |rows: &[i64], columns: &[i64], size: [i64; 2]| -> Result<Tensor, LearnError> {
-        let at = Tensor::from_slice(&[rows, columns].concat()).view([2, -1]).to_device(device);
+        let at = Tensor::from_slice(&[rows, columns].concat())
+            .view([2, -1])
+            .to_device(device);
         let values = Tensor::from_slice(values).to_device(device);
-        Ok(Tensor::f_sparse_coo_tensor_indices_size(&at, &values, size, options, false)?.f_coalesce()?)
+        Ok(
+            Tensor::f_sparse_coo_tensor_indices_size(&at, &values, size, options, false)?
+                .f_coalesce()?,
+        )
     };
-    let (matrix, transposed) = (sparse(rows, columns, [n, m])?, sparse(columns, rows, [m, n])?);
+    let (matrix, transposed) = (
+        sparse(rows, columns, [n, m])?,
+        sparse(columns, rows, [m, n])?,
+    );
     let wide = (rank + OVERSAMPLED).min(n).min(m);
     let mut random = Random::new(training.seed);
     let start: Vec<f64> = (0..m * wide).map(|_| random.normal()).collect();
-    let basis = |of: Tensor| -> Result<Tensor, LearnError> { Ok(Tensor::f_linalg_qr(&of, "reduced")?.0) };
-    let mut range = basis(matrix.f_mm(&Tensor::from_slice(&start).view([m, wide]).to_device(device))?)?;
+    let basis =
+        |of: Tensor| -> Result<Tensor, LearnError> { Ok(Tensor::f_linalg_qr(&of, "reduced")?.0) };
+    let mut range =
+        basis(matrix.f_mm(&Tensor::from_slice(&start).view([m, wide]).to_device(device))?)?;
     for _ in 0..POWERS {
         let back = basis(transposed.f_mm(&range)?)?;
         range = basis(matrix.f_mm(&back)?)?;
@@ -284,7 +412,10 @@ fn singular_vectors(
     // A = Q Qᵀ A; the right singular vectors of the small QᵀA are those of A.
     let small = transposed.f_mm(&range)?;
     let (vectors, _, _) = small.f_svd(true, true)?;
-    let leading = vectors.narrow(1, 0, rank).to_device(Device::Cpu).contiguous();
+    let leading = vectors
+        .narrow(1, 0, rank)
+        .to_device(Device::Cpu)
+        .contiguous();
     Ok(Vec::try_from(leading.view(-1))?)
 }
 
@@ -301,8 +432,18 @@ pub(crate) fn terms(study: &Study) -> Vec<scoring::churn::Term> {
             let mean = clipped().sum::<f64>() / n;
             let deviation = (clipped().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
             // What hardly varied tells nothing, however far it may move later.
-            let scale = if deviation > 1e-6 { deviation } else { f64::INFINITY };
-            scoring::churn::Term { mean, scale: scale.min(1e12), low, high, weight: 0.0 }
+            let scale = if deviation > 1e-6 {
+                deviation
+            } else {
+                f64::INFINITY
+            };
+            scoring::churn::Term {
+                mean,
+                scale: scale.min(1e12),
+                low,
+                high,
+                weight: 0.0,
+            }
         })
         .collect()
 }
@@ -313,6 +454,10 @@ pub(crate) fn standardised<'a>(
     terms: &[scoring::churn::Term],
     device: Device,
 ) -> Tensor {
-    let values: Vec<f64> = rows.flat_map(|x| terms.iter().zip(x).map(|(term, x)| term.standard(*x))).collect();
-    Tensor::from_slice(&values).view([-1, terms.len() as i64]).to_device(device)
+    let values: Vec<f64> = rows
+        .flat_map(|x| terms.iter().zip(x).map(|(term, x)| term.standard(*x)))
+        .collect();
+    Tensor::from_slice(&values)
+        .view([-1, terms.len() as i64])
+        .to_device(device)
 }

@@ -1,5 +1,5 @@
-//! Insights: nothing is learnt. The lines go to the model store in the form that they are asked in, and the figures that
-//! come out are compared with a query over the curated table.
+//! Insights: nothing is learnt. The lines go to the model store in the form that they are asked in,
+//! and the figures that come out are compared with a query over the curated table.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,9 @@ impl Learner for Insights {
                 as_of: training.as_of,
             });
         }
-        training.progress.begin("train insights: lines", Some(frame.height() as u64));
+        training
+            .progress
+            .begin("train insights: lines", Some(frame.height() as u64));
         let mut builder = Builder::new();
         each_line(&frame, |line| builder.push(line).map_err(LearnError::from))?;
         training.progress.advance(frame.height() as u64);
@@ -43,7 +45,11 @@ impl Learner for Insights {
     fn evaluate(training: &Training<'_>) -> Result<Evaluation, LearnError> {
         let published = Published::load(&Self::train(training)?)?;
         let shop = published.shop();
-        let Sales { sums, orders, customers } = shop.sales(&shop.all());
+        let Sales {
+            sums,
+            orders,
+            customers,
+        } = shop.sales(&shop.all());
         let metrics = vec![
             Metric::new("revenue", sums.revenue() as f64 / SCALE as f64),
             Metric::new("transactions", sums.lines as f64),
@@ -52,28 +58,49 @@ impl Learner for Insights {
         ];
         let queries = [
             ("country", col("country"), by_country(shop)),
-            ("month", col("invoice_time").dt().strftime("%Y-%m"), by_month(shop)),
+            (
+                "month",
+                col("invoice_time").dt().strftime("%Y-%m"),
+                by_month(shop),
+            ),
             ("product", col("stock_code"), by_product(shop)),
         ];
         let gates = queries.into_iter().map(|(name, key, ours)| {
             let queried = query(training.lines(), key)?;
-            let differing = queried.iter().filter(|(key, sales)| ours.get(*key) != Some(*sales)).count()
-                + ours.keys().filter(|key| !queried.contains_key(*key)).count();
+            let differing = queried
+                .iter()
+                .filter(|(key, sales)| ours.get(*key) != Some(*sales))
+                .count()
+                + ours
+                    .keys()
+                    .filter(|key| !queried.contains_key(*key))
+                    .count();
             Ok(Gate {
                 name: format!("figures by {name} equal a query over the curated lines"),
                 passed: differing == 0,
                 detail: format!("{differing} of {} differ", queried.len()),
             })
         });
-        Ok(Evaluation { metrics, gates: gates.collect::<Result<_, LearnError>>()?, ..Evaluation::default() })
+        Ok(Evaluation {
+            metrics,
+            gates: gates.collect::<Result<_, LearnError>>()?,
+            ..Evaluation::default()
+        })
     }
 }
 
-fn each_line(frame: &DataFrame, mut take: impl FnMut(&Line<'_>) -> Result<(), LearnError>) -> Result<(), LearnError> {
+fn each_line(
+    frame: &DataFrame,
+    mut take: impl FnMut(&Line<'_>) -> Result<(), LearnError>,
+) -> Result<(), LearnError> {
     let text = |name: &str| frame.column(name)?.str();
-    let (invoice, product, customer) = (text("invoice")?, text("stock_code")?, text("customer_id")?);
+    let (invoice, product, customer) =
+        (text("invoice")?, text("stock_code")?, text("customer_id")?);
     let (country, kind, description) = (text("country")?, text("kind")?, text("description")?);
-    let (id, quantity) = (frame.column("line_id")?.i64()?, frame.column("quantity")?.i64()?);
+    let (id, quantity) = (
+        frame.column("line_id")?.i64()?,
+        frame.column("quantity")?.i64()?,
+    );
     let time = frame.column("invoice_time")?.datetime()?.physical().clone();
     let price = frame.column("unit_price")?.decimal()?.physical().clone();
     let duplicate = frame.column("is_duplicate")?.bool()?;
@@ -116,21 +143,37 @@ fn by_month(shop: &Shop) -> Figures {
         let time = chrono::DateTime::from_timestamp_micros(*start).unwrap_or_default();
         time.format("%Y-%m").to_string()
     };
-    periods.starts.iter().map(name).zip(sales).filter(|(_, sales)| sales.sums.lines > 0).collect()
+    periods
+        .starts
+        .iter()
+        .map(name)
+        .zip(sales)
+        .filter(|(_, sales)| sales.sums.lines > 0)
+        .collect()
 }
 
 /// Orders and customers of products are not kept, nor compared.
 fn by_product(shop: &Shop) -> Figures {
     let name = |(product, sums)| {
         let name = shop.products_by_name().get(product).to_owned();
-        (name, Sales { sums, ..Sales::default() })
+        (
+            name,
+            Sales {
+                sums,
+                ..Sales::default()
+            },
+        )
     };
     shop.products(&shop.all()).into_iter().map(name).collect()
 }
 
-/// The same figures by a query over the curated lines. Products have no orders and customers here either.
+/// The same figures by a query over the curated lines. Products have no orders and customers here
+/// either.
 fn query(lines: LazyFrame, key: Expr) -> Result<Figures, LearnError> {
-    let (sale, cancellation) = (col("kind").eq(lit("sale")), col("kind").eq(lit("cancellation")));
+    let (sale, cancellation) = (
+        col("kind").eq(lit("sale")),
+        col("kind").eq(lit("cancellation")),
+    );
     let is_product = key == col("stock_code");
     let frame = lines
         .filter(sale.clone().or(cancellation.clone()))
@@ -138,22 +181,40 @@ fn query(lines: LazyFrame, key: Expr) -> Result<Figures, LearnError> {
         .agg([
             len().alias("lines"),
             col("quantity").filter(sale.clone()).sum().alias("units"),
-            col("quantity").filter(cancellation.clone()).sum().alias("returned"),
+            col("quantity")
+                .filter(cancellation.clone())
+                .sum()
+                .alias("returned"),
             col("line_total").filter(sale.clone()).sum().alias("gross"),
-            col("line_total").filter(cancellation).sum().alias("returns"),
-            col("invoice").filter(sale.clone()).n_unique().alias("orders"),
-            col("customer_id").filter(sale).drop_nulls().n_unique().alias("customers"),
+            col("line_total")
+                .filter(cancellation)
+                .sum()
+                .alias("returns"),
+            col("invoice")
+                .filter(sale.clone())
+                .n_unique()
+                .alias("orders"),
+            col("customer_id")
+                .filter(sale)
+                .drop_nulls()
+                .n_unique()
+                .alias("customers"),
         ])
-        .with_columns([col("lines"), col("orders"), col("customers")].map(|count| count.cast(DataType::Int64)))
+        .with_columns(
+            [col("lines"), col("orders"), col("customers")]
+                .map(|count| count.cast(DataType::Int64)),
+        )
         .collect()?;
     let key = frame.column("key")?.str()?;
     let int = |name: &str| frame.column(name)?.i64();
-    let money = |name: &str| Ok::<_, PolarsError>(frame.column(name)?.decimal()?.physical().clone());
+    let money =
+        |name: &str| Ok::<_, PolarsError>(frame.column(name)?.decimal()?.physical().clone());
     let (lines, units, returned) = (int("lines")?, int("units")?, int("returned")?);
     let (gross, returns) = (money("gross")?, money("returns")?);
     let (orders, customers) = (int("orders")?, int("customers")?);
     let figures = (0..frame.height()).map(|row| {
-        let money = |of: &Int128Chunked| i64::try_from(of.get(row).unwrap_or_default()).unwrap_or(i64::MAX);
+        let money =
+            |of: &Int128Chunked| i64::try_from(of.get(row).unwrap_or_default()).unwrap_or(i64::MAX);
         let sums = Sums {
             lines: lines.get(row).unwrap_or_default(),
             units: units.get(row).unwrap_or_default(),
@@ -161,8 +222,18 @@ fn query(lines: LazyFrame, key: Expr) -> Result<Figures, LearnError> {
             gross: money(&gross),
             returns: -money(&returns),
         };
-        let counted = |of: &Int64Chunked| if is_product { 0 } else { of.get(row).unwrap_or_default() };
-        let sales = Sales { sums, orders: counted(orders), customers: counted(customers) };
+        let counted = |of: &Int64Chunked| {
+            if is_product {
+                0
+            } else {
+                of.get(row).unwrap_or_default()
+            }
+        };
+        let sales = Sales {
+            sums,
+            orders: counted(orders),
+            customers: counted(customers),
+        };
         (key.get(row).unwrap_or_default().to_owned(), sales)
     });
     Ok(figures.collect())
@@ -217,28 +288,56 @@ mod tests {
             let mut instant = || first + (random.unit() * (last - first) as f64) as i64;
             let (a, b) = (instant(), instant());
             let (from, to) = (a.min(b), a.max(b));
-            let countries: Vec<String> =
-                shop.countries().iter().filter(|_| random.unit() < 0.5).map(str::to_owned).collect();
-            let filter = Filter { countries: &countries, from: Some(from), to: Some(to), ..Filter::default() };
+            let countries: Vec<String> = shop
+                .countries()
+                .iter()
+                .filter(|_| random.unit() < 0.5)
+                .map(str::to_owned)
+                .collect();
+            let filter = Filter {
+                countries: &countries,
+                from: Some(from),
+                to: Some(to),
+                ..Filter::default()
+            };
             let selection = shop.select(&filter).unwrap();
 
             let unit = DataType::Datetime(TimeUnit::Microseconds, None);
             let time = |micros: i64| lit(micros).cast(unit.clone());
-            let mut lines =
-                training.lines().filter(col("invoice_time").gt_eq(time(from)).and(col("invoice_time").lt(time(to))));
+            let mut lines = training.lines().filter(
+                col("invoice_time")
+                    .gt_eq(time(from))
+                    .and(col("invoice_time").lt(time(to))),
+            );
             if !countries.is_empty() {
-                let wanted = countries.iter().map(|name| col("country").eq(lit(name.as_str())));
+                let wanted = countries
+                    .iter()
+                    .map(|name| col("country").eq(lit(name.as_str())));
                 lines = lines.filter(wanted.reduce(Expr::or).unwrap());
             }
             let by_country = shop.by_country(&selection).into_iter();
-            let by_country: Figures = by_country.map(|(c, s)| (shop.countries().get(c).to_owned(), s)).collect();
+            let by_country: Figures = by_country
+                .map(|(c, s)| (shop.countries().get(c).to_owned(), s))
+                .collect();
             assert_eq!(by_country, query(lines.clone(), col("country")).unwrap());
             let products = shop.products(&selection).into_iter();
             let products: Figures = products
-                .map(|(p, sums)| (shop.products_by_name().get(p).to_owned(), Sales { sums, ..Sales::default() }))
+                .map(|(p, sums)| {
+                    (
+                        shop.products_by_name().get(p).to_owned(),
+                        Sales {
+                            sums,
+                            ..Sales::default()
+                        },
+                    )
+                })
                 .collect();
             assert_eq!(products, query(lines.clone(), col("stock_code")).unwrap());
-            let whole = query(lines, lit("all")).unwrap().into_values().next().unwrap_or_default();
+            let whole = query(lines, lit("all"))
+                .unwrap()
+                .into_values()
+                .next()
+                .unwrap_or_default();
             assert_eq!(shop.sales(&selection), whole);
         }
     }
@@ -248,8 +347,14 @@ mod tests {
         let (_folder, lake) = lake();
         let training = training(&lake);
         let manifest = |artifact: Artifact| artifact.manifest().clone();
-        assert_eq!(manifest(Insights::train(&training).unwrap()), manifest(Insights::train(&training).unwrap()));
+        assert_eq!(
+            manifest(Insights::train(&training).unwrap()),
+            manifest(Insights::train(&training).unwrap())
+        );
         let evaluation = Insights::evaluate(&training).unwrap();
-        assert!(evaluation.gates.len() == 3 && evaluation.gates.iter().all(|gate| gate.passed), "{evaluation:?}");
+        assert!(
+            evaluation.gates.len() == 3 && evaluation.gates.iter().all(|gate| gate.passed),
+            "{evaluation:?}"
+        );
     }
 }

@@ -7,18 +7,30 @@ use super::LearnError;
 /// Weights `[F]` and intercept.
 pub(crate) type Weights = (Vec<f64>, f64);
 
-/// Ridge regression (Hoerl and Kennard 1970) of `y` `[n]` on `x` `[n, F]`; the intercept is not held back.
+/// Ridge regression (Hoerl and Kennard 1970) of `y` `[n]` on `x` `[n, F]`; the intercept is not
+/// held back.
 pub(crate) fn ridge(x: &Tensor, y: &Tensor, ridge: f64) -> Result<Weights, LearnError> {
-    let (centre, level) = (x.mean_dim([0_i64].as_slice(), false, None::<Dtype>), y.mean(None::<Dtype>));
+    let (centre, level) = (
+        x.mean_dim([0_i64].as_slice(), false, None::<Dtype>),
+        y.mean(None::<Dtype>),
+    );
     let (x, y) = (x - &centre, (y - &level).unsqueeze(1));
-    let gram = x.transpose(0, 1).matmul(&x) + Tensor::eye(x.size()[1], (Dtype::Double, x.device())) * ridge;
-    let weights = Tensor::f_linalg_solve(&gram, &x.transpose(0, 1).matmul(&y), true)?.squeeze_dim(1);
+    let gram = x.transpose(0, 1).matmul(&x)
+        + Tensor::eye(x.size()[1], (Dtype::Double, x.device())) * ridge;
+    let weights =
+        Tensor::f_linalg_solve(&gram, &x.transpose(0, 1).matmul(&y), true)?.squeeze_dim(1);
     let intercept = (level - (&weights * centre).sum(None::<Dtype>)).double_value(&[]);
     Ok((list(&weights)?, intercept))
 }
 
-/// The same of examples with weights `[n]` above 0, on features brought to one deviation; the ridge is in parts of `n`.
-pub(crate) fn standardised_ridge(x: &Tensor, y: &Tensor, weights: &Tensor, ridge: f64) -> Result<Weights, LearnError> {
+/// The same of examples with weights `[n]` above 0, on features brought to one deviation; the ridge
+/// is in parts of `n`.
+pub(crate) fn standardised_ridge(
+    x: &Tensor,
+    y: &Tensor,
+    weights: &Tensor,
+    ridge: f64,
+) -> Result<Weights, LearnError> {
     let share = weights / weights.sum(None::<Dtype>);
     let centre = x.transpose(0, 1).mv(&share);
     let level = share.dot(y);
@@ -27,14 +39,15 @@ pub(crate) fn standardised_ridge(x: &Tensor, y: &Tensor, weights: &Tensor, ridge
     let x = x / &deviation;
     let weighted = (&x * share.unsqueeze(1)).transpose(0, 1);
     let gram = weighted.matmul(&x) + Tensor::eye(x.size()[1], (Dtype::Double, x.device())) * ridge;
-    let solved = Tensor::f_linalg_solve(&gram, &weighted.matmul(&(y - &level).unsqueeze(1)), true)?.squeeze_dim(1);
+    let solved = Tensor::f_linalg_solve(&gram, &weighted.matmul(&(y - &level).unsqueeze(1)), true)?
+        .squeeze_dim(1);
     let solved = solved / deviation;
     let intercept = (level - solved.dot(&centre)).double_value(&[]);
     Ok((list(&solved)?, intercept))
 }
 
-/// Logistic regression of `y` `[n]`, 0 or 1, on `x` `[n, F]` with a ridge (le Cessie and van Houwelingen 1992), by
-/// Newton's method; the intercept is not held back.
+/// Logistic regression of `y` `[n]`, 0 or 1, on `x` `[n, F]` with a ridge (le Cessie and van
+/// Houwelingen 1992), by Newton's method; the intercept is not held back.
 pub(crate) fn logit(x: &Tensor, y: &Tensor, ridge: f64) -> Result<Weights, LearnError> {
     let (n, width) = (x.size()[0], x.size()[1]);
     let options = (Dtype::Double, x.device());
@@ -47,7 +60,10 @@ pub(crate) fn logit(x: &Tensor, y: &Tensor, ridge: f64) -> Result<Weights, Learn
     for _ in 0..50 {
         let p: Tensor = x.mv(&w).sigmoid();
         let slope = x.transpose(0, 1).mv(&(y - &p)) - &held * &w;
-        let curvature = x.transpose(0, 1).matmul(&(&x * (&p - p.square()).unsqueeze(1))) + held.diag(0);
+        let curvature = x
+            .transpose(0, 1)
+            .matmul(&(&x * (&p - p.square()).unsqueeze(1)))
+            + held.diag(0);
         let step = Tensor::f_linalg_solve(&curvature, &slope.unsqueeze(1), true)?.squeeze_dim(1);
         // Half steps where outcomes are nearly separated, whose full ones overshoot.
         let length = step.abs().max().double_value(&[]);
@@ -62,7 +78,9 @@ pub(crate) fn logit(x: &Tensor, y: &Tensor, ridge: f64) -> Result<Weights, Learn
 }
 
 fn list(tensor: &Tensor) -> Result<Vec<f64>, LearnError> {
-    Ok(Vec::try_from(tensor.to_device(tch::Device::Cpu).contiguous().view(-1))?)
+    Ok(Vec::try_from(
+        tensor.to_device(tch::Device::Cpu).contiguous().view(-1),
+    )?)
 }
 
 #[cfg(test)]
@@ -70,9 +88,18 @@ mod tests {
     use super::*;
 
     fn plane() -> (Tensor, Vec<[f64; 2]>) {
-        let points: Vec<[f64; 2]> =
-            (0..2_000).map(|i| [f64::from(i % 41) / 20.0 - 1.0, f64::from(i % 17) / 8.0 - 1.0]).collect();
-        (Tensor::from_slice(points.as_flattened()).view([-1, 2]), points)
+        let points: Vec<[f64; 2]> = (0..2_000)
+            .map(|i| {
+                [
+                    f64::from(i % 41) / 20.0 - 1.0,
+                    f64::from(i % 17) / 8.0 - 1.0,
+                ]
+            })
+            .collect();
+        (
+            Tensor::from_slice(points.as_flattened()).view([-1, 2]),
+            points,
+        )
     }
 
     #[test]
@@ -81,7 +108,10 @@ mod tests {
         let y: Vec<f64> = points.iter().map(|[a, b]| 3.0 * a - b + 7.0).collect();
         let y = Tensor::from_slice(&y);
         let (w, c) = ridge(&x, &y, 1e-9).unwrap();
-        assert!((w[0] - 3.0).abs() < 1e-6 && (w[1] + 1.0).abs() < 1e-6 && (c - 7.0).abs() < 1e-6, "{w:?} {c}");
+        assert!(
+            (w[0] - 3.0).abs() < 1e-6 && (w[1] + 1.0).abs() < 1e-6 && (c - 7.0).abs() < 1e-6,
+            "{w:?} {c}"
+        );
         assert!(ridge(&x, &y, 1e4).unwrap().0[0] < 1.0);
     }
 
@@ -91,11 +121,21 @@ mod tests {
         let mut random = lake::Random::new(3);
         let y: Vec<f64> = points
             .iter()
-            .map(|[a, b]| f64::from(u8::from(random.chance(1.0 / (1.0 + (-(2.0 * a - b + 0.5)).exp())))))
+            .map(|[a, b]| {
+                f64::from(u8::from(
+                    random.chance(1.0 / (1.0 + (-(2.0 * a - b + 0.5)).exp())),
+                ))
+            })
             .collect();
         let (w, c) = logit(&x, &Tensor::from_slice(&y), 1e-6).unwrap();
-        assert!((w[0] - 2.0).abs() < 0.3 && (w[1] + 1.0).abs() < 0.3 && (c - 0.5).abs() < 0.3, "{w:?} {c}");
-        let sure: Vec<f64> = points.iter().map(|[a, _]| f64::from(u8::from(*a > 0.0))).collect();
+        assert!(
+            (w[0] - 2.0).abs() < 0.3 && (w[1] + 1.0).abs() < 0.3 && (c - 0.5).abs() < 0.3,
+            "{w:?} {c}"
+        );
+        let sure: Vec<f64> = points
+            .iter()
+            .map(|[a, _]| f64::from(u8::from(*a > 0.0)))
+            .collect();
         let (w, c) = logit(&x, &Tensor::from_slice(&sure), 1.0).unwrap();
         assert!(w.iter().chain([&c]).all(|w| w.is_finite()));
     }

@@ -44,7 +44,8 @@ pub(crate) struct Line {
 impl Line {
     /// A product or a service that was paid for.
     pub(crate) fn is_paid(&self) -> bool {
-        self.kind == Kind::Sale || (self.kind == Kind::Service && self.quantity > 0 && self.total > 0)
+        self.kind == Kind::Sale
+            || (self.kind == Kind::Service && self.quantity > 0 && self.total > 0)
     }
 
     /// A product sold to a customer who is known.
@@ -107,14 +108,21 @@ impl Lines {
     }
 
     pub(crate) fn read(frame: LazyFrame) -> Result<Self, LearnError> {
-        let frame = frame.sort(["line_id"], SortMultipleOptions::default()).collect()?;
-        let [mut customers, mut products, mut countries, mut invoices] = [(); 4].map(|()| Names::default());
+        let frame = frame
+            .sort(["line_id"], SortMultipleOptions::default())
+            .collect()?;
+        let [mut customers, mut products, mut countries, mut invoices] =
+            [(); 4].map(|()| Names::default());
         let mut texts = Names::default();
         let mut called = Called::new();
         let text = |name: &str| frame.column(name)?.str();
-        let (invoice, product, customer) = (text("invoice")?, text("stock_code")?, text("customer_id")?);
+        let (invoice, product, customer) =
+            (text("invoice")?, text("stock_code")?, text("customer_id")?);
         let (country, kind, description) = (text("country")?, text("kind")?, text("description")?);
-        let (id, quantity) = (frame.column("line_id")?.i64()?, frame.column("quantity")?.i64()?);
+        let (id, quantity) = (
+            frame.column("line_id")?.i64()?,
+            frame.column("quantity")?.i64()?,
+        );
         let time = frame.column("invoice_time")?.datetime()?.physical().clone();
         let price = frame.column("unit_price")?.decimal()?.physical().clone();
         let total = frame.column("line_total")?.decimal()?.physical().clone();
@@ -130,7 +138,9 @@ impl Lines {
                 Some(_) | None => Kind::Adjustment,
             };
             if let Some(description) = description.get(row) {
-                let (sales, all) = called.entry((product, texts.number(description))).or_default();
+                let (sales, all) = called
+                    .entry((product, texts.number(description)))
+                    .or_default();
                 *sales += u32::from(kind == Kind::Sale);
                 *all += 1;
             }
@@ -149,7 +159,14 @@ impl Lines {
             });
         }
         let descriptions = usual(&called, &texts, products.len());
-        Ok(Self { lines, customers, products, countries, invoices, descriptions })
+        Ok(Self {
+            lines,
+            customers,
+            products,
+            countries,
+            invoices,
+            descriptions,
+        })
     }
 
     /// The lines before an instant.
@@ -161,16 +178,23 @@ impl Lines {
 /// Sales and lines of all kinds by product and description.
 type Called = HashMap<(u32, u32), (u32, u32)>;
 
-/// What each product is called most often when it is sold, the first by spelling of several; of one that never was, what
-/// it is called most often at all: clerks write on adjustments what became of the stock. Insights has the same rule.
+/// What each product is called most often when it is sold, the first by spelling of several; of one
+/// that never was, what it is called most often at all: clerks write on adjustments what became of
+/// the stock. Insights has the same rule.
 fn usual(called: &Called, texts: &Names, products: usize) -> Vec<Option<String>> {
     let mut best = vec![None; products];
     for ((product, text), (sales, all)) in called {
-        let one = Some((*sales, if *sales == 0 { *all } else { 0 }, Reverse(texts.name(*text))));
+        let one = Some((
+            *sales,
+            if *sales == 0 { *all } else { 0 },
+            Reverse(texts.name(*text)),
+        ));
         let best = &mut best[*product as usize];
         *best = one.max(*best);
     }
-    best.into_iter().map(|best| best.map(|(.., Reverse(text))| text.to_owned())).collect()
+    best.into_iter()
+        .map(|best| best.map(|(.., Reverse(text))| text.to_owned()))
+        .collect()
 }
 
 /// Seconds since 1970 of a time in the shop's own zone.
@@ -188,7 +212,8 @@ pub(crate) mod tests {
     pub(crate) fn lines(rows: &str) -> Lines {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("rows.csv");
-        let heading = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
+        let heading =
+            "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
         fs_err::write(&input, heading.to_owned() + rows).unwrap();
         let lake = Lake::create(folder.path().join("lake")).unwrap();
         lake::ingest(&[input], &lake, &IngestOptions::default(), &NoProgress).unwrap();
@@ -199,20 +224,29 @@ pub(crate) mod tests {
     #[test]
     fn a_product_is_called_what_it_is_sold_as() {
         let lines = lines(
-            "1,10,RED MUG,2,1/1/2011 8:00,1.5,12,EIRE\n\
-             2,10,RED MUG,2,1/2/2011 8:00,1.5,12,EIRE\n\
-             3,10,RED MUG NEW,2,1/3/2011 8:00,1.5,12,EIRE\n\
-             4,10,damaged,-9,1/4/2011 8:00,0,,EIRE\n\
-             5,10,damaged,-9,1/4/2011 9:00,0,,EIRE\n\
-             6,10,damaged,-9,1/4/2011 9:30,0,,EIRE\n\
-             6,11,TEAPOT,1,1/4/2011 9:30,1,,EIRE\n\
-             6,11,A TEAPOT,1,1/4/2011 9:30,1,,EIRE\n\
-             7,12,??,-9,1/4/2011 10:00,0,,EIRE\n\
-             8,13,,1,1/4/2011 10:00,1,,EIRE\n",
+            "1,10,RED MUG,2,1/1/2011 8:00,1.5,12,EIRE\n2,10,RED MUG,2,1/2/2011 \
+             8:00,1.5,12,EIRE\n3,10,RED MUG NEW,2,1/3/2011 \
+             8:00,1.5,12,EIRE\n4,10,damaged,-9,1/4/2011 8:00,0,,EIRE\n5,10,damaged,-9,1/4/2011 \
+             9:00,0,,EIRE\n6,10,damaged,-9,1/4/2011 9:30,0,,EIRE\n6,11,TEAPOT,1,1/4/2011 \
+             9:30,1,,EIRE\n6,11,A TEAPOT,1,1/4/2011 9:30,1,,EIRE\n7,12,??,-9,1/4/2011 \
+             10:00,0,,EIRE\n8,13,,1,1/4/2011 10:00,1,,EIRE\n",
         );
         let called: Vec<_> = (0..4)
-            .map(|product| (lines.products.name(product), lines.descriptions[product as usize].as_deref()))
+            .map(|product| {
+                (
+                    lines.products.name(product),
+                    lines.descriptions[product as usize].as_deref(),
+                )
+            })
             .collect();
-        assert_eq!(called, [("10", Some("RED MUG")), ("11", Some("A TEAPOT")), ("12", Some("??")), ("13", None)]);
+        assert_eq!(
+            called,
+            [
+                ("10", Some("RED MUG")),
+                ("11", Some("A TEAPOT")),
+                ("12", Some("??")),
+                ("13", None)
+            ]
+        );
     }
 }

@@ -1,13 +1,17 @@
-//! Six learners, all of one form: transactions from before an instant in, an artifact and its evaluation out.
+//! Six learners, all of one form: transactions from before an instant in, an artifact and its
+//! evaluation out.
 //!
-//! A learner trains with tch on the device it is given and hands over what the scoring crate reads. It evaluates itself
-//! by training once more as of an earlier instant and scoring, with the scoring crate, what happened between that
-//! instant and the as-of time; nothing it publishes has seen a line from after its own as-of time. Insights alone learns
-//! nothing: it publishes the lines, and is checked against the curated table.
+//! A learner trains with tch on the device it is given and hands over what the scoring crate reads.
+//! It evaluates itself by training once more as of an earlier instant and scoring, with the scoring
+//! crate, what happened between that instant and the as-of time; nothing it publishes has seen a
+//! line from after its own as-of time. Insights alone learns nothing: it publishes the lines, and
+//! is checked against the curated table.
 
 use chrono::NaiveDateTime;
 use lake::Progress;
-use polars::prelude::{DataFrame, LazyFrame, ParquetCompression, ParquetWriter, PolarsError, col, lit};
+use polars::prelude::{
+    DataFrame, LazyFrame, ParquetCompression, ParquetWriter, PolarsError, col, lit,
+};
 use scoring::{Artifact, Gate, Metric, ModelError, ModelKind};
 use tch::{Device, TchError};
 
@@ -25,7 +29,8 @@ pub mod segmentation;
 /// What a learner is given.
 #[derive(Clone)]
 pub struct Training<'a> {
-    /// Curated `transactions`, possibly with lines from the as-of time on, which no learner looks at.
+    /// Curated `transactions`, possibly with lines from the as-of time on, which no learner looks
+    /// at.
     pub transactions: LazyFrame,
     /// The model knows lines from before this instant, in the shop's own time.
     pub as_of: NaiveDateTime,
@@ -44,13 +49,19 @@ pub struct Training<'a> {
 impl Training<'_> {
     /// The lines from before the as-of time.
     pub fn lines(&self) -> LazyFrame {
-        self.transactions.clone().filter(col("invoice_time").lt(lit(self.as_of)))
+        self.transactions
+            .clone()
+            .filter(col("invoice_time").lt(lit(self.as_of)))
     }
 
     /// The same training as of an earlier instant, without a version to compare with.
     #[must_use]
     pub fn as_of(&self, as_of: NaiveDateTime) -> Self {
-        Self { as_of, previous: None, ..self.clone() }
+        Self {
+            as_of,
+            previous: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -70,8 +81,11 @@ pub struct Evaluation {
 /// # Errors
 /// [`LearnError::Model`] where it cannot be written as JSON.
 pub(crate) fn kept(backtest: &impl serde::Serialize) -> Result<serde_json::Value, LearnError> {
-    serde_json::to_value(backtest)
-        .map_err(|error| LearnError::Model(ModelError::Manifest { reason: error.to_string() }))
+    serde_json::to_value(backtest).map_err(|error| {
+        LearnError::Model(ModelError::Manifest {
+            reason: error.to_string(),
+        })
+    })
 }
 
 /// A model's training.
@@ -88,7 +102,8 @@ pub trait Learner {
     /// [`LearnError`].
     fn train(training: &Training<'_>) -> Result<Artifact, LearnError>;
 
-    /// Trains as of an earlier instant and measures the result on the lines from there to the as-of time.
+    /// Trains as of an earlier instant and measures the result on the lines from there to the as-of
+    /// time.
     ///
     /// # Errors
     /// [`LearnError`].
@@ -147,12 +162,18 @@ pub fn recipe<L: Learner>(training: &Training<'_>) -> Result<&'static str, Learn
 /// # Errors
 /// [`LearnError::UnknownRecipe`].
 pub fn known_recipe<L: Learner>(wanted: Option<&str>) -> Result<&'static str, LearnError> {
-    let Some(wanted) = wanted else { return Ok(L::RECIPES[0]) };
-    L::RECIPES.iter().copied().find(|known| *known == wanted).ok_or_else(|| LearnError::UnknownRecipe {
-        model: L::KIND,
-        recipe: wanted.to_owned(),
-        known: L::RECIPES.join(", "),
-    })
+    let Some(wanted) = wanted else {
+        return Ok(L::RECIPES[0]);
+    };
+    L::RECIPES
+        .iter()
+        .copied()
+        .find(|known| *known == wanted)
+        .ok_or_else(|| LearnError::UnknownRecipe {
+            model: L::KIND,
+            recipe: wanted.to_owned(),
+            known: L::RECIPES.join(", "),
+        })
 }
 
 /// A table as the bytes of a Parquet file. The same table gives the same bytes.
@@ -161,6 +182,8 @@ pub fn known_recipe<L: Learner>(wanted: Option<&str>) -> Result<&'static str, Le
 /// [`LearnError::Tables`].
 pub fn parquet(table: &mut DataFrame) -> Result<Vec<u8>, LearnError> {
     let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes).with_compression(ParquetCompression::Zstd(None)).finish(table)?;
+    ParquetWriter::new(&mut bytes)
+        .with_compression(ParquetCompression::Zstd(None))
+        .finish(table)?;
     Ok(bytes)
 }

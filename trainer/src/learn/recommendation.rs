@@ -1,9 +1,10 @@
-//! Recommendation: candidates from implicit-feedback ALS, item-item weights and what sells, ordered by boosted rankers.
+//! Recommendation: candidates from implicit-feedback ALS, item-item weights and what sells, ordered
+//! by boosted rankers.
 //!
-//! The rankers learn from the past: models as of several earlier cut-offs, of the same make, say what they know of their
-//! customers' candidates; the label is what was bought between the cut-off and the as-of time, 90 days at most. Late
-//! cut-offs have a past nearly as long as the model's own, early ones a whole window. Nothing is fitted to what comes
-//! after the as-of time.
+//! The rankers learn from the past: models as of several earlier cut-offs, of the same make, say
+//! what they know of their customers' candidates; the label is what was bought between the cut-off
+//! and the as-of time, 90 days at most. Late cut-offs have a past nearly as long as the model's
+//! own, early ones a whole window. Nothing is fitted to what comes after the as-of time.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -17,7 +18,8 @@ use rayon::prelude::*;
 use scoring::{
     Artifact, Forest, Gate, Metric, Model, ModelKind, StockCode, TensorFile,
     recommendation::{
-        HALF_LIVES, Held, NEVER, Parameters, Query, Recommendations, Shopper, Standing, WINDOWS, answers, column,
+        HALF_LIVES, Held, NEVER, Parameters, Query, Recommendations, Shopper, Standing, WINDOWS,
+        answers, column,
     },
 };
 use tch::{Device, Tensor};
@@ -72,28 +74,45 @@ struct Matrix {
 /// The middle of some numbers, 0 of none.
 fn median(mut values: Vec<i64>) -> i64 {
     let middle = values.len() / 2;
-    if values.is_empty() { 0 } else { *values.select_nth_unstable(middle).1 }
+    if values.is_empty() {
+        0
+    } else {
+        *values.select_nth_unstable(middle).1
+    }
 }
 
 /// The product that each stands for: clerks write the letters of one code large and small.
 fn spelling(lines: &Lines) -> Vec<u32> {
     let mut first: HashMap<String, u32> = HashMap::new();
-    let number = |number: u32| *first.entry(StockCode::folded(lines.products.name(number))).or_insert(number);
+    let number = |number: u32| {
+        *first
+            .entry(StockCode::folded(lines.products.name(number)))
+            .or_insert(number)
+    };
     (0..lines.products.len() as u32).map(number).collect()
 }
 
 /// Rows of numbers, in order.
 fn rows(numbers: &[u32]) -> HashMap<u32, usize> {
-    numbers.iter().enumerate().map(|(row, number)| (*number, row)).collect()
+    numbers
+        .iter()
+        .enumerate()
+        .map(|(row, number)| (*number, row))
+        .collect()
 }
 
 impl Matrix {
     fn of(lines: &Lines, as_of: i64) -> Self {
-        let sales: Vec<_> = lines.before(as_of).filter(|line| line.kind == Kind::Sale && !line.duplicate).collect();
+        let sales: Vec<_> = lines
+            .before(as_of)
+            .filter(|line| line.kind == Kind::Sale && !line.duplicate)
+            .collect();
         let spelling = spelling(lines);
         let mut last_sold: BTreeMap<u32, i64> = BTreeMap::new();
         for line in &sales {
-            let last = last_sold.entry(spelling[line.product as usize]).or_insert(line.time);
+            let last = last_sold
+                .entry(spelling[line.product as usize])
+                .or_insert(line.time);
             *last = line.time.max(*last);
         }
         // What is sold no more is not recommended.
@@ -103,12 +122,20 @@ impl Matrix {
         let days = |time: i64| (as_of - time) as f64 / DAY as f64;
 
         let mut in_order: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
-        let (mut prices, mut quantities) = (vec![Vec::new(); products.len()], vec![Vec::new(); products.len()]);
+        let (mut prices, mut quantities) = (
+            vec![Vec::new(); products.len()],
+            vec![Vec::new(); products.len()],
+        );
         // (customer, product row, invoice, time, quantity)
         let mut events: Vec<(u32, usize, u32, i64, i64)> = Vec::new();
         for line in &sales {
-            let Some(product) = product_rows.get(&spelling[line.product as usize]).copied() else { continue };
-            in_order.entry(line.invoice).or_default().insert(product as u32);
+            let Some(product) = product_rows.get(&spelling[line.product as usize]).copied() else {
+                continue;
+            };
+            in_order
+                .entry(line.invoice)
+                .or_default()
+                .insert(product as u32);
             prices[product].push(line.price);
             quantities[product].push(line.quantity);
             if let Some(customer) = line.customer {
@@ -120,7 +147,10 @@ impl Matrix {
         customers.dedup();
         let customer_rows = rows(&customers);
         let cells = events.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).map(|of| {
-            let times: Vec<i64> = of.chunk_by(|a, b| a.2 == b.2).map(|order| order[0].3).collect();
+            let times: Vec<i64> = of
+                .chunk_by(|a, b| a.2 == b.2)
+                .map(|order| order[0].3)
+                .collect();
             let purchases = times.len() as f64;
             let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
             let held = Held {
@@ -129,7 +159,8 @@ impl Matrix {
                 days: last.map_or(NEVER, days),
                 first_days: first.map_or(NEVER, days),
                 quantity: of.iter().map(|event| event.4).sum::<i64>() as f64 / purchases,
-                fresh: HALF_LIVES.map(|half| times.iter().map(|time| (-days(*time) / half).exp2()).sum()),
+                fresh: HALF_LIVES
+                    .map(|half| times.iter().map(|time| (-days(*time) / half).exp2()).sum()),
             };
             (customer_rows[&of[0].0], held)
         });
@@ -146,21 +177,26 @@ impl Matrix {
         }
         let mut own_prices = vec![Vec::new(); customers.len()];
         for line in &sales {
-            if let Some(row) = line.customer.and_then(|customer| customer_rows.get(&customer)) {
+            if let Some(row) = line
+                .customer
+                .and_then(|customer| customer_rows.get(&customer))
+            {
                 own_prices[*row].push(line.price);
             }
         }
-        let shoppers = own.into_iter().zip(own_prices).map(|((mut invoices, quantities, first, last), prices)| {
-            invoices.sort_unstable();
-            invoices.dedup();
-            Shopper {
-                orders: invoices.len() as f64,
-                recency_days: days(last),
-                tenure_days: days(first),
-                price: median(prices) as f64 / SCALE,
-                quantity: median(quantities) as f64,
-            }
-        });
+        let shoppers = own.into_iter().zip(own_prices).map(
+            |((mut invoices, quantities, first, last), prices)| {
+                invoices.sort_unstable();
+                invoices.dedup();
+                Shopper {
+                    orders: invoices.len() as f64,
+                    recency_days: days(last),
+                    tenure_days: days(first),
+                    price: median(prices) as f64 / SCALE,
+                    quantity: median(quantities) as f64,
+                }
+            },
+        );
         let shoppers = shoppers.collect();
 
         let mut standings: Vec<Standing> = prices
@@ -191,25 +227,45 @@ impl Matrix {
             of.repeats /= buyers;
             of.repeat_share /= buyers;
         }
-        let orders = in_order.into_values().map(|of| of.into_iter().collect()).collect();
-        Self { customers, products, cells, shoppers, standings, orders }
+        let orders = in_order
+            .into_values()
+            .map(|of| of.into_iter().collect())
+            .collect();
+        Self {
+            customers,
+            products,
+            cells,
+            shoppers,
+            standings,
+            orders,
+        }
     }
 
     /// Products of each customer, weighted.
     fn held(&self, weight: impl Fn(&Held) -> f64) -> Vec<Vec<(usize, f32)>> {
         let mut held = vec![Vec::new(); self.customers.len()];
-        self.cells.iter().for_each(|(customer, of)| held[*customer].push((of.product, weight(of) as f32)));
+        self.cells
+            .iter()
+            .for_each(|(customer, of)| held[*customer].push((of.product, weight(of) as f32)));
         held
     }
 
     fn weighted(&self, weight: impl Fn(&Held) -> f64) -> Vec<(usize, usize, f64)> {
-        self.cells.iter().map(|(customer, held)| (*customer, held.product, weight(held))).collect()
+        self.cells
+            .iter()
+            .map(|(customer, held)| (*customer, held.product, weight(held)))
+            .collect()
     }
 }
 
 impl Recommendation {
     /// How factors are learnt.
-    pub const ALS: Settings = Settings { factors: 64, iterations: 8, unobserved: 1.0, lambda: 0.003 };
+    pub const ALS: Settings = Settings {
+        factors: 64,
+        iterations: 8,
+        unobserved: 1.0,
+        lambda: 0.003,
+    };
 }
 
 impl Learner for Recommendation {
@@ -229,17 +285,44 @@ impl Learner for Recommendation {
         let lines = Lines::of(training)?;
         let outcome = Outcome::of(&model, &lines, seconds(earlier), seconds(training.as_of));
         let recommended = |customer: usize, new_only: bool| {
-            let query = Query { customer: Some(customer), limit: 10, new_only, ..Query::default() };
-            model.recommend(&query).into_iter().map(|found| found.product).collect()
+            let query = Query {
+                customer: Some(customer),
+                limit: 10,
+                new_only,
+                ..Query::default()
+            };
+            model
+                .recommend(&query)
+                .into_iter()
+                .map(|found| found.product)
+                .collect()
         };
         let popular = |customer: usize, new_only: bool| {
-            let held: HashSet<usize> = model.held(customer).iter().map(|held| held.product).collect();
-            model.popular().iter().copied().filter(|row| !new_only || !held.contains(row)).take(10).collect()
+            let held: HashSet<usize> = model
+                .held(customer)
+                .iter()
+                .map(|held| held.product)
+                .collect();
+            model
+                .popular()
+                .iter()
+                .copied()
+                .filter(|row| !new_only || !held.contains(row))
+                .take(10)
+                .collect()
         };
         // The strongest simple answer: what the customer has bought most often, then what sells.
         let again = |customer: usize, new_only: bool| {
-            let mut held: Vec<&Held> = if new_only { Vec::new() } else { model.held(customer).iter().collect() };
-            held.sort_by(|a, b| b.purchases.total_cmp(&a.purchases).then(a.days.total_cmp(&b.days)));
+            let mut held: Vec<&Held> = if new_only {
+                Vec::new()
+            } else {
+                model.held(customer).iter().collect()
+            };
+            held.sort_by(|a, b| {
+                b.purchases
+                    .total_cmp(&a.purchases)
+                    .then(a.days.total_cmp(&b.days))
+            });
             let own: Vec<usize> = held.iter().map(|held| held.product).collect();
             let rest = popular(customer, true);
             own.into_iter().chain(rest).take(10).collect()
@@ -261,8 +344,18 @@ impl Learner for Recommendation {
                 Metric::against("coverage_at_10", coverage, naive_coverage),
             ],
             gates: vec![
-                gate("next purchases are found better than by popularity", next_measured, next, naive_next),
-                gate("new products are found better than by popularity", new_measured, new, naive_new),
+                gate(
+                    "next purchases are found better than by popularity",
+                    next_measured,
+                    next,
+                    naive_next,
+                ),
+                gate(
+                    "new products are found better than by popularity",
+                    new_measured,
+                    new,
+                    naive_new,
+                ),
             ],
             backtest: serde_json::Value::Null,
         })
@@ -272,12 +365,16 @@ impl Learner for Recommendation {
 /// What a gate saw.
 fn detail(measured: usize, ours: f64, naive: f64) -> String {
     match measured {
-        0 => format!("nobody to measure it on: no known customer bought such products in the last {OUTCOME_DAYS} days"),
+        0 => format!(
+            "nobody to measure it on: no known customer bought such products in the last \
+             {OUTCOME_DAYS} days"
+        ),
         _ => format!("NDCG@10 {ours:.3} against {naive:.3}"),
     }
 }
 
-/// The rankers of all products and of new ones, or none where the past has too little to learn from.
+/// The rankers of all products and of new ones, or none where the past has too little to learn
+/// from.
 fn rankers(training: &Training<'_>, lines: &Lines) -> Result<Option<[Forest; 2]>, LearnError> {
     let mut lists = [Lists::default(), Lists::default()];
     for days in CUT_OFFS {
@@ -296,19 +393,30 @@ fn rankers(training: &Training<'_>, lines: &Lines) -> Result<Option<[Forest; 2]>
                 .customers
                 .par_iter()
                 .map(|(customer, bought)| {
-                    let query = Query { customer: Some(*customer), new_only, ..Query::default() };
-                    let relevant: Vec<usize> =
-                        bought.iter().filter(|(_, new)| *new || !new_only).map(|(product, _)| *product).collect();
+                    let query = Query {
+                        customer: Some(*customer),
+                        new_only,
+                        ..Query::default()
+                    };
+                    let relevant: Vec<usize> = bought
+                        .iter()
+                        .filter(|(_, new)| *new || !new_only)
+                        .map(|(product, _)| *product)
+                        .collect();
                     (model.candidates(&query), relevant)
                 })
                 .collect();
-            found.iter().for_each(|(candidates, relevant)| to.push(candidates, relevant));
+            found
+                .iter()
+                .for_each(|(candidates, relevant)| to.push(candidates, relevant));
         }
     }
     if lists.iter().any(|lists| lists.len() < ranker::LEAST_LISTS) {
         return Ok(None);
     }
-    training.progress.begin("train recommendation: trees", Some(2 * ranker::rounds()));
+    training
+        .progress
+        .begin("train recommendation: trees", Some(2 * ranker::rounds()));
     // Both at once; what shows progress stays on this thread.
     let (tick, ticks) = mpsc::channel();
     let (seed, device) = (training.seed, training.device);
@@ -325,7 +433,11 @@ fn rankers(training: &Training<'_>, lines: &Lines) -> Result<Option<[Forest; 2]>
         });
         drop(tick);
         ticks.iter().for_each(|()| training.progress.advance(1));
-        threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        threads.map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     });
     let [next, new] = rankers;
     let rankers = [next?, new?];
@@ -333,7 +445,11 @@ fn rankers(training: &Training<'_>, lines: &Lines) -> Result<Option<[Forest; 2]>
     Ok(Some(rankers))
 }
 
-fn build(training: &Training<'_>, lines: &Lines, rankers: Option<&[Forest; 2]>) -> Result<Artifact, LearnError> {
+fn build(
+    training: &Training<'_>,
+    lines: &Lines,
+    rankers: Option<&[Forest; 2]>,
+) -> Result<Artifact, LearnError> {
     let matrix = Matrix::of(lines, seconds(training.as_of));
     let (n, m) = (matrix.customers.len(), matrix.products.len());
     if (n as u64) < LEAST || (m as u64) < LEAST {
@@ -348,24 +464,45 @@ fn build(training: &Training<'_>, lines: &Lines, rankers: Option<&[Forest; 2]>) 
         });
     }
     let device = training.device;
-    training.progress.begin("train recommendation: iterations", Some(Recommendation::ALS.iterations));
+    training.progress.begin(
+        "train recommendation: iterations",
+        Some(Recommendation::ALS.iterations),
+    );
     let cells = matrix.weighted(|held| (1.0 + held.fresh[CONFIDENCE]).log2().max(1e-3));
     let advance = || training.progress.advance(1);
-    let products = als::factorise(&cells, [n, m], Recommendation::ALS, training.seed, device, advance)?;
+    let products = als::factorise(
+        &cells,
+        [n, m],
+        Recommendation::ALS,
+        training.seed,
+        device,
+        advance,
+    )?;
     // Customers are solved once more as the services fold in, so that both give the same.
-    let customers =
-        als::Side::of(&matrix.weighted(Held::confidence), n, m, Recommendation::ALS, device).solve(&products)?;
+    let customers = als::Side::of(
+        &matrix.weighted(Held::confidence),
+        n,
+        m,
+        Recommendation::ALS,
+        device,
+    )
+    .solve(&products)?;
     training.progress.end();
     let flat = |of: Tensor| Vec::<f32>::try_from(of.to_device(Device::Cpu).contiguous().view(-1));
     let factors = Recommendation::ALS.factors as usize;
-    let file = TensorFile::new().with("product", &[m, factors], &flat(products)?).with(
-        "customer",
-        &[n, factors],
-        &flat(customers)?,
-    );
-    let taste = links::taste(&matrix.held(|held| (-held.days / TASTE_DAYS).exp2()), m, device)?;
-    let descriptions: Vec<Option<&str>> =
-        matrix.products.iter().map(|product| lines.descriptions[*product as usize].as_deref()).collect();
+    let file = TensorFile::new()
+        .with("product", &[m, factors], &flat(products)?)
+        .with("customer", &[n, factors], &flat(customers)?);
+    let taste = links::taste(
+        &matrix.held(|held| (-held.days / TASTE_DAYS).exp2()),
+        m,
+        device,
+    )?;
+    let descriptions: Vec<Option<&str>> = matrix
+        .products
+        .iter()
+        .map(|product| lines.descriptions[*product as usize].as_deref())
+        .collect();
     let file = links::write(&taste, file, "taste");
     let file = links::write(&links::together(&matrix.orders, m), file, "together");
     let mut file = links::write(&links::words(&descriptions), file, "words");
@@ -378,23 +515,41 @@ fn build(training: &Training<'_>, lines: &Lines, rankers: Option<&[Forest; 2]>) 
         lambda: Recommendation::ALS.lambda,
         ranked: rankers.is_some(),
     };
-    Ok(Artifact::builder(ModelKind::Recommendation, "ranked", training.as_of, training.seed)
-        .file("model.safetensors", file.into_bytes()?)
-        .file("products.parquet", parquet(&mut product_table(lines, &matrix)?)?)
-        .file("customers.parquet", parquet(&mut customer_table(lines, &matrix)?)?)
-        .file("interactions.parquet", parquet(&mut interaction_table(&matrix)?)?)
-        .file("rules.parquet", parquet(&mut rule_table(&matrix)?)?)
-        .parameters(&parameters)?
-        .trained_on("customers", n as u64)
-        .trained_on("products", m as u64)
-        .trained_on("interactions", matrix.cells.len() as u64)
-        .finish())
+    Ok(Artifact::builder(
+        ModelKind::Recommendation,
+        "ranked",
+        training.as_of,
+        training.seed,
+    )
+    .file("model.safetensors", file.into_bytes()?)
+    .file(
+        "products.parquet",
+        parquet(&mut product_table(lines, &matrix)?)?,
+    )
+    .file(
+        "customers.parquet",
+        parquet(&mut customer_table(lines, &matrix)?)?,
+    )
+    .file(
+        "interactions.parquet",
+        parquet(&mut interaction_table(&matrix)?)?,
+    )
+    .file("rules.parquet", parquet(&mut rule_table(&matrix)?)?)
+    .parameters(&parameters)?
+    .trained_on("customers", n as u64)
+    .trained_on("products", m as u64)
+    .trained_on("interactions", matrix.cells.len() as u64)
+    .finish())
 }
 
 /// A model with what it answers to customers who wish nothing but a number of products.
 fn answered(artifact: Artifact) -> Result<Artifact, LearnError> {
     let model = Recommendations::load(&artifact)?;
-    let query = |customer| Query { customer: Some(customer), limit: answers::MOST, ..Query::default() };
+    let query = |customer| Query {
+        customer: Some(customer),
+        limit: answers::MOST,
+        ..Query::default()
+    };
     let all = (0..model.customers().count()).into_par_iter();
     let found: Vec<_> = all.map(|customer| model.rank(&query(customer))).collect();
     Ok(artifact.with_file(answers::FILE, answers::write(&found).into_bytes()?))
@@ -415,8 +570,20 @@ fn ints<T>(name: &str, of: &[T], value: impl Fn(&T) -> i64) -> Column {
 fn product_table(lines: &Lines, matrix: &Matrix) -> Result<DataFrame, LearnError> {
     let of = &matrix.standings;
     let mut columns = vec![
-        text("stock_code", matrix.products.iter().map(|product| Some(lines.products.name(*product)))),
-        text("description", matrix.products.iter().map(|product| lines.descriptions[*product as usize].as_deref())),
+        text(
+            "stock_code",
+            matrix
+                .products
+                .iter()
+                .map(|product| Some(lines.products.name(*product))),
+        ),
+        text(
+            "description",
+            matrix
+                .products
+                .iter()
+                .map(|product| lines.descriptions[*product as usize].as_deref()),
+        ),
         floats("price", of, |of| of.price),
         floats("quantity", of, |of| of.quantity),
         floats("days", of, |of| of.days),
@@ -424,14 +591,21 @@ fn product_table(lines: &Lines, matrix: &Matrix) -> Result<DataFrame, LearnError
         floats("repeats", of, |of| of.repeats),
         floats("repeat_share", of, |of| of.repeat_share),
     ];
-    columns.extend((0..WINDOWS.len()).map(|at| floats(&column("buyers", at), of, |of| of.buyers[at])));
+    columns
+        .extend((0..WINDOWS.len()).map(|at| floats(&column("buyers", at), of, |of| of.buyers[at])));
     Ok(DataFrame::new_infer_height(columns)?)
 }
 
 fn customer_table(lines: &Lines, matrix: &Matrix) -> Result<DataFrame, LearnError> {
     let of = &matrix.shoppers;
     Ok(DataFrame::new_infer_height(vec![
-        text("customer_id", matrix.customers.iter().map(|customer| Some(lines.customers.name(*customer)))),
+        text(
+            "customer_id",
+            matrix
+                .customers
+                .iter()
+                .map(|customer| Some(lines.customers.name(*customer))),
+        ),
         floats("orders", of, |of| of.orders),
         floats("recency_days", of, |of| of.recency_days),
         floats("tenure_days", of, |of| of.tenure_days),
@@ -450,7 +624,9 @@ fn interaction_table(matrix: &Matrix) -> Result<DataFrame, LearnError> {
         floats("first_days", of, |cell| cell.1.first_days),
         floats("quantity", of, |cell| cell.1.quantity),
     ];
-    columns.extend((0..HALF_LIVES.len()).map(|at| floats(&column("fresh", at), of, |cell| cell.1.fresh[at])));
+    columns.extend(
+        (0..HALF_LIVES.len()).map(|at| floats(&column("fresh", at), of, |cell| cell.1.fresh[at])),
+    );
     Ok(DataFrame::new_infer_height(columns)?)
 }
 
@@ -467,8 +643,10 @@ struct Pair {
 /// Rules between pairs of products, of all orders, by product and then by confidence.
 fn rules(orders: &[Vec<u32>]) -> Vec<Pair> {
     let sets = fpgrowth::frequent(orders, LEAST_ORDERS, 2);
-    let single: HashMap<u32, u32> =
-        sets.iter().filter_map(|(set, count)| Some((*set.first().filter(|_| set.len() == 1)?, *count))).collect();
+    let single: HashMap<u32, u32> = sets
+        .iter()
+        .filter_map(|(set, count)| Some((*set.first().filter(|_| set.len() == 1)?, *count)))
+        .collect();
     let all = orders.len().max(1) as f64;
     let mut found = Vec::new();
     for (set, both) in &sets {
@@ -486,12 +664,19 @@ fn rules(orders: &[Vec<u32>]) -> Vec<Pair> {
         }
     }
     found.sort_by(|a, b| {
-        a.product.cmp(&b.product).then(b.confidence.total_cmp(&a.confidence)).then(a.other.cmp(&b.other))
+        a.product
+            .cmp(&b.product)
+            .then(b.confidence.total_cmp(&a.confidence))
+            .then(a.other.cmp(&b.other))
     });
     let mut rank = 0;
     let mut last = None;
     found.retain(|rule| {
-        rank = if last.replace(rule.product) == Some(rule.product) { rank + 1 } else { 0 };
+        rank = if last.replace(rule.product) == Some(rule.product) {
+            rank + 1
+        } else {
+            0
+        };
         rank < MOST_RULES
     });
     found
@@ -522,33 +707,50 @@ impl Outcome {
         let mut before: HashSet<(u32, u32)> = HashSet::new();
         let mut bought: BTreeMap<usize, BTreeMap<usize, bool>> = BTreeMap::new();
         for line in lines.before(from).filter(|line| line.is_purchase()) {
-            before.insert((line.customer.unwrap_or_default(), spelling[line.product as usize]));
+            before.insert((
+                line.customer.unwrap_or_default(),
+                spelling[line.product as usize],
+            ));
         }
-        for line in lines.before(to).filter(|line| line.time >= from && line.is_purchase()) {
-            let Some(number) = line.customer else { continue };
-            let (Some(customer), Some(product)) =
-                (model.customer(lines.customers.name(number)), model.product(lines.products.name(line.product)))
-            else {
+        for line in lines
+            .before(to)
+            .filter(|line| line.time >= from && line.is_purchase())
+        {
+            let Some(number) = line.customer else {
                 continue;
             };
-            bought
-                .entry(customer)
-                .or_default()
-                .insert(product, !before.contains(&(number, spelling[line.product as usize])));
+            let (Some(customer), Some(product)) = (
+                model.customer(lines.customers.name(number)),
+                model.product(lines.products.name(line.product)),
+            ) else {
+                continue;
+            };
+            bought.entry(customer).or_default().insert(
+                product,
+                !before.contains(&(number, spelling[line.product as usize])),
+            );
         }
-        let customers =
-            bought.into_iter().map(|(customer, products)| (customer, products.into_iter().collect())).collect();
-        Self { customers, products: model.products().len() }
+        let customers = bought
+            .into_iter()
+            .map(|(customer, products)| (customer, products.into_iter().collect()))
+            .collect();
+        Self {
+            customers,
+            products: model.products().len(),
+        }
     }
 
     /// How many customers next purchases are measured on, and new products.
     fn measured(&self) -> [usize; 2] {
-        let new = self.customers.iter().filter(|(_, bought)| bought.iter().any(|(_, new)| *new));
+        let new = self
+            .customers
+            .iter()
+            .filter(|(_, bought)| bought.iter().any(|(_, new)| *new));
         [self.customers.len(), new.count()]
     }
 
-    /// NDCG@10 of next purchases and of new products, and the share of products in any list, for lists by customer and
-    /// whether they are of new products alone.
+    /// NDCG@10 of next purchases and of new products, and the share of products in any list, for
+    /// lists by customer and whether they are of new products alone.
     fn measure(&self, list: impl Fn(usize, bool) -> Vec<usize> + Sync) -> (f64, f64, f64) {
         let ndcg = |found: &[usize], relevant: &[usize]| {
             let gain = |rank: usize| 1.0 / (rank as f64 + 2.0).log2();
@@ -562,7 +764,11 @@ impl Outcome {
         };
         let one = |(customer, bought): &(usize, Vec<(usize, bool)>)| {
             let all: Vec<usize> = bought.iter().map(|(product, _)| *product).collect();
-            let new: Vec<usize> = bought.iter().filter(|(_, new)| *new).map(|(product, _)| *product).collect();
+            let new: Vec<usize> = bought
+                .iter()
+                .filter(|(_, new)| *new)
+                .map(|(product, _)| *product)
+                .collect();
             let next = list(*customer, false);
             let of_new = (!new.is_empty()).then(|| ndcg(&list(*customer, true), &new));
             (ndcg(&next, &all), of_new, next)
@@ -571,9 +777,17 @@ impl Outcome {
         let n = measured.len().max(1) as f64;
         let new: Vec<f64> = measured.iter().filter_map(|m| m.1).collect();
         let mut listed = vec![false; self.products];
-        measured.iter().flat_map(|m| &m.2).for_each(|product| listed[*product] = true);
-        let coverage = listed.iter().filter(|listed| **listed).count() as f64 / self.products.max(1) as f64;
-        (measured.iter().map(|m| m.0).sum::<f64>() / n, new.iter().sum::<f64>() / new.len().max(1) as f64, coverage)
+        measured
+            .iter()
+            .flat_map(|m| &m.2)
+            .for_each(|product| listed[*product] = true);
+        let coverage =
+            listed.iter().filter(|listed| **listed).count() as f64 / self.products.max(1) as f64;
+        (
+            measured.iter().map(|m| m.0).sum::<f64>() / n,
+            new.iter().sum::<f64>() / new.len().max(1) as f64,
+            coverage,
+        )
     }
 }
 
@@ -583,7 +797,10 @@ mod tests {
 
     #[test]
     fn a_gate_that_nobody_was_measured_for_says_so() {
-        let outcome = |customers| Outcome { customers, products: 9 };
+        let outcome = |customers| Outcome {
+            customers,
+            products: 9,
+        };
         assert_eq!(outcome(vec![]).measured(), [0, 0]);
         let customers = vec![(0, vec![(1, false)]), (1, vec![(1, false), (2, true)])];
         assert_eq!(outcome(customers).measured(), [2, 1]);

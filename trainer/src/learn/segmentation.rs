@@ -1,9 +1,11 @@
 //! Segmentation: which kind of customer somebody is.
 //!
-//! The recipe `default` forecasts what each customer spends in the next 90 days, by regression forests and a ridge on the
-//! features of `scoring::customer`, and cuts the forecasts into six tiers. `rfm3` and `value4` are those of the systems
-//! that Shopkeeper replaces, kept for comparison: k-means (Lloyd 1982; k-means++ seeding, Arthur and Vassilvitskii 2007)
-//! on standardised recency, frequency and monetary value, with restarts, all points at once on the device.
+//! The recipe `default` forecasts what each customer spends in the next 90 days, by regression
+//! forests and a ridge on the features of `scoring::customer`, and cuts the forecasts into six
+//! tiers. `rfm3` and `value4` are those of the systems that Shopkeeper replaces, kept for
+//! comparison: k-means (Lloyd 1982; k-means++ seeding, Arthur and Vassilvitskii 2007)
+//! on standardised recency, frequency and monetary value, with restarts, all points at once on the
+//! device.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +14,9 @@ use polars::prelude::{DataFrame, IntoColumn, NamedFrom, Series};
 use rayon::prelude::*;
 use scoring::{
     Artifact, Forest, Gate, Metric, Model, ModelKind, TensorFile,
-    segmentation::{Cuts, Parameters, Placement, RFM, Rfm, Segment, Segmentation as Scorer, Space, Spend, tier},
+    segmentation::{
+        Cuts, Parameters, Placement, RFM, Rfm, Segment, Segmentation as Scorer, Space, Spend, tier,
+    },
 };
 use tch::{Device, Kind as Dtype, Tensor};
 
@@ -27,13 +31,13 @@ use super::{
 
 const RESTARTS: i64 = 20;
 const ITERATIONS: usize = 300;
-/// Where k-means stops, the same as in scikit-learn. The original of `rfm3` stopped there; two customers on a border would
-/// change sides further on.
+/// Where k-means stops, the same as in scikit-learn. The original of `rfm3` stopped there; two
+/// customers on a border would change sides further on.
 const TOLERANCE: f64 = 1e-4;
 /// Points that starts are looked for among, at most.
 const START_SAMPLE: i64 = 1 << 15;
-/// Starts that all points move, and by how much of its inertia one differs from another: what is best for a sample may be
-/// second best for all.
+/// Starts that all points move, and by how much of its inertia one differs from another: what is
+/// best for a sample may be second best for all.
 const FINALISTS: usize = 2;
 const DIFFERENT: f64 = 1e-3;
 /// Points that are looked at together: what fits a processor's cache, and what keeps a GPU busy.
@@ -46,8 +50,16 @@ const OUTCOME_DAYS: i64 = 90;
 
 /// Bins of a feature.
 const BINS: i64 = 64;
-const BAGGING: Bagging =
-    Bagging { trees: 192, batch: 24, growth: Growth { depth: 8, least: 20.0, ridge: 0.0, tried: 40 } };
+const BAGGING: Bagging = Bagging {
+    trees: 192,
+    batch: 24,
+    growth: Growth {
+        depth: 8,
+        least: 20.0,
+        ridge: 0.0,
+        tried: 40,
+    },
+};
 /// Ridge of the linear forecast's weights.
 const RIDGE: f64 = 300.0;
 /// Parts of the customers that the linear forecast is held out on.
@@ -56,11 +68,17 @@ const FOLDS: u32 = 5;
 const CAPPED: f64 = 0.99;
 /// Shares of customers below each tier but the lowest.
 const SHARES: [f64; 5] = [0.30, 0.55, 0.75, 0.90, 0.98];
-/// A customer who did nothing keeps the tier until the forecast is this many standard deviations beyond its border.
+/// A customer who did nothing keeps the tier until the forecast is this many standard deviations
+/// beyond its border.
 const MARGIN: f64 = 0.25;
 /// Trees that place values without a customer, and how they grow.
 const PLACING_TREES: i64 = 24;
-const PLACING: Growth = Growth { depth: 6, least: 10.0, ridge: 0.0, tried: 2 };
+const PLACING: Growth = Growth {
+    depth: 6,
+    least: 10.0,
+    ridge: 0.0,
+    tried: 2,
+};
 
 /// The learner.
 #[derive(Debug, Clone, Copy)]
@@ -79,12 +97,30 @@ const RECIPES: [Recipe; 3] = [
         name: "default",
         space: None,
         segments: &[
-            ("Champions", "VIP programme: early access, a person to call, no discounts needed"),
-            ("Loyal", "Bundles and volume prices on what they buy anyway; ask for reviews and referrals"),
-            ("Regular", "Cross-sell beside the last order; a reason to come back within a month"),
-            ("Occasional", "Seasonal reminders with their own products; free postage above their usual basket"),
-            ("Drifting", "One win-back offer with the products they bought"),
-            ("Dormant", "A greeting before the season; no money spent on them otherwise"),
+            (
+                "Champions",
+                "VIP programme: early access, a person to call, no discounts needed",
+            ),
+            (
+                "Loyal",
+                "Bundles and volume prices on what they buy anyway; ask for reviews and referrals",
+            ),
+            (
+                "Regular",
+                "Cross-sell beside the last order; a reason to come back within a month",
+            ),
+            (
+                "Occasional",
+                "Seasonal reminders with their own products; free postage above their usual basket",
+            ),
+            (
+                "Drifting",
+                "One win-back offer with the products they bought",
+            ),
+            (
+                "Dormant",
+                "A greeting before the season; no money spent on them otherwise",
+            ),
         ],
     },
     Recipe {
@@ -125,7 +161,10 @@ impl Learner for Segmentation {
 
     fn train(training: &Training<'_>) -> Result<Artifact, LearnError> {
         let name = known_recipe::<Self>(training.recipe)?;
-        let recipe = RECIPES.iter().find(|recipe| recipe.name == name).unwrap_or(&RECIPES[0]);
+        let recipe = RECIPES
+            .iter()
+            .find(|recipe| recipe.name == name)
+            .unwrap_or(&RECIPES[0]);
         let lines = Lines::of(training)?;
         let mut rows = table(&lines, recipe.name, seconds(training.as_of));
         if recipe.name == "rfm3" {
@@ -144,14 +183,23 @@ impl Learner for Segmentation {
             });
         }
 
-        let Placed { placement, model, placed, forecasts, x } = match recipe.space {
+        let Placed {
+            placement,
+            model,
+            placed,
+            forecasts,
+            x,
+        } = match recipe.space {
             None => tiers(&mut rows, training)?,
             Some(space) => clusters(recipe, space, &rows, training)?,
         };
         let parameters = Parameters {
             placement,
             segments: segments(recipe, &rows, &placed),
-            silhouette: silhouette(&x, &Tensor::from_slice(&placed.iter().map(|p| *p as i64).collect::<Vec<_>>())),
+            silhouette: silhouette(
+                &x,
+                &Tensor::from_slice(&placed.iter().map(|p| *p as i64).collect::<Vec<_>>()),
+            ),
             fifths: fifths(&rows),
             usual_gap_days: usual_gap(&rows),
         };
@@ -160,29 +208,49 @@ impl Learner for Segmentation {
             Series::new(name.into(), rows.iter().map(of).collect::<Vec<_>>()).into_column()
         };
         let forecast = |name: &str, of: fn(&Spend) -> f64| {
-            Series::new(name.into(), forecasts.iter().map(|f| f.as_ref().map(of)).collect::<Vec<_>>()).into_column()
+            Series::new(
+                name.into(),
+                forecasts
+                    .iter()
+                    .map(|f| f.as_ref().map(of))
+                    .collect::<Vec<_>>(),
+            )
+            .into_column()
         };
         let mut customers = DataFrame::new_infer_height(vec![
-            Series::new("customer_id".into(), rows.iter().map(|row| row.customer_id.as_str()).collect::<Vec<_>>())
-                .into_column(),
+            Series::new(
+                "customer_id".into(),
+                rows.iter()
+                    .map(|row| row.customer_id.as_str())
+                    .collect::<Vec<_>>(),
+            )
+            .into_column(),
             column("recency_days", |row| row.rfm.recency_days),
             column("frequency", |row| row.rfm.frequency),
             column("monetary", |row| row.rfm.monetary),
             column("tenure_days", |row| row.tenure_days),
-            Series::new("segment_id".into(), placed.iter().map(|place| *place as i64 + 1).collect::<Vec<_>>())
-                .into_column(),
+            Series::new(
+                "segment_id".into(),
+                placed
+                    .iter()
+                    .map(|place| *place as i64 + 1)
+                    .collect::<Vec<_>>(),
+            )
+            .into_column(),
             forecast("typical", |spend| spend.typical),
             forecast("average", |spend| spend.average),
         ])?;
-        Ok(Artifact::builder(Self::KIND, name, training.as_of, training.seed)
-            .file("model.safetensors", model.into_bytes()?)
-            .file("customers.parquet", parquet(&mut customers)?)
-            .parameters(&parameters)?
-            .trained_on("customers", rows.len() as u64)
-            .distribution("recency_days", rows.iter().map(|row| row.rfm.recency_days))
-            .distribution("frequency", rows.iter().map(|row| row.rfm.frequency))
-            .distribution("monetary", rows.iter().map(|row| row.rfm.monetary))
-            .finish())
+        Ok(
+            Artifact::builder(Self::KIND, name, training.as_of, training.seed)
+                .file("model.safetensors", model.into_bytes()?)
+                .file("customers.parquet", parquet(&mut customers)?)
+                .parameters(&parameters)?
+                .trained_on("customers", rows.len() as u64)
+                .distribution("recency_days", rows.iter().map(|row| row.rfm.recency_days))
+                .distribution("frequency", rows.iter().map(|row| row.rfm.frequency))
+                .distribution("monetary", rows.iter().map(|row| row.rfm.monetary))
+                .finish(),
+        )
     }
 
     fn evaluate(training: &Training<'_>) -> Result<Evaluation, LearnError> {
@@ -192,7 +260,11 @@ impl Learner for Segmentation {
         let lines = Lines::of(training)?;
         let from = seconds(earlier);
         let mut spend = vec![0.0; lines.customers.len()];
-        for line in lines.lines.iter().filter(|line| line.time >= from && line.is_purchase()) {
+        for line in lines
+            .lines
+            .iter()
+            .filter(|line| line.time >= from && line.is_purchase())
+        {
             if let Some(customer) = line.customer {
                 spend[customer as usize] += line.total();
             }
@@ -203,19 +275,39 @@ impl Learner for Segmentation {
                 customers.push((known.segment, known.rfm.monetary, *spend));
             }
         }
-        let explained = eta_squared(customers.iter().map(|(segment, _, spend)| (*segment, spend.ln_1p())));
+        let explained = eta_squared(
+            customers
+                .iter()
+                .map(|(segment, _, spend)| (*segment, spend.ln_1p())),
+        );
         let mut amounts: Vec<f64> = customers.iter().map(|(.., spend)| *spend).collect();
         let cap = quantile(&mut amounts, CAPPED);
-        let of_amounts = eta_squared(customers.iter().map(|(segment, _, spend)| (*segment, spend.min(cap))));
+        let of_amounts = eta_squared(
+            customers
+                .iter()
+                .map(|(segment, _, spend)| (*segment, spend.min(cap))),
+        );
         let ordered = means_by_segment(&customers, cap).is_sorted_by(|a, b| a >= b);
         customers.sort_by(|a, b| a.1.total_cmp(&b.1));
         let n = customers.len().max(1);
-        let naive = eta_squared(customers.iter().enumerate().map(|(at, (_, _, spend))| (at * 5 / n, spend.ln_1p())));
-        let Parameters { segments, silhouette, .. } = scorer.parameters();
+        let naive = eta_squared(
+            customers
+                .iter()
+                .enumerate()
+                .map(|(at, (_, _, spend))| (at * 5 / n, spend.ln_1p())),
+        );
+        let Parameters {
+            segments,
+            silhouette,
+            ..
+        } = scorer.parameters();
         // The recipes kept for comparison are published for what they are.
         let forecasting = matches!(scorer.parameters().placement, Placement::Tiers(_));
         let least = if forecasting { 0.9 * naive } else { 0.01 };
-        let smallest = segments.iter().map(|segment| segment.customer_share).fold(1.0, f64::min);
+        let smallest = segments
+            .iter()
+            .map(|segment| segment.customer_share)
+            .fold(1.0, f64::min);
         Ok(Evaluation {
             metrics: vec![
                 Metric::against("spend_explained", explained, naive),
@@ -228,7 +320,8 @@ impl Learner for Segmentation {
                     name: "segments tell apart who will spend".to_owned(),
                     passed: explained >= least,
                     detail: format!(
-                        "{explained:.3} of the variance of log spend in the next {OUTCOME_DAYS} days; {least:.3} is the least, fifths by spend have {naive:.3}"
+                        "{explained:.3} of the variance of log spend in the next {OUTCOME_DAYS} \
+                         days; {least:.3} is the least, fifths by spend have {naive:.3}"
                     ),
                 },
                 Gate {
@@ -254,12 +347,20 @@ impl Learner for Segmentation {
 /// A row for each customer that a recipe looks at, in order of their first line.
 fn table(lines: &Lines, recipe: &str, as_of: i64) -> Vec<Row> {
     let everything = recipe == "rfm3";
-    // `rfm3` counts whole days to a day after the last line, returns and all; the others days to the as-of time.
-    let last_line = lines.lines.iter().map(|line| line.time).max().unwrap_or(as_of);
+    // `rfm3` counts whole days to a day after the last line, returns and all; the others days to
+    // the as-of time.
+    let last_line = lines
+        .lines
+        .iter()
+        .map(|line| line.time)
+        .max()
+        .unwrap_or(as_of);
     let mut customers: Vec<(i64, i64, HashSet<u32>, i64)> =
         vec![(i64::MAX, i64::MIN, HashSet::new(), 0); lines.customers.len()];
     for line in lines.before(as_of) {
-        let Some(customer) = line.customer else { continue };
+        let Some(customer) = line.customer else {
+            continue;
+        };
         let (first, last, invoices, net) = &mut customers[customer as usize];
         if everything || line.is_paid() {
             *first = line.time.min(*first);
@@ -271,11 +372,18 @@ fn table(lines: &Lines, recipe: &str, as_of: i64) -> Vec<Row> {
         }
     }
     let days = |from: i64, to: i64| (to - from) as f64 / DAY as f64;
-    let rows = customers.into_iter().enumerate().filter(|(_, (_, _, invoices, _))| !invoices.is_empty());
+    let rows = customers
+        .into_iter()
+        .enumerate()
+        .filter(|(_, (_, _, invoices, _))| !invoices.is_empty());
     rows.map(|(number, (first, last, invoices, net))| Row {
         customer_id: lines.customers.name(number as u32).to_owned(),
         rfm: Rfm {
-            recency_days: if everything { days(last, last_line + DAY).floor() } else { days(last, as_of) },
+            recency_days: if everything {
+                days(last, last_line + DAY).floor()
+            } else {
+                days(last, as_of)
+            },
             frequency: invoices.len() as f64,
             monetary: net as f64 / SCALE,
         },
@@ -295,21 +403,45 @@ struct Placed {
     x: Tensor,
 }
 
-fn clusters(recipe: &Recipe, space: Space, rows: &[Row], training: &Training<'_>) -> Result<Placed, LearnError> {
-    training.progress.begin("train segmentation: restarts", Some(RESTARTS as u64));
-    let Clustered { x, fit, mean, scale } =
-        cluster(recipe, space, rows, training.seed, training.device, || training.progress.advance(1));
+fn clusters(
+    recipe: &Recipe,
+    space: Space,
+    rows: &[Row],
+    training: &Training<'_>,
+) -> Result<Placed, LearnError> {
+    training
+        .progress
+        .begin("train segmentation: restarts", Some(RESTARTS as u64));
+    let Clustered {
+        x,
+        fit,
+        mean,
+        scale,
+    } = cluster(recipe, space, rows, training.seed, training.device, || {
+        training.progress.advance(1)
+    });
     training.progress.end();
 
     // Numbers and names go by value, so that they mean the same after every retraining.
     let labels: Vec<i64> = Vec::try_from(&fit.labels)?;
     let (k, d) = (recipe.segments.len(), mean.len());
     let order = by_value(space, rows, &labels, k);
-    let centroids: Vec<f64> = Vec::try_from(&fit.centroids.to_device(Device::Cpu).contiguous().view(-1))?;
-    let centroids: Vec<f64> = order.iter().flat_map(|&c| centroids[c * d..][..d].to_vec()).collect();
-    let place = |label: i64| order.iter().position(|&c| c == label as usize).unwrap_or_default();
-    let model =
-        TensorFile::new().with("centroid", &[k, d], &centroids).with("mean", &[d], &mean).with("scale", &[d], &scale);
+    let centroids: Vec<f64> =
+        Vec::try_from(&fit.centroids.to_device(Device::Cpu).contiguous().view(-1))?;
+    let centroids: Vec<f64> = order
+        .iter()
+        .flat_map(|&c| centroids[c * d..][..d].to_vec())
+        .collect();
+    let place = |label: i64| {
+        order
+            .iter()
+            .position(|&c| c == label as usize)
+            .unwrap_or_default()
+    };
+    let model = TensorFile::new()
+        .with("centroid", &[k, d], &centroids)
+        .with("mean", &[d], &mean)
+        .with("scale", &[d], &scale);
     Ok(Placed {
         placement: Placement::Centroids(space),
         model,
@@ -319,25 +451,37 @@ fn clusters(recipe: &Recipe, space: Space, rows: &[Row], training: &Training<'_>
     })
 }
 
-/// Tiers of forecast spend. Cuts are quantiles of forecasts for the latest past snapshot by learners that had not seen
-/// the customers, so that they are where the forecasts' own shrinking puts them.
+/// Tiers of forecast spend. Cuts are quantiles of forecasts for the latest past snapshot by
+/// learners that had not seen the customers, so that they are where the forecasts' own shrinking
+/// puts them.
 fn tiers(rows: &mut Vec<Row>, training: &Training<'_>) -> Result<Placed, LearnError> {
     let customers = Customers::of(training)?;
     let study = customers.study(Segmentation::KIND, training)?;
     let Forecasts { past, now } = forecasts(&study, training)?;
-    let quantile_of = |of: fn(&Spend) -> f64, q: f64| quantile(&mut past.iter().map(of).collect::<Vec<_>>(), q);
+    let quantile_of =
+        |of: fn(&Spend) -> f64, q: f64| quantile(&mut past.iter().map(of).collect::<Vec<_>>(), q);
     let cuts = Cuts {
         typical: [0, 1, 2, 3].map(|at| quantile_of(|spend| spend.typical, SHARES[at])),
         average: quantile_of(|spend| spend.average, SHARES[4]),
     };
-    let names = study.now.customers.iter().map(|customer| customers.lines.customers.name(*customer));
+    let names = study
+        .now
+        .customers
+        .iter()
+        .map(|customer| customers.lines.customers.name(*customer));
     let mut by_name: HashMap<&str, Spend> = names.zip(now).collect();
     rows.retain(|row| by_name.contains_key(row.customer_id.as_str()));
-    let now: Vec<Spend> = rows.iter().filter_map(|row| by_name.remove(row.customer_id.as_str())).collect();
-    let spread =
-        Spend { typical: deviation(now.iter().map(|s| s.typical)), average: deviation(now.iter().map(|s| s.average)) };
-    let previous =
-        training.previous.and_then(|artifact| Some((Scorer::load(artifact).ok()?, artifact.manifest().as_of)));
+    let now: Vec<Spend> = rows
+        .iter()
+        .filter_map(|row| by_name.remove(row.customer_id.as_str()))
+        .collect();
+    let spread = Spend {
+        typical: deviation(now.iter().map(|s| s.typical)),
+        average: deviation(now.iter().map(|s| s.average)),
+    };
+    let previous = training
+        .previous
+        .and_then(|artifact| Some((Scorer::load(artifact).ok()?, artifact.manifest().as_of)));
     let placed: Vec<usize> = rows
         .iter()
         .zip(&now)
@@ -355,18 +499,38 @@ fn tiers(rows: &mut Vec<Row>, training: &Training<'_>) -> Result<Placed, LearnEr
         .collect();
 
     let vectors: Vec<[f32; RFM]> = rows.iter().map(|row| row.rfm.vector()).collect();
-    let binned = Binned::of(&vectors.iter().map(<[f32; RFM]>::as_slice).collect::<Vec<_>>(), BINS, training.device);
+    let binned = Binned::of(
+        &vectors
+            .iter()
+            .map(<[f32; RFM]>::as_slice)
+            .collect::<Vec<_>>(),
+        BINS,
+        training.device,
+    );
     let learn = |of: fn(&Spend) -> f64| -> Result<Forest, LearnError> {
-        let target = Tensor::from_slice(&now.iter().map(of).collect::<Vec<_>>()).to_device(training.device);
-        let weights = Tensor::ones([PLACING_TREES, rows.len() as i64], (Dtype::Double, training.device));
+        let target =
+            Tensor::from_slice(&now.iter().map(of).collect::<Vec<_>>()).to_device(training.device);
+        let weights = Tensor::ones(
+            [PLACING_TREES, rows.len() as i64],
+            (Dtype::Double, training.device),
+        );
         let mut nodes = Nodes::default();
-        let _ends =
-            grow(&binned, &weights, &(&weights * &target), PLACING, &mut Random::new(training.seed), &mut nodes)?;
+        let _ends = grow(
+            &binned,
+            &weights,
+            &(&weights * &target),
+            PLACING,
+            &mut Random::new(training.seed),
+            &mut nodes,
+        )?;
         Ok(nodes.forest(RFM, PLACING.depth, 1.0)?)
     };
     let model = learn(|spend| spend.typical)?.write(TensorFile::new(), "typical.");
     let model = learn(|spend| spend.average)?.write(model, "average.");
-    let points: Vec<Vec<f64>> = rows.iter().map(|row| Space::LogRfm.coordinates(row.rfm)).collect();
+    let points: Vec<Vec<f64>> = rows
+        .iter()
+        .map(|row| Space::LogRfm.coordinates(row.rfm))
+        .collect();
     let (mean, scale) = standard(&points);
     Ok(Placed {
         placement: Placement::Tiers(cuts),
@@ -377,7 +541,8 @@ fn tiers(rows: &mut Vec<Row>, training: &Training<'_>) -> Result<Placed, LearnEr
     })
 }
 
-/// The segment that a customer had in the published version, where nothing has happened since but time.
+/// The segment that a customer had in the published version, where nothing has happened since but
+/// time.
 fn kept(previous: &Scorer, row: &Row, days: f64) -> Option<usize> {
     let before = previous.customer(&row.customer_id)?;
     let forecasting = matches!(previous.parameters().placement, Placement::Tiers(_));
@@ -390,7 +555,11 @@ fn kept(previous: &Scorer, row: &Row, days: f64) -> Option<usize> {
 /// Whether a forecast lies within a tier, or no further than the margin beyond its borders.
 fn near(place: usize, spend: &Spend, cuts: &Cuts, spread: &Spend) -> bool {
     let moved = |sign: f64| {
-        tier(spend.typical + sign * MARGIN * spread.typical, spend.average + sign * MARGIN * spread.average, cuts)
+        tier(
+            spend.typical + sign * MARGIN * spread.typical,
+            spend.average + sign * MARGIN * spread.average,
+            cuts,
+        )
     };
     (moved(1.0)..=moved(-1.0)).contains(&place)
 }
@@ -402,21 +571,33 @@ struct Forecasts {
     now: Vec<Spend>,
 }
 
-/// Forecasts of the next 90 days' spend: `typical`, the mean of a forest's and a ridge's log spend; `average`, the
-/// logarithm of the mean that a forest forecasts of the capped spend.
+/// Forecasts of the next 90 days' spend: `typical`, the mean of a forest's and a ridge's log spend;
+/// `average`, the logarithm of the mean that a forest forecasts of the capped spend.
 fn forecasts(study: &Study, training: &Training<'_>) -> Result<Forecasts, LearnError> {
     let rows: Vec<(u32, &[f32], f64)> = study.rows().collect();
-    let latest = study.past.first().map_or(0, |snapshot| snapshot.customers.len());
+    let latest = study
+        .past
+        .first()
+        .map_or(0, |snapshot| snapshot.customers.len());
     let mut spends: Vec<f64> = rows.iter().map(|row| row.2).collect();
     let cap = quantile(&mut spends, CAPPED);
     let logs: Vec<f64> = rows.iter().map(|row| row.2.ln_1p()).collect();
     let capped: Vec<f64> = rows.iter().map(|row| row.2.min(cap)).collect();
 
-    let binned = Binned::of(&rows.iter().map(|row| row.1).collect::<Vec<_>>(), BINS, training.device);
-    training.progress.begin("train segmentation: trees", Some(2 * BAGGING.trees as u64));
+    let binned = Binned::of(
+        &rows.iter().map(|row| row.1).collect::<Vec<_>>(),
+        BINS,
+        training.device,
+    );
+    training
+        .progress
+        .begin("train segmentation: trees", Some(2 * BAGGING.trees as u64));
     let owner: Vec<u32> = rows.iter().map(|row| row.0).collect();
-    let forest =
-        |target: &[f64]| bag(&binned, &owner, target, BAGGING, training.seed, |trees| training.progress.advance(trees));
+    let forest = |target: &[f64]| {
+        bag(&binned, &owner, target, BAGGING, training.seed, |trees| {
+            training.progress.advance(trees)
+        })
+    };
     let (typical, unseen_typical) = forest(&logs)?;
     let (average, unseen_average) = forest(&capped)?;
     training.progress.end();
@@ -425,13 +606,26 @@ fn forecasts(study: &Study, training: &Training<'_>) -> Result<Forecasts, LearnE
     let x = standardised(rows.iter().map(|row| row.1), &terms, training.device);
     let y = Tensor::from_slice(&logs).to_device(training.device);
     let line = |of: &[f32], (weights, intercept): &linear::Weights| {
-        intercept + terms.iter().zip(of).zip(weights).map(|((term, x), w)| w * term.standard(*x)).sum::<f64>()
+        intercept
+            + terms
+                .iter()
+                .zip(of)
+                .zip(weights)
+                .map(|((term, x), w)| w * term.standard(*x))
+                .sum::<f64>()
     };
     let mut unseen_line = vec![0.0; latest];
     for fold in 0..FOLDS {
-        let others: Vec<i64> = (0..rows.len()).filter(|at| rows[*at].0 % FOLDS != fold).map(|at| at as i64).collect();
+        let others: Vec<i64> = (0..rows.len())
+            .filter(|at| rows[*at].0 % FOLDS != fold)
+            .map(|at| at as i64)
+            .collect();
         let others = Tensor::from_slice(&others).to_device(training.device);
-        let fitted = linear::ridge(&x.index_select(0, &others), &y.index_select(0, &others), RIDGE)?;
+        let fitted = linear::ridge(
+            &x.index_select(0, &others),
+            &y.index_select(0, &others),
+            RIDGE,
+        )?;
         for at in (0..latest).filter(|at| rows[*at].0 % FOLDS == fold) {
             unseen_line[at] = line(rows[at].1, &fitted);
         }
@@ -441,19 +635,29 @@ fn forecasts(study: &Study, training: &Training<'_>) -> Result<Forecasts, LearnE
         typical: f64::midpoint(typical, line),
         average: average.max(0.0).ln_1p(),
     };
-    let past = (0..latest).map(|at| spend(unseen_typical[at], unseen_line[at], unseen_average[at])).collect();
+    let past = (0..latest)
+        .map(|at| spend(unseen_typical[at], unseen_line[at], unseen_average[at]))
+        .collect();
     let Snapshot { features, .. } = &study.now;
     let of = |forest: &Forest, x: &[f32]| forest.sum(x) / forest.trees() as f64;
-    let now = features.iter().map(|x| spend(of(&typical, x), line(x, &fitted), of(&average, x))).collect();
+    let now = features
+        .iter()
+        .map(|x| spend(of(&typical, x), line(x, &fitted), of(&average, x)))
+        .collect();
     Ok(Forecasts { past, now })
 }
 
 /// The median customer's days between orders, of those with two or more; 90 where there are none.
 fn usual_gap(rows: &[Row]) -> f64 {
     let gaps = rows.iter().filter(|row| row.rfm.frequency > 1.0);
-    let mut gaps: Vec<f64> =
-        gaps.map(|row| (row.tenure_days - row.rfm.recency_days) / (row.rfm.frequency - 1.0)).collect();
-    if gaps.is_empty() { 90.0 } else { quantile(&mut gaps, 0.5) }
+    let mut gaps: Vec<f64> = gaps
+        .map(|row| (row.tenure_days - row.rfm.recency_days) / (row.rfm.frequency - 1.0))
+        .collect();
+    if gaps.is_empty() {
+        90.0
+    } else {
+        quantile(&mut gaps, 0.5)
+    }
 }
 
 fn quantile(values: &mut [f64], q: f64) -> f64 {
@@ -488,26 +692,54 @@ struct Clustered {
     scale: Vec<f64>,
 }
 
-fn cluster(recipe: &Recipe, space: Space, rows: &[Row], seed: u64, device: Device, each: impl FnMut()) -> Clustered {
+fn cluster(
+    recipe: &Recipe,
+    space: Space,
+    rows: &[Row],
+    seed: u64,
+    device: Device,
+    each: impl FnMut(),
+) -> Clustered {
     let points: Vec<Vec<f64>> = rows.iter().map(|row| space.coordinates(row.rfm)).collect();
     let (mean, scale) = standard(&points);
     let x = standard_tensor(&points, &mean, &scale, device);
     let fit = k_means(&x, recipe.segments.len() as i64, RESTARTS, seed, each);
-    Clustered { x, fit, mean, scale }
+    Clustered {
+        x,
+        fit,
+        mean,
+        scale,
+    }
 }
 
 fn standard_tensor(points: &[Vec<f64>], mean: &[f64], scale: &[f64], device: Device) -> Tensor {
     let d = mean.len();
-    let flat: Vec<f64> = points.iter().flat_map(|p| (0..d).map(|at| (p[at] - mean[at]) / scale[at])).collect();
-    Tensor::from_slice(&flat).reshape([points.len() as i64, d as i64]).to_device(device)
+    let flat: Vec<f64> = points
+        .iter()
+        .flat_map(|p| (0..d).map(|at| (p[at] - mean[at]) / scale[at]))
+        .collect();
+    Tensor::from_slice(&flat)
+        .reshape([points.len() as i64, d as i64])
+        .to_device(device)
 }
 
 /// Mean and population standard deviation of each coordinate.
 fn standard(points: &[Vec<f64>]) -> (Vec<f64>, Vec<f64>) {
     let (n, d) = (points.len() as f64, points.first().map_or(0, Vec::len));
-    let mean: Vec<f64> = (0..d).map(|at| points.iter().map(|p| p[at]).sum::<f64>() / n).collect();
-    let variance = |at: usize| points.iter().map(|p| (p[at] - mean[at]).powi(2)).sum::<f64>() / n;
-    let scale = (0..d).map(|at| variance(at).sqrt()).map(|sd| if sd > 0.0 { sd } else { 1.0 }).collect();
+    let mean: Vec<f64> = (0..d)
+        .map(|at| points.iter().map(|p| p[at]).sum::<f64>() / n)
+        .collect();
+    let variance = |at: usize| {
+        points
+            .iter()
+            .map(|p| (p[at] - mean[at]).powi(2))
+            .sum::<f64>()
+            / n
+    };
+    let scale = (0..d)
+        .map(|at| variance(at).sqrt())
+        .map(|sd| if sd > 0.0 { sd } else { 1.0 })
+        .collect();
     (mean, scale)
 }
 
@@ -522,13 +754,16 @@ pub struct Fit {
     pub inertia: f64,
 }
 
-/// K-means of `x` `[n, d]`: the best of several k-means++ starts. Where there are many points, the starts are of a sample
-/// (Bradley and Fayyad 1998), and all points move the best few of them. The same seed gives the same result.
+/// K-means of `x` `[n, d]`: the best of several k-means++ starts. Where there are many points, the
+/// starts are of a sample (Bradley and Fayyad 1998), and all points move the best few of them. The
+/// same seed gives the same result.
 pub fn k_means(x: &Tensor, k: i64, restarts: i64, seed: u64, mut each: impl FnMut()) -> Fit {
     let mut random = Random::new(seed);
     let n = x.size()[0];
     let sample = if n > START_SAMPLE {
-        let drawn: Vec<i64> = (0..START_SAMPLE).map(|_| random.below(n as usize) as i64).collect();
+        let drawn: Vec<i64> = (0..START_SAMPLE)
+            .map(|_| random.below(n as usize) as i64)
+            .collect();
         x.index_select(0, &Tensor::from_slice(&drawn).to_device(x.device()))
     } else {
         x.shallow_clone()
@@ -544,7 +779,11 @@ pub fn k_means(x: &Tensor, k: i64, restarts: i64, seed: u64, mut each: impl FnMu
     if n > START_SAMPLE {
         fits.dedup_by(|later, kept| later.inertia <= kept.inertia * (1.0 + DIFFERENT));
         let points = Points::of(x);
-        fits = fits.into_iter().take(FINALISTS).map(|fit| points.lloyd(fit.centroids)).collect();
+        fits = fits
+            .into_iter()
+            .take(FINALISTS)
+            .map(|fit| points.lloyd(fit.centroids))
+            .collect();
         fits.sort_by(better);
     }
     fits.swap_remove(0)
@@ -552,10 +791,13 @@ pub fn k_means(x: &Tensor, k: i64, restarts: i64, seed: u64, mut each: impl FnMu
 
 /// `[n, k]` squared distances.
 fn distances(x: &Tensor, centroids: &Tensor) -> Tensor {
-    (x.unsqueeze(1) - centroids.unsqueeze(0)).square().sum_dim_intlist([-1_i64].as_slice(), false, None::<Dtype>)
+    (x.unsqueeze(1) - centroids.unsqueeze(0))
+        .square()
+        .sum_dim_intlist([-1_i64].as_slice(), false, None::<Dtype>)
 }
 
-/// Seeds: each next one is the best of a few points, as likely as their squared distances to the nearest seed so far.
+/// Seeds: each next one is the best of a few points, as likely as their squared distances to the
+/// nearest seed so far.
 fn plus_plus(x: &Tensor, k: i64, random: &mut Random) -> Tensor {
     let n = x.size()[0];
     let tries = 2 + (k as f64).ln() as i64;
@@ -590,32 +832,65 @@ impl Points {
     fn of(x: &Tensor) -> Self {
         let n = x.size()[0];
         let with_one = Tensor::cat(&[x.shallow_clone(), x.ones_like().narrow(1, 0, 1)], 1);
-        let most = if x.device().is_cuda() { TOGETHER_CUDA } else { TOGETHER_CPU };
-        let parts = (0..n).step_by(most as usize).map(|from| with_one.narrow(0, from, most.min(n - from)));
-        let variance = x.var_dim([0_i64].as_slice(), false, false).mean(None::<Dtype>).double_value(&[]);
-        Self { parts: parts.collect(), variance }
+        let most = if x.device().is_cuda() {
+            TOGETHER_CUDA
+        } else {
+            TOGETHER_CPU
+        };
+        let parts = (0..n)
+            .step_by(most as usize)
+            .map(|from| with_one.narrow(0, from, most.min(n - from)));
+        let variance = x
+            .var_dim([0_i64].as_slice(), false, false)
+            .mean(None::<Dtype>)
+            .double_value(&[]);
+        Self {
+            parts: parts.collect(),
+            variance,
+        }
     }
 
     /// What is made of each part, in order.
-    fn each<T: Send>(&self, centroids: &Tensor, of: impl Fn(&Tensor, &Tensor) -> T + Sync) -> Vec<T> {
-        let work: Vec<_> = self.parts.iter().map(|part| (part.shallow_clone(), centroids.shallow_clone())).collect();
-        work.into_par_iter().map(|(part, centroids)| of(&part, &centroids)).collect()
+    fn each<T: Send>(
+        &self,
+        centroids: &Tensor,
+        of: impl Fn(&Tensor, &Tensor) -> T + Sync,
+    ) -> Vec<T> {
+        let work: Vec<_> = self
+            .parts
+            .iter()
+            .map(|part| (part.shallow_clone(), centroids.shallow_clone()))
+            .collect();
+        work.into_par_iter()
+            .map(|(part, centroids)| of(&part, &centroids))
+            .collect()
     }
 
-    /// Moves centroids to their points' means until together they move less than [`TOLERANCE`] of a coordinate's variance.
+    /// Moves centroids to their points' means until together they move less than [`TOLERANCE`] of a
+    /// coordinate's variance.
     fn lloyd(&self, mut centroids: Tensor) -> Fit {
         let d = centroids.size()[1];
         for _ in 0..ITERATIONS {
             let sums = self.each(&centroids, |part, centroids| {
                 let clusters = Tensor::arange(centroids.size()[0], (Dtype::Int64, part.device()));
-                let member = nearest(part, centroids).unsqueeze(1).eq_tensor(&clusters).to_kind(part.kind());
+                let member = nearest(part, centroids)
+                    .unsqueeze(1)
+                    .eq_tensor(&clusters)
+                    .to_kind(part.kind());
                 member.transpose(0, 1).matmul(part)
             });
-            let sums = sums.into_iter().reduce(|all, part| all + part).unwrap_or_else(|| centroids.zeros_like());
+            let sums = sums
+                .into_iter()
+                .reduce(|all, part| all + part)
+                .unwrap_or_else(|| centroids.zeros_like());
             let counts = sums.narrow(1, d, 1);
             // A centroid that lost all its points stays where it is.
-            let moved = (sums.narrow(1, 0, d) / counts.clamp_min(1.0)).where_self(&counts.gt(0.0), &centroids);
-            let shift = (&moved - &centroids).square().sum(None::<Dtype>).double_value(&[]);
+            let moved = (sums.narrow(1, 0, d) / counts.clamp_min(1.0))
+                .where_self(&counts.gt(0.0), &centroids);
+            let shift = (&moved - &centroids)
+                .square()
+                .sum(None::<Dtype>)
+                .double_value(&[]);
             centroids = moved;
             if shift <= TOLERANCE * self.variance {
                 break;
@@ -627,29 +902,42 @@ impl Points {
             (labels, apart.square().sum(None::<Dtype>).double_value(&[]))
         });
         let (labels, inertia): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-        Fit { centroids, labels: Tensor::cat(&labels, 0).to_device(Device::Cpu), inertia: inertia.iter().sum() }
+        Fit {
+            centroids,
+            labels: Tensor::cat(&labels, 0).to_device(Device::Cpu),
+            inertia: inertia.iter().sum(),
+        }
     }
 }
 
 /// The nearest centroid of each point of a part.
 fn nearest(part: &Tensor, centroids: &Tensor) -> Tensor {
     // |c|² - 2 x·c: the squared distance less |x|², which is the same for all centroids.
-    let lengths = centroids.square().sum_dim_intlist([1_i64].as_slice(), true, None::<Dtype>);
-    part.matmul(&Tensor::cat(&[centroids * -2.0, lengths], 1).transpose(0, 1)).argmin(1, false)
+    let lengths = centroids
+        .square()
+        .sum_dim_intlist([1_i64].as_slice(), true, None::<Dtype>);
+    part.matmul(&Tensor::cat(&[centroids * -2.0, lengths], 1).transpose(0, 1))
+        .argmin(1, false)
 }
 
 /// Mean silhouette (Rousseeuw 1987), over an even sample where there are many points.
 fn silhouette(x: &Tensor, labels: &Tensor) -> f64 {
     let n = x.size()[0];
     let step = (n as usize).div_ceil(SILHOUETTE_SAMPLE).max(1) as i64;
-    let (x, labels) = (x.slice(0, 0, n, step), labels.to_device(x.device()).slice(0, 0, n, step));
+    let (x, labels) = (
+        x.slice(0, 0, n, step),
+        labels.to_device(x.device()).slice(0, 0, n, step),
+    );
     let k = labels.max().int64_value(&[]) + 1;
     let member = labels.one_hot(k).to_kind(x.kind());
     let sizes = member.sum_dim_intlist([0_i64].as_slice(), false, None::<Dtype>);
     let mut total = 0.0;
     for start in (0..x.size()[0]).step_by(1024) {
         let length = 1024.min(x.size()[0] - start);
-        let (part, own) = (x.narrow(0, start, length), labels.narrow(0, start, length).unsqueeze(1));
+        let (part, own) = (
+            x.narrow(0, start, length),
+            labels.narrow(0, start, length).unsqueeze(1),
+        );
         let sums = distances(&part, &x).sqrt().matmul(&member);
         let own_size = sizes.gather(0, &own.squeeze_dim(1), false);
         let within = sums.gather(1, &own, false).squeeze_dim(1) / (&own_size - 1.0).clamp_min(1.0);
@@ -669,10 +957,16 @@ fn silhouette(x: &Tensor, labels: &Tensor) -> f64 {
 fn by_value(space: Space, rows: &[Row], labels: &[i64], k: usize) -> Vec<usize> {
     let mut sums = vec![(0.0, 0.0); k];
     for (row, label) in rows.iter().zip(labels) {
-        let Rfm { recency_days, frequency, monetary } = row.rfm;
+        let Rfm {
+            recency_days,
+            frequency,
+            monetary,
+        } = row.rfm;
         let value = match space {
             Space::SpendOrders => monetary,
-            Space::LogMonetary => frequency.ln_1p() + monetary.max(0.0).ln_1p() - recency_days / 100.0,
+            Space::LogMonetary => {
+                frequency.ln_1p() + monetary.max(0.0).ln_1p() - recency_days / 100.0
+            }
             Space::LogRfm => frequency.ln_1p() + monetary.max(0.0).ln_1p() - recency_days.ln_1p(),
         };
         sums[*label as usize].0 += value;
@@ -687,17 +981,28 @@ fn by_value(space: Space, rows: &[Row], labels: &[i64], k: usize) -> Vec<usize> 
 fn segments(recipe: &Recipe, rows: &[Row], placed: &[usize]) -> Vec<Segment> {
     let all: f64 = rows.iter().map(|row| row.rfm.monetary).sum();
     let describe = |(id, (name, strategy)): (usize, &(&str, &str))| {
-        let members: Vec<&Rfm> =
-            rows.iter().zip(placed).filter(|(_, place)| **place == id).map(|(row, _)| &row.rfm).collect();
+        let members: Vec<&Rfm> = rows
+            .iter()
+            .zip(placed)
+            .filter(|(_, place)| **place == id)
+            .map(|(row, _)| &row.rfm)
+            .collect();
         let n = members.len() as f64;
-        let mean = |of: fn(&Rfm) -> f64| if n > 0.0 { members.iter().map(|rfm| of(rfm)).sum::<f64>() / n } else { 0.0 };
+        let mean = |of: fn(&Rfm) -> f64| {
+            if n > 0.0 {
+                members.iter().map(|rfm| of(rfm)).sum::<f64>() / n
+            } else {
+                0.0
+            }
+        };
         Segment {
             id: id as u32 + 1,
             name: (*name).to_owned(),
             strategy: (*strategy).to_owned(),
             customers: members.len() as u64,
             customer_share: n / rows.len() as f64,
-            monetary_share: members.iter().map(|rfm| rfm.monetary).sum::<f64>() / all.max(f64::MIN_POSITIVE),
+            monetary_share: members.iter().map(|rfm| rfm.monetary).sum::<f64>()
+                / all.max(f64::MIN_POSITIVE),
             average: Rfm {
                 recency_days: mean(|r| r.recency_days),
                 frequency: mean(|r| r.frequency),
@@ -713,7 +1018,12 @@ fn fifths(rows: &[Row]) -> [[f64; 4]; 3] {
     measures.map(|of| {
         let mut values: Vec<f64> = rows.iter().map(|row| of(&row.rfm)).collect();
         values.sort_by(f64::total_cmp);
-        [1, 2, 3, 4].map(|fifth| values.get(values.len() * fifth / 5).copied().unwrap_or_default())
+        [1, 2, 3, 4].map(|fifth| {
+            values
+                .get(values.len() * fifth / 5)
+                .copied()
+                .unwrap_or_default()
+        })
     })
 }
 
@@ -722,13 +1032,17 @@ fn eta_squared(values: impl Iterator<Item = (usize, f64)>) -> f64 {
     let values: Vec<_> = values.collect();
     let n = values.len() as f64;
     let mean = values.iter().map(|(_, value)| value).sum::<f64>() / n.max(1.0);
-    let mut groups: std::collections::BTreeMap<usize, (f64, f64)> = std::collections::BTreeMap::new();
+    let mut groups: std::collections::BTreeMap<usize, (f64, f64)> =
+        std::collections::BTreeMap::new();
     for (group, value) in &values {
         let (sum, count) = groups.entry(*group).or_default();
         *sum += value;
         *count += 1.0;
     }
-    let between: f64 = groups.values().map(|(sum, count)| count * (sum / count - mean).powi(2)).sum();
+    let between: f64 = groups
+        .values()
+        .map(|(sum, count)| count * (sum / count - mean).powi(2))
+        .sum();
     let total: f64 = values.iter().map(|(_, value)| (value - mean).powi(2)).sum();
     if total > 0.0 { between / total } else { 0.0 }
 }
@@ -753,60 +1067,104 @@ mod tests {
         assert!(silhouette(&x, &one.labels) > 0.9);
     }
 
-    /// Of the real file, as `rfm3` counts: every row with a customer, returns and duplicates included.
+    /// Of the real file, as `rfm3` counts: every row with a customer, returns and duplicates
+    /// included.
     fn real_rows() -> Vec<Row> {
         let folder = tempfile::tempdir().unwrap();
-        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/online_retail.csv");
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../shared/data/online_retail.csv");
         let lake = lake::Lake::create(folder.path()).unwrap();
-        lake::ingest(&[file], &lake, &lake::IngestOptions::default(), &lake::NoProgress).unwrap();
-        let report = lake::curate(&lake, &lake::CurateOptions::default(), &lake::NoProgress).unwrap();
+        lake::ingest(
+            &[file],
+            &lake,
+            &lake::IngestOptions::default(),
+            &lake::NoProgress,
+        )
+        .unwrap();
+        let report =
+            lake::curate(&lake, &lake::CurateOptions::default(), &lake::NoProgress).unwrap();
         let lines = Lines::read(lake.transactions().unwrap()).unwrap();
         table(&lines, "rfm3", seconds(report.as_of))
     }
 
     fn sizes(rows: &[Row]) -> (Vec<usize>, f64) {
         let recipe = &RECIPES[1];
-        let Clustered { x, fit, .. } = cluster(recipe, Space::LogMonetary, rows, 42, Device::Cpu, || {});
+        let Clustered { x, fit, .. } =
+            cluster(recipe, Space::LogMonetary, rows, 42, Device::Cpu, || {});
         let labels: Vec<i64> = Vec::try_from(&fit.labels).unwrap();
         let order = by_value(Space::LogMonetary, rows, &labels, 3);
-        let size = |cluster: &usize| labels.iter().filter(|label| **label as usize == *cluster).count();
-        (order.iter().map(size).collect(), silhouette(&x, &fit.labels))
+        let size = |cluster: &usize| {
+            labels
+                .iter()
+                .filter(|label| **label as usize == *cluster)
+                .count()
+        };
+        (
+            order.iter().map(size).collect(),
+            silhouette(&x, &fit.labels),
+        )
     }
 
     #[test]
     fn rfm3_reproduces_the_original_on_the_real_file() {
-        // Their net is zero to the penny; sums in binary fractions leave 1e-14, which the original took for spend.
+        // Their net is zero to the penny; sums in binary fractions leave 1e-14, which the original
+        // took for spend.
         const NOTHING_LEFT: [&str; 4] = ["12454", "12558", "12607", "13762"];
         let rows = real_rows();
-        let exact: Vec<Row> = rows.iter().filter(|row| row.rfm.monetary > 0.0).cloned().collect();
+        let exact: Vec<Row> = rows
+            .iter()
+            .filter(|row| row.rfm.monetary > 0.0)
+            .cloned()
+            .collect();
         assert_eq!(exact.len(), 4_317);
-        assert!(NOTHING_LEFT.iter().all(|id| rows.iter().any(|row| row.customer_id == *id && row.rfm.monetary == 0.0)));
+        assert!(NOTHING_LEFT.iter().all(|id| {
+            rows.iter()
+                .any(|row| row.customer_id == *id && row.rfm.monetary == 0.0)
+        }));
         let (clusters, silhouette) = sizes(&exact);
         // By value: Champions, Regular, Hibernating.
         assert_eq!(clusters, [885, 2_422, 1_010]);
         assert!((silhouette - 0.425).abs() < 0.001, "{silhouette}");
 
         let mut original = exact;
-        for row in rows.into_iter().filter(|row| NOTHING_LEFT.contains(&row.customer_id.as_str())) {
-            original.push(Row { rfm: Rfm { monetary: 1e-14, ..row.rfm }, ..row });
+        for row in rows
+            .into_iter()
+            .filter(|row| NOTHING_LEFT.contains(&row.customer_id.as_str()))
+        {
+            original.push(Row {
+                rfm: Rfm {
+                    monetary: 1e-14,
+                    ..row.rfm
+                },
+                ..row
+            });
         }
         assert_eq!(original.len(), 4_321);
         let (clusters, silhouette) = sizes(&original);
-        // With these four the objective is so flat that scikit-learn itself ends between 878 / 2430 / 1013 and
-        // 867 / 2439 / 1015, by its seed and tolerance; the original's seed ended at 870 / 2437 / 1014.
-        let apart = clusters.iter().zip([870, 2_437, 1_014]).map(|(size, original)| size.abs_diff(original));
+        // With these four the objective is so flat that scikit-learn itself ends between 878 / 2430
+        // / 1013 and 867 / 2439 / 1015, by its seed and tolerance; the original's seed
+        // ended at 870 / 2437 / 1014.
+        let apart = clusters
+            .iter()
+            .zip([870, 2_437, 1_014])
+            .map(|(size, original)| size.abs_diff(original));
         assert!(apart.max() <= Some(10), "{clusters:?}");
         assert!((silhouette - 0.425).abs() < 0.001, "{silhouette}");
     }
 
     #[test]
     fn k_means_ends_where_scikit_learn_does_on_the_real_file() {
-        // `KMeans(k, n_init=10, random_state=42).inertia_` of scikit-learn 1.9.1 for k = 2..10, of the same points.
-        const SCIKIT_LEARN: [f64; 9] =
-            [8476.22, 5893.60, 4143.69, 3130.42, 2619.57, 2250.48, 1947.65, 1733.59, 1569.71];
+        // `KMeans(k, n_init=10, random_state=42).inertia_` of scikit-learn 1.9.1 for k = 2..10, of
+        // the same points.
+        const SCIKIT_LEARN: [f64; 9] = [
+            8476.22, 5893.60, 4143.69, 3130.42, 2619.57, 2250.48, 1947.65, 1733.59, 1569.71,
+        ];
         let mut rows = real_rows();
         rows.retain(|row| row.rfm.monetary > 0.0);
-        let points: Vec<Vec<f64>> = rows.iter().map(|row| Space::LogMonetary.coordinates(row.rfm)).collect();
+        let points: Vec<Vec<f64>> = rows
+            .iter()
+            .map(|row| Space::LogMonetary.coordinates(row.rfm))
+            .collect();
         let (mean, scale) = standard(&points);
         let x = standard_tensor(&points, &mean, &scale, Device::Cpu);
         for (k, theirs) in (2..).zip(SCIKIT_LEARN) {
@@ -828,14 +1186,29 @@ mod tests {
         let fit = k_means(&x, 4, 3, 1, || {});
         let labels: Vec<i64> = Vec::try_from(&fit.labels).unwrap();
         assert_eq!(labels.len() as i64, n);
-        assert!((4..labels.len()).filter(|i| labels[*i] != labels[*i - 4]).count() < 100);
+        assert!(
+            (4..labels.len())
+                .filter(|i| labels[*i] != labels[*i - 4])
+                .count()
+                < 100
+        );
         // Two coordinates with variance 1.
-        assert!((fit.inertia / n as f64 - 2.0).abs() < 0.02, "{}", fit.inertia);
+        assert!(
+            (fit.inertia / n as f64 - 2.0).abs() < 0.02,
+            "{}",
+            fit.inertia
+        );
     }
 
     #[test]
     fn eta_squared_is_the_share_between_groups() {
-        assert_eq!(eta_squared([(0, 1.0), (0, 1.0), (1, 3.0), (1, 3.0)].into_iter()), 1.0);
-        assert_eq!(eta_squared([(0, 1.0), (0, 3.0), (1, 1.0), (1, 3.0)].into_iter()), 0.0);
+        assert_eq!(
+            eta_squared([(0, 1.0), (0, 1.0), (1, 3.0), (1, 3.0)].into_iter()),
+            1.0
+        );
+        assert_eq!(
+            eta_squared([(0, 1.0), (0, 3.0), (1, 1.0), (1, 3.0)].into_iter()),
+            0.0
+        );
     }
 }

@@ -14,8 +14,13 @@ fn artifact(seed: u64) -> Artifact {
 
 fn made(recipe: &str, seed: u64) -> Artifact {
     let as_of = NaiveDate::from_ymd_opt(2011, 9, 1).unwrap().into();
-    let tensors = TensorFile::new().with("x", &[2], &[1f32, 2.0]).into_bytes().unwrap();
-    Artifact::builder(KIND, recipe, as_of, seed).file("model.safetensors", tensors).finish()
+    let tensors = TensorFile::new()
+        .with("x", &[2], &[1f32, 2.0])
+        .into_bytes()
+        .unwrap();
+    Artifact::builder(KIND, recipe, as_of, seed)
+        .file("model.safetensors", tensors)
+        .finish()
 }
 
 fn now() -> DateTime<Utc> {
@@ -38,8 +43,15 @@ async fn a_published_model_is_current_and_comes_back_as_it_went() {
     let pointer = store.publish(&first, now()).await.unwrap();
     assert_eq!(pointer.version, first.manifest().version);
     let fetched = store.fetch(KIND, &pointer.version).await.unwrap();
-    assert_eq!((fetched.manifest(), fetched.files()), (first.manifest(), first.files()));
-    assert_eq!(store.publish(&first, now()).await.unwrap(), pointer, "publishing again changes nothing");
+    assert_eq!(
+        (fetched.manifest(), fetched.files()),
+        (first.manifest(), first.files())
+    );
+    assert_eq!(
+        store.publish(&first, now()).await.unwrap(),
+        pointer,
+        "publishing again changes nothing"
+    );
 }
 
 #[tokio::test]
@@ -50,15 +62,32 @@ async fn a_folder_is_found_by_a_path_with_parents_and_links_in_it() {
     std::fs::create_dir_all(root.join("far/away")).unwrap();
     std::os::unix::fs::symlink(root.join("far/away"), root.join("link")).unwrap();
     let inside = std::env::current_dir().unwrap();
-    let up = inside.components().skip(1).map(|_| "../").collect::<String>();
+    let up = inside
+        .components()
+        .skip(1)
+        .map(|_| "../")
+        .collect::<String>();
     let relative = format!("{up}{}/models", root.strip_prefix("/").unwrap().display());
-    for place in ["absent/../models", "far/away/../../models", "link/../../models", "./models/"]
-        .map(|place| root.join(place).display().to_string())
-        .into_iter()
-        .chain([relative])
+    for place in [
+        "absent/../models",
+        "far/away/../../models",
+        "link/../../models",
+        "./models/",
+    ]
+    .map(|place| root.join(place).display().to_string())
+    .into_iter()
+    .chain([relative])
     {
-        let found = ModelStore::open(&place).unwrap().current(KIND).await.unwrap();
-        assert_eq!(found.map(|pointer| pointer.version).as_ref(), Some(&version), "{place}");
+        let found = ModelStore::open(&place)
+            .unwrap()
+            .current(KIND)
+            .await
+            .unwrap();
+        assert_eq!(
+            found.map(|pointer| pointer.version).as_ref(),
+            Some(&version),
+            "{place}"
+        );
     }
 }
 
@@ -71,11 +100,29 @@ async fn rollback_goes_to_the_version_before_or_to_a_named_one() {
     assert!(matches!(alone, StoreError::NothingBefore { .. }), "{alone}");
 
     store.publish(&two, now()).await.unwrap();
-    assert_eq!(store.rollback(KIND, None, now()).await.unwrap().version, one.manifest().version);
-    let named = store.rollback(KIND, Some(&two.manifest().version), now()).await.unwrap();
-    assert_eq!((named.version, named.previous), (two.manifest().version.clone(), Some(one.manifest().version.clone())));
+    assert_eq!(
+        store.rollback(KIND, None, now()).await.unwrap().version,
+        one.manifest().version
+    );
+    let named = store
+        .rollback(KIND, Some(&two.manifest().version), now())
+        .await
+        .unwrap();
+    assert_eq!(
+        (named.version, named.previous),
+        (
+            two.manifest().version.clone(),
+            Some(one.manifest().version.clone())
+        )
+    );
 
-    let current: Vec<_> = store.versions(KIND).await.unwrap().into_iter().map(|(m, c)| (m.version, c)).collect();
+    let current: Vec<_> = store
+        .versions(KIND)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(m, c)| (m.version, c))
+        .collect();
     assert_eq!(current.len(), 2);
     assert!(current.contains(&(two.manifest().version.clone(), Some(Channel::Stable))));
     for absent in ["20110901T000000-000000000000", "../../etc", ""] {
@@ -91,7 +138,12 @@ async fn rollbacks_go_further_back_each_time_and_never_forward() {
     for seed in 0..4 {
         versions.push(store.publish(&artifact(seed), now()).await.unwrap().version);
     }
-    let back = async |version: Option<&str>| store.rollback(KIND, version, now()).await.map(|pointer| pointer.version);
+    let back = async |version: Option<&str>| {
+        store
+            .rollback(KIND, version, now())
+            .await
+            .map(|pointer| pointer.version)
+    };
     assert_eq!(back(None).await.unwrap(), versions[2]);
     assert_eq!(back(None).await.unwrap(), versions[1]);
     // What is published then comes after what it replaced.
@@ -105,23 +157,40 @@ async fn rollbacks_go_further_back_each_time_and_never_forward() {
         store.point(KIND, version, now()).await.unwrap();
     }
     assert_eq!(back(Some(&versions[1])).await.unwrap(), versions[1]);
-    assert_eq!(back(None).await.unwrap(), versions[0], "a named version is gone back to as well");
+    assert_eq!(
+        back(None).await.unwrap(),
+        versions[0],
+        "a named version is gone back to as well"
+    );
 
     store.point(KIND, &versions[1], now()).await.unwrap();
     std::fs::remove_dir_all(folder.path().join("models/churn").join(&versions[0])).unwrap();
     let gone = back(None).await.unwrap_err();
     assert!(matches!(gone, StoreError::NoVersion { .. }), "{gone}");
-    assert_eq!(store.current(KIND).await.unwrap().unwrap().version, versions[1]);
+    assert_eq!(
+        store.current(KIND).await.unwrap().unwrap().version,
+        versions[1]
+    );
 }
 
 #[tokio::test]
 async fn the_version_before_of_the_same_recipe_is_found_behind_others() {
     let (folder, store) = store();
-    let publish = async |recipe, seed| store.publish(&made(recipe, seed), now()).await.unwrap().version;
+    let publish = async |recipe, seed| {
+        store
+            .publish(&made(recipe, seed), now())
+            .await
+            .unwrap()
+            .version
+    };
     let before = async |version: &str, recipe| store.before(KIND, version, recipe).await.unwrap();
     assert_eq!(before("none", "default").await, None);
     let first = publish("default", 1).await;
-    assert_eq!(before(&first, "default").await, None, "it is the current one");
+    assert_eq!(
+        before(&first, "default").await,
+        None,
+        "it is the current one"
+    );
     let second = publish("default", 2).await;
     let other = publish("rfm3", 1).await;
     let third = publish("default", 3).await;
@@ -142,19 +211,43 @@ async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
     let (folder, store) = store();
     let [one, two, three] = [1, 2, 3].map(artifact);
     let version = |artifact: &Artifact| artifact.manifest().version.clone();
-    let canary = |artifact, percent| Some(Canary { version: version(artifact), percent });
+    let canary = |artifact, percent| {
+        Some(Canary {
+            version: version(artifact),
+            percent,
+        })
+    };
     for artifact in [&one, &two, &three] {
         store.upload(artifact).await.unwrap();
     }
     let alone = store.set_canary(KIND, canary(&two, 10)).await.unwrap_err();
-    assert!(matches!(alone, StoreError::NothingCurrent { .. }), "{alone}");
+    assert!(
+        matches!(alone, StoreError::NothingCurrent { .. }),
+        "{alone}"
+    );
     // As it was written before there were trials.
     let pointer = folder.path().join("models/churn/current.json");
     let moved_at = "2023-11-14T22:13:20Z";
-    std::fs::write(&pointer, format!(r#"{{"version": "{}", "moved_at": "{moved_at}"}}"#, version(&one))).unwrap();
+    std::fs::write(
+        &pointer,
+        format!(
+            r#"{{"version": "{}", "moved_at": "{moved_at}"}}"#,
+            version(&one)
+        ),
+    )
+    .unwrap();
 
     let none = store.promote(KIND, None, now()).await.unwrap_err();
-    assert!(matches!(none, StoreError::NoTrial { channel: Channel::Canary, .. }), "{none}");
+    assert!(
+        matches!(
+            none,
+            StoreError::NoTrial {
+                channel: Channel::Canary,
+                ..
+            }
+        ),
+        "{none}"
+    );
     store.set_shadow(KIND, Some(version(&three))).await.unwrap();
     let tried = store.set_canary(KIND, canary(&two, 10)).await.unwrap();
     assert_eq!(
@@ -163,23 +256,59 @@ async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
     );
     assert_eq!(store.current(KIND).await.unwrap(), Some(tried));
     let versions = store.versions(KIND).await.unwrap();
-    let of = |artifact| versions.iter().find(|(manifest, _)| manifest.version == version(artifact)).unwrap().1;
-    assert_eq!([&one, &two, &three].map(of), [Channel::Stable, Channel::Canary, Channel::Shadow].map(Some));
+    let of = |artifact| {
+        versions
+            .iter()
+            .find(|(manifest, _)| manifest.version == version(artifact))
+            .unwrap()
+            .1
+    };
+    assert_eq!(
+        [&one, &two, &three].map(of),
+        [Channel::Stable, Channel::Canary, Channel::Shadow].map(Some)
+    );
 
-    assert_eq!(store.promote(KIND, Some(50), now()).await.unwrap().canary, canary(&two, 50));
+    assert_eq!(
+        store.promote(KIND, Some(50), now()).await.unwrap().canary,
+        canary(&two, 50)
+    );
     let promoted = store.promote(KIND, None, now()).await.unwrap();
     assert_eq!(
         (&promoted.version, &promoted.previous, &promoted.canary),
         (&version(&two), &Some(version(&one)), &None)
     );
-    assert_eq!(promoted.shadow, Some(version(&three)), "one trial is not the other");
+    assert_eq!(
+        promoted.shadow,
+        Some(version(&three)),
+        "one trial is not the other"
+    );
     store.set_canary(KIND, canary(&one, 10)).await.unwrap();
     assert_eq!(store.set_canary(KIND, None).await.unwrap().canary, None);
     let none = store.set_canary(KIND, None).await.unwrap_err();
-    assert!(matches!(none, StoreError::NoTrial { channel: Channel::Canary, .. }), "{none}");
-    assert_eq!(store.point(KIND, &version(&three), now()).await.unwrap().shadow, None, "it is on trial no more");
+    assert!(
+        matches!(
+            none,
+            StoreError::NoTrial {
+                channel: Channel::Canary,
+                ..
+            }
+        ),
+        "{none}"
+    );
+    assert_eq!(
+        store
+            .point(KIND, &version(&three), now())
+            .await
+            .unwrap()
+            .shadow,
+        None,
+        "it is on trial no more"
+    );
     let absent = Some("20110901T000000-000000000000".to_owned());
-    assert!(matches!(store.set_shadow(KIND, absent).await.unwrap_err(), StoreError::NoVersion { .. }));
+    assert!(matches!(
+        store.set_shadow(KIND, absent).await.unwrap_err(),
+        StoreError::NoVersion { .. }
+    ));
 }
 
 #[tokio::test]
@@ -192,10 +321,22 @@ async fn a_damaged_version_is_refused_by_name() {
 
     let manifest = std::fs::read(place.join("manifest.json")).unwrap();
     let other = store.publish(&artifact(2), now()).await.unwrap().version;
-    std::fs::copy(folder.path().join("models/churn").join(&other).join("manifest.json"), place.join("manifest.json"))
-        .unwrap();
+    std::fs::copy(
+        folder
+            .path()
+            .join("models/churn")
+            .join(&other)
+            .join("manifest.json"),
+        place.join("manifest.json"),
+    )
+    .unwrap();
     let swapped = store.fetch(KIND, &version).await.unwrap_err().to_string();
-    assert!(swapped.contains(&format!("manifest.json is damaged: it is of version `{other}`")), "{swapped}");
+    assert!(
+        swapped.contains(&format!(
+            "manifest.json is damaged: it is of version `{other}`"
+        )),
+        "{swapped}"
+    );
     std::fs::write(place.join("manifest.json"), manifest).unwrap();
 
     std::fs::write(&file, &whole[1..]).unwrap();
@@ -213,14 +354,25 @@ async fn a_damaged_version_is_refused_by_name() {
 async fn a_large_file_that_was_fetched_stays_whatever_becomes_of_the_stores() {
     let (folder, store) = store();
     let numbers: Vec<f32> = (0..2_000_000_u32).map(|n| n as f32).collect();
-    let tensors = TensorFile::new().with("x", &[numbers.len()], &numbers).into_bytes().unwrap();
+    let tensors = TensorFile::new()
+        .with("x", &[numbers.len()], &numbers)
+        .into_bytes()
+        .unwrap();
     let as_of = NaiveDate::from_ymd_opt(2011, 9, 1).unwrap().into();
-    let large = Artifact::builder(KIND, "large", as_of, 1).file("model.safetensors", tensors).finish();
+    let large = Artifact::builder(KIND, "large", as_of, 1)
+        .file("model.safetensors", tensors)
+        .finish();
     let version = store.publish(&large, now()).await.unwrap().version;
     let fetched = store.fetch(KIND, &version).await.unwrap();
-    let kept = fetched.tensors("model.safetensors").unwrap().keep::<f32>("x", &[numbers.len()]).unwrap();
+    let kept = fetched
+        .tensors("model.safetensors")
+        .unwrap()
+        .keep::<f32>("x", &[numbers.len()])
+        .unwrap();
     drop(fetched);
-    let file = folder.path().join(format!("models/churn/{version}/model.safetensors"));
+    let file = folder
+        .path()
+        .join(format!("models/churn/{version}/model.safetensors"));
     std::fs::write(file, "damaged").unwrap();
     assert!(*kept == numbers);
     assert!(store.fetch(KIND, &version).await.is_err());
@@ -234,7 +386,10 @@ async fn publishing_a_damaged_version_again_mends_it() {
     let place = folder.path().join("models/churn").join(&version);
     let file = place.join("model.safetensors");
     let bytes = std::fs::read(&file).unwrap();
-    let (cut, other) = (bytes[1..].to_vec(), bytes.iter().map(|byte| !byte).collect::<Vec<_>>());
+    let (cut, other) = (
+        bytes[1..].to_vec(),
+        bytes.iter().map(|byte| !byte).collect::<Vec<_>>(),
+    );
     for damaged in [Some(cut), Some(other), None] {
         match damaged {
             Some(damaged) => std::fs::write(&file, damaged).unwrap(),
@@ -242,11 +397,17 @@ async fn publishing_a_damaged_version_again_mends_it() {
         }
         store.fetch(KIND, &version).await.unwrap_err();
         store.publish(&whole, now()).await.unwrap();
-        assert_eq!(store.fetch(KIND, &version).await.unwrap().files(), whole.files());
+        assert_eq!(
+            store.fetch(KIND, &version).await.unwrap().files(),
+            whole.files()
+        );
     }
     std::fs::write(place.join("manifest.json"), "{").unwrap();
     store.publish(&whole, now()).await.unwrap();
-    assert_eq!(store.fetch(KIND, &version).await.unwrap().manifest(), whole.manifest());
+    assert_eq!(
+        store.fetch(KIND, &version).await.unwrap().manifest(),
+        whole.manifest()
+    );
 }
 
 #[tokio::test]
@@ -264,16 +425,41 @@ async fn a_pointer_that_is_none_is_named_and_replaced() {
     ] {
         std::fs::write(&pointer, bytes).unwrap();
         let error = store.current(KIND).await.unwrap_err().to_string();
-        assert!(error.contains("churn/current.json is not a pointer"), "{error}");
+        assert!(
+            error.contains("churn/current.json is not a pointer"),
+            "{error}"
+        );
         let listed = store.versions(KIND).await.unwrap();
-        assert_eq!(listed.iter().map(|(of, channel)| (&of.version, *channel)).collect::<Vec<_>>(), [(&version, None)]);
-        assert!(store.rollback(KIND, None, now()).await.is_err(), "nobody knows what was before");
-        assert!(store.point_from(KIND, "", &version, now()).await.is_err(), "nor what is current");
+        assert_eq!(
+            listed
+                .iter()
+                .map(|(of, channel)| (&of.version, *channel))
+                .collect::<Vec<_>>(),
+            [(&version, None)]
+        );
+        assert!(
+            store.rollback(KIND, None, now()).await.is_err(),
+            "nobody knows what was before"
+        );
+        assert!(
+            store.point_from(KIND, "", &version, now()).await.is_err(),
+            "nor what is current"
+        );
         assert!(store.set_shadow(KIND, Some(version.clone())).await.is_err());
         // As the error says.
-        assert_eq!(store.rollback(KIND, Some(&version), now()).await.unwrap().version, version);
+        assert_eq!(
+            store
+                .rollback(KIND, Some(&version), now())
+                .await
+                .unwrap()
+                .version,
+            version
+        );
         std::fs::write(&pointer, bytes).unwrap();
-        assert_eq!(store.publish(&artifact(1), now()).await.unwrap().version, version);
+        assert_eq!(
+            store.publish(&artifact(1), now()).await.unwrap().version,
+            version
+        );
         assert_eq!(store.current(KIND).await.unwrap().unwrap().version, version);
     }
 }
@@ -283,7 +469,11 @@ async fn a_place_that_cannot_be_written_is_named_with_what_to_do() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let place = file.path().join("models");
     let store = ModelStore::open(place.to_str().unwrap()).unwrap();
-    let error = store.publish(&artifact(1), now()).await.unwrap_err().to_string();
+    let error = store
+        .publish(&artifact(1), now())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains(&place.display().to_string()), "{error}");
 }
 
@@ -305,11 +495,16 @@ async fn publishers_at_the_same_time_leave_one_whole_version_current() {
 #[tokio::test]
 async fn of_many_who_expect_the_same_version_one_moves_the_pointer() {
     let (_folder, store) = store();
-    let versions: Vec<_> = (0..8).map(|seed| artifact(seed).manifest().version.clone()).collect();
+    let versions: Vec<_> = (0..8)
+        .map(|seed| artifact(seed).manifest().version.clone())
+        .collect();
     for seed in 0..8 {
         store.upload(&artifact(seed)).await.unwrap();
     }
-    store.point_from(KIND, "", &versions[0], now()).await.unwrap();
+    store
+        .point_from(KIND, "", &versions[0], now())
+        .await
+        .unwrap();
     let movers = versions[1..].iter().cloned().map(|version| {
         let (store, expected) = (store.clone(), versions[0].clone());
         tokio::spawn(async move { store.point_from(KIND, &expected, &version, now()).await })

@@ -17,7 +17,10 @@ use crate::{bind, serve, start};
 /// Whether a new connection is answered; it is left open.
 async fn opens(address: SocketAddr) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.ok()?;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await
+        .ok()?;
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.ok()?;
     assert_eq!(&answer, b"HTTP/1.1 404");
@@ -41,11 +44,20 @@ async fn there_are_as_many_connections_as_may_be() {
 
 #[tokio::test]
 async fn a_connection_that_is_old_takes_no_new_calls_and_those_in_flight_have_time() {
-    let address = start(["--max-connection-age=300ms", "--drain-timeout=2s"].map(str::to_owned)).await;
+    let address =
+        start(["--max-connection-age=300ms", "--drain-timeout=2s"].map(str::to_owned)).await;
     let mut idle = opens(address).await.unwrap();
-    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let channel = Channel::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let mut client = HealthClient::new(channel);
-    let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let mut watch = client
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     assert!(watch.message().await.unwrap().is_some());
     let start = Instant::now();
     let ended = tokio::spawn(async move { (watch.message().await, start.elapsed()) });
@@ -57,18 +69,31 @@ async fn a_connection_that_is_old_takes_no_new_calls_and_those_in_flight_have_ti
         }
     }
     let (message, lived) = ended.await.unwrap();
-    assert!(message.is_err() && lived > Duration::from_secs(2), "{message:?} {lived:?}");
-    while idle.read(&mut [0; 1024]).await.is_ok_and(|length| length > 0) {}
+    assert!(
+        message.is_err() && lived > Duration::from_secs(2),
+        "{message:?} {lived:?}"
+    );
+    while idle
+        .read(&mut [0; 1024])
+        .await
+        .is_ok_and(|length| length > 0)
+    {}
 }
 
 #[tokio::test]
 async fn what_a_listener_in_front_takes_is_not_too_large_for_one_behind() {
     let (behind, in_front) = (bind([]).await, bind([]).await.in_front());
     for (server, largest) in [(behind, 15_000), (in_front, 11_000)] {
-        let channel = Channel::from_shared(format!("http://{}", serve(server))).unwrap().connect().await.unwrap();
+        let channel = Channel::from_shared(format!("http://{}", serve(server)))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
         for (size, taken) in [(largest, true), (largest + 2_000, false)] {
             let mut request = Request::new(HealthCheckRequest::default());
-            request.metadata_mut().insert("x-pad", "z".repeat(size).parse().unwrap());
+            request
+                .metadata_mut()
+                .insert("x-pad", "z".repeat(size).parse().unwrap());
             let answer = HealthClient::new(channel.clone()).check(request).await;
             assert_eq!(answer.is_ok(), taken, "{size}: {answer:?}");
         }

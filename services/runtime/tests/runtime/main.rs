@@ -33,9 +33,20 @@ fn serve(server: Server) -> SocketAddr {
     let address = server.local_addr().unwrap();
     let ready = watch::Sender::new(true);
     let (routes, draining) = (Routes::default(), watch::Sender::new(false));
-    let service = Service { name: "test", services: vec![], routes, ready: ready.subscribe(), status: None, draining };
+    let service = Service {
+        name: "test",
+        services: vec![],
+        routes,
+        ready: ready.subscribe(),
+        status: None,
+        draining,
+    };
     tokio::spawn(async move {
-        server.serving(service).serve_until(std::future::pending()).await.unwrap();
+        server
+            .serving(service)
+            .serve_until(std::future::pending())
+            .await
+            .unwrap();
         drop(ready);
     });
     address

@@ -23,7 +23,10 @@ impl Authority {
     fn sign(&self) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+        (
+            params.signed_by(&key, &self.0).unwrap().pem(),
+            key.serialize_pem(),
+        )
     }
 
     fn sign_into(&self, folder: &Path) {
@@ -36,17 +39,32 @@ impl Authority {
 /// A process that shows the certificate in this folder.
 async fn encrypted(folder: &TempDir, more: Option<String>) -> SocketAddr {
     let flag = |name, file| format!("--{name}={}", folder.path().join(file).display());
-    start([flag("tls-cert", "cert.pem"), flag("tls-key", "key.pem")].into_iter().chain(more)).await
+    start(
+        [flag("tls-cert", "cert.pem"), flag("tls-key", "key.pem")]
+            .into_iter()
+            .chain(more),
+    )
+    .await
 }
 
 async fn asks(address: SocketAddr, trusts: &Authority, shows: Option<(String, String)>) -> bool {
-    let mut tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(Certificate::from_pem(trusts.0.pem()));
+    let mut tls = ClientTlsConfig::new()
+        .domain_name("localhost")
+        .ca_certificate(Certificate::from_pem(trusts.0.pem()));
     if let Some((cert, key)) = shows {
         tls = tls.identity(Identity::from_pem(cert, key));
     }
-    let endpoint = Channel::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
-    let Ok(channel) = endpoint.connect().await else { return false };
-    HealthClient::new(channel).check(HealthCheckRequest::default()).await.is_ok()
+    let endpoint = Channel::from_shared(format!("https://{address}"))
+        .unwrap()
+        .tls_config(tls)
+        .unwrap();
+    let Ok(channel) = endpoint.connect().await else {
+        return false;
+    };
+    HealthClient::new(channel)
+        .check(HealthCheckRequest::default())
+        .await
+        .is_ok()
 }
 
 #[tokio::test]
@@ -56,18 +74,32 @@ async fn calls_are_encrypted_and_certificates_are_replaced_at_work() {
     let address = encrypted(&folder, None).await;
     // Somebody who never says a word, and one who does not encrypt.
     let mut silent = TcpStream::connect(address).await.unwrap();
-    let plain = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-    assert!(HealthClient::new(plain).check(HealthCheckRequest::default()).await.is_err());
+    let plain = Channel::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect_lazy();
+    assert!(
+        HealthClient::new(plain)
+            .check(HealthCheckRequest::default())
+            .await
+            .is_err()
+    );
     assert!(asks(address, &first, None).await);
     assert!(!asks(address, &second, None).await);
 
     std::fs::write(folder.path().join("cert.pem"), "nonsense").unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(asks(address, &first, None).await, "what cannot be used changes nothing");
+    assert!(
+        asks(address, &first, None).await,
+        "what cannot be used changes nothing"
+    );
     second.sign_into(folder.path());
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(asks(address, &second, None).await && !asks(address, &first, None).await);
-    assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or_default(), 0, "silence ends");
+    assert_eq!(
+        silent.read(&mut [0; 1]).await.unwrap_or_default(),
+        0,
+        "silence ends"
+    );
 }
 
 #[tokio::test]
@@ -78,6 +110,9 @@ async fn callers_show_a_certificate_where_they_must() {
     std::fs::write(&ca, theirs.0.pem()).unwrap();
     let address = encrypted(&folder, Some(format!("--tls-client-ca={}", ca.display()))).await;
     assert!(asks(address, &ours, Some(theirs.sign())).await);
-    assert!(!asks(address, &ours, Some(ours.sign())).await, "another authority's");
+    assert!(
+        !asks(address, &ours, Some(ours.sign())).await,
+        "another authority's"
+    );
     assert!(!asks(address, &ours, None).await);
 }

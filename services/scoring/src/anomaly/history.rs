@@ -25,7 +25,8 @@ const LEAST_PRICE: f64 = 0.05;
 /// Prices within this of each other, as logarithms, are the same.
 pub(super) const SAME_PRICE: f64 = 0.03;
 
-/// Length of a line's vector where nothing of its invoice is known; what the invoice says comes after.
+/// Length of a line's vector where nothing of its invoice is known; what the invoice says comes
+/// after.
 pub const ALONE: usize = 15;
 /// Length of a line's vector.
 pub const WIDTH: usize = ALONE + 5;
@@ -115,25 +116,43 @@ impl Shop {
             (MAD * median(off)).max(least)
         };
         let price = median(lines.iter().map(|line| line.price).collect());
-        let between = MAD * median(lines.iter().map(|line| (line.price - price).abs()).collect());
+        let between = MAD
+            * median(
+                lines
+                    .iter()
+                    .map(|line| (line.price - price).abs())
+                    .collect(),
+            );
         Self {
             quantity: Level {
                 median: median(lines.iter().map(|line| line.quantity).collect()),
                 spread: off(|line| line.quantity, LEAST_QUANTITY),
             },
-            price: Level { median: price, spread: between.max(LEAST_PRICE) },
+            price: Level {
+                median: price,
+                spread: between.max(LEAST_PRICE),
+            },
             price_within: off(|line| line.price, LEAST_PRICE),
         }
     }
 
     pub(super) fn check(&self) -> Result<(), ModelError> {
-        let Self { quantity, price, price_within } = self;
+        let Self {
+            quantity,
+            price,
+            price_within,
+        } = self;
         let medians = [quantity.median, price.median];
         let spreads = [quantity.spread, price.spread, *price_within];
-        if medians.iter().chain(&spreads).all(|x| x.is_finite()) && spreads.iter().all(|spread| *spread > 0.0) {
+        if medians.iter().chain(&spreads).all(|x| x.is_finite())
+            && spreads.iter().all(|spread| *spread > 0.0)
+        {
             return Ok(());
         }
-        Err(ModelError::inconsistent("shop", "has a level that is not finite, or a spread that is not above 0"))
+        Err(ModelError::inconsistent(
+            "shop",
+            "has a level that is not finite, or a spread that is not above 0",
+        ))
     }
 }
 
@@ -173,7 +192,10 @@ struct Counts {
 
 impl Counts {
     fn new(most: usize) -> Self {
-        Self { of: vec![0; most + 1], all: 0 }
+        Self {
+            of: vec![0; most + 1],
+            all: 0,
+        }
     }
 
     fn at(&self, value: f64) -> usize {
@@ -226,20 +248,28 @@ impl<K: std::hash::Hash + Eq + std::borrow::Borrow<str> + std::str::FromStr> Num
         for (row, id) in ids.iter().enumerate() {
             let canonical = id.parse::<K>().is_ok_and(|known| known.borrow() == &**id);
             if !canonical || numbers.number(id) != u32::try_from(row).ok() {
-                return Err(ModelError::inconsistent(table, format!("has no new id in row {row}: `{id}`")));
+                return Err(ModelError::inconsistent(
+                    table,
+                    format!("has no new id in row {row}: `{id}`"),
+                ));
             }
         }
         Ok(numbers)
     }
 
     fn names(&self) -> Vec<&str> {
-        let mut names: Vec<(u32, &str)> = self.0.iter().map(|(id, number)| (*number, id.borrow())).collect();
+        let mut names: Vec<(u32, &str)> = self
+            .0
+            .iter()
+            .map(|(id, number)| (*number, id.borrow()))
+            .collect();
         names.sort_unstable();
         names.into_iter().map(|(_, name)| name).collect()
     }
 }
 
-/// What stands beside a line: what is usual of its customer, and what the other lines of its invoice say.
+/// What stands beside a line: what is usual of its customer, and what the other lines of its
+/// invoice say.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Context<'a> {
     pub(super) customer: Option<CustomerLevels>,
@@ -296,8 +326,10 @@ impl History {
             "" => {}
             id => drop(self.customers.number(id)),
         }
-        self.of_product.resize_with(self.products.0.len(), VecDeque::new);
-        self.of_customer.resize_with(self.customers.0.len(), VecDeque::new);
+        self.of_product
+            .resize_with(self.products.0.len(), VecDeque::new);
+        self.of_customer
+            .resize_with(self.customers.0.len(), VecDeque::new);
         self.levels.resize(self.products.0.len(), None);
         self.stale.resize(self.products.0.len(), None);
         self.observe(line)
@@ -307,7 +339,11 @@ impl History {
     pub fn observe(&self, line: &Transaction<'_>) -> Observation {
         let customer = CustomerId::canonical(line.customer_id);
         Observation {
-            product: self.products.0.get(StockCode::canonical(line.stock_code)).copied(),
+            product: self
+                .products
+                .0
+                .get(StockCode::canonical(line.stock_code))
+                .copied(),
             customer: self.customers.0.get(customer).copied(),
             named: !customer.is_empty(),
             quantity: line.quantity.ln(),
@@ -319,11 +355,21 @@ impl History {
     pub fn push(&mut self, line: &Observation, day: i64) {
         let Some(product) = line.product else { return };
         let (quantity, price) = (line.quantity as f32, line.price as f32);
-        let kept = Line { order: self.next, product, customer: line.customer, quantity, price };
+        let kept = Line {
+            order: self.next,
+            product,
+            customer: line.customer,
+            quantity,
+            price,
+        };
         self.next += 1;
         let ring = &mut self.of_product[product as usize];
         // What is full makes room first: one more would double the memory that it has.
-        let old = if ring.len() == OF_PRODUCT { ring.pop_front() } else { None };
+        let old = if ring.len() == OF_PRODUCT {
+            ring.pop_front()
+        } else {
+            None
+        };
         ring.push_back(kept);
         self.pieces.count(pieces(quantity.into()), 1);
         self.cents.count(cents(price.into()), 1);
@@ -341,9 +387,12 @@ impl History {
         self.stale[product as usize].get_or_insert(day);
     }
 
-    /// Brings a product's levels up to date on a day: by the lines of earlier days, or by all where it has few.
+    /// Brings a product's levels up to date on a day: by the lines of earlier days, or by all where
+    /// it has few.
     pub fn refresh(&mut self, product: Option<u32>, day: i64) {
-        let Some(product) = product.map(|product| product as usize) else { return };
+        let Some(product) = product.map(|product| product as usize) else {
+            return;
+        };
         let young = self.of_product[product].len() < YOUNG;
         if self.stale[product].is_some_and(|since| young || since < day) {
             self.stale[product] = None;
@@ -365,15 +414,24 @@ impl History {
     /// None where nothing is remembered.
     pub(super) fn customer(&self, line: &Observation) -> Option<CustomerLevels> {
         let ring = self.of_customer.get(line.customer? as usize)?;
-        let over: Vec<f64> =
-            ring.iter().map(|line| f64::from(line.quantity) - self.usual_quantity(line.product)).collect();
+        let over: Vec<f64> = ring
+            .iter()
+            .map(|line| f64::from(line.quantity) - self.usual_quantity(line.product))
+            .collect();
         let most = over.iter().copied().reduce(f64::max)?;
         let n = over.len() as f64;
         let own = median(over.clone());
         let spread = MAD * median(over.iter().map(|over| (over - own).abs()).collect());
         let weight = n / (n + SHRINK_CUSTOMER);
-        let spread = (weight * spread.powi(2) + (1.0 - weight) * self.shop.quantity.spread.powi(2)).sqrt();
-        Some(CustomerLevels { quantity: Level { median: own * weight, spread: spread.max(LEAST_QUANTITY) }, most })
+        let spread =
+            (weight * spread.powi(2) + (1.0 - weight) * self.shop.quantity.spread.powi(2)).sqrt();
+        Some(CustomerLevels {
+            quantity: Level {
+                median: own * weight,
+                spread: spread.max(LEAST_QUANTITY),
+            },
+            most,
+        })
     }
 
     fn usual_quantity(&self, product: u32) -> f64 {
@@ -385,24 +443,37 @@ impl History {
     pub(super) fn over(&self, line: &Observation) -> (f64, f64) {
         let product = self.product(line);
         let quantity = product.map_or(self.shop.quantity.median, |product| product.quantity.median);
-        (line.quantity - quantity, product.map_or(0.0, |product| line.price - product.price.median))
+        (
+            line.quantity - quantity,
+            product.map_or(0.0, |product| line.price - product.price.median),
+        )
     }
 
     /// What stands beside a line of which the invoice is not known.
     pub fn alone(&self, line: &Observation) -> Context<'static> {
-        Context { customer: self.customer(line), others: None, quantities: &[], place: 0 }
+        Context {
+            customer: self.customer(line),
+            others: None,
+            quantities: &[],
+            place: 0,
+        }
     }
 
     /// What stands beside each line of an invoice, whose quantities are given once more.
     pub fn contexts<'a>(&self, invoice: &[Observation], quantities: &'a [f64]) -> Vec<Context<'a>> {
         let n = invoice.len() as f64;
         let over: Vec<(f64, f64)> = invoice.iter().map(|line| self.over(line)).collect();
-        let of = |value: &dyn Fn(usize) -> f64| others(&(0..invoice.len()).map(value).collect::<Vec<_>>());
+        let of = |value: &dyn Fn(usize) -> f64| {
+            others(&(0..invoice.len()).map(value).collect::<Vec<_>>())
+        };
         let (quantity, price) = (of(&|at| over[at].0), of(&|at| over[at].1));
         let total = of(&|at| invoice[at].quantity + invoice[at].price);
         // As a rule an invoice has one customer.
         let mut of_customer: Vec<(Option<u32>, Option<CustomerLevels>)> = Vec::new();
-        let mut customer = |line: &Observation| match of_customer.iter().find(|(known, _)| *known == line.customer) {
+        let mut customer = |line: &Observation| match of_customer
+            .iter()
+            .find(|(known, _)| *known == line.customer)
+        {
             Some((_, levels)) => *levels,
             None => {
                 let levels = self.customer(line);
@@ -413,22 +484,31 @@ impl History {
         let context = |place: usize| Context {
             customer: customer(&invoice[place]),
             // The fewer they are, the less their quantities say.
-            others: quantity[place]
-                .map(|q| [q * (n - 1.0) / n, price[place].unwrap_or_default(), total[place].unwrap_or_default()]),
+            others: quantity[place].map(|q| {
+                [
+                    q * (n - 1.0) / n,
+                    price[place].unwrap_or_default(),
+                    total[place].unwrap_or_default(),
+                ]
+            }),
             quantities,
             place,
         };
         (0..invoice.len()).map(context).collect()
     }
 
-    /// What the trees see of a line; [`ALONE`] of it say nothing of the invoice, and the rest is 0 without one.
+    /// What the trees see of a line; [`ALONE`] of it say nothing of the invoice, and the rest is 0
+    /// without one.
     pub fn features(&self, line: &Observation, context: &Context<'_>) -> [f32; WIDTH] {
         let customer = context.customer;
         let product = self.product(line);
         let (quantity, price) = self.over(line);
-        let ring = line.product.and_then(|product| self.of_product.get(product as usize));
+        let ring = line
+            .product
+            .and_then(|product| self.of_product.get(product as usize));
         let n = ring.map_or(0.0, |ring| ring.len() as f64);
-        // One pass over the product's lines: how near its prices come, which quantities went at this one.
+        // One pass over the product's lines: how near its prices come, which quantities went at
+        // this one.
         let (mut nearest, mut second) = (f64::INFINITY, f64::INFINITY);
         let (mut near, mut near_quantity) = (0.0, 0.0);
         let (mut same, mut alike, mut larger) = (0.0, 0.0, 0.0_f64);
@@ -465,8 +545,13 @@ impl History {
             line.price,
             line.quantity + line.price,
             n.ln_1p(),
-            quantity / product.map_or(1.5 * self.shop.quantity.spread, |product| product.quantity.spread),
-            product.map_or(self.shop.price.z(line.price), |product| product.price.z(line.price)),
+            quantity
+                / product.map_or(1.5 * self.shop.quantity.spread, |product| {
+                    product.quantity.spread
+                }),
+            product.map_or(self.shop.price.z(line.price), |product| {
+                product.price.z(line.price)
+            }),
             second,
             ((near + 0.5) / (n + 1.0)).ln(),
             line.quantity - (near_quantity + SHRINK_PRICE * usual) / (near + SHRINK_PRICE),
@@ -475,13 +560,21 @@ impl History {
             ((same + 0.5) / (n + 1.0)).ln(),
             customer.map_or(quantity, |customer| quantity - customer.quantity.median),
             customer.map_or(0.0, |customer| quantity - customer.most),
-            product.map_or(0.0, |product| line.price - product.channel[usize::from(!line.named)]),
+            product.map_or(0.0, |product| {
+                line.price - product.channel[usize::from(!line.named)]
+            }),
             self.cents.share(cents(line.price)),
         ]);
         if let Some([of_quantity, of_price, of_total]) = context.others {
             let n = context.quantities.len() as f64;
-            let others = context.quantities.iter().enumerate().filter(|(place, _)| *place != context.place);
-            let larger = others.filter(|(_, other)| **other > line.quantity - 1e-6).count() as f64;
+            let others = context
+                .quantities
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| *place != context.place);
+            let larger = others
+                .filter(|(_, other)| **other > line.quantity - 1e-6)
+                .count() as f64;
             x[ALONE..].copy_from_slice(&[
                 quantity - of_quantity,
                 price - of_price,
@@ -495,7 +588,12 @@ impl History {
 
     /// Products and customers by number, and the lines that are remembered, the oldest first.
     pub fn parts(&self) -> (Vec<&str>, Vec<&str>, Vec<Observation>) {
-        let mut lines: Vec<&Line> = self.of_product.iter().chain(&self.of_customer).flatten().collect();
+        let mut lines: Vec<&Line> = self
+            .of_product
+            .iter()
+            .chain(&self.of_customer)
+            .flatten()
+            .collect();
         lines.sort_unstable_by_key(|line| line.order);
         lines.dedup_by_key(|line| line.order);
         let lines = lines.into_iter().map(|line| Observation {
@@ -505,14 +603,24 @@ impl History {
             quantity: line.quantity.into(),
             price: line.price.into(),
         });
-        (self.products.names(), self.customers.names(), lines.collect())
+        (
+            self.products.names(),
+            self.customers.names(),
+            lines.collect(),
+        )
     }
 
     /// From an artifact: the same lines in the same order make the same history.
     pub(super) fn load(artifact: &Artifact, shop: Shop) -> Result<Self, ModelError> {
         let mut history = Self::new(shop);
-        history.products = Numbers::load("products", &artifact.table("products.parquet")?.text("stock_code")?)?;
-        history.customers = Numbers::load("customers", &artifact.table("customers.parquet")?.text("customer_id")?)?;
+        history.products = Numbers::load(
+            "products",
+            &artifact.table("products.parquet")?.text("stock_code")?,
+        )?;
+        history.customers = Numbers::load(
+            "customers",
+            &artifact.table("customers.parquet")?.text("customer_id")?,
+        )?;
         let (products, customers) = (history.products.0.len(), history.customers.0.len());
         history.of_product.resize_with(products, VecDeque::new);
         history.of_customer.resize_with(customers, VecDeque::new);
@@ -522,14 +630,31 @@ impl History {
         let (product, customer) = (table.int("product")?, table.int("customer")?);
         let (quantity, price) = (table.float("log_quantity")?, table.float("log_price")?);
         for row in 0..product.len() {
-            let below = |number: i64, count: usize| u32::try_from(number).ok().filter(|n| (*n as usize) < count);
-            let (product, customer) = (below(product[row], products), below(customer[row], customers));
+            let below = |number: i64, count: usize| {
+                u32::try_from(number).ok().filter(|n| (*n as usize) < count)
+            };
+            let (product, customer) = (
+                below(product[row], products),
+                below(customer[row], customers),
+            );
             let (quantity, price) = (quantity[row], price[row]);
             // A comparison that a NaN fails as well.
             if product.is_none() || !(quantity.abs() < 50.0 && price.abs() < 50.0) {
-                return Err(ModelError::inconsistent("lines", format!("has no usable line in row {row}")));
+                return Err(ModelError::inconsistent(
+                    "lines",
+                    format!("has no usable line in row {row}"),
+                ));
             }
-            history.push(&Observation { product, customer, named: customer.is_some(), quantity, price }, 0);
+            history.push(
+                &Observation {
+                    product,
+                    customer,
+                    named: customer.is_some(),
+                    quantity,
+                    price,
+                },
+                0,
+            );
         }
         history.refresh_all();
         Ok(history)
@@ -543,13 +668,21 @@ fn product_levels(ring: &VecDeque<Line>, shop: &Shop) -> Option<ProductLevels> {
     let level = |of: fn(&Line) -> f32| {
         let values: Vec<f64> = ring.iter().map(|line| f64::from(of(line))).collect();
         let centre = median(values.clone());
-        (centre, MAD * median(values.iter().map(|value| (value - centre).abs()).collect()))
+        (
+            centre,
+            MAD * median(values.iter().map(|value| (value - centre).abs()).collect()),
+        )
     };
-    let shrunk = |own: f64, typical: f64| (weight * own.powi(2) + (1.0 - weight) * typical.powi(2)).sqrt();
-    let ((quantity, quantity_spread), (price, price_spread)) = (level(|line| line.quantity), level(|line| line.price));
+    let shrunk =
+        |own: f64, typical: f64| (weight * own.powi(2) + (1.0 - weight) * typical.powi(2)).sqrt();
+    let ((quantity, quantity_spread), (price, price_spread)) =
+        (level(|line| line.quantity), level(|line| line.price));
     let channel = [true, false].map(|named| {
-        let of: Vec<f64> =
-            ring.iter().filter(|line| line.customer.is_some() == named).map(|line| f64::from(line.price)).collect();
+        let of: Vec<f64> = ring
+            .iter()
+            .filter(|line| line.customer.is_some() == named)
+            .map(|line| f64::from(line.price))
+            .collect();
         let k = of.len() as f64;
         (k * median(of) + SHRINK_PRICE * price) / (k + SHRINK_PRICE)
     });
@@ -558,7 +691,10 @@ fn product_levels(ring: &VecDeque<Line>, shop: &Shop) -> Option<ProductLevels> {
             median: weight * quantity + (1.0 - weight) * shop.quantity.median,
             spread: shrunk(quantity_spread, shop.quantity.spread).max(LEAST_QUANTITY),
         },
-        price: Level { median: price, spread: shrunk(price_spread, shop.price_within).max(LEAST_PRICE) },
+        price: Level {
+            median: price,
+            spread: shrunk(price_spread, shop.price_within).max(LEAST_PRICE),
+        },
         channel,
     })
 }
@@ -574,7 +710,10 @@ fn others(values: &[f64]) -> Vec<Option<f64>> {
     let others = values.len() - 1;
     for (rank, at) in order.iter().enumerate() {
         let without = |place: usize| values[order[if rank <= place { place + 1 } else { place }]];
-        medians[*at] = Some(f64::midpoint(without((others - 1) / 2), without(others / 2)));
+        medians[*at] = Some(f64::midpoint(
+            without((others - 1) / 2),
+            without(others / 2),
+        ));
     }
     medians
 }
@@ -590,7 +729,10 @@ fn median(mut values: Vec<f64>) -> f64 {
     if below.len() < middle || values.len() % 2 == 1 {
         return upper;
     }
-    let lower = values[..middle].iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let lower = values[..middle]
+        .iter()
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max);
     f64::midpoint(lower, upper)
 }
 
@@ -601,13 +743,24 @@ mod tests {
     use super::*;
 
     fn line(stock_code: &str, quantity: f64, unit_price: f64) -> Transaction<'_> {
-        Transaction { stock_code, quantity, unit_price, customer_id: "14911" }
+        Transaction {
+            stock_code,
+            quantity,
+            unit_price,
+            customer_id: "14911",
+        }
     }
 
     fn shop() -> Shop {
         Shop {
-            quantity: Level { median: 1.0, spread: 0.8 },
-            price: Level { median: 1.0, spread: 1.0 },
+            quantity: Level {
+                median: 1.0,
+                spread: 0.8,
+            },
+            price: Level {
+                median: 1.0,
+                spread: 1.0,
+            },
             price_within: 0.1,
         }
     }
@@ -616,7 +769,10 @@ mod tests {
     fn the_others_of_an_invoice_are_those_beside_a_line() {
         assert_eq!(others(&[1.0]), [None]);
         assert_eq!(others(&[1.0, 5.0]), [Some(5.0), Some(1.0)]);
-        assert_eq!(others(&[3.0, 1.0, 9.0, 4.0]), [Some(4.0), Some(4.0), Some(3.0), Some(3.0)]);
+        assert_eq!(
+            others(&[3.0, 1.0, 9.0, 4.0]),
+            [Some(4.0), Some(4.0), Some(3.0), Some(3.0)]
+        );
     }
 
     #[test]
@@ -626,7 +782,12 @@ mod tests {
             Numbers::<CustomerId>::load("customers", &ids).map(|numbers| numbers.0.len())
         };
         assert_eq!(load(&["17850", "14911"]), Ok(2));
-        for (ids, row) in [(["17850", "17850"], 1), (["17850", "17850.0"], 1), (["17850.0", "1"], 0), (["1", ""], 1)] {
+        for (ids, row) in [
+            (["17850", "17850"], 1),
+            (["17850", "17850.0"], 1),
+            (["17850.0", "1"], 0),
+            (["1", ""], 1),
+        ] {
             let message = format!("customers has no new id in row {row}: `{}`", ids[row]);
             assert_eq!(load(&ids).unwrap_err().to_string(), message);
         }

@@ -1,16 +1,20 @@
-//! Anomaly: how likely a line carries a typing error in its quantity or price, and what about it is off.
+//! Anomaly: how likely a line carries a typing error in its quantity or price, and what about it is
+//! off.
 //!
-//! What a product's and a customer's recent lines say is usual ([`History`]), and what the other lines of the invoice say
-//! where these are known, makes the features of a line; boosted trees turn the features into log-odds. The trees have
-//! learnt from errors planted among real lines: a factor of 3 to 300 in quantity or price. A second ensemble judges a line
-//! of which the invoice is not known.
+//! What a product's and a customer's recent lines say is usual ([`History`]), and what the other
+//! lines of the invoice say where these are known, makes the features of a line; boosted trees turn
+//! the features into log-odds. The trees have learnt from errors planted among real lines: a factor
+//! of 3 to 300 in quantity or price. A second ensemble judges a line of which the invoice is not
+//! known.
 //!
-//! The artifact holds the recent lines: [`Anomaly::score_all`] goes on from them invoice by invoice, as the trees were
-//! taught, and learns what it has scored. What looks wrong it leaves out, until another invoice says the same price.
+//! The artifact holds the recent lines: [`Anomaly::score_all`] goes on from them invoice by
+//! invoice, as the trees were taught, and learns what it has scored. What looks wrong it leaves
+//! out, until another invoice says the same price.
 //!
-//! `model.safetensors`: the [`Forest`]s, that of lines alone with the prefix `alone.`. `products.parquet`: `stock_code`;
-//! `customers.parquet`: `customer_id`; `lines.parquet`: `product`, `customer` (row, -1 for none), `log_quantity`,
-//! `log_price`, the oldest first; `anomalies.parquet`: unusual lines before the as-of time.
+//! `model.safetensors`: the [`Forest`]s, that of lines alone with the prefix `alone.`.
+//! `products.parquet`: `stock_code`; `customers.parquet`: `customer_id`; `lines.parquet`:
+//! `product`, `customer` (row, -1 for none), `log_quantity`, `log_price`, the oldest first;
+//! `anomalies.parquet`: unusual lines before the as-of time.
 
 use std::collections::HashMap;
 
@@ -21,7 +25,9 @@ use crate::{Artifact, Forest, Model, ModelError, ModelKind, Table};
 
 mod history;
 
-pub use history::{ALONE, Context, History, Level, OF_CUSTOMER, OF_PRODUCT, Observation, Shop, WIDTH};
+pub use history::{
+    ALONE, Context, History, Level, OF_CUSTOMER, OF_PRODUCT, Observation, Shop, WIDTH,
+};
 use history::{MEASURED, SAME_PRICE};
 
 /// Prefix of the tensors of the trees that judge lines alone.
@@ -140,12 +146,26 @@ impl Judge {
     }
 
     fn check(&self, name: &'static str) -> Result<(), ModelError> {
-        let Self { base, learnt_below, severity } = self;
-        if ![base, learnt_below].into_iter().chain(severity).all(|x| x.is_finite()) {
-            return Err(ModelError::inconsistent(name, "has a score that is not finite"));
+        let Self {
+            base,
+            learnt_below,
+            severity,
+        } = self;
+        if ![base, learnt_below]
+            .into_iter()
+            .chain(severity)
+            .all(|x| x.is_finite())
+        {
+            return Err(ModelError::inconsistent(
+                name,
+                "has a score that is not finite",
+            ));
         }
         if !severity.is_sorted() {
-            return Err(ModelError::inconsistent(name, format!("has severities out of order: {severity:?}")));
+            return Err(ModelError::inconsistent(
+                name,
+                format!("has severities out of order: {severity:?}"),
+            ));
         }
         Ok(())
     }
@@ -199,22 +219,23 @@ pub struct Deviation {
 /// How unusual a line is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
-    /// Log-odds of a typing error as if every second line carried one. So many do not: what a score is worth, its severity
-    /// says.
+    /// Log-odds of a typing error as if every second line carried one. So many do not: what a
+    /// score is worth, its severity says.
     pub score: f64,
     /// How serious that is.
     pub severity: Severity,
-    /// How large the line is: robust standard deviations of its pieces' logarithm above the shop's median. A large order is
-    /// no error.
+    /// How large the line is: robust standard deviations of its pieces' logarithm above the shop's
+    /// median. A large order is no error.
     pub size: f64,
     /// One for each measure, the largest |z| first.
     pub deviations: [Deviation; 3],
-    /// What raised the score most, by what the trees add for each feature; none for an ordinary line.
+    /// What raised the score most, by what the trees add for each feature; none for an ordinary
+    /// line.
     pub cause: Option<Measure>,
 }
 
-/// The lines that sell something, invoice by invoice: by its first time, then by name. A line without an invoice stands by
-/// itself.
+/// The lines that sell something, invoice by invoice: by its first time, then by name. A line
+/// without an invoice stands by itself.
 pub fn invoices(lines: &[Sold<'_>]) -> Vec<Vec<usize>> {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut invoices: Vec<(NaiveDateTime, &str, Vec<usize>)> = Vec::new();
@@ -292,7 +313,12 @@ impl Scorer {
         let context = self.history.alone(&observed);
         let features = self.history.features(&observed, &context);
         let score = self.parameters.alone.base + self.alone.sum(&features[..ALONE]);
-        let seen = Seen { line: &observed, context: &context, features: &features[..ALONE], forest: &self.alone };
+        let seen = Seen {
+            line: &observed,
+            context: &context,
+            features: &features[..ALONE],
+            forest: &self.alone,
+        };
         self.scored(line, &seen, &self.parameters.alone, score)
     }
 
@@ -309,9 +335,23 @@ impl Scorer {
             vectors.extend_from_slice(&self.history.features(observed, context)[..ALONE]);
         }
         let (judge, forest) = (&self.parameters.alone, &self.alone);
-        let all = lines.iter().zip(&seen).zip(vectors.chunks_exact(ALONE)).zip(forest.sums(&vectors, ALONE));
+        let all = lines
+            .iter()
+            .zip(&seen)
+            .zip(vectors.chunks_exact(ALONE))
+            .zip(forest.sums(&vectors, ALONE));
         let scored = all.map(|(((raw, (line, context)), features), sum)| {
-            self.scored(raw, &Seen { line, context, features, forest }, judge, judge.base + sum)
+            self.scored(
+                raw,
+                &Seen {
+                    line,
+                    context,
+                    features,
+                    forest,
+                },
+                judge,
+                judge.base + sum,
+            )
         });
         scored.collect()
     }
@@ -327,18 +367,29 @@ impl Scorer {
         }
     }
 
-    /// How unusual each of many lines is, among the others of its invoice; none for those that sell nothing. Lines from
-    /// `as_of` on become part of what is usual for the invoices after theirs.
+    /// How unusual each of many lines is, among the others of its invoice; none for those that sell
+    /// nothing. Lines from `as_of` on become part of what is usual for the invoices after
+    /// theirs.
     pub fn score_all(&self, lines: &[Sold<'_>], as_of: NaiveDateTime) -> Vec<Option<Score>> {
         let mut scores = vec![None; lines.len()];
         let mut now = self.clone();
         let mut held = Held::default();
         let (mut observed, mut quantities, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
         for (number, members) in invoices(lines).into_iter().enumerate() {
-            let today = members.iter().map(|at| day(lines[*at].time)).min().unwrap_or_default();
+            let today = members
+                .iter()
+                .map(|at| day(lines[*at].time))
+                .min()
+                .unwrap_or_default();
             observed.clear();
-            observed.extend(members.iter().map(|at| now.history.number(&lines[*at].line)));
-            observed.iter().for_each(|line| now.history.refresh(line.product, today));
+            observed.extend(
+                members
+                    .iter()
+                    .map(|at| now.history.number(&lines[*at].line)),
+            );
+            observed
+                .iter()
+                .for_each(|line| now.history.refresh(line.product, today));
             quantities.clear();
             quantities.extend(observed.iter().map(|line| line.quantity));
             let known = members.iter().all(|at| !lines[*at].invoice.is_empty());
@@ -352,11 +403,20 @@ impl Scorer {
                 vectors.extend_from_slice(&now.history.features(line, context)[..width]);
             }
             let mut learnt = vec![true; members.len()];
-            for (place, (context, sum)) in contexts.iter().zip(forest.sums(&vectors, width)).enumerate() {
+            for (place, (context, sum)) in contexts
+                .iter()
+                .zip(forest.sums(&vectors, width))
+                .enumerate()
+            {
                 let (at, line) = (members[place], &observed[place]);
                 let score = judge.base + sum;
                 learnt[place] = score <= judge.learnt_below;
-                let seen = Seen { line, context, features: &vectors[place * width..][..width], forest };
+                let seen = Seen {
+                    line,
+                    context,
+                    features: &vectors[place * width..][..width],
+                    forest,
+                };
                 scores[at] = Some(now.scored(&lines[at].line, &seen, judge, score));
             }
             for ((at, line), learnt) in members.iter().zip(&observed).zip(learnt) {
@@ -369,12 +429,21 @@ impl Scorer {
     }
 
     /// The comparisons that explain a score, the largest first.
-    fn deviations(&self, line: &Observation, context: &Context<'_>, raw: &Transaction<'_>) -> [Deviation; 3] {
+    fn deviations(
+        &self,
+        line: &Observation,
+        context: &Context<'_>,
+        raw: &Transaction<'_>,
+    ) -> [Deviation; 3] {
         let (product, customer) = (self.history.product(line), context.customer);
         let (over, _) = self.history.over(line);
         let shop = self.history.shop();
         let usual = product.map_or(shop.quantity, |product| product.quantity);
-        let whose = if product.is_some() { Baseline::Product } else { Baseline::Shop };
+        let whose = if product.is_some() {
+            Baseline::Product
+        } else {
+            Baseline::Shop
+        };
         let deviation = |measure, baseline, log: f64, level: Level| Deviation {
             measure,
             baseline,
@@ -389,15 +458,27 @@ impl Scorer {
         };
         let mut quantity = deviation(Measure::Quantity, whose, line.quantity, usual);
         // A quantity is odd where it is so for the product and for the customer.
-        if let Some(customer) = customer.filter(|customer| customer.quantity.z(over).abs() < quantity.z.abs()) {
+        if let Some(customer) =
+            customer.filter(|customer| customer.quantity.z(over).abs() < quantity.z.abs())
+        {
             let median = usual.median + customer.quantity.median;
-            let own = Level { median, spread: customer.quantity.spread };
+            let own = Level {
+                median,
+                spread: customer.quantity.spread,
+            };
             quantity = deviation(Measure::Quantity, Baseline::Customer, line.quantity, own);
         }
         let of_price = product.map_or(shop.price, |product| product.price);
         let price = deviation(Measure::UnitPrice, whose, line.price, of_price);
-        let both = Level { median: usual.median + of_price.median, spread: usual.spread.hypot(of_price.spread) };
-        let mut all = [quantity, price, deviation(Measure::LineTotal, whose, line.quantity + line.price, both)];
+        let both = Level {
+            median: usual.median + of_price.median,
+            spread: usual.spread.hypot(of_price.spread),
+        };
+        let mut all = [
+            quantity,
+            price,
+            deviation(Measure::LineTotal, whose, line.quantity + line.price, both),
+        ];
         all.sort_by(|a, b| b.z.abs().total_cmp(&a.z.abs()));
         all
     }
@@ -416,10 +497,20 @@ impl Seen<'_> {
     fn cause(&self) -> Measure {
         let mut parts = [0.0; WIDTH];
         self.forest.contribute(self.features, &mut parts);
-        let of =
-            |measure| parts.iter().zip(MEASURED).filter(|(_, of)| *of == Some(measure)).map(|(part, _)| part).sum();
+        let of = |measure| {
+            parts
+                .iter()
+                .zip(MEASURED)
+                .filter(|(_, of)| *of == Some(measure))
+                .map(|(part, _)| part)
+                .sum()
+        };
         let (quantity, price): (f64, f64) = (of(Measure::Quantity), of(Measure::UnitPrice));
-        if quantity > price { Measure::Quantity } else { Measure::UnitPrice }
+        if quantity > price {
+            Measure::Quantity
+        } else {
+            Measure::UnitPrice
+        }
     }
 }
 
@@ -428,11 +519,12 @@ impl Seen<'_> {
 struct Held(HashMap<Option<u32>, (f64, usize)>);
 
 impl Held {
-    /// Whether a line that looks wrong has the price of one before it, on another invoice: an error seldom comes twice, a
-    /// new price does. If not, it is held itself.
+    /// Whether a line that looks wrong has the price of one before it, on another invoice: an error
+    /// seldom comes twice, a new price does. If not, it is held itself.
     fn confirms(&mut self, line: &Observation, invoice: usize) -> bool {
         let before = self.0.get(&line.product);
-        let again = before.is_some_and(|(price, of)| *of != invoice && (price - line.price).abs() < SAME_PRICE);
+        let again = before
+            .is_some_and(|(price, of)| *of != invoice && (price - line.price).abs() < SAME_PRICE);
         if !again {
             self.0.insert(line.product, (line.price, invoice));
         }
@@ -443,14 +535,37 @@ impl Held {
 impl Score {
     /// What is off, in words; empty for an ordinary line.
     pub fn reason(&self, stock_code: &str, customer_id: &str) -> String {
-        let Some(cause) = self.cause else { return String::new() };
-        // Of what is about as far off as anything, that which the trees found odd. A total is off because something else is.
+        let Some(cause) = self.cause else {
+            return String::new();
+        };
+        // Of what is about as far off as anything, that which the trees found odd. A total is off
+        // because something else is.
         let most = self.deviations[0].z.abs();
-        let far = self.deviations.iter().filter(|deviation| deviation.z.abs() >= 0.6 * most);
-        let told = far.min_by_key(|deviation| (deviation.measure == Measure::LineTotal, deviation.measure != cause));
-        let Some(culprit) = told else { return String::new() };
-        let Deviation { measure, baseline, value, expected, z } = culprit;
-        let ratio = if *z > 0.0 { value / expected } else { expected / value };
+        let far = self
+            .deviations
+            .iter()
+            .filter(|deviation| deviation.z.abs() >= 0.6 * most);
+        let told = far.min_by_key(|deviation| {
+            (
+                deviation.measure == Measure::LineTotal,
+                deviation.measure != cause,
+            )
+        });
+        let Some(culprit) = told else {
+            return String::new();
+        };
+        let Deviation {
+            measure,
+            baseline,
+            value,
+            expected,
+            z,
+        } = culprit;
+        let ratio = if *z > 0.0 {
+            value / expected
+        } else {
+            expected / value
+        };
         let than = if *z > 0.0 { "" } else { "less than " };
         let whose = match baseline {
             Baseline::Product => format!("of product {stock_code}"),
@@ -460,9 +575,14 @@ impl Score {
         // Nobody orders hundredths of a piece.
         let (value, expected) = match measure {
             Measure::Quantity => (format!("{value:.0}"), format!("{expected:.1}")),
-            Measure::UnitPrice | Measure::LineTotal => (format!("{value:.2}"), format!("{expected:.2}")),
+            Measure::UnitPrice | Measure::LineTotal => {
+                (format!("{value:.2}"), format!("{expected:.2}"))
+            }
         };
-        format!("{} {value} is {ratio:.1} times {than}the usual {expected} {whose}", measure.words())
+        format!(
+            "{} {value} is {ratio:.1} times {than}the usual {expected} {whose}",
+            measure.words()
+        )
     }
 }
 
@@ -479,9 +599,18 @@ impl Model for Anomaly {
         let whole = Forest::read(&tensors, "", WIDTH)?;
         let alone = Forest::read(&tensors, OF_ALONE, ALONE)?;
         let history = History::load(artifact, parameters.shop)?;
-        let scorer = Scorer { parameters, whole, alone, history };
+        let scorer = Scorer {
+            parameters,
+            whole,
+            alone,
+            history,
+        };
         let recorded = recorded(&artifact.table("anomalies.parquet")?, &scorer)?;
-        Ok(Self { scorer, as_of: artifact.manifest().as_of, recorded })
+        Ok(Self {
+            scorer,
+            as_of: artifact.manifest().as_of,
+            recorded,
+        })
     }
 }
 
@@ -508,9 +637,20 @@ impl Anomaly {
 }
 
 fn recorded(table: &Table, scorer: &Scorer) -> Result<Vec<Recorded>, ModelError> {
-    let (line_id, quantity, unit_price) = (table.int("line_id")?, table.int("quantity")?, table.float("unit_price")?);
-    let (invoice, stock_code, country) = (table.text("invoice")?, table.text("stock_code")?, table.text("country")?);
-    let (customer_id, time) = (table.optional_text("customer_id")?, table.time("invoice_time")?);
+    let (line_id, quantity, unit_price) = (
+        table.int("line_id")?,
+        table.int("quantity")?,
+        table.float("unit_price")?,
+    );
+    let (invoice, stock_code, country) = (
+        table.text("invoice")?,
+        table.text("stock_code")?,
+        table.text("country")?,
+    );
+    let (customer_id, time) = (
+        table.optional_text("customer_id")?,
+        table.time("invoice_time")?,
+    );
     let score = table.float("score")?;
     let mut lines = Vec::with_capacity(line_id.len());
     for row in 0..line_id.len() {
@@ -522,14 +662,23 @@ fn recorded(table: &Table, scorer: &Scorer) -> Result<Vec<Recorded>, ModelError>
             customer_id: &customer_id,
         };
         if line.quantity <= 0.0 || line.unit_price <= 0.0 {
-            return Err(ModelError::inconsistent("anomalies", format!("has no sale in row {row}")));
+            return Err(ModelError::inconsistent(
+                "anomalies",
+                format!("has no sale in row {row}"),
+            ));
         }
         let observed = scorer.history.observe(&line);
         let context = scorer.history.alone(&observed);
         let features = scorer.history.features(&observed, &context);
-        // The others of its invoice are not kept: what raises a score that is known is seen without them.
+        // The others of its invoice are not kept: what raises a score that is known is seen without
+        // them.
         let forest = &scorer.alone;
-        let seen = Seen { line: &observed, context: &context, features: &features[..ALONE], forest };
+        let seen = Seen {
+            line: &observed,
+            context: &context,
+            features: &features[..ALONE],
+            forest,
+        };
         let score = scorer.scored(&line, &seen, &scorer.parameters.whole, score[row]);
         lines.push(Recorded {
             line_id: line_id[row],
@@ -553,88 +702,197 @@ mod tests {
 
     use super::*;
 
-    fn line<'a>(stock_code: &'a str, quantity: f64, unit_price: f64, customer_id: &'a str) -> Transaction<'a> {
-        Transaction { stock_code, quantity, unit_price, customer_id }
+    fn line<'a>(
+        stock_code: &'a str,
+        quantity: f64,
+        unit_price: f64,
+        customer_id: &'a str,
+    ) -> Transaction<'a> {
+        Transaction {
+            stock_code,
+            quantity,
+            unit_price,
+            customer_id,
+        }
     }
 
     fn day_of(n: i64) -> NaiveDateTime {
-        chrono::DateTime::from_timestamp(n * 86_400, 0).unwrap().naive_utc()
+        chrono::DateTime::from_timestamp(n * 86_400, 0)
+            .unwrap()
+            .naive_utc()
     }
 
-    /// Trees that call odd what is far over the product's and customer's usual quantity, or off the product's prices.
+    /// Trees that call odd what is far over the product's and customer's usual quantity, or off the
+    /// product's prices.
     fn scorer() -> Scorer {
         let level = |median, spread| Level { median, spread };
-        let shop = Shop { quantity: level(1.6, 0.8), price: level(1.1, 1.0), price_within: 0.1 };
+        let shop = Shop {
+            quantity: level(1.6, 0.8),
+            price: level(1.1, 1.0),
+            price_within: 0.1,
+        };
         let mut history = History::new(shop);
         let mut push = |line: Transaction<'_>| {
             let line = history.number(&line);
             history.push(&line, 0);
         };
         for n in 0..40 {
-            push(line("85123A", [4.0, 6.0, 8.0][n % 3], [2.55, 2.55, 2.95][n % 3], ""));
+            push(line(
+                "85123A",
+                [4.0, 6.0, 8.0][n % 3],
+                [2.55, 2.55, 2.95][n % 3],
+                "",
+            ));
             push(line("85123A", 600.0, 2.1, "14911"));
         }
         for n in 0..400 {
             push(line(&format!("P{}", n % 9), 5.0, 3.0, ""));
         }
         history.refresh_all();
-        // Features 5 and 11: distance to the second nearest price, quantity over the customer's usual one.
-        let forest = |width| Forest::new(width, 1, &[11, 5], &[2.0, 1.0], &[0.0, 0.0, 5.0, 0.0, 0.0, 5.0]).unwrap();
-        let judge = Judge { base: -2.0, learnt_below: 1.5, severity: [0.0, 1.0, 2.0] };
-        let parameters = Parameters { shop, whole: judge, alone: judge };
-        Scorer { parameters, whole: forest(WIDTH), alone: forest(ALONE), history }
+        // Features 5 and 11: distance to the second nearest price, quantity over the customer's
+        // usual one.
+        let forest = |width| {
+            Forest::new(
+                width,
+                1,
+                &[11, 5],
+                &[2.0, 1.0],
+                &[0.0, 0.0, 5.0, 0.0, 0.0, 5.0],
+            )
+            .unwrap()
+        };
+        let judge = Judge {
+            base: -2.0,
+            learnt_below: 1.5,
+            severity: [0.0, 1.0, 2.0],
+        };
+        let parameters = Parameters {
+            shop,
+            whole: judge,
+            alone: judge,
+        };
+        Scorer {
+            parameters,
+            whole: forest(WIDTH),
+            alone: forest(ALONE),
+            history,
+        }
     }
 
     #[test]
     fn what_is_off_is_named_with_what_is_usual() {
         let score = scorer().score(&line("P1", 5.0, 300.0, ""));
         assert_eq!(score.severity, Severity::High);
-        assert_eq!(score.reason("P1", ""), "unit price 300.00 is 100.0 times the usual 3.00 of product P1");
+        assert_eq!(
+            score.reason("P1", ""),
+            "unit price 300.00 is 100.0 times the usual 3.00 of product P1"
+        );
         let score = scorer().score(&line("P1", 5.0, 0.3, ""));
-        assert_eq!(score.reason("P1", ""), "unit price 0.30 is 10.0 times less than the usual 3.00 of product P1");
+        assert_eq!(
+            score.reason("P1", ""),
+            "unit price 0.30 is 10.0 times less than the usual 3.00 of product P1"
+        );
         let usual = scorer().score(&line("P1", 5.0, 3.0, ""));
-        assert_eq!((usual.severity, usual.reason("P1", "").as_str()), (Severity::None, ""));
+        assert_eq!(
+            (usual.severity, usual.reason("P1", "").as_str()),
+            (Severity::None, "")
+        );
     }
 
     #[test]
     fn a_large_quantity_is_usual_for_who_buys_so() {
-        let of = |customer: &str| scorer().score(&line("85123A", 600.0, 2.55, customer)).severity;
+        let of = |customer: &str| {
+            scorer()
+                .score(&line("85123A", 600.0, 2.55, customer))
+                .severity
+        };
         assert_eq!((of(""), of("14911.0")), (Severity::High, Severity::None));
     }
 
     #[test]
     fn invoices_come_by_their_first_line_and_a_line_without_one_is_alone() {
-        let sold = |invoice, at| Sold { invoice, time: day_of(at), line: line("P1", 1.0, 1.0, "") };
-        let nothing = Sold { line: line("P1", 0.0, 1.0, ""), ..sold("C", 0) };
-        let lines = [sold("B", 3), sold("", 2), sold("A", 2), nothing, sold("", 1), sold("B", 1)];
+        let sold = |invoice, at| Sold {
+            invoice,
+            time: day_of(at),
+            line: line("P1", 1.0, 1.0, ""),
+        };
+        let nothing = Sold {
+            line: line("P1", 0.0, 1.0, ""),
+            ..sold("C", 0)
+        };
+        let lines = [
+            sold("B", 3),
+            sold("", 2),
+            sold("A", 2),
+            nothing,
+            sold("", 1),
+            sold("B", 1),
+        ];
         assert_eq!(invoices(&lines), [vec![4], vec![0, 5], vec![1], vec![2]]);
     }
 
     #[test]
     fn lines_that_were_scored_become_usual() {
         let new: Vec<Sold<'_>> = (0..60)
-            .map(|n| Sold { invoice: "", time: day_of(n), line: line("NEW", 5.0, 3.0, "") })
-            .chain([Sold { invoice: "", time: day_of(61), line: line("NEW", 5.0, 30.0, "") }])
+            .map(|n| Sold {
+                invoice: "",
+                time: day_of(n),
+                line: line("NEW", 5.0, 3.0, ""),
+            })
+            .chain([Sold {
+                invoice: "",
+                time: day_of(61),
+                line: line("NEW", 5.0, 30.0, ""),
+            }])
             .collect();
         let scores = scorer().score_all(&new, day_of(0));
         let last = scores.last().unwrap().as_ref().unwrap();
-        assert_eq!(last.severity, Severity::High, "a price never seen of a product that was new");
+        assert_eq!(
+            last.severity,
+            Severity::High,
+            "a price never seen of a product that was new"
+        );
         assert!(scorer().score(&new[60].line).severity < Severity::High);
     }
 
     #[test]
     fn a_new_price_is_learnt_once_a_second_invoice_has_it() {
-        let sold = |invoice, at| Sold { invoice, time: day_of(at), line: line("P1", 5.0, 30.0, "") };
-        let severities = |lines: &[Sold<'_>]| -> Vec<Severity> {
-            scorer().score_all(lines, day_of(0)).into_iter().flatten().map(|score| score.severity).collect()
+        let sold = |invoice, at| Sold {
+            invoice,
+            time: day_of(at),
+            line: line("P1", 5.0, 30.0, ""),
         };
-        // Twice on one invoice is one error; the second invoice with the price is still odd, and the first to be learnt.
-        let new = [sold("A", 1), sold("A", 1), sold("B", 2), sold("C", 3), sold("D", 4), sold("E", 5)];
+        let severities = |lines: &[Sold<'_>]| -> Vec<Severity> {
+            scorer()
+                .score_all(lines, day_of(0))
+                .into_iter()
+                .flatten()
+                .map(|score| score.severity)
+                .collect()
+        };
+        // Twice on one invoice is one error; the second invoice with the price is still odd, and
+        // the first to be learnt.
+        let new = [
+            sold("A", 1),
+            sold("A", 1),
+            sold("B", 2),
+            sold("C", 3),
+            sold("D", 4),
+            sold("E", 5),
+        ];
         assert_eq!(severities(&new)[..4], [Severity::High; 4]);
         assert_eq!(severities(&new)[5], Severity::None);
-        let old: Vec<Severity> =
-            scorer().score_all(&new, day_of(6)).into_iter().flatten().map(|s| s.severity).collect();
-        assert_eq!(old, [Severity::High; 6], "what is from before the as-of time is known already");
+        let old: Vec<Severity> = scorer()
+            .score_all(&new, day_of(6))
+            .into_iter()
+            .flatten()
+            .map(|s| s.severity)
+            .collect();
+        assert_eq!(
+            old,
+            [Severity::High; 6],
+            "what is from before the as-of time is known already"
+        );
     }
 
     #[test]
@@ -642,9 +900,27 @@ mod tests {
         let judge = scorer().parameters.alone;
         assert_eq!(judge.check("alone"), Ok(()));
         for (judge, problem) in [
-            (Judge { severity: [0.0, 2.0, 1.0], ..judge }, "alone has severities out of order: [0.0, 2.0, 1.0]"),
-            (Judge { severity: [0.0, 1.0, f64::NAN], ..judge }, "alone has a score that is not finite"),
-            (Judge { learnt_below: f64::INFINITY, ..judge }, "alone has a score that is not finite"),
+            (
+                Judge {
+                    severity: [0.0, 2.0, 1.0],
+                    ..judge
+                },
+                "alone has severities out of order: [0.0, 2.0, 1.0]",
+            ),
+            (
+                Judge {
+                    severity: [0.0, 1.0, f64::NAN],
+                    ..judge
+                },
+                "alone has a score that is not finite",
+            ),
+            (
+                Judge {
+                    learnt_below: f64::INFINITY,
+                    ..judge
+                },
+                "alone has a score that is not finite",
+            ),
         ] {
             assert_eq!(judge.check("alone").unwrap_err().to_string(), problem);
         }

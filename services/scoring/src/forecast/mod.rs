@@ -1,16 +1,19 @@
-//! Forecast: what will sell. The shop's revenue and its countries' by day, products' pieces by week; each by a regression
-//! that is global over its series together with a smoothing of the series itself (see [`revenue`] and [`pieces`]), on the
-//! days on which the shop is open, with what last year's season does to the level ([`calendar`]).
+//! Forecast: what will sell. The shop's revenue and its countries' by day, products' pieces by
+//! week; each by a regression that is global over its series together with a smoothing of the
+//! series itself (see [`revenue`] and [`pieces`]), on the days on which the shop is open, with what
+//! last year's season does to the level ([`calendar`]).
 //!
-//! In: the days of the shop and its countries, the weeks of products. Out: a mean for each day ahead, 0 or more and 0 on
-//! closed days; weeks and months are sums of their days, countries add up to the shop; quantiles are the mean plus the
-//! quantiles of what forecasts of the past erred by ([`spread`]).
+//! In: the days of the shop and its countries, the weeks of products. Out: a mean for each day
+//! ahead, 0 or more and 0 on closed days; weeks and months are sums of their days, countries add up
+//! to the shop; quantiles are the mean plus the quantiles of what forecasts of the past erred by
+//! ([`spread`]).
 //!
-//! `model.safetensors`: `revenue_rule` `[FEATURES + 1]` f64, weights and intercept, `pieces_rule` alike, `revenue`
-//! `[shop and countries, days]` f32, `pieces` `[products, weeks]` f32, `revenue_error` `[shop and countries, frequencies,
-//! levels]` f64, `revenue_usual` `[shop and countries]` f64, `pieces_error` `[frequencies, steadiness, halves, levels]` f64,
-//! `pieces_edge` `[steadiness - 1]` f64. `series.parquet`: `level`, `key`, `name`, `start`, `recent_total`; shop, countries
-//! and products in this order.
+//! `model.safetensors`: `revenue_rule` `[FEATURES + 1]` f64, weights and intercept, `pieces_rule`
+//! alike, `revenue` `[shop and countries, days]` f32, `pieces` `[products, weeks]` f32,
+//! `revenue_error` `[shop and countries, frequencies, levels]` f64, `revenue_usual` `[shop and
+//! countries]` f64, `pieces_error` `[frequencies, steadiness, halves, levels]` f64, `pieces_edge`
+//! `[steadiness - 1]` f64. `series.parquet`: `level`, `key`, `name`, `start`, `recent_total`; shop,
+//! countries and products in this order.
 
 pub mod calendar;
 pub mod pieces;
@@ -33,7 +36,8 @@ use crate::{Artifact, Model, ModelError, ModelKind, Tensors};
 /// Days of history that a forecast looks at.
 pub const DAYS: usize = 728;
 
-/// Days ahead that forecasts of the past are judged on; farther ones are less certain, by the root of the time.
+/// Days ahead that forecasts of the past are judged on; farther ones are less certain, by the root
+/// of the time.
 pub const JUDGED: usize = 56;
 
 /// Groups of products with errors of their own, from steady to unsteady.
@@ -201,7 +205,8 @@ struct Money {
     reasons: OnceLock<Vec<String>>,
 }
 
-/// A series of the past, forecast from before it when the model's training was rehearsed, and what came.
+/// A series of the past, forecast from before it when the model's training was rehearsed, and what
+/// came.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Backtest {
     /// What it is about.
@@ -255,7 +260,11 @@ fn rule(tensors: &Tensors<'_>, name: &str, features: usize) -> Result<Linear, Mo
 }
 
 /// Rows of errors, each in order.
-fn errors(tensors: &Tensors<'_>, name: &'static str, shape: &[usize]) -> Result<Vec<Spread>, ModelError> {
+fn errors(
+    tensors: &Tensors<'_>,
+    name: &'static str,
+    shape: &[usize],
+) -> Result<Vec<Spread>, ModelError> {
     let flat: Vec<f64> = tensors.get(name, shape)?;
     let spread = |row: &[f64]| {
         let mut errors = [0.0; LEVELS.len()];
@@ -273,22 +282,42 @@ impl Model for Forecast {
 
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
         artifact.expect(Self::KIND)?;
-        let Parameters { calendar, share, growth } = artifact.parameters()?;
+        let Parameters {
+            calendar,
+            share,
+            growth,
+        } = artifact.parameters()?;
         let tensors = artifact.tensors("model.safetensors")?;
         let revenue_rule = rule(&tensors, "revenue_rule", revenue::FEATURES)?;
         let pieces_rule = rule(&tensors, "pieces_rule", pieces::FEATURES)?;
         let rules = [&revenue_rule, &pieces_rule];
-        if rules.iter().any(|rule| rule.weights.iter().chain([&rule.intercept]).any(|x| !x.is_finite())) {
-            return Err(ModelError::inconsistent("revenue_rule", "or pieces_rule is not finite"));
+        if rules.iter().any(|rule| {
+            rule.weights
+                .iter()
+                .chain([&rule.intercept])
+                .any(|x| !x.is_finite())
+        }) {
+            return Err(ModelError::inconsistent(
+                "revenue_rule",
+                "or pieces_rule is not finite",
+            ));
         }
         let table = artifact.table("series.parquet")?;
-        let (levels, keys, names) = (table.text("level")?, table.text("key")?, table.text("name")?);
+        let (levels, keys, names) = (
+            table.text("level")?,
+            table.text("key")?,
+            table.text("name")?,
+        );
         let (starts, totals) = (table.time("start")?, table.float("recent_total")?);
         let mut series = Vec::with_capacity(table.rows());
         for row in 0..table.rows() {
-            let level = Level::ALL.into_iter().find(|level| level.as_str() == &*levels[row]);
+            let level = Level::ALL
+                .into_iter()
+                .find(|level| level.as_str() == &*levels[row]);
             series.push(Series {
-                level: level.ok_or_else(|| ModelError::inconsistent("level", format!("is unknown in row {row}")))?,
+                level: level.ok_or_else(|| {
+                    ModelError::inconsistent("level", format!("is unknown in row {row}"))
+                })?,
                 key: keys[row].clone(),
                 name: names[row].clone(),
                 start: starts[row].date(),
@@ -296,47 +325,86 @@ impl Model for Forecast {
                 row,
             });
         }
-        let of_money = series.iter().take_while(|series| series.level != Level::Product).count();
-        let in_order = series.iter().enumerate().all(|(row, series)| match series.level {
-            Level::Total => row == 0,
-            Level::Country => row > 0 && row < of_money,
-            Level::Product => row >= of_money,
-        });
+        let of_money = series
+            .iter()
+            .take_while(|series| series.level != Level::Product)
+            .count();
+        let in_order = series
+            .iter()
+            .enumerate()
+            .all(|(row, series)| match series.level {
+                Level::Total => row == 0,
+                Level::Country => row > 0 && row < of_money,
+                Level::Product => row >= of_money,
+            });
         if !in_order || of_money == 0 {
-            return Err(ModelError::inconsistent("level", "is not in order, the shop first"));
+            return Err(ModelError::inconsistent(
+                "level",
+                "is not in order, the shop first",
+            ));
         }
-        series[of_money..].iter_mut().enumerate().for_each(|(row, series)| series.row = row);
+        series[of_money..]
+            .iter_mut()
+            .enumerate()
+            .for_each(|(row, series)| series.row = row);
 
         let ([_, days], [_, weeks]) = (tensors.shape("revenue")?, tensors.shape("pieces")?);
         let revenue: Vec<f32> = tensors.get("revenue", &[of_money, days])?;
         let pieces: Vec<f32> = tensors.get("pieces", &[series.len() - of_money, weeks])?;
         let usual: Vec<f64> = tensors.get("revenue_usual", &[of_money])?;
-        if revenue.iter().chain(&pieces).any(|value| !value.is_finite()) || usual.iter().any(|usual| !usual.is_finite())
+        if revenue
+            .iter()
+            .chain(&pieces)
+            .any(|value| !value.is_finite())
+            || usual.iter().any(|usual| !usual.is_finite())
         {
-            return Err(ModelError::inconsistent("revenue", "or pieces is not finite"));
+            return Err(ModelError::inconsistent(
+                "revenue",
+                "or pieces is not finite",
+            ));
         }
         if days == 0 || weeks == 0 {
-            return Err(ModelError::inconsistent("revenue", "or pieces has no history"));
+            return Err(ModelError::inconsistent(
+                "revenue",
+                "or pieces has no history",
+            ));
         }
         let revenue_spreads = errors(&tensors, "revenue_error", &[of_money, 3, LEVELS.len()])?;
         let pieces_spreads = errors(&tensors, "pieces_error", &[3, STEADINESS, 2, LEVELS.len()])?;
         let pieces_edges: Vec<f64> = tensors.get("pieces_edge", &[STEADINESS - 1])?;
 
-        let histories: Vec<Vec<f64>> =
-            revenue.chunks(days).map(|row| row.iter().map(|value| f64::from(*value)).collect()).collect();
+        let histories: Vec<Vec<f64>> = revenue
+            .chunks(days)
+            .map(|row| row.iter().map(|value| f64::from(*value)).collect())
+            .collect();
         let shop = Shop::with(calendar, &histories[0], artifact.manifest().as_of.date());
         let slices: Vec<&[f64]> = histories.iter().map(Vec::as_slice).collect();
         let means = revenue::forecast(&revenue_rule, &shop, &slices, AHEAD);
-        let spreads = revenue_spreads.chunks(3).zip(usual).map(|(of, usual)| [Spread { usual, ..of[0] }, of[1], of[2]]);
+        let spreads = revenue_spreads
+            .chunks(3)
+            .zip(usual)
+            .map(|(of, usual)| [Spread { usual, ..of[0] }, of[1], of[2]]);
         let money = histories.into_iter().zip(means).zip(spreads);
         let money = money
-            .map(|((history, means), spreads)| Money { history, means, spreads, reasons: OnceLock::new() })
+            .map(|((history, means), spreads)| Money {
+                history,
+                means,
+                spreads,
+                reasons: OnceLock::new(),
+            })
             .collect();
 
         series.sort_by(|a, b| {
-            a.level.cmp(&b.level).then(b.recent_total.total_cmp(&a.recent_total)).then_with(|| a.key.cmp(&b.key))
+            a.level
+                .cmp(&b.level)
+                .then(b.recent_total.total_cmp(&a.recent_total))
+                .then_with(|| a.key.cmp(&b.key))
         });
-        let places = series.iter().enumerate().map(|(at, series)| ((series.level, series.key.clone()), at)).collect();
+        let places = series
+            .iter()
+            .enumerate()
+            .map(|(at, series)| ((series.level, series.key.clone()), at))
+            .collect();
         let pieces = pieces.chunks(weeks).map(<[f32]>::to_vec).collect();
         Ok(Self {
             backtests: artifact.backtest()?,
@@ -358,8 +426,12 @@ impl Model for Forecast {
 impl Forecast {
     /// How a series was forecast in the past; none for series that no rehearsal has kept.
     pub fn backtest(&self, series: &Series, frequency: Frequency) -> Option<&Backtest> {
-        let of = |backtest: &&Backtest| backtest.level == series.level && *backtest.key == *series.key;
-        self.backtests.iter().filter(of).find(|backtest| backtest.frequency == frequency)
+        let of =
+            |backtest: &&Backtest| backtest.level == series.level && *backtest.key == *series.key;
+        self.backtests
+            .iter()
+            .filter(of)
+            .find(|backtest| backtest.frequency == frequency)
     }
 
     /// All series, the largest of a level first.
@@ -369,16 +441,32 @@ impl Forecast {
 
     /// A series; the shop's has no key.
     pub fn find(&self, level: Level, key: &str) -> Option<&Series> {
-        self.places.get(&(level, Box::from(key.trim()))).and_then(|at| self.series.get(*at))
+        self.places
+            .get(&(level, Box::from(key.trim())))
+            .and_then(|at| self.series.get(*at))
     }
 
     fn outlook(&self, series: &Series) -> Outlook {
-        let weeks: Vec<f64> = self.pieces[series.row].iter().map(|value| f64::from(*value)).collect();
-        Outlook::of(&self.pieces_rule, &pieces::tame(weeks), self.growth, |ahead| self.shop.season(ahead))
+        let weeks: Vec<f64> = self.pieces[series.row]
+            .iter()
+            .map(|value| f64::from(*value))
+            .collect();
+        Outlook::of(
+            &self.pieces_rule,
+            &pieces::tame(weeks),
+            self.growth,
+            |ahead| self.shop.season(ahead),
+        )
     }
 
     /// Periods from the as-of day on; one that has begun is forecast from its first day ahead.
-    pub fn forecast(&self, series: &Series, frequency: Frequency, horizon: usize, levels: &[f64]) -> Vec<Point> {
+    pub fn forecast(
+        &self,
+        series: &Series,
+        frequency: Frequency,
+        horizon: usize,
+        levels: &[f64],
+    ) -> Vec<Point> {
         let end = self.shop.end;
         if series.level != Level::Product {
             let money = &self.money[series.row];
@@ -388,23 +476,45 @@ impl Forecast {
                 .collect();
         }
         let outlook = self.outlook(series);
-        let group = self.pieces_edges.partition_point(|edge| *edge < outlook.unsteady);
-        periods(&outlook.days(&self.shop, &self.share, AHEAD), end, frequency, horizon)
-            .into_iter()
-            .map(|period| {
-                let half = usize::from(period.away >= HALF);
-                let spread = &self.pieces_spreads[pieces_place(frequency, group, half)];
-                let scale = period.mean.max(outlook.floor * period.days as f64 / 7.0);
-                let quantile = |level: &f64| (period.mean + scale * period.wider() * spread.error(*level)).max(0.0);
-                let quantiles =
-                    levels.iter().map(|level| if period.mean > 0.0 { quantile(level) } else { 0.0 }).collect();
-                Point { start: period.start, mean: period.mean, quantiles }
-            })
-            .collect()
+        let group = self
+            .pieces_edges
+            .partition_point(|edge| *edge < outlook.unsteady);
+        periods(
+            &outlook.days(&self.shop, &self.share, AHEAD),
+            end,
+            frequency,
+            horizon,
+        )
+        .into_iter()
+        .map(|period| {
+            let half = usize::from(period.away >= HALF);
+            let spread = &self.pieces_spreads[pieces_place(frequency, group, half)];
+            let scale = period.mean.max(outlook.floor * period.days as f64 / 7.0);
+            let quantile = |level: &f64| {
+                (period.mean + scale * period.wider() * spread.error(*level)).max(0.0)
+            };
+            let quantiles = levels
+                .iter()
+                .map(|level| {
+                    if period.mean > 0.0 {
+                        quantile(level)
+                    } else {
+                        0.0
+                    }
+                })
+                .collect();
+            Point {
+                start: period.start,
+                mean: period.mean,
+                quantiles,
+            }
+        })
+        .collect()
     }
 
-    /// Periods after a history of the caller's own, without gaps. Its days have a calendar of their own; how uncertain it
-    /// is, is told by forecasts of its past, and by the shop's where it is too short.
+    /// Periods after a history of the caller's own, without gaps. Its days have a calendar of their
+    /// own; how uncertain it is, is told by forecasts of its past, and by the shop's where it
+    /// is too short.
     pub fn continue_history(
         &self,
         history: &[(NaiveDate, f64)],
@@ -412,9 +522,14 @@ impl Forecast {
         horizon: usize,
         levels: &[f64],
     ) -> Vec<Point> {
-        let Some((last, _)) = history.last() else { return Vec::new() };
+        let Some((last, _)) = history.last() else {
+            return Vec::new();
+        };
         let end = frequency.next(*last);
-        let values: Vec<f64> = history[history.len().saturating_sub(DAYS)..].iter().map(|(_, value)| *value).collect();
+        let values: Vec<f64> = history[history.len().saturating_sub(DAYS)..]
+            .iter()
+            .map(|(_, value)| *value)
+            .collect();
         // Origins are two of these apart, and judged on four.
         let (step, least) = match frequency {
             Frequency::Daily => (7, 84),
@@ -427,7 +542,13 @@ impl Forecast {
         };
         let (mut means, mut actual) = (Vec::new(), Vec::new());
         for back in (0..8).map(|back| 4 * step + 2 * step * back) {
-            let Some(origin) = values.len().checked_sub(back).filter(|origin| *origin >= least) else { break };
+            let Some(origin) = values
+                .len()
+                .checked_sub(back)
+                .filter(|origin| *origin >= least)
+            else {
+                break;
+            };
             means.extend(ahead(&values[..origin], 4 * step));
             actual.extend_from_slice(&values[origin..origin + 4 * step]);
         }
@@ -437,12 +558,21 @@ impl Forecast {
             Frequency::Daily => Spread::of(&means, &actual, lumpy),
             Frequency::Weekly | Frequency::Monthly => Spread::relative(&means, &actual, lumpy),
         };
-        let usual = if shops.usual > 0.0 { smoothing::mean(&values) } else { 0.0 };
+        let usual = if shops.usual > 0.0 {
+            smoothing::mean(&values)
+        } else {
+            0.0
+        };
         let spread = own.unwrap_or(Spread { usual, ..shops });
         let mut start = end;
         let mut points = Vec::with_capacity(horizon);
         for (at, mean) in ahead(&values, horizon).into_iter().enumerate() {
-            let period = Period { start, mean, days: frequency.days(), away: at * frequency.days() };
+            let period = Period {
+                start,
+                mean,
+                days: frequency.days(),
+                away: at * frequency.days(),
+            };
             points.push(period.around(&spread, levels));
             start = frequency.next(start);
         }
@@ -458,18 +588,33 @@ impl Forecast {
             }
             Frequency::Weekly => {
                 let tame = pieces::tame(past.to_vec());
-                let outlook = Outlook::of(&self.pieces_rule, &tame, pieces::growth(past, past), |_| 0.0);
-                (0..horizon).map(|week| outlook.weeks[week.min(pieces::WEEKS - 1)]).collect()
+                let outlook =
+                    Outlook::of(&self.pieces_rule, &tame, pieces::growth(past, past), |_| {
+                        0.0
+                    });
+                (0..horizon)
+                    .map(|week| outlook.weeks[week.min(pieces::WEEKS - 1)])
+                    .collect()
             }
             Frequency::Monthly => {
                 let level = smoothing::smoothed(past);
                 let grown = past.len().checked_sub(15).map_or(1.0, |from| {
-                    let (before, now) = (smoothing::mean(&past[from..from + 3]), smoothing::mean(&past[from + 12..]));
-                    if before > 0.0 { (now / before).clamp(0.5, 2.0) } else { 1.0 }
+                    let (before, now) = (
+                        smoothing::mean(&past[from..from + 3]),
+                        smoothing::mean(&past[from + 12..]),
+                    );
+                    if before > 0.0 {
+                        (now / before).clamp(0.5, 2.0)
+                    } else {
+                        1.0
+                    }
                 });
                 let month = |ahead: usize| match past.len().checked_sub(12) {
-                    // Half the level now, half the same month of last year as the shop has grown since.
-                    Some(year) if past.len() >= 15 => (level + past[year + ahead % 12] * grown) / 2.0,
+                    // Half the level now, half the same month of last year as the shop has grown
+                    // since.
+                    Some(year) if past.len() >= 15 => {
+                        (level + past[year + ahead % 12] * grown) / 2.0
+                    }
                     _ => level,
                 };
                 (0..horizon).map(month).collect()
@@ -480,32 +625,58 @@ impl Forecast {
     /// Why a forecast looks so, in words.
     pub fn reasons(&self, series: &Series) -> Vec<String> {
         match series.level {
-            Level::Total | Level::Country => {
-                self.money[series.row].reasons.get_or_init(|| self.find_reasons(series)).clone()
-            }
+            Level::Total | Level::Country => self.money[series.row]
+                .reasons
+                .get_or_init(|| self.find_reasons(series))
+                .clone(),
             Level::Product => self.find_reasons(series),
         }
     }
 
     fn find_reasons(&self, series: &Series) -> Vec<String> {
-        const WEEKDAYS: [&str; 7] =
-            ["Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays"];
+        const WEEKDAYS: [&str; 7] = [
+            "Mondays",
+            "Tuesdays",
+            "Wednesdays",
+            "Thursdays",
+            "Fridays",
+            "Saturdays",
+            "Sundays",
+        ];
         let percent = |ratio: f64| {
-            format!("{:.0} % {}", (ratio - 1.0).abs() * 100.0, if ratio < 1.0 { "below" } else { "above" })
+            format!(
+                "{:.0} % {}",
+                (ratio - 1.0).abs() * 100.0,
+                if ratio < 1.0 { "below" } else { "above" }
+            )
         };
         let mut reasons = Vec::new();
         let trend = |recent: f64, usual: f64, what: &str| {
-            (usual > 0.0).then(|| format!("the last 4 weeks are {} the last {what}", percent(recent / usual)))
+            (usual > 0.0).then(|| {
+                format!(
+                    "the last 4 weeks are {} the last {what}",
+                    percent(recent / usual)
+                )
+            })
         };
-        let recent = |values: &[f64], n: usize| smoothing::mean(&values[values.len().saturating_sub(n)..]);
+        let recent =
+            |values: &[f64], n: usize| smoothing::mean(&values[values.len().saturating_sub(n)..]);
         match series.level {
             Level::Product => {
-                let weeks: Vec<f64> = self.pieces[series.row].iter().map(|value| f64::from(*value)).collect();
+                let weeks: Vec<f64> = self.pieces[series.row]
+                    .iter()
+                    .map(|value| f64::from(*value))
+                    .collect();
                 if weeks.iter().all(|value| *value <= 0.0) {
-                    return vec!["nothing was sold in the history that the model looks at".to_owned()];
+                    return vec![
+                        "nothing was sold in the history that the model looks at".to_owned(),
+                    ];
                 }
                 reasons.extend(trend(recent(&weeks, 4), recent(&weeks, 16), "16"));
-                let idle = weeks[weeks.len().saturating_sub(8)..].iter().filter(|value| **value <= 0.0).count();
+                let idle = weeks[weeks.len().saturating_sub(8)..]
+                    .iter()
+                    .filter(|value| **value <= 0.0)
+                    .count();
                 if idle > 0 {
                     reasons.push(format!("{idle} of the last 8 weeks sold nothing"));
                 }
@@ -513,13 +684,21 @@ impl Forecast {
             Level::Total | Level::Country => {
                 let open = revenue::open_days(&self.shop, &self.money[series.row].history);
                 if open.iter().all(|value| *value <= 0.0) {
-                    return vec!["nothing was sold in the history that the model looks at".to_owned()];
+                    return vec![
+                        "nothing was sold in the history that the model looks at".to_owned(),
+                    ];
                 }
                 let week = self.shop.calendar.week();
-                reasons.extend(trend(recent(&open, 4 * week), recent(&open, 16 * week), "16"));
+                reasons.extend(trend(
+                    recent(&open, 4 * week),
+                    recent(&open, 16 * week),
+                    "16",
+                ));
                 let levels = revenue::Recent::of(&open, &self.shop.weekdays, week);
                 let known = (0..7).filter(|weekday| self.shop.weekdays.contains(weekday));
-                if let Some(best) = known.max_by(|a, b| levels.weekday(*a).total_cmp(&levels.weekday(*b))) {
+                if let Some(best) =
+                    known.max_by(|a, b| levels.weekday(*a).total_cmp(&levels.weekday(*b)))
+                {
                     let usual = recent(&open, 8 * week).max(f64::MIN_POSITIVE);
                     reasons.push(format!(
                         "{} are the strongest days, {} the average",
@@ -531,7 +710,10 @@ impl Forecast {
         }
         let season = self.shop.season(JUDGED).exp();
         if (season - 1.0).abs() >= 0.02 {
-            reasons.push(format!("last year's season puts the shop {} today's level in 8 weeks", percent(season)));
+            reasons.push(format!(
+                "last year's season puts the shop {} today's level in 8 weeks",
+                percent(season)
+            ));
         }
         for weekday in &self.shop.calendar.closed_weekdays {
             reasons.push(format!("closed on {}", WEEKDAYS[*weekday as usize % 7]));
@@ -563,8 +745,15 @@ impl Period {
 
     fn around(&self, spread: &Spread, levels: &[f64]) -> Point {
         let spread = spread.widened(self.wider());
-        let quantiles = levels.iter().map(|level| spread.around(self.mean, *level)).collect();
-        Point { start: self.start, mean: self.mean, quantiles }
+        let quantiles = levels
+            .iter()
+            .map(|level| spread.around(self.mean, *level))
+            .collect();
+        Point {
+            start: self.start,
+            mean: self.mean,
+            quantiles,
+        }
     }
 }
 
@@ -576,7 +765,12 @@ fn periods(days: &[f64], end: NaiveDate, frequency: Frequency, horizon: usize) -
     for _ in 0..horizon {
         let next = frequency.next(start);
         let (from, to) = (at(start), at(next));
-        periods.push(Period { start, mean: days[from..to].iter().sum(), days: to - from, away: from });
+        periods.push(Period {
+            start,
+            mean: days[from..to].iter().sum(),
+            days: to - from,
+            away: from,
+        });
         start = next;
     }
     periods
@@ -599,7 +793,10 @@ mod tests {
             (Frequency::Weekly, "2011-09-01", "2011-08-29", "2011-09-05"),
             (Frequency::Monthly, "2011-12-31", "2011-12-01", "2012-01-01"),
         ] {
-            assert_eq!((frequency.begin(day(of)), frequency.next(day(of))), (day(begin), day(next)));
+            assert_eq!(
+                (frequency.begin(day(of)), frequency.next(day(of))),
+                (day(begin), day(next))
+            );
         }
     }
 
@@ -607,11 +804,19 @@ mod tests {
     fn a_period_that_has_begun_has_its_days_ahead_and_far_ones_are_wider() {
         // A Thursday.
         let weeks = periods(&[1.0; 372], day("2011-09-01"), Frequency::Weekly, 53);
-        assert_eq!((weeks[0].days, weeks[0].mean, weeks[1].start), (4, 4.0, day("2011-09-05")));
+        assert_eq!(
+            (weeks[0].days, weeks[0].mean, weeks[1].start),
+            (4, 4.0, day("2011-09-05"))
+        );
         assert_eq!((weeks[8].away, weeks[8].wider()), (53, 1.0));
-        assert!(weeks[52].days == 7 && (weeks[52].wider() - (361.0_f64 / 56.0).sqrt()).abs() < 1e-12);
+        assert!(
+            weeks[52].days == 7 && (weeks[52].wider() - (361.0_f64 / 56.0).sqrt()).abs() < 1e-12
+        );
         let months = periods(&[1.0; 372], day("2011-12-31"), Frequency::Monthly, 12);
-        assert_eq!((months[0].days, months[1].days, months[11].days), (1, 31, 30));
+        assert_eq!(
+            (months[0].days, months[1].days, months[11].days),
+            (1, 31, 30)
+        );
     }
 
     /// A shop of a year and four months without a regression, that sold the same each day.
@@ -623,7 +828,10 @@ mod tests {
             weights[at] = 1.0;
             Linear { weights, intercept }
         };
-        let spread = Spread { errors: LEVELS.map(|level| level - 0.5), usual: 0.0 };
+        let spread = Spread {
+            errors: LEVELS.map(|level| level - 0.5),
+            usual: 0.0,
+        };
         Forecast {
             backtests: Vec::new(),
             revenue_rule: flat(revenue::FEATURES, 3, 0.0),
@@ -649,25 +857,44 @@ mod tests {
     fn a_history_of_ones_own_is_continued_with_errors_of_its_own() {
         let model = model();
         let end = day("2012-03-05");
-        let weeks: Vec<(NaiveDate, f64)> =
-            (0..40).map(|back| (end - Days::new(7 * (40 - back)), if back % 2 == 0 { 80.0 } else { 120.0 })).collect();
+        let weeks: Vec<(NaiveDate, f64)> = (0..40)
+            .map(|back| {
+                (
+                    end - Days::new(7 * (40 - back)),
+                    if back % 2 == 0 { 80.0 } else { 120.0 },
+                )
+            })
+            .collect();
         let points = model.continue_history(&weeks, Frequency::Weekly, 3, &[0.1, 0.9]);
         assert_eq!(
             points.iter().map(|point| point.start).collect::<Vec<_>>(),
             [0, 7, 14].map(|at| end + Days::new(at))
         );
         assert!(
-            points.iter().all(|point| (point.mean - 100.0).abs() < 10.0 && point.quantiles[0] < 90.0),
+            points
+                .iter()
+                .all(|point| (point.mean - 100.0).abs() < 10.0 && point.quantiles[0] < 90.0),
             "{points:?}"
         );
         // Twelve weeks are too short to be judged: the shop's errors.
         let short = model.continue_history(&weeks[28..], Frequency::Weekly, 1, &[0.9]);
-        assert!((short[0].quantiles[0] / short[0].mean - 1.4).abs() < 1e-9, "{short:?}");
+        assert!(
+            (short[0].quantiles[0] / short[0].mean - 1.4).abs() < 1e-9,
+            "{short:?}"
+        );
         let months: Vec<(NaiveDate, f64)> = (0..27)
-            .map(|at| (day("2010-01-01") + Months::new(at), if (at + 1) % 12 == 0 { 300.0 } else { 100.0 }))
+            .map(|at| {
+                (
+                    day("2010-01-01") + Months::new(at),
+                    if (at + 1) % 12 == 0 { 300.0 } else { 100.0 },
+                )
+            })
             .collect();
         let points = model.continue_history(&months, Frequency::Monthly, 12, &[0.5]);
-        assert!(points[8].mean > 1.5 * points[0].mean, "December stands out: {points:?}");
+        assert!(
+            points[8].mean > 1.5 * points[0].mean,
+            "December stands out: {points:?}"
+        );
     }
 
     proptest! {

@@ -1,5 +1,5 @@
-//! Pieces of products by week: a ridge regression of logarithms on lags, global over the best-selling products, with simple
-//! exponential smoothing of each.
+//! Pieces of products by week: a ridge regression of logarithms on lags, global over the
+//! best-selling products, with simple exponential smoothing of each.
 
 use super::{
     Linear,
@@ -30,7 +30,8 @@ pub fn tame(weeks: Vec<f64>) -> Vec<f64> {
     tamed(weeks, TAME)
 }
 
-/// How the shop has grown, in revenue and pieces: fortnight over eight weeks, four weeks over thirteen, in logarithms.
+/// How the shop has grown, in revenue and pieces: fortnight over eight weeks, four weeks over
+/// thirteen, in logarithms.
 pub fn growth(revenue: &[f64], pieces: &[f64]) -> [f64; 4] {
     let of = |weeks: &[f64]| {
         let level = |n: usize| mean(&weeks[weeks.len().saturating_sub(n)..]).max(1.0);
@@ -65,7 +66,8 @@ impl Recent {
             }
             if weight > 0.0 { sum / weight } else { 0.0 }
         };
-        let back = |from: usize, to: usize| mean(&past[n.saturating_sub(from)..n.saturating_sub(to)]);
+        let back =
+            |from: usize, to: usize| mean(&past[n.saturating_sub(from)..n.saturating_sub(to)]);
         let own = [
             log(back(1, 0)),
             log(back(2, 1)),
@@ -76,7 +78,8 @@ impl Recent {
             log(since(0.08)),
             log(since(0.2)),
             log(since(0.4)),
-            last(8).iter().filter(|value| **value == 0.0).count() as f64 / last(8).len().max(1) as f64,
+            last(8).iter().filter(|value| **value == 0.0).count() as f64
+                / last(8).len().max(1) as f64,
             spread(last(8)) / level,
             ((n - launch) as f64 / 26.0).min(1.0),
             level.ln(),
@@ -109,7 +112,8 @@ pub fn launch(past: &[f64]) -> usize {
 /// A product's weeks ahead.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outlook {
-    /// Means of the weeks from the shop's end on, of usual length, the first `WEEKS`; the last holds beyond.
+    /// Means of the weeks from the shop's end on, of usual length, the first `WEEKS`; the last
+    /// holds beyond.
     pub weeks: [f64; WEEKS],
     /// How unsteady the product is: deviation of 13 weeks in parts of the mean ahead.
     pub unsteady: f64,
@@ -119,26 +123,44 @@ pub struct Outlook {
 
 impl Outlook {
     /// From weeks, tamed. `season`: the shop's, as the logarithm of a factor, by day ahead.
-    pub fn of(linear: &Linear, past: &[f64], growth: [f64; 4], season: impl Fn(usize) -> f64) -> Self {
+    pub fn of(
+        linear: &Linear,
+        past: &[f64],
+        growth: [f64; 4],
+        season: impl Fn(usize) -> f64,
+    ) -> Self {
         if past.iter().all(|value| *value <= 0.0) {
-            return Self { weeks: [0.0; WEEKS], unsteady: 0.0, floor: 0.0 };
+            return Self {
+                weeks: [0.0; WEEKS],
+                unsteady: 0.0,
+                floor: 0.0,
+            };
         }
         let recent = Recent::of(past);
         let smooth = smoothed(&past[launch(past).min(past.len().saturating_sub(3))..]);
         let weeks: [f64; WEEKS] = std::array::from_fn(|week| {
-            let log = linear.of(&recent.features(week + 1, growth)).min((MOST + LEAST).ln());
+            let log = linear
+                .of(&recent.features(week + 1, growth))
+                .min((MOST + LEAST).ln());
             let regression = (log.exp() - LEAST).max(0.0) * recent.level;
             let days = (7 * week..7 * week + 7).map(|day| (SEASON * season(day)).exp());
             (regression + smooth) / 2.0 * days.sum::<f64>() / 7.0
         });
         let unsteady = spread(&past[past.len().saturating_sub(13)..]) / mean(&weeks).max(1e-6);
-        Self { weeks, unsteady, floor: 0.25 * recent.level }
+        Self {
+            weeks,
+            unsteady,
+            floor: 0.25 * recent.level,
+        }
     }
 
-    /// Means of the days from the shop's end on. `share`: what part of a week's pieces a weekday sells.
+    /// Means of the days from the shop's end on. `share`: what part of a week's pieces a weekday
+    /// sells.
     pub fn days(&self, shop: &Shop, share: &[f64; 7], days: usize) -> Vec<f64> {
         let day = |(at, day): (usize, &Option<(usize, usize)>)| {
-            day.map_or(0.0, |(weekday, _)| self.weeks[(at / 7).min(WEEKS - 1)] * share[weekday])
+            day.map_or(0.0, |(weekday, _)| {
+                self.weeks[(at / 7).min(WEEKS - 1)] * share[weekday]
+            })
         };
         shop.ahead(days).iter().enumerate().map(day).collect()
     }
@@ -163,11 +185,18 @@ mod tests {
     fn days_of_a_week_add_up_to_it() {
         let total = vec![10.0; 140];
         let shop = Shop::of(&total, "2011-06-01".parse().unwrap());
-        let flat = Linear { weights: vec![0.0; FEATURES], intercept: (1.0_f64 + LEAST).ln() };
+        let flat = Linear {
+            weights: vec![0.0; FEATURES],
+            intercept: (1.0_f64 + LEAST).ln(),
+        };
         let outlook = Outlook::of(&flat, &tame(shop.weeks(&[3.0; 140])), [0.0; 4], |_| 0.0);
         let share = [0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1];
         let days = outlook.days(&shop, &share, 70);
-        assert!(days.chunks(7).all(|week| (week.iter().sum::<f64>() - 21.0).abs() < 1e-9), "{days:?}");
+        assert!(
+            days.chunks(7)
+                .all(|week| (week.iter().sum::<f64>() - 21.0).abs() < 1e-9),
+            "{days:?}"
+        );
         assert!(outlook.unsteady < 1e-9 && (outlook.floor - 21.0 / 4.0).abs() < 1e-9);
     }
 }

@@ -1,6 +1,6 @@
-//! Revenue of the shop and its countries by day: a ridge regression on lags and the calendar, global over the shop and its
-//! largest countries, with the theta method on open days and, for lumpy series, the weekday's median; countries brought to
-//! add up to the shop.
+//! Revenue of the shop and its countries by day: a ridge regression on lags and the calendar,
+//! global over the shop and its largest countries, with the theta method on open days and, for
+//! lumpy series, the weekday's median; countries brought to add up to the shop.
 
 use super::{
     Linear,
@@ -25,7 +25,8 @@ pub fn open_days(shop: &Shop, values: &[f64]) -> Vec<f64> {
     tamed(shop.open_days(values), TAME)
 }
 
-/// How the shop has grown: recent fortnight over eight weeks, four weeks over sixteen, in logarithms.
+/// How the shop has grown: recent fortnight over eight weeks, four weeks over sixteen, in
+/// logarithms.
 pub fn growth(total: &[f64], week: usize) -> [f64; 2] {
     let level = |weeks: usize| mean(&total[total.len().saturating_sub(weeks * week)..]).max(1.0);
     [(level(2) / level(8)).ln(), (level(4) / level(16)).ln()]
@@ -64,7 +65,12 @@ impl Recent {
             let first = |n: usize| mean(&days[..n.min(days.len())]);
             [days[0], first(2), first(4), first(8), quantile(&days, 0.5)]
         });
-        Self { level, same, means: [1, 2, 8].map(|weeks| last(weeks) / level), week }
+        Self {
+            level,
+            same,
+            means: [1, 2, 8].map(|weeks| last(weeks) / level),
+            week,
+        }
     }
 
     /// Features of the `ahead`th open day after the last, 1 the next.
@@ -96,18 +102,35 @@ impl Recent {
     }
 }
 
-/// Means of the days from the shop's end on. `series`: days up to the end, the shop's total first, then its parts, which
-/// are made to add up to it.
+/// Means of the days from the shop's end on. `series`: days up to the end, the shop's total first,
+/// then its parts, which are made to add up to it.
 pub fn forecast(linear: &Linear, shop: &Shop, series: &[&[f64]], days: usize) -> Vec<Vec<f64>> {
     let ahead = shop.ahead(days);
-    let tame: Vec<Vec<f64>> = series.iter().map(|values| open_days(shop, values)).collect();
-    let growth = tame.first().map_or([0.0; 2], |total| growth(total, shop.calendar.week()));
+    let tame: Vec<Vec<f64>> = series
+        .iter()
+        .map(|values| open_days(shop, values))
+        .collect();
+    let growth = tame
+        .first()
+        .map_or([0.0; 2], |total| growth(total, shop.calendar.week()));
     let mut forecasts: Vec<Vec<f64>> = series
         .iter()
         .zip(&tame)
-        .map(|(values, tame)| one(linear, shop, tame, is_lumpy(&shop.open_days(values)), growth, &ahead))
+        .map(|(values, tame)| {
+            one(
+                linear,
+                shop,
+                tame,
+                is_lumpy(&shop.open_days(values)),
+                growth,
+                &ahead,
+            )
+        })
         .collect();
-    if let Some((total, parts)) = forecasts.split_first_mut().filter(|(_, parts)| !parts.is_empty()) {
+    if let Some((total, parts)) = forecasts
+        .split_first_mut()
+        .filter(|(_, parts)| !parts.is_empty())
+    {
         add_up(total, parts);
     }
     forecasts
@@ -128,8 +151,13 @@ fn one(
     let recent = Recent::of(tame, &shop.weekdays, week);
     let theta = Theta::of(tame, &shop.weekdays, week);
     let day = |(at, day): (usize, &Option<(usize, usize)>)| {
-        let Some((weekday, place)) = *day else { return 0.0 };
-        let regression = linear.of(&recent.features(weekday, place, growth)).clamp(0.0, MOST) * recent.level;
+        let Some((weekday, place)) = *day else {
+            return 0.0;
+        };
+        let regression = linear
+            .of(&recent.features(weekday, place, growth))
+            .clamp(0.0, MOST)
+            * recent.level;
         // A trend is continued no farther than the regression sees.
         let smoothing = theta.at(place.min(WEEKS * week), weekday);
         let level = if lumpy {
@@ -161,23 +189,37 @@ mod tests {
     #[test]
     fn features_see_the_same_weekday_and_no_farther_than_they_learnt() {
         let weekdays: Vec<usize> = (0..70).map(|at| at % 7).collect();
-        let past: Vec<f64> = weekdays.iter().map(|w| if *w == 3 { 22.0 } else { 13.0 }).collect();
+        let past: Vec<f64> = weekdays
+            .iter()
+            .map(|w| if *w == 3 { 22.0 } else { 13.0 })
+            .collect();
         let recent = Recent::of(&past, &weekdays, 7);
         let level = (6.0 * 13.0 + 22.0) / 7.0;
-        assert!((recent.level - level).abs() < 1e-9 && (recent.weekday(3) - 22.0 / level).abs() < 1e-9);
+        assert!(
+            (recent.level - level).abs() < 1e-9 && (recent.weekday(3) - 22.0 / level).abs() < 1e-9
+        );
         assert!((recent.median(3) - 22.0).abs() < 1e-9);
-        let (far, farther) = (recent.features(0, 56, [0.1, 0.2]), recent.features(0, 300, [0.1, 0.2]));
+        let (far, farther) = (
+            recent.features(0, 56, [0.1, 0.2]),
+            recent.features(0, 300, [0.1, 0.2]),
+        );
         assert!(far == farther && far[8] == 2.0 && far[16] == 1.0 && (far[15] - 0.4).abs() < 1e-12);
     }
 
     #[test]
     fn parts_add_up_to_the_whole_and_nothing_is_negative() {
         let end = "2011-06-01".parse().unwrap();
-        let parts: Vec<Vec<f64>> =
-            (1..4).map(|part| (0..140).map(|day| f64::from((day * part) % 11)).collect()).collect();
-        let total: Vec<f64> = (0..140).map(|day| parts.iter().map(|part| part[day]).sum()).collect();
+        let parts: Vec<Vec<f64>> = (1..4)
+            .map(|part| (0..140).map(|day| f64::from((day * part) % 11)).collect())
+            .collect();
+        let total: Vec<f64> = (0..140)
+            .map(|day| parts.iter().map(|part| part[day]).sum())
+            .collect();
         let shop = Shop::of(&total, end);
-        let linear = Linear { weights: vec![0.1; FEATURES], intercept: -0.5 };
+        let linear = Linear {
+            weights: vec![0.1; FEATURES],
+            intercept: -0.5,
+        };
         let mut series = vec![&total[..]];
         series.extend(parts.iter().map(Vec::as_slice));
         let forecasts = forecast(&linear, &shop, &series, 100);

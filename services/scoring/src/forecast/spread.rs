@@ -4,58 +4,86 @@ use super::smoothing::{mean, of_sorted, quantile};
 
 /// Levels at which quantiles are stored.
 pub const LEVELS: [f64; 21] = [
-    0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99,
+    0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8,
+    0.85, 0.9, 0.95, 0.99,
 ];
 
 /// Errors fewer than these say too little.
 pub const FEWEST: usize = 16;
 
-/// Quantiles of errors, in parts of a scale; between the stored levels linear, the outermost hold beyond.
+/// Quantiles of errors, in parts of a scale; between the stored levels linear, the outermost hold
+/// beyond.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     /// By level, in order.
     pub errors: [f64; LEVELS.len()],
-    /// Errors grow with the root of the mean, as counts' do, and this is where they are in proportion; 0 where they grow
-    /// with the mean itself.
+    /// Errors grow with the root of the mean, as counts' do, and this is where they are in
+    /// proportion; 0 where they grow with the mean itself.
     pub usual: f64,
 }
 
 impl Spread {
-    /// Of forecasts and what came, `None` of too few. `lumpy`: whether single sales are great against the mean.
+    /// Of forecasts and what came, `None` of too few. `lumpy`: whether single sales are great
+    /// against the mean.
     pub fn of(forecasts: &[f64], actual: &[f64], lumpy: bool) -> Option<Self> {
-        let pairs = || forecasts.iter().zip(actual).filter(|(mean, _)| **mean > 0.0);
+        let pairs = || {
+            forecasts
+                .iter()
+                .zip(actual)
+                .filter(|(mean, _)| **mean > 0.0)
+        };
         let n = pairs().count();
         if n < FEWEST {
             return None;
         }
         let idle = pairs().filter(|(_, actual)| **actual <= 0.0).count();
-        // Where a tenth of days sell nothing, the lowest quantile lies on 0, and what is between them covers too much:
-        // the upper ones are pulled in.
+        // Where a tenth of days sell nothing, the lowest quantile lies on 0, and what is between
+        // them covers too much: the upper ones are pulled in.
         let pulled = lumpy && idle * 10 >= n;
-        let pull = |level: f64| if pulled && level > 0.5 { 0.5 + 0.85 * (level - 0.5) } else { level };
+        let pull = |level: f64| {
+            if pulled && level > 0.5 {
+                0.5 + 0.85 * (level - 0.5)
+            } else {
+                level
+            }
+        };
         let usual = if lumpy { 0.0 } else { mean(forecasts) };
-        let mut errors: Vec<f64> = pairs().map(|(mean, actual)| (actual - mean) / scale(*mean, usual)).collect();
+        let mut errors: Vec<f64> = pairs()
+            .map(|(mean, actual)| (actual - mean) / scale(*mean, usual))
+            .collect();
         errors.sort_by(f64::total_cmp);
         // The centre of a steady series is its forecast.
         let centre = if lumpy { 0.0 } else { of_sorted(&errors, 0.5) };
-        Some(Self { errors: LEVELS.map(|level| of_sorted(&errors, pull(level)) - centre), usual })
+        Some(Self {
+            errors: LEVELS.map(|level| of_sorted(&errors, pull(level)) - centre),
+            usual,
+        })
     }
 
     /// Errors in parts of a scale of the caller's own, as they are; `None` of too few.
     pub fn scaled(errors: &[f64]) -> Option<Self> {
-        (errors.len() >= FEWEST).then(|| Self { errors: LEVELS.map(|level| quantile(errors, level)), usual: 0.0 })
+        (errors.len() >= FEWEST).then(|| Self {
+            errors: LEVELS.map(|level| quantile(errors, level)),
+            usual: 0.0,
+        })
     }
 
     /// The same about periods of relative errors alone, steady or not.
     pub fn relative(forecasts: &[f64], actual: &[f64], lumpy: bool) -> Option<Self> {
         let spread = Self::of(forecasts, actual, true)?;
         let centre = if lumpy { 0.0 } else { spread.error(0.5) };
-        Some(Self { errors: spread.errors.map(|error| error - centre), usual: 0.0 })
+        Some(Self {
+            errors: spread.errors.map(|error| error - centre),
+            usual: 0.0,
+        })
     }
 
     /// Wider by a factor.
     pub fn widened(self, factor: f64) -> Self {
-        Self { errors: self.errors.map(|error| error * factor), ..self }
+        Self {
+            errors: self.errors.map(|error| error * factor),
+            ..self
+        }
     }
 
     /// The error that is not exceeded with a chance, in parts of the scale.
@@ -78,7 +106,11 @@ impl Spread {
 }
 
 fn scale(mean: f64, usual: f64) -> f64 {
-    if usual > 0.0 { (mean * usual).sqrt() } else { mean }
+    if usual > 0.0 {
+        (mean * usual).sqrt()
+    } else {
+        mean
+    }
 }
 
 #[cfg(test)]
@@ -90,8 +122,17 @@ mod tests {
         let forecasts = vec![100.0; 101];
         let actual: Vec<f64> = (0..101).map(|at| 50.0 + f64::from(at)).collect();
         let spread = Spread::of(&forecasts, &actual, false).unwrap();
-        for (level, expected) in [(0.1, 60.0), (0.5, 100.0), (0.925, 142.5), (0.001, 51.0), (0.999, 149.0)] {
-            assert!((spread.around(100.0, level) - expected).abs() < 1e-9, "{level}");
+        for (level, expected) in [
+            (0.1, 60.0),
+            (0.5, 100.0),
+            (0.925, 142.5),
+            (0.001, 51.0),
+            (0.999, 149.0),
+        ] {
+            assert!(
+                (spread.around(100.0, level) - expected).abs() < 1e-9,
+                "{level}"
+            );
         }
         // Four times the mean: twice as wide, not four times.
         assert!((spread.around(400.0, 0.9) - 480.0).abs() < 1e-9);
@@ -101,9 +142,14 @@ mod tests {
 
     #[test]
     fn days_without_sales_are_quantiles_too() {
-        let actual: Vec<f64> = (0..100).map(|at| if at % 2 == 0 { 0.0 } else { 20.0 }).collect();
+        let actual: Vec<f64> = (0..100)
+            .map(|at| if at % 2 == 0 { 0.0 } else { 20.0 })
+            .collect();
         let spread = Spread::of(&vec![10.0; 100], &actual, true).unwrap();
-        assert_eq!((spread.around(10.0, 0.1), spread.around(5.0, 0.9)), (0.0, 10.0));
+        assert_eq!(
+            (spread.around(10.0, 0.1), spread.around(5.0, 0.9)),
+            (0.0, 10.0)
+        );
         assert_eq!(spread.around(0.0, 0.9), 0.0);
     }
 }

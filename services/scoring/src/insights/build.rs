@@ -81,16 +81,21 @@ impl Builder {
     /// # Errors
     /// [`ModelError::Inconsistent`] where a number is beyond what is kept.
     pub fn push(&mut self, line: &Line<'_>) -> Result<(), ModelError> {
-        let quantity = i32::try_from(line.quantity)
-            .map_err(|_| ModelError::inconsistent("quantity", format!("is {}, beyond 2^31", line.quantity)))?;
+        let quantity = i32::try_from(line.quantity).map_err(|_| {
+            ModelError::inconsistent("quantity", format!("is {}, beyond 2^31", line.quantity))
+        })?;
         self.rows.push(Row {
             time: line.time,
             invoice: self.invoices.number(line.invoice)?,
-            customer: line.customer.map_or(Ok(NONE), |name| self.customers.number(name))?,
+            customer: line
+                .customer
+                .map_or(Ok(NONE), |name| self.customers.number(name))?,
             country: self.countries.number(line.country)?,
             id: line.id,
             product: self.products.number(line.stock_code)?,
-            description: line.description.map_or(Ok(NONE), |text| self.descriptions.number(text))?,
+            description: line
+                .description
+                .map_or(Ok(NONE), |text| self.descriptions.number(text))?,
             quantity,
             kind: line.kind.code(line.is_duplicate),
             unit_price: line.unit_price,
@@ -102,13 +107,24 @@ impl Builder {
     ///
     /// # Errors
     /// [`ModelError`] where there is more than the format can hold.
-    pub fn finish(mut self, recipe: &str, as_of: NaiveDateTime, seed: u64) -> Result<Artifact, ModelError> {
+    pub fn finish(
+        mut self,
+        recipe: &str,
+        as_of: NaiveDateTime,
+        seed: u64,
+    ) -> Result<Artifact, ModelError> {
         let (invoices, invoice) = self.invoices.sorted()?;
         let (products, product) = self.products.sorted()?;
         let (descriptions, description) = self.descriptions.sorted()?;
         let (customers, customer) = self.customers.sorted()?;
         let (countries, country) = self.countries.sorted()?;
-        let rank = |ranks: &[u32], number: u32| if number == NONE { NONE } else { ranks[number as usize] };
+        let rank = |ranks: &[u32], number: u32| {
+            if number == NONE {
+                NONE
+            } else {
+                ranks[number as usize]
+            }
+        };
         for row in &mut self.rows {
             row.invoice = rank(&invoice, row.invoice);
             row.product = rank(&product, row.product);
@@ -126,19 +142,30 @@ impl Builder {
                 Some(_) | None => receipts.push((*row, 1)),
             }
         }
-        let (rows, counts) = (&self.rows, [self.rows.len(), receipts.len(), customers.len()]);
-        let receipt = |of: fn(&Row) -> u32| Written::Ints(receipts.iter().map(|(row, _)| code(of(row))).collect());
+        let (rows, counts) = (
+            &self.rows,
+            [self.rows.len(), receipts.len(), customers.len()],
+        );
+        let receipt = |of: fn(&Row) -> u32| {
+            Written::Ints(receipts.iter().map(|(row, _)| code(of(row))).collect())
+        };
         let ints = |of: fn(&Row) -> i32| Written::Ints(rows.iter().map(of).collect());
         let longs = |of: fn(&Row) -> i64| Written::Longs(rows.iter().map(of).collect());
         let written = [
             (
                 files::RECEIPTS,
                 write(vec![
-                    ("time", Written::Longs(receipts.iter().map(|(row, _)| row.time).collect())),
+                    (
+                        "time",
+                        Written::Longs(receipts.iter().map(|(row, _)| row.time).collect()),
+                    ),
                     ("invoice", receipt(|row| row.invoice)),
                     ("customer", receipt(|row| row.customer)),
                     ("country", receipt(|row| row.country)),
-                    ("lines", Written::Ints(receipts.iter().map(|(_, lines)| *lines).collect())),
+                    (
+                        "lines",
+                        Written::Ints(receipts.iter().map(|(_, lines)| *lines).collect()),
+                    ),
                 ])?,
             ),
             (
@@ -156,20 +183,40 @@ impl Builder {
                 files::PRODUCTS,
                 write(vec![
                     ("stock_code", Written::Texts(&products)),
-                    ("description", Written::Ints(product_description.into_iter().map(code).collect())),
+                    (
+                        "description",
+                        Written::Ints(product_description.into_iter().map(code).collect()),
+                    ),
                 ])?,
             ),
-            (files::INVOICES, write(vec![("invoice", Written::Texts(&invoices))])?),
-            (files::CUSTOMERS, write(vec![("customer_id", Written::Texts(&customers))])?),
-            (files::COUNTRIES, write(vec![("country", Written::Texts(&countries))])?),
-            (files::DESCRIPTIONS, write(vec![("description", Written::Texts(&descriptions))])?),
+            (
+                files::INVOICES,
+                write(vec![("invoice", Written::Texts(&invoices))])?,
+            ),
+            (
+                files::CUSTOMERS,
+                write(vec![("customer_id", Written::Texts(&customers))])?,
+            ),
+            (
+                files::COUNTRIES,
+                write(vec![("country", Written::Texts(&countries))])?,
+            ),
+            (
+                files::DESCRIPTIONS,
+                write(vec![("description", Written::Texts(&descriptions))])?,
+            ),
         ];
         let builder = Artifact::builder(ModelKind::Insights, recipe, as_of, seed);
         let builder = ["transactions", "receipts", "customers"]
             .into_iter()
             .zip(counts)
-            .fold(builder, |builder, (what, count)| builder.trained_on(what, count as u64));
-        Ok(written.into_iter().fold(builder, |builder, (name, bytes)| builder.file(name, bytes)).finish())
+            .fold(builder, |builder, (what, count)| {
+                builder.trained_on(what, count as u64)
+            });
+        Ok(written
+            .into_iter()
+            .fold(builder, |builder, (name, bytes)| builder.file(name, bytes))
+            .finish())
     }
 }
 
@@ -178,8 +225,8 @@ fn code(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(-1)
 }
 
-/// What each product is called most often when it is sold, the first by spelling of several; of one that never was, what
-/// it is called most often at all.
+/// What each product is called most often when it is sold, the first by spelling of several; of one
+/// that never was, what it is called most often at all.
 fn product_descriptions(rows: &[Row], products: usize) -> Vec<u32> {
     let mut counts: HashMap<(u32, u32), (u32, u32)> = HashMap::new();
     for row in rows.iter().filter(|row| row.description != NONE) {
@@ -189,11 +236,17 @@ fn product_descriptions(rows: &[Row], products: usize) -> Vec<u32> {
     }
     let mut best = vec![None; products];
     for ((product, description), (sales, all)) in counts {
-        let one = Some((sales, if sales == 0 { all } else { 0 }, Reverse(description)));
+        let one = Some((
+            sales,
+            if sales == 0 { all } else { 0 },
+            Reverse(description),
+        ));
         let best = &mut best[product as usize];
         *best = one.max(*best);
     }
-    best.into_iter().map(|best| best.map_or(NONE, |(_, _, Reverse(description))| description)).collect()
+    best.into_iter()
+        .map(|best| best.map_or(NONE, |(_, _, Reverse(description))| description))
+        .collect()
 }
 
 /// Names and their numbers, in the order in which they come.
@@ -205,8 +258,8 @@ impl Interner {
         if let Some(number) = self.0.get(name) {
             return Ok(*number);
         }
-        let number =
-            i32::try_from(self.0.len()).map_err(|_| ModelError::inconsistent("lines", "have too many names"))?;
+        let number = i32::try_from(self.0.len())
+            .map_err(|_| ModelError::inconsistent("lines", "have too many names"))?;
         self.0.insert(name.into(), number.unsigned_abs());
         Ok(number.unsigned_abs())
     }
@@ -217,7 +270,9 @@ impl Interner {
         all.sort_unstable();
         let (mut names, mut ranks) = (Names::default(), vec![0; all.len()]);
         for (rank, (name, number)) in all.into_iter().enumerate() {
-            names.push(&name).map_err(|problem| ModelError::inconsistent("name", problem))?;
+            names
+                .push(&name)
+                .map_err(|problem| ModelError::inconsistent("name", problem))?;
             ranks[number as usize] = rank as u32;
         }
         Ok((names, ranks))

@@ -21,7 +21,9 @@ impl Frequency {
         let date = date(micros);
         let start = match self {
             Self::Daily => Some(date),
-            Self::Weekly => date.checked_sub_days(Days::new(date.weekday().num_days_from_monday().into())),
+            Self::Weekly => {
+                date.checked_sub_days(Days::new(date.weekday().num_days_from_monday().into()))
+            }
             Self::Monthly => date.with_day(1),
             Self::Yearly => NaiveDate::from_ymd_opt(date.year(), 1, 1),
         };
@@ -65,22 +67,56 @@ mod tests {
     use super::*;
 
     fn micros(text: &str) -> i64 {
-        text.parse::<DateTime<chrono::Utc>>().unwrap().timestamp_micros()
+        text.parse::<DateTime<chrono::Utc>>()
+            .unwrap()
+            .timestamp_micros()
     }
 
     #[test]
     fn a_period_begins_and_ends_where_the_calendar_says() {
         for (frequency, time, start, next) in [
-            (Frequency::Daily, "2012-02-28T23:59:59Z", "2012-02-28T00:00:00Z", "2012-02-29T00:00:00Z"),
-            (Frequency::Weekly, "2011-01-02T12:00:00Z", "2010-12-27T00:00:00Z", "2011-01-03T00:00:00Z"),
-            (Frequency::Weekly, "2011-01-03T00:00:00Z", "2011-01-03T00:00:00Z", "2011-01-10T00:00:00Z"),
-            (Frequency::Monthly, "2010-12-31T23:59:59Z", "2010-12-01T00:00:00Z", "2011-01-01T00:00:00Z"),
-            (Frequency::Yearly, "1969-07-20T20:17:40Z", "1969-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+            (
+                Frequency::Daily,
+                "2012-02-28T23:59:59Z",
+                "2012-02-28T00:00:00Z",
+                "2012-02-29T00:00:00Z",
+            ),
+            (
+                Frequency::Weekly,
+                "2011-01-02T12:00:00Z",
+                "2010-12-27T00:00:00Z",
+                "2011-01-03T00:00:00Z",
+            ),
+            (
+                Frequency::Weekly,
+                "2011-01-03T00:00:00Z",
+                "2011-01-03T00:00:00Z",
+                "2011-01-10T00:00:00Z",
+            ),
+            (
+                Frequency::Monthly,
+                "2010-12-31T23:59:59Z",
+                "2010-12-01T00:00:00Z",
+                "2011-01-01T00:00:00Z",
+            ),
+            (
+                Frequency::Yearly,
+                "1969-07-20T20:17:40Z",
+                "1969-01-01T00:00:00Z",
+                "1970-01-01T00:00:00Z",
+            ),
         ] {
             let floor = frequency.floor(micros(time));
-            assert_eq!((floor, frequency.next(floor)), (micros(start), micros(next)), "{time}");
+            assert_eq!(
+                (floor, frequency.next(floor)),
+                (micros(start), micros(next)),
+                "{time}"
+            );
         }
-        let (from, to) = (micros("2010-12-15T10:00:00Z"), micros("2011-03-01T00:00:00Z"));
+        let (from, to) = (
+            micros("2010-12-15T10:00:00Z"),
+            micros("2011-03-01T00:00:00Z"),
+        );
         assert_eq!(Frequency::Monthly.starts(from, to).len(), 3);
         assert!(Frequency::Yearly.starts(to, to).is_empty());
     }

@@ -12,7 +12,11 @@ impl Kinds {
 
     /// These.
     pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
-        Self(kinds.into_iter().fold(0, |set, kind| set | 1 << kind.code(false)))
+        Self(
+            kinds
+                .into_iter()
+                .fold(0, |set, kind| set | 1 << kind.code(false)),
+        )
     }
 
     fn has(self, code: u8) -> bool {
@@ -35,13 +39,17 @@ impl Shop {
         let is_known = selection.products.is_none() && kinds == Kinds::REVENUE;
         let count = |receipt: usize| match is_known {
             true => self.receipts.sums[receipt].lines.unsigned_abs(),
-            false => self.receipts.lines(receipt).filter(|at| self.is_exported(selection, kinds, *at)).count() as u64,
+            false => self
+                .receipts
+                .lines(receipt)
+                .filter(|at| self.is_exported(selection, kinds, *at))
+                .count() as u64,
         };
         self.selected(selection).map(count).sum()
     }
 
-    /// The next lines of some kinds, `most` at most, in order of time, then invoice. Says how many there were; fewer than
-    /// `most` are the last.
+    /// The next lines of some kinds, `most` at most, in order of time, then invoice. Says how many
+    /// there were; fewer than `most` are the last.
     pub fn lines<'a>(
         &'a self,
         selection: &Selection,
@@ -71,14 +79,20 @@ impl Shop {
                     break;
                 }
             }
-            *cursor = Cursor { receipts: cursor.receipts + 1, lines: 0 };
+            *cursor = Cursor {
+                receipts: cursor.receipts + 1,
+                lines: 0,
+            };
         }
         taken
     }
 
     fn is_exported(&self, selection: &Selection, kinds: Kinds, at: usize) -> bool {
         kinds.has(self.lines.kind[at])
-            && selection.products.as_ref().is_none_or(|products| products.has(self.lines.product[at]))
+            && selection
+                .products
+                .as_ref()
+                .is_none_or(|products| products.has(self.lines.product[at]))
     }
 
     fn line(&self, receipt: usize, at: usize) -> Line<'_> {

@@ -36,7 +36,11 @@ impl Periods {
     /// The time that some of them take.
     fn time(&self, range: &Range<usize>) -> Range<i64> {
         let start = self.starts.get(range.start).copied().unwrap_or(i64::MAX);
-        start..if range.is_empty() { start } else { self.end(range.end - 1) }
+        start..if range.is_empty() {
+            start
+        } else {
+            self.end(range.end - 1)
+        }
     }
 
     /// The place of an instant that comes after the one asked for last.
@@ -130,7 +134,11 @@ struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     fn new(shop: &'a Shop) -> Self {
-        Self { shop, invoices: Seen::new(shop.invoices.len()), customers: Seen::new(shop.customers.len()) }
+        Self {
+            shop,
+            invoices: Seen::new(shop.invoices.len()),
+            customers: Seen::new(shop.customers.len()),
+        }
     }
 
     /// Adds a receipt to figures, of which those with the same mark are the same.
@@ -148,7 +156,11 @@ impl<'a> Tally<'a> {
 impl Shop {
     /// The figures as a whole.
     pub fn sales(&self, selection: &Selection) -> Sales {
-        if self.is_all(selection) { self.whole } else { self.add_up(selection) }
+        if self.is_all(selection) {
+            self.whole
+        } else {
+            self.add_up(selection)
+        }
     }
 
     pub(super) fn add_up(&self, selection: &Selection) -> Sales {
@@ -173,7 +185,12 @@ impl Shop {
                 if !self.takes(selection, receipt) {
                     continue;
                 }
-                tally.add(&mut sales, country + 1, receipt, &self.sums(selection, receipt));
+                tally.add(
+                    &mut sales,
+                    country + 1,
+                    receipt,
+                    &self.sums(selection, receipt),
+                );
             }
             if sales.sums.lines > 0 {
                 all.push((country, sales));
@@ -185,14 +202,25 @@ impl Shop {
 
     /// The periods that a selection and the shop's data both reach into.
     pub fn periods(&self, selection: &Selection, frequency: Frequency) -> Periods {
-        let starts = self
-            .span()
-            .map(|(first, last)| frequency.starts(selection.from.max(first), selection.to.min(last.saturating_add(1))));
-        Periods { frequency, starts: starts.unwrap_or_default() }
+        let starts = self.span().map(|(first, last)| {
+            frequency.starts(
+                selection.from.max(first),
+                selection.to.min(last.saturating_add(1)),
+            )
+        });
+        Periods {
+            frequency,
+            starts: starts.unwrap_or_default(),
+        }
     }
 
     /// The figures of some periods.
-    pub fn trend(&self, selection: &Selection, periods: &Periods, range: Range<usize>) -> Vec<Sales> {
+    pub fn trend(
+        &self,
+        selection: &Selection,
+        periods: &Periods,
+        range: Range<usize>,
+    ) -> Vec<Sales> {
         let mut all = vec![Sales::default(); range.len()];
         let time = periods.time(&range);
         let selection = self.within(selection, time.start, time.end);
@@ -221,8 +249,15 @@ impl Shop {
         let mut last = first;
         for (at, month) in whole {
             for country in 0..self.countries.len() {
-                if selection.countries.as_ref().is_none_or(|mask| mask[country]) {
-                    self.cube.cells(at, country).iter().for_each(|cell| all[cell.product as usize].add(&cell.sums));
+                if selection
+                    .countries
+                    .as_ref()
+                    .is_none_or(|mask| mask[country])
+                {
+                    self.cube
+                        .cells(at, country)
+                        .iter()
+                        .for_each(|cell| all[cell.product as usize].add(&cell.sums));
                 }
             }
             last = month.end;
@@ -237,28 +272,54 @@ impl Shop {
         (0..).zip(all).filter(|(_, sums)| sums.lines > 0).collect()
     }
 
-    /// The lines of a receipt that count, if their products are asked for: product, kind, quantity, price.
-    fn each_product(&self, selection: &Selection, receipt: usize, mut take: impl FnMut(u32, u8, i32, i64)) {
+    /// The lines of a receipt that count, if their products are asked for: product, kind, quantity,
+    /// price.
+    fn each_product(
+        &self,
+        selection: &Selection,
+        receipt: usize,
+        mut take: impl FnMut(u32, u8, i32, i64),
+    ) {
         for at in self.receipts.lines(receipt) {
             let (product, kind) = (self.lines.product[at], self.lines.kind[at]);
             let counts = matches!(kind & KIND, SALE | CANCELLATION);
-            if counts && selection.products.as_ref().is_none_or(|products| products.has(product)) {
-                take(product, kind, self.lines.quantity[at], self.lines.unit_price[at]);
+            if counts
+                && selection
+                    .products
+                    .as_ref()
+                    .is_none_or(|products| products.has(product))
+            {
+                take(
+                    product,
+                    kind,
+                    self.lines.quantity[at],
+                    self.lines.unit_price[at],
+                );
             }
         }
     }
 
     /// New and returning customers of some periods.
-    pub fn growth(&self, selection: &Selection, periods: &Periods, range: Range<usize>) -> Vec<Growth> {
+    pub fn growth(
+        &self,
+        selection: &Selection,
+        periods: &Periods,
+        range: Range<usize>,
+    ) -> Vec<Growth> {
         let mut all = vec![Growth::default(); range.len()];
         let time = periods.time(&range);
         let selection = self.within(selection, time.start, time.end);
         let (mut seen, mut at) = (Seen::new(self.customers.len()), range.start);
         for receipt in self.selected(&selection) {
             periods.advance(&mut at, self.receipts.time[receipt]);
-            let (sums, customer) = (self.sums(&selection, receipt), self.receipts.customer[receipt]);
+            let (sums, customer) = (
+                self.sums(&selection, receipt),
+                self.receipts.customer[receipt],
+            );
             let growth = &mut all[at - range.start];
-            let first = self.first_time(customer).filter(|first| *first < periods.end(at));
+            let first = self
+                .first_time(customer)
+                .filter(|first| *first < periods.end(at));
             let Some(first) = first else {
                 growth.other_revenue += sums.revenue();
                 continue;
@@ -267,8 +328,14 @@ impl Shop {
             let is_new = first >= periods.starts[at].max(selection.from);
             let counts = i64::from(sums.sold() && seen.is_new(customer, at as u32 + 1));
             match is_new {
-                true => (growth.new_revenue += sums.revenue(), growth.new_customers += counts),
-                false => (growth.returning_revenue += sums.revenue(), growth.returning_customers += counts),
+                true => (
+                    growth.new_revenue += sums.revenue(),
+                    growth.new_customers += counts,
+                ),
+                false => (
+                    growth.returning_revenue += sums.revenue(),
+                    growth.returning_customers += counts,
+                ),
             };
         }
         all
@@ -276,23 +343,46 @@ impl Shop {
 
     /// When a customer first bought something.
     fn first_time(&self, customer: u32) -> Option<i64> {
-        let receipt = self.first_receipt.get(customer as usize).filter(|receipt| **receipt != NONE)?;
+        let receipt = self
+            .first_receipt
+            .get(customer as usize)
+            .filter(|receipt| **receipt != NONE)?;
         self.receipts.time.get(*receipt as usize).copied()
     }
 
     /// The cohorts of some periods, each followed for `most` periods or to the end of all.
-    pub fn cohorts(&self, selection: &Selection, periods: &Periods, range: Range<usize>, most: usize) -> Vec<Cohort> {
-        let last = periods.starts.len().min(range.end.saturating_add(most).saturating_sub(1)).max(range.end);
+    pub fn cohorts(
+        &self,
+        selection: &Selection,
+        periods: &Periods,
+        range: Range<usize>,
+        most: usize,
+    ) -> Vec<Cohort> {
+        let last = periods
+            .starts
+            .len()
+            .min(range.end.saturating_add(most).saturating_sub(1))
+            .max(range.end);
         let followed = |cohort: usize| most.min(periods.starts.len() - (range.start + cohort));
         let mut all: Vec<Cohort> = (0..range.len())
-            .map(|cohort| Cohort { customers: 0, cells: vec![Cell::default(); followed(cohort)] })
+            .map(|cohort| Cohort {
+                customers: 0,
+                cells: vec![Cell::default(); followed(cohort)],
+            })
             .collect();
-        let selection = self.within(selection, periods.time(&range).start, periods.time(&(range.start..last)).end);
+        let selection = self.within(
+            selection,
+            periods.time(&range).start,
+            periods.time(&(range.start..last)).end,
+        );
         let mut of_customer = vec![NONE; self.customers.len()];
         for (customer, first) in self.first_receipt.iter().enumerate() {
             let receipt = *first as usize;
             if selection.receipts.contains(&receipt) && self.takes(&selection, receipt) {
-                let period = periods.starts.partition_point(|start| *start <= self.receipts.time[receipt]) - 1;
+                let period = periods
+                    .starts
+                    .partition_point(|start| *start <= self.receipts.time[receipt])
+                    - 1;
                 if let Some(cohort) = all.get_mut(period - range.start) {
                     cohort.customers += 1;
                     of_customer[customer] = period as u32;
@@ -303,10 +393,17 @@ impl Shop {
         for receipt in self.selected(&selection) {
             periods.advance(&mut at, self.receipts.time[receipt]);
             let customer = self.receipts.customer[receipt];
-            let Some(cohort) = of_customer.get(customer as usize).filter(|cohort| **cohort != NONE) else { continue };
+            let Some(cohort) = of_customer
+                .get(customer as usize)
+                .filter(|cohort| **cohort != NONE)
+            else {
+                continue;
+            };
             let cohort = *cohort as usize;
             // What was taken back before the first purchase is in no period of the cohort.
-            let Some(offset) = at.checked_sub(cohort) else { continue };
+            let Some(offset) = at.checked_sub(cohort) else {
+                continue;
+            };
             if let Some(cell) = all[cohort - range.start].cells.get_mut(offset) {
                 let sums = self.sums(&selection, receipt);
                 cell.revenue += sums.revenue();
@@ -316,8 +413,9 @@ impl Shop {
         all
     }
 
-    /// The figures of groups of customers, `groups` of them; last those of everybody else. `group_of` has a group for each
-    /// customer; any number from `groups` on is everybody else's.
+    /// The figures of groups of customers, `groups` of them; last those of everybody else.
+    /// `group_of` has a group for each customer; any number from `groups` on is everybody
+    /// else's.
     pub fn by_group(&self, selection: &Selection, group_of: &[u16], groups: usize) -> Vec<Sales> {
         let mut all = vec![Sales::default(); groups + 1];
         // Groups come in any order, so that each has marks of its own: a bit for each invoice.
@@ -325,13 +423,21 @@ impl Shop {
         let mut invoices = vec![0_u64; words * all.len()];
         let mut customers = Seen::new(self.customers.len());
         for receipt in self.selected(selection) {
-            let (customer, sums) = (self.receipts.customer[receipt], self.sums(selection, receipt));
-            let group = group_of.get(customer as usize).map_or(groups, |group| usize::from(*group).min(groups));
+            let (customer, sums) = (
+                self.receipts.customer[receipt],
+                self.sums(selection, receipt),
+            );
+            let group = group_of
+                .get(customer as usize)
+                .map_or(groups, |group| usize::from(*group).min(groups));
             let sales = &mut all[group];
             sales.sums.add(&sums);
             if sums.sold() {
                 let invoice = self.receipts.invoice[receipt] as usize;
-                let (word, bit) = (&mut invoices[group * words + invoice / 64], 1_u64 << (invoice % 64));
+                let (word, bit) = (
+                    &mut invoices[group * words + invoice / 64],
+                    1_u64 << (invoice % 64),
+                );
                 sales.orders += i64::from(*word & bit == 0);
                 *word |= bit;
                 sales.customers += i64::from(customer != NONE && customers.is_new(customer, 1));
@@ -349,7 +455,10 @@ impl Shop {
             let sums = self.sums(selection, receipt);
             profile.sales.sums.add(&sums);
             self.each_product(selection, receipt, |product, kind, quantity, price| {
-                products.entry(product).or_default().add_line(kind, quantity, price);
+                products
+                    .entry(product)
+                    .or_default()
+                    .add_line(kind, quantity, price);
             });
             if sums.sold() {
                 let time = self.receipts.time[receipt];
@@ -363,7 +472,9 @@ impl Shop {
         profile.sales.orders = invoices.len() as i64;
         profile.sales.customers = i64::from(profile.sales.sums.sold());
         profile.products = products.into_iter().collect();
-        profile.products.sort_unstable_by_key(|(product, _)| *product);
+        profile
+            .products
+            .sort_unstable_by_key(|(product, _)| *product);
         profile
     }
 
@@ -382,7 +493,12 @@ impl Shop {
                 None => {
                     places.insert(invoice, orders.len());
                     let country = self.receipts.country[receipt].into();
-                    orders.push(Order { invoice, time: self.receipts.time[receipt], country, sums });
+                    orders.push(Order {
+                        invoice,
+                        time: self.receipts.time[receipt],
+                        country,
+                        sums,
+                    });
                 }
             }
         }
@@ -390,9 +506,19 @@ impl Shop {
         orders
     }
 
-    fn of_customer<'a>(&'a self, customer: u32, selection: &'a Selection) -> impl Iterator<Item = usize> + 'a {
-        let receipts = self.by_customer.of(customer).iter().map(|receipt| *receipt as usize);
-        receipts.filter(|receipt| selection.receipts.contains(receipt) && self.takes(selection, *receipt))
+    fn of_customer<'a>(
+        &'a self,
+        customer: u32,
+        selection: &'a Selection,
+    ) -> impl Iterator<Item = usize> + 'a {
+        let receipts = self
+            .by_customer
+            .of(customer)
+            .iter()
+            .map(|receipt| *receipt as usize);
+        receipts.filter(|receipt| {
+            selection.receipts.contains(receipt) && self.takes(selection, *receipt)
+        })
     }
 
     /// Time of a country's first and last line, and what they add up to.
@@ -400,21 +526,31 @@ impl Shop {
         let receipts = self.by_country.of(country);
         let time = |receipt: &u32| self.receipts.time[*receipt as usize];
         let sums = self.country_sums.get(country as usize)?;
-        Some((receipts.first().map(time)?, receipts.last().map(time)?, *sums))
+        Some((
+            receipts.first().map(time)?,
+            receipts.last().map(time)?,
+            *sums,
+        ))
     }
 
-    /// Products whose code or description holds all words: those whose code begins with the query first, the one that it
-    /// is before them, then by revenue.
+    /// Products whose code or description holds all words: those whose code begins with the query
+    /// first, the one that it is before them, then by revenue.
     pub fn search(&self, query: &str) -> Vec<u32> {
         let query = query.trim().to_lowercase();
         let words: Vec<&str> = query.split_whitespace().collect();
-        let matching =
-            (0_u32..).zip(&self.product_text).filter(|(_, text)| words.iter().all(|word| text.contains(word)));
+        let matching = (0_u32..)
+            .zip(&self.product_text)
+            .filter(|(_, text)| words.iter().all(|word| text.contains(word)));
         let mut found: Vec<_> = matching
             .map(|(product, text)| {
                 let code = self.products.get(product).to_lowercase();
                 let worse = !text.starts_with(&*query) || query.is_empty();
-                (code != query, worse, std::cmp::Reverse(self.product_sums[product as usize].revenue()), product)
+                (
+                    code != query,
+                    worse,
+                    std::cmp::Reverse(self.product_sums[product as usize].revenue()),
+                    product,
+                )
             })
             .collect();
         found.sort_unstable();

@@ -1,17 +1,19 @@
-//! Insights: the shop's lines in columns, and figures over them. Nothing is learnt; what is published is the data.
+//! Insights: the shop's lines in columns, and figures over them. Nothing is learnt; what is
+//! published is the data.
 //!
-//! In: a selection of lines by country, time, product. Out: counts, pieces, and money in exact ten-thousandths of the
-//! shop's currency.
+//! In: a selection of lines by country, time, product. Out: counts, pieces, and money in exact
+//! ten-thousandths of the shop's currency.
 //!
-//! Lines lie in order of time. Those of one invoice, instant, customer and country are a receipt, with its sums beside it;
-//! everything that does not ask for products is answered from the receipts alone. The products of whole months are added
-//! up by country beforehand (the cube); at the ends of a range that begins or ends within a month, lines are read.
-//! `docs/insights.md` says which answer comes from where, and what it takes.
+//! Lines lie in order of time. Those of one invoice, instant, customer and country are a receipt,
+//! with its sums beside it; everything that does not ask for products is answered from the receipts
+//! alone. The products of whole months are added up by country beforehand (the cube); at the ends
+//! of a range that begins or ends within a month, lines are read. `docs/insights.md` says which
+//! answer comes from where, and what it takes.
 //!
-//! `lines.parquet`, in order: `line_id`, `product`, `description`, `quantity`, `unit_price`, `kind`. `receipts.parquet`,
-//! in order: `time`, `invoice`, `customer`, `country`, and how many `lines` it has. The others are the names that numbers
-//! in these stand for: `products` (with their `description`), `descriptions`, `customers`, `countries`, `invoices`. -1 is
-//! nobody, or nothing.
+//! `lines.parquet`, in order: `line_id`, `product`, `description`, `quantity`, `unit_price`,
+//! `kind`. `receipts.parquet`, in order: `time`, `invoice`, `customer`, `country`, and how many
+//! `lines` it has. The others are the names that numbers in these stand for: `products` (with their
+//! `description`), `descriptions`, `customers`, `countries`, `invoices`. -1 is nobody, or nothing.
 
 mod build;
 mod calendar;
@@ -68,7 +70,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Sale, Self::Cancellation, Self::Service, Self::Adjustment];
+    pub const ALL: [Self; 4] = [
+        Self::Sale,
+        Self::Cancellation,
+        Self::Service,
+        Self::Adjustment,
+    ];
 
     /// The name in the tables.
     pub const fn as_str(self) -> &'static str {

@@ -64,12 +64,26 @@ impl Shop {
     /// Everything.
     pub fn all(&self) -> Selection {
         let receipts = 0..self.receipts.time.len();
-        Selection { receipts, from: i64::MIN, to: i64::MAX, countries: None, products: None, customers: None }
+        Selection {
+            receipts,
+            from: i64::MIN,
+            to: i64::MAX,
+            countries: None,
+            products: None,
+            customers: None,
+        }
     }
 
     /// Whether a selection takes every receipt, with all of its lines.
     pub(super) fn is_all(&self, selection: &Selection) -> bool {
-        let Selection { receipts, from: _, to: _, countries, products, customers } = selection;
+        let Selection {
+            receipts,
+            from: _,
+            to: _,
+            countries,
+            products,
+            customers,
+        } = selection;
         let of_everybody = countries.is_none() && products.is_none() && customers.is_none();
         of_everybody && *receipts == (0..self.receipts.time.len())
     }
@@ -79,16 +93,24 @@ impl Shop {
     /// # Errors
     /// [`Unknown`].
     pub fn select(&self, filter: &Filter<'_>) -> Result<Selection, Unknown> {
-        let products = mask("product", filter.stock_codes, self.products.len(), |name| self.product_number(name))?;
+        let products = mask("product", filter.stock_codes, self.products.len(), |name| {
+            self.product_number(name)
+        })?;
         let selection = Selection {
             countries: mask("country", filter.countries, self.countries.len(), |name| {
                 self.countries.find(name.trim())
             })?,
             products: products.map(|mask| self.with_receipts(mask)),
-            customers: mask("customer", filter.customers, self.customers.len(), |name| self.customer_number(name))?,
+            customers: mask("customer", filter.customers, self.customers.len(), |name| {
+                self.customer_number(name)
+            })?,
             ..self.all()
         };
-        Ok(self.within(&selection, filter.from.unwrap_or(i64::MIN), filter.to.unwrap_or(i64::MAX)))
+        Ok(self.within(
+            &selection,
+            filter.from.unwrap_or(i64::MIN),
+            filter.to.unwrap_or(i64::MAX),
+        ))
     }
 
     fn with_receipts(&self, mask: Vec<bool>) -> Products {
@@ -117,29 +139,50 @@ impl Shop {
         let time = &self.receipts.time;
         let start = time.partition_point(|time| *time < from);
         let end = time.partition_point(|time| *time < to).max(start);
-        Selection { receipts: start..end, from, to, ..selection.clone() }
+        Selection {
+            receipts: start..end,
+            from,
+            to,
+            ..selection.clone()
+        }
     }
 
     /// The receipts of a selection, in order.
-    pub(super) fn selected<'a>(&'a self, selection: &'a Selection) -> impl Iterator<Item = usize> + 'a {
-        selection.receipts.clone().filter(|receipt| self.takes(selection, *receipt))
+    pub(super) fn selected<'a>(
+        &'a self,
+        selection: &'a Selection,
+    ) -> impl Iterator<Item = usize> + 'a {
+        selection
+            .receipts
+            .clone()
+            .filter(|receipt| self.takes(selection, *receipt))
     }
 
-    /// Whether a receipt is selected, by all but its time; where products are asked for, some of its lines.
+    /// Whether a receipt is selected, by all but its time; where products are asked for, some of
+    /// its lines.
     pub(super) fn takes(&self, selection: &Selection, receipt: usize) -> bool {
-        selection.countries.as_ref().is_none_or(|mask| mask[usize::from(self.receipts.country[receipt])])
+        selection
+            .countries
+            .as_ref()
+            .is_none_or(|mask| mask[usize::from(self.receipts.country[receipt])])
             && selection.customers.as_ref().is_none_or(|mask| {
                 let customer = self.receipts.customer[receipt];
                 customer != NONE && mask[customer as usize]
             })
-            && selection.products.as_ref().is_none_or(|products| products.is_in(receipt))
+            && selection
+                .products
+                .as_ref()
+                .is_none_or(|products| products.is_in(receipt))
     }
 
-    /// What the selected lines of a receipt add up to: known beforehand where every product is asked for.
+    /// What the selected lines of a receipt add up to: known beforehand where every product is
+    /// asked for.
     pub(super) fn sums(&self, selection: &Selection, receipt: usize) -> Sums {
         match &selection.products {
             None => self.receipts.sums[receipt],
-            Some(products) => self.lines.sums(self.receipts.lines(receipt), |product| products.has(product)),
+            Some(products) => self.lines.sums(self.receipts.lines(receipt), |product| {
+                products.has(product)
+            }),
         }
     }
 }
@@ -155,7 +198,10 @@ fn mask(
     }
     let mut mask = vec![false; of];
     for name in names {
-        let number = find(name).ok_or_else(|| Unknown { kind, name: name.clone() })?;
+        let number = find(name).ok_or_else(|| Unknown {
+            kind,
+            name: name.clone(),
+        })?;
         mask[number as usize] = true;
     }
     Ok(Some(mask))

@@ -163,7 +163,9 @@ impl Shop {
         let mut next = 0_u32;
         first.push(next);
         for count in &counts {
-            next = next.checked_add(*count).ok_or_else(|| ModelError::inconsistent("lines", "are too many"))?;
+            next = next
+                .checked_add(*count)
+                .ok_or_else(|| ModelError::inconsistent("lines", "are too many"))?;
             first.push(next);
         }
         if next as usize != lines.id.len() {
@@ -180,24 +182,51 @@ impl Shop {
             sums: Vec::new(),
         };
         if !receipts.time.is_sorted() || receipts.time.iter().any(|time| !TIMES.contains(time)) {
-            return Err(ModelError::inconsistent("time", "is not in order, or not in the years 1 to 9999"));
+            return Err(ModelError::inconsistent(
+                "time",
+                "is not in order, or not in the years 1 to 9999",
+            ));
         }
-        receipts.sums = (0..receipts.time.len()).map(|at| lines.sums(receipts.lines(at), |_| true)).collect();
+        receipts.sums = (0..receipts.time.len())
+            .map(|at| lines.sums(receipts.lines(at), |_| true))
+            .collect();
 
         let by_customer = Groups::new(customers.len(), receipts.customer.iter().copied());
-        let by_country = Groups::new(countries.len(), receipts.country.iter().map(|country| (*country).into()));
+        let by_country = Groups::new(
+            countries.len(),
+            receipts.country.iter().map(|country| (*country).into()),
+        );
         let by_product = by_product(&receipts, &lines, products.len());
         let mut country_sums = vec![Sums::default(); countries.len()];
         for (country, sums) in receipts.country.iter().zip(&receipts.sums) {
             country_sums[usize::from(*country)].add(sums);
         }
-        let first_sale = |customer| by_customer.of(customer).iter().find(|at| receipts.sums[**at as usize].sold());
-        let first_receipt = (0..customers.len() as u32).map(|c| first_sale(c).copied().unwrap_or(NONE)).collect();
-        let cube = cube(&receipts, &lines, &by_country, countries.len(), products.len());
+        let first_sale = |customer| {
+            by_customer
+                .of(customer)
+                .iter()
+                .find(|at| receipts.sums[**at as usize].sold())
+        };
+        let first_receipt = (0..customers.len() as u32)
+            .map(|c| first_sale(c).copied().unwrap_or(NONE))
+            .collect();
+        let cube = cube(
+            &receipts,
+            &lines,
+            &by_country,
+            countries.len(),
+            products.len(),
+        );
         let mut product_sums = vec![Sums::default(); products.len()];
-        cube.cells.iter().for_each(|cell| product_sums[cell.product as usize].add(&cell.sums));
+        cube.cells
+            .iter()
+            .for_each(|cell| product_sums[cell.product as usize].add(&cell.sums));
         let text = |(product, description): (usize, &u32)| {
-            let text = format!("{} {}", products.get(product as u32), descriptions.get(*description));
+            let text = format!(
+                "{} {}",
+                products.get(product as u32),
+                descriptions.get(*description)
+            );
             text.to_lowercase().into_boxed_str()
         };
         let product_text = product_description.iter().enumerate().map(text).collect();
@@ -254,17 +283,28 @@ impl Shop {
 
     /// All that was ever sold of a product.
     pub fn product(&self, product: u32) -> Sums {
-        self.product_sums.get(product as usize).copied().unwrap_or_default()
+        self.product_sums
+            .get(product as usize)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Time of the first and the last line, microseconds since 1970.
     pub fn span(&self) -> Option<(i64, i64)> {
-        self.receipts.time.first().copied().zip(self.receipts.time.last().copied())
+        self.receipts
+            .time
+            .first()
+            .copied()
+            .zip(self.receipts.time.last().copied())
     }
 
     /// Number of lines, receipts, and cells of the cube.
     pub fn size(&self) -> [usize; 3] {
-        [self.lines.id.len(), self.receipts.time.len(), self.cube.cells.len()]
+        [
+            self.lines.id.len(),
+            self.receipts.time.len(),
+            self.cube.cells.len(),
+        ]
     }
 
     /// Memory in use, bytes.
@@ -272,30 +312,64 @@ impl Shop {
         fn of<T>(column: &Vec<T>) -> usize {
             column.capacity() * size_of::<T>()
         }
-        let Lines { id, product, description, quantity, unit_price, kind } = &self.lines;
-        let lines = of(id) + of(product) + of(description) + of(quantity) + of(unit_price) + of(kind);
-        let Receipts { time, invoice, customer, country, first, sums } = &self.receipts;
+        let Lines {
+            id,
+            product,
+            description,
+            quantity,
+            unit_price,
+            kind,
+        } = &self.lines;
+        let lines =
+            of(id) + of(product) + of(description) + of(quantity) + of(unit_price) + of(kind);
+        let Receipts {
+            time,
+            invoice,
+            customer,
+            country,
+            first,
+            sums,
+        } = &self.receipts;
         let receipts = of(time) + of(invoice) + of(customer) + of(country) + of(first) + of(sums);
-        let names = [&self.countries, &self.customers, &self.products, &self.descriptions, &self.invoices];
+        let names = [
+            &self.countries,
+            &self.customers,
+            &self.products,
+            &self.descriptions,
+            &self.invoices,
+        ];
         let names: usize = names.iter().map(|names| names.bytes()).sum();
         let cube = of(&self.cube.months) + of(&self.cube.starts) + of(&self.cube.cells);
         let products = of(&self.product_description)
             + of(&self.product_sums)
             + of(&self.country_sums)
-            + self.product_text.iter().map(|text| text.len() + size_of::<Box<str>>()).sum::<usize>();
+            + self
+                .product_text
+                .iter()
+                .map(|text| text.len() + size_of::<Box<str>>())
+                .sum::<usize>();
         let groups = [&self.by_customer, &self.by_country, &self.by_product];
-        let groups = groups.iter().map(|groups| groups.bytes()).sum::<usize>() + of(&self.first_receipt);
+        let groups =
+            groups.iter().map(|groups| groups.bytes()).sum::<usize>() + of(&self.first_receipt);
         lines + receipts + names + cube + products + groups
     }
 }
 
 /// Numbers of names; where none is allowed, -1 is [`NONE`].
-fn codes(file: &ColumnFile, column: &'static str, names: &Names, or_none: bool) -> Result<Vec<u32>, ModelError> {
+fn codes(
+    file: &ColumnFile,
+    column: &'static str,
+    names: &Names,
+    or_none: bool,
+) -> Result<Vec<u32>, ModelError> {
     let found: Vec<i32> = file.numbers(column)?;
     let number = |code: i32| match u32::try_from(code) {
         Ok(number) if (number as usize) < names.len() => Ok(number),
         Err(_) if code == -1 && or_none => Ok(NONE),
-        Ok(_) | Err(_) => Err(ModelError::inconsistent(column, format!("is {code}, of {} names", names.len()))),
+        Ok(_) | Err(_) => Err(ModelError::inconsistent(
+            column,
+            format!("is {code}, of {} names", names.len()),
+        )),
     };
     found.into_iter().map(number).collect()
 }
@@ -308,20 +382,33 @@ impl Receipts {
 }
 
 impl Lines {
-    /// What adding up relies on: no sum of lines, whichever, is beyond an i64; what was sold is at least a piece.
+    /// What adding up relies on: no sum of lines, whichever, is beyond an i64; what was sold is at
+    /// least a piece.
     fn check(&self) -> Result<(), ModelError> {
         let mut total = 0_u64;
-        for ((kind, quantity), unit_price) in self.kind.iter().zip(&self.quantity).zip(&self.unit_price) {
-            let money = i64::from(*quantity).checked_mul(*unit_price).map(i64::unsigned_abs);
+        for ((kind, quantity), unit_price) in
+            self.kind.iter().zip(&self.quantity).zip(&self.unit_price)
+        {
+            let money = i64::from(*quantity)
+                .checked_mul(*unit_price)
+                .map(i64::unsigned_abs);
             total = money
                 .and_then(|money| total.checked_add(money))
                 .filter(|total| *total < 1 << 62)
-                .ok_or_else(|| ModelError::inconsistent("unit_price", "makes sums that are too large"))?;
+                .ok_or_else(|| {
+                    ModelError::inconsistent("unit_price", "makes sums that are too large")
+                })?;
             if *kind & !(KIND | DUPLICATE) != 0 {
-                return Err(ModelError::inconsistent("kind", format!("is {kind}, which is none")));
+                return Err(ModelError::inconsistent(
+                    "kind",
+                    format!("is {kind}, which is none"),
+                ));
             }
             if kind & KIND == SALE && *quantity < 1 {
-                return Err(ModelError::inconsistent("quantity", format!("is {quantity} in a sale")));
+                return Err(ModelError::inconsistent(
+                    "quantity",
+                    format!("is {quantity} in a sale"),
+                ));
             }
         }
         Ok(())
@@ -342,21 +429,34 @@ impl Lines {
 /// The receipts of each product, each once.
 fn by_product(receipts: &Receipts, lines: &Lines, products: usize) -> Groups {
     let mut starts = vec![0_u32; products + 1];
-    each_product(receipts, lines, products, |product, _| starts[product as usize + 1] += 1);
+    each_product(receipts, lines, products, |product, _| {
+        starts[product as usize + 1] += 1
+    });
     for product in 0..products {
         starts[product + 1] += starts[product];
     }
-    let (mut next, mut found) = (starts.clone(), vec![0; starts.last().copied().unwrap_or_default() as usize]);
+    let (mut next, mut found) = (
+        starts.clone(),
+        vec![0; starts.last().copied().unwrap_or_default() as usize],
+    );
     each_product(receipts, lines, products, |product, receipt| {
         let place = &mut next[product as usize];
         found[*place as usize] = receipt;
         *place += 1;
     });
-    Groups { starts, receipts: found }
+    Groups {
+        starts,
+        receipts: found,
+    }
 }
 
 /// Each product of each receipt, once.
-fn each_product(receipts: &Receipts, lines: &Lines, products: usize, mut take: impl FnMut(u32, u32)) {
+fn each_product(
+    receipts: &Receipts,
+    lines: &Lines,
+    products: usize,
+    mut take: impl FnMut(u32, u32),
+) {
     let mut last = vec![NONE; products];
     for (at, receipt) in (0..receipts.time.len()).zip(0_u32..) {
         for product in &lines.product[receipts.lines(at)] {
@@ -368,8 +468,18 @@ fn each_product(receipts: &Receipts, lines: &Lines, products: usize, mut take: i
 }
 
 /// Adds up products by month and country.
-fn cube(receipts: &Receipts, lines: &Lines, by_country: &Groups, countries: usize, products: usize) -> Cube {
-    let mut cube = Cube { countries, starts: vec![0], ..Cube::default() };
+fn cube(
+    receipts: &Receipts,
+    lines: &Lines,
+    by_country: &Groups,
+    countries: usize,
+    products: usize,
+) -> Cube {
+    let mut cube = Cube {
+        countries,
+        starts: vec![0],
+        ..Cube::default()
+    };
     let mut cursors = vec![0_usize; countries];
     // One place for each product, and the list of those in use: sums without hashing.
     let (mut sums, mut used) = (vec![Sums::default(); products], Vec::<u32>::new());
@@ -378,7 +488,10 @@ fn cube(receipts: &Receipts, lines: &Lines, by_country: &Groups, countries: usiz
         let next = Frequency::Monthly.next(Frequency::Monthly.floor(*time));
         let end = start + receipts.time[start..].partition_point(|time| *time < next);
         for (country, cursor) in cursors.iter_mut().enumerate() {
-            for &receipt in by_country.of(country as u32)[*cursor..].iter().take_while(|at| (**at as usize) < end) {
+            for &receipt in by_country.of(country as u32)[*cursor..]
+                .iter()
+                .take_while(|at| (**at as usize) < end)
+            {
                 *cursor += 1;
                 for at in receipts.lines(receipt as usize) {
                     if matches!(lines.kind[at] & KIND, SALE | CANCELLATION) {
@@ -392,8 +505,10 @@ fn cube(receipts: &Receipts, lines: &Lines, by_country: &Groups, countries: usiz
                 }
             }
             used.sort_unstable();
-            let taken =
-                used.drain(..).map(|product| CubeCell { product, sums: std::mem::take(&mut sums[product as usize]) });
+            let taken = used.drain(..).map(|product| CubeCell {
+                product,
+                sums: std::mem::take(&mut sums[product as usize]),
+            });
             cube.cells.extend(taken);
             cube.starts.push(cube.cells.len() as u32);
         }

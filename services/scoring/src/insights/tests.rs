@@ -26,27 +26,43 @@ struct Owned {
 
 fn arbitrary() -> impl Strategy<Value = Vec<Owned>> {
     // Few names, so that invoices cross customers, countries and months.
-    let line = (0..12_u8, 0..6_u8, 0..3_u8, 1..50_i64, 0..100 * 24_i64, 1..100_000_i64, 0..6_u8, 0..4_u8, 0..8_u8);
-    let line = line.prop_map(|(invoice, product, words, quantity, hour, price, customer, country, kind)| {
-        let kind = match kind {
-            0..5 => Kind::Sale,
-            5 => Kind::Cancellation,
-            6 => Kind::Service,
-            _ => Kind::Adjustment,
-        };
-        let is_sale = kind == Kind::Sale;
-        Owned {
-            invoice: format!("{}{invoice}", if kind == Kind::Cancellation { "C" } else { "" }),
-            product: format!("P{product}"),
-            description: (words > 0).then(|| format!("words {words}")),
-            quantity: if is_sale { quantity } else { -quantity },
-            time: START + hour * DAY / 24,
-            price,
-            customer: (customer > 0).then(|| customer.to_string()),
-            country: ["Germany", "EIRE", "United Kingdom", "Unspecified"][usize::from(country)].to_owned(),
-            kind,
-        }
-    });
+    let line = (
+        0..12_u8,
+        0..6_u8,
+        0..3_u8,
+        1..50_i64,
+        0..100 * 24_i64,
+        1..100_000_i64,
+        0..6_u8,
+        0..4_u8,
+        0..8_u8,
+    );
+    let line = line.prop_map(
+        |(invoice, product, words, quantity, hour, price, customer, country, kind)| {
+            let kind = match kind {
+                0..5 => Kind::Sale,
+                5 => Kind::Cancellation,
+                6 => Kind::Service,
+                _ => Kind::Adjustment,
+            };
+            let is_sale = kind == Kind::Sale;
+            Owned {
+                invoice: format!(
+                    "{}{invoice}",
+                    if kind == Kind::Cancellation { "C" } else { "" }
+                ),
+                product: format!("P{product}"),
+                description: (words > 0).then(|| format!("words {words}")),
+                quantity: if is_sale { quantity } else { -quantity },
+                time: START + hour * DAY / 24,
+                price,
+                customer: (customer > 0).then(|| customer.to_string()),
+                country: ["Germany", "EIRE", "United Kingdom", "Unspecified"][usize::from(country)]
+                    .to_owned(),
+                kind,
+            }
+        },
+    );
     prop::collection::vec(line, 0..120)
 }
 
@@ -69,7 +85,9 @@ fn load(lines: &[Owned]) -> Insights {
             })
             .unwrap();
     }
-    let as_of = chrono::DateTime::from_timestamp_micros(START + 200 * DAY).unwrap().naive_utc();
+    let as_of = chrono::DateTime::from_timestamp_micros(START + 200 * DAY)
+        .unwrap()
+        .naive_utc();
     Insights::load(&builder.finish("lines", as_of, 42).unwrap()).unwrap()
 }
 
@@ -86,13 +104,21 @@ fn asked() -> impl Strategy<Value = Asked> {
     let bound = || prop::option::of((-10..110 * 24_i64).prop_map(|hour| START + hour * DAY / 24));
     (bound(), bound(), 0..16_u8, 0..64_u8).prop_map(|(from, to, countries, products)| {
         let pick = |names: &[&str], bits: u8| {
-            let picked = names.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
-            picked.map(|(_, name)| (*name).to_owned()).collect::<Vec<_>>()
+            let picked = names
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| bits >> at & 1 == 1);
+            picked
+                .map(|(_, name)| (*name).to_owned())
+                .collect::<Vec<_>>()
         };
         Asked {
             from,
             to: to.map(|to| from.map_or(to, |from| from.max(to))),
-            countries: pick(&["Germany", "EIRE", "United Kingdom", "Unspecified"], countries),
+            countries: pick(
+                &["Germany", "EIRE", "United Kingdom", "Unspecified"],
+                countries,
+            ),
             products: pick(&["P0", "P1", "P2", "P3", "P4", "P5"], products),
         }
     })
@@ -101,14 +127,27 @@ fn asked() -> impl Strategy<Value = Asked> {
 impl Asked {
     /// Without names that no line has.
     fn known(mut self, shop: &Shop) -> Self {
-        self.countries.retain(|name| shop.countries().find(name).is_some());
-        self.products.retain(|name| shop.product_number(name).is_some());
+        self.countries
+            .retain(|name| shop.countries().find(name).is_some());
+        self.products
+            .retain(|name| shop.product_number(name).is_some());
         self
     }
 
     fn filter(&self) -> Filter<'_> {
-        let Self { from, to, countries, products } = self;
-        Filter { countries, stock_codes: products, customers: &[], from: *from, to: *to }
+        let Self {
+            from,
+            to,
+            countries,
+            products,
+        } = self;
+        Filter {
+            countries,
+            stock_codes: products,
+            customers: &[],
+            from: *from,
+            to: *to,
+        }
     }
 
     fn takes(&self, line: &Owned) -> bool {
@@ -138,18 +177,31 @@ fn naive<'a>(lines: impl Iterator<Item = &'a Owned>) -> Sales {
         }
         sums.lines += 1;
     }
-    Sales { sums, orders: orders.len() as i64, customers: customers.len() as i64 }
+    Sales {
+        sums,
+        orders: orders.len() as i64,
+        customers: customers.len() as i64,
+    }
 }
 
 fn first_purchase<'a>(lines: &'a [Owned], customer: &str) -> Option<&'a Owned> {
-    let bought = |line: &&Owned| line.kind == Kind::Sale && line.customer.as_deref() == Some(customer);
+    let bought =
+        |line: &&Owned| line.kind == Kind::Sale && line.customer.as_deref() == Some(customer);
     // Of several at one instant the first by invoice, then country, as receipts lie.
-    lines.iter().filter(bought).min_by_key(|line| (line.time, &line.invoice, &line.country))
+    lines
+        .iter()
+        .filter(bought)
+        .min_by_key(|line| (line.time, &line.invoice, &line.country))
 }
 
-fn by_key<'a, K: Ord>(lines: &[&'a Owned], key: impl Fn(&'a Owned) -> K) -> BTreeMap<K, Vec<&'a Owned>> {
+fn by_key<'a, K: Ord>(
+    lines: &[&'a Owned],
+    key: impl Fn(&'a Owned) -> K,
+) -> BTreeMap<K, Vec<&'a Owned>> {
     let mut groups: BTreeMap<K, Vec<&Owned>> = BTreeMap::new();
-    lines.iter().for_each(|line| groups.entry(key(line)).or_default().push(line));
+    lines
+        .iter()
+        .for_each(|line| groups.entry(key(line)).or_default().push(line));
     groups
 }
 
@@ -322,7 +374,9 @@ fn the_same_lines_in_another_order_are_the_same_artifact() {
             };
             builder.push(&line).unwrap();
         }
-        builder.finish("lines", chrono::NaiveDateTime::default(), 42).unwrap()
+        builder
+            .finish("lines", chrono::NaiveDateTime::default(), 42)
+            .unwrap()
     };
     assert_eq!(build([0, 1]).manifest(), build([1, 0]).manifest());
 }
@@ -330,12 +384,27 @@ fn the_same_lines_in_another_order_are_the_same_artifact() {
 #[test]
 fn lines_that_cannot_be_added_up_are_refused() {
     for (lines, message) in [
-        (one(|line| line.price = i64::MAX / 2), "unit_price makes sums that are too large"),
+        (
+            one(|line| line.price = i64::MAX / 2),
+            "unit_price makes sums that are too large",
+        ),
         (one(|line| line.quantity = -1), "quantity is -1 in a sale"),
-        (one(|line| line.time = i64::MAX), "time is not in order, or not in the years 1 to 9999"),
+        (
+            one(|line| line.time = i64::MAX),
+            "time is not in order, or not in the years 1 to 9999",
+        ),
     ] {
         let mut builder = Builder::new();
-        let Owned { invoice, product, quantity, time, price, country, kind, .. } = &lines[0];
+        let Owned {
+            invoice,
+            product,
+            quantity,
+            time,
+            price,
+            country,
+            kind,
+            ..
+        } = &lines[0];
         builder
             .push(&Line {
                 id: 0,
@@ -351,7 +420,9 @@ fn lines_that_cannot_be_added_up_are_refused() {
                 is_duplicate: false,
             })
             .unwrap();
-        let artifact = builder.finish("lines", chrono::NaiveDateTime::default(), 42).unwrap();
+        let artifact = builder
+            .finish("lines", chrono::NaiveDateTime::default(), 42)
+            .unwrap();
         assert_eq!(Insights::load(&artifact).unwrap_err().to_string(), message);
     }
 }
@@ -363,17 +434,29 @@ fn names_are_found_in_every_spelling_or_refused() {
     assert_eq!(shop.customer_number(" 17850.0 "), Some(0));
     let asked = |countries: &[&str]| {
         let countries: Vec<String> = countries.iter().map(|name| (*name).to_owned()).collect();
-        shop.select(&Filter { countries: &countries, ..Filter::default() })
-            .map(|selection| shop.sales(&selection).orders)
+        shop.select(&Filter {
+            countries: &countries,
+            ..Filter::default()
+        })
+        .map(|selection| shop.sales(&selection).orders)
     };
     assert_eq!(asked(&["United Kingdom"]), Ok(1));
-    assert_eq!(asked(&["Atlantis"]).unwrap_err(), Unknown { kind: "country", name: "Atlantis".to_owned() });
+    assert_eq!(
+        asked(&["Atlantis"]).unwrap_err(),
+        Unknown {
+            kind: "country",
+            name: "Atlantis".to_owned()
+        }
+    );
 }
 
 #[test]
 fn a_search_takes_words_in_any_order_and_codes_first() {
     let line = |product: &str, description: &str, price: i64| {
-        one(|line| (line.product, line.description, line.price) = (product.into(), Some(description.into()), price))
+        one(|line| {
+            (line.product, line.description, line.price) =
+                (product.into(), Some(description.into()), price)
+        })
     };
     let lines = [
         line("22423", "REGENCY CAKESTAND 3 TIER", 100),
@@ -384,7 +467,10 @@ fn a_search_takes_words_in_any_order_and_codes_first() {
     let insights = load(&lines.concat());
     let shop = insights.shop();
     let search = |query: &str| -> Vec<&str> {
-        shop.search(query).into_iter().map(|product| shop.products_by_name().get(product)).collect()
+        shop.search(query)
+            .into_iter()
+            .map(|product| shop.products_by_name().get(product))
+            .collect()
     };
     for (query, found) in [
         ("22", &["22", "22423", "9"][..]),

@@ -1,9 +1,10 @@
-//! What each customer is recommended who wishes nothing but a number of products, found beforehand: the answer that is asked
-//! for most costs a service a look into a table.
+//! What each customer is recommended who wishes nothing but a number of products, found beforehand:
+//! the answer that is asked for most costs a service a look into a table.
 //!
-//! `answers.safetensors`, by row of the customer, the best product first: `product` `[n, k]` u32, `score` `[n, k]` f64,
-//! `spoken_for` `[n, k]` u8. They are what [`Recommendations::rank`](super::Recommendations::rank) finds with the files
-//! beside this one. A model without the file finds them when it is asked.
+//! `answers.safetensors`, by row of the customer, the best product first: `product` `[n, k]` u32,
+//! `score` `[n, k]` f64, `spoken_for` `[n, k]` u8. They are what
+//! [`Recommendations::rank`](super::Recommendations::rank) finds with the files beside this one. A
+//! model without the file finds them when it is asked.
 
 use super::Found;
 use crate::{Artifact, Kept, ModelError, TensorFile};
@@ -25,7 +26,11 @@ pub(super) struct Answers {
 
 impl Answers {
     /// Those of `n` customers over `m` products, where there are any.
-    pub(super) fn read(artifact: &Artifact, n: usize, m: usize) -> Result<Option<Self>, ModelError> {
+    pub(super) fn read(
+        artifact: &Artifact,
+        n: usize,
+        m: usize,
+    ) -> Result<Option<Self>, ModelError> {
         if !artifact.files().contains_key(FILE) {
             return Ok(None);
         }
@@ -38,10 +43,21 @@ impl Answers {
             return Err(ModelError::inconsistent("answers", "are not products"));
         }
         let falls = |of: &[f64]| of.is_sorted_by(|better, worse| better >= worse);
-        if each == 0 || !score.iter().all(|score| score.is_finite()) || !score.chunks(each).all(falls) {
-            return Err(ModelError::inconsistent("answers", "do not fall from the best on"));
+        if each == 0
+            || !score.iter().all(|score| score.is_finite())
+            || !score.chunks(each).all(falls)
+        {
+            return Err(ModelError::inconsistent(
+                "answers",
+                "do not fall from the best on",
+            ));
         }
-        Ok(Some(Self { each, product, score, spoken_for }))
+        Ok(Some(Self {
+            each,
+            product,
+            score,
+            spoken_for,
+        }))
     }
 
     /// A customer's, unless more are wanted than there are.
@@ -66,7 +82,21 @@ pub fn write(answers: &[Vec<Found>]) -> TensorFile {
     let shape = [answers.len(), answers.first().map_or(0, Vec::len)];
     let all = || answers.iter().flatten();
     TensorFile::new()
-        .with("product", &shape, &all().map(|found| found.product as u32).collect::<Vec<_>>())
-        .with("score", &shape, &all().map(|found| found.score).collect::<Vec<_>>())
-        .with("spoken_for", &shape, &all().map(|found| u8::from(found.spoken_for)).collect::<Vec<_>>())
+        .with(
+            "product",
+            &shape,
+            &all().map(|found| found.product as u32).collect::<Vec<_>>(),
+        )
+        .with(
+            "score",
+            &shape,
+            &all().map(|found| found.score).collect::<Vec<_>>(),
+        )
+        .with(
+            "spoken_for",
+            &shape,
+            &all()
+                .map(|found| u8::from(found.spoken_for))
+                .collect::<Vec<_>>(),
+        )
 }

@@ -1,4 +1,5 @@
-//! What is known of a customer and a product together, each feature defined once for training and serving.
+//! What is known of a customer and a product together, each feature defined once for training and
+//! serving.
 
 /// Half-lives, days, of the counts in [`Held::fresh`].
 pub const HALF_LIVES: [f64; 5] = [15.0, 30.0, 60.0, 120.0, 240.0];
@@ -30,17 +31,34 @@ pub struct Held {
 impl Held {
     /// Bought this instant, for the first time.
     pub(crate) fn now(product: usize, quantity: f64) -> Self {
-        Self { product, purchases: 0.0, days: 0.0, first_days: 0.0, quantity, fresh: [0.0; HALF_LIVES.len()] }.again()
+        Self {
+            product,
+            purchases: 0.0,
+            days: 0.0,
+            first_days: 0.0,
+            quantity,
+            fresh: [0.0; HALF_LIVES.len()],
+        }
+        .again()
     }
 
     /// Bought once more, this instant.
     pub(crate) fn again(self) -> Self {
-        Self { purchases: self.purchases + 1.0, days: 0.0, fresh: self.fresh.map(|count| count + 1.0), ..self }
+        Self {
+            purchases: self.purchases + 1.0,
+            days: 0.0,
+            fresh: self.fresh.map(|count| count + 1.0),
+            ..self
+        }
     }
 
     /// Weights with which the item-item scores count it: usual, none forgotten, fresh alone.
     pub(crate) fn weights(&self) -> [f32; 3] {
-        [(-self.days / USUAL).exp2() as f32, 1.0, (-self.days / SHORT).exp2() as f32]
+        [
+            (-self.days / USUAL).exp2() as f32,
+            1.0,
+            (-self.days / SHORT).exp2() as f32,
+        ]
     }
 
     /// Confidence in a preference for it beyond none (Hu et al. 2008): log orders, decayed.

@@ -1,5 +1,5 @@
-//! Tensors of the Open Inference Protocol. Promise: whatever bytes come, values are of the datatype and as many as the
-//! shape says, or the input is refused by name.
+//! Tensors of the Open Inference Protocol. Promise: whatever bytes come, values are of the datatype
+//! and as many as the shape says, or the input is refused by name.
 
 use std::marker::PhantomData;
 
@@ -27,7 +27,10 @@ impl Info {
     }
 
     fn shape(&self, rows: i64) -> Vec<i64> {
-        [rows].into_iter().chain(self.columns.map(|columns| columns as i64)).collect()
+        [rows]
+            .into_iter()
+            .chain(self.columns.map(|columns| columns as i64))
+            .collect()
     }
 
     fn values(&self, rows: usize) -> usize {
@@ -35,7 +38,11 @@ impl Info {
     }
 
     pub(super) fn metadata(&self) -> TensorMetadata {
-        TensorMetadata { name: self.name.to_owned(), datatype: self.datatype.to_owned(), shape: self.shape(-1) }
+        TensorMetadata {
+            name: self.name.to_owned(),
+            datatype: self.datatype.to_owned(),
+            shape: self.shape(-1),
+        }
     }
 
     pub(super) fn output(&self, rows: usize) -> InferOutputTensor {
@@ -48,7 +55,8 @@ impl Info {
     }
 
     fn expected(&self) -> String {
-        self.columns.map_or("[rows]".to_owned(), |columns| format!("[rows, {columns}]"))
+        self.columns
+            .map_or("[rows]".to_owned(), |columns| format!("[rows, {columns}]"))
     }
 }
 
@@ -72,12 +80,26 @@ pub struct Tensor<T> {
 impl<T: Element> Tensor<T> {
     /// One value a row.
     pub const fn column(name: &'static str) -> Self {
-        Self { info: Info { name, datatype: T::DATATYPE, columns: None }, of: PhantomData }
+        Self {
+            info: Info {
+                name,
+                datatype: T::DATATYPE,
+                columns: None,
+            },
+            of: PhantomData,
+        }
     }
 
     /// So many values a row.
     pub const fn matrix(name: &'static str, columns: usize) -> Self {
-        Self { info: Info { name, datatype: T::DATATYPE, columns: Some(columns) }, of: PhantomData }
+        Self {
+            info: Info {
+                name,
+                datatype: T::DATATYPE,
+                columns: Some(columns),
+            },
+            of: PhantomData,
+        }
     }
 
     /// Its name, datatype and shape.
@@ -91,7 +113,10 @@ impl<T: Element> Tensor<T> {
         for value in values {
             value.write(&mut raw);
         }
-        Output { info: self.info, raw }
+        Output {
+            info: self.info,
+            raw,
+        }
     }
 }
 
@@ -127,7 +152,12 @@ macro_rules! number {
 
             fn raw(bytes: &[u8]) -> Option<Vec<Self>> {
                 let (values, rest) = bytes.as_chunks();
-                rest.is_empty().then(|| values.iter().map(|bytes| Self::from_le_bytes(*bytes)).collect())
+                rest.is_empty().then(|| {
+                    values
+                        .iter()
+                        .map(|bytes| Self::from_le_bytes(*bytes))
+                        .collect()
+                })
             }
 
             fn typed(contents: &InferTensorContents) -> Option<Vec<Self>> {
@@ -153,7 +183,8 @@ impl Element for String {
         let mut texts = Vec::new();
         while !bytes.is_empty() {
             let (length, rest) = bytes.split_first_chunk()?;
-            let (text, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+            let (text, rest) =
+                rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
             texts.push(str::from_utf8(text).ok()?.to_owned());
             bytes = rest;
         }
@@ -161,7 +192,11 @@ impl Element for String {
     }
 
     fn typed(contents: &InferTensorContents) -> Option<Vec<Self>> {
-        contents.bytes_contents.iter().map(|bytes| Self::from_utf8(bytes.clone()).ok()).collect()
+        contents
+            .bytes_contents
+            .iter()
+            .map(|bytes| Self::from_utf8(bytes.clone()).ok())
+            .collect()
     }
 
     fn write(&self, raw: &mut Vec<u8>) {
@@ -195,29 +230,46 @@ impl<'a> Batch<'a> {
     pub(super) fn of(request: &'a ModelInferRequest, infos: &[Info]) -> Result<Self, Refusal> {
         let raw = &request.raw_input_contents;
         if !raw.is_empty() && raw.len() != request.inputs.len() {
-            let problem = format!("is of {} tensors, and there are {} inputs", raw.len(), request.inputs.len());
+            let problem = format!(
+                "is of {} tensors, and there are {} inputs",
+                raw.len(),
+                request.inputs.len()
+            );
             return Err(Refusal::field("raw_input_contents", problem));
         }
-        let mut batch = Self { inputs: Vec::with_capacity(infos.len()), rows: 0 };
+        let mut batch = Self {
+            inputs: Vec::with_capacity(infos.len()),
+            rows: 0,
+        };
         for (place, tensor) in request.inputs.iter().enumerate() {
-            let refused = |problem: String| Refusal::field(format!("inputs.{}", tensor.name), problem);
+            let refused =
+                |problem: String| Refusal::field(format!("inputs.{}", tensor.name), problem);
             let info = infos.iter().find(|info| info.name == tensor.name);
-            let info = info.ok_or_else(|| refused(format!("is none of the model's: {}", names(infos))))?;
+            let info =
+                info.ok_or_else(|| refused(format!("is none of the model's: {}", names(infos))))?;
             if batch.inputs.iter().any(|input| input.info == *info) {
                 return Err(refused("is given twice".to_owned()));
             }
             let rows = rows(tensor, info).map_err(refused)?;
             if place > 0 && rows != batch.rows {
-                return Err(refused(format!("has {rows} rows, and the first input has {}", batch.rows)));
+                return Err(refused(format!(
+                    "has {rows} rows, and the first input has {}",
+                    batch.rows
+                )));
             }
             batch.rows = rows;
             let contents = match (raw.get(place), &tensor.contents) {
-                (Some(_), Some(_)) => return Err(refused("has contents beside raw_input_contents".to_owned())),
+                (Some(_), Some(_)) => {
+                    return Err(refused("has contents beside raw_input_contents".to_owned()));
+                }
                 (Some(raw), None) => Contents::Raw(raw),
                 (None, Some(typed)) => Contents::Typed(typed),
                 (None, None) => Contents::None,
             };
-            batch.inputs.push(Input { info: *info, contents });
+            batch.inputs.push(Input {
+                info: *info,
+                contents,
+            });
         }
         Ok(batch)
     }
@@ -232,7 +284,9 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// Where it has other values than it says.
     pub fn get<T: Element>(&self, tensor: &Tensor<T>) -> Result<Option<Vec<T>>, Refusal> {
-        let Some(input) = self.inputs.iter().find(|input| input.info == tensor.info) else { return Ok(None) };
+        let Some(input) = self.inputs.iter().find(|input| input.info == tensor.info) else {
+            return Ok(None);
+        };
         let values = match input.contents {
             Contents::Raw(bytes) => T::raw(bytes),
             Contents::Typed(contents) => T::typed(contents),
@@ -243,7 +297,10 @@ impl<'a> Batch<'a> {
             Some(values) => Ok(Some(values)),
             None => {
                 let problem = format!("does not hold {expected} {}", T::WORDS);
-                Err(Refusal::field(format!("inputs.{}", input.info.name), problem))
+                Err(Refusal::field(
+                    format!("inputs.{}", input.info.name),
+                    problem,
+                ))
             }
         }
     }
@@ -254,9 +311,10 @@ impl<'a> Batch<'a> {
     /// As [`Self::get`], and where others are given beside it.
     pub fn alone<T: Element>(&self, tensor: &Tensor<T>) -> Result<Option<Vec<T>>, Refusal> {
         match self.get(tensor)? {
-            Some(_) if self.inputs.len() > 1 => {
-                Err(Refusal::field(format!("inputs.{}", tensor.info.name), "is given beside others"))
-            }
+            Some(_) if self.inputs.len() > 1 => Err(Refusal::field(
+                format!("inputs.{}", tensor.info.name),
+                "is given beside others",
+            )),
             values => Ok(values),
         }
     }
@@ -274,13 +332,22 @@ impl<'a> Batch<'a> {
 /// The rows of an input that is of the datatype and shape that it must be.
 fn rows(tensor: &InferInputTensor, info: &Info) -> Result<usize, String> {
     if tensor.datatype != info.datatype {
-        return Err(format!("is {}; it must be {}", tensor.datatype, info.datatype));
+        return Err(format!(
+            "is {}; it must be {}",
+            tensor.datatype, info.datatype
+        ));
     }
     let rows = tensor.shape.first().copied().unwrap_or_default();
     if tensor.shape != info.shape(rows) || rows < 0 {
         return Err(match tensor.shape.as_slice() {
-            shape @ ([] | [_] | [_, _]) => format!("has shape {shape:?}; it must be {}", info.expected()),
-            shape => format!("has {} dimensions; its shape must be {}", shape.len(), info.expected()),
+            shape @ ([] | [_] | [_, _]) => {
+                format!("has shape {shape:?}; it must be {}", info.expected())
+            }
+            shape => format!(
+                "has {} dimensions; its shape must be {}",
+                shape.len(),
+                info.expected()
+            ),
         });
     }
     match usize::try_from(rows) {

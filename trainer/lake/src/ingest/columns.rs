@@ -7,13 +7,54 @@ use crate::LakeError;
 
 /// What a line consists of, and the spellings its columns usually have.
 const SPELLINGS: [(&str, &[&str], bool); FIELDS] = [
-    ("invoice", &["invoice", "invoiceno", "invoicenumber", "order", "orderid", "orderno"], true),
-    ("stock code", &["stockcode", "sku", "productid", "productcode", "itemid", "item"], true),
-    ("description", &["description", "productname", "product", "name", "title"], false),
+    (
+        "invoice",
+        &[
+            "invoice",
+            "invoiceno",
+            "invoicenumber",
+            "order",
+            "orderid",
+            "orderno",
+        ],
+        true,
+    ),
+    (
+        "stock code",
+        &[
+            "stockcode",
+            "sku",
+            "productid",
+            "productcode",
+            "itemid",
+            "item",
+        ],
+        true,
+    ),
+    (
+        "description",
+        &["description", "productname", "product", "name", "title"],
+        false,
+    ),
     ("quantity", &["quantity", "qty", "units"], true),
-    ("invoice date", &["invoicedate", "date", "datetime", "timestamp", "orderdate", "invoicetime"], true),
+    (
+        "invoice date",
+        &[
+            "invoicedate",
+            "date",
+            "datetime",
+            "timestamp",
+            "orderdate",
+            "invoicetime",
+        ],
+        true,
+    ),
     ("unit price", &["unitprice", "price"], true),
-    ("customer id", &["customerid", "customer", "userid", "clientid"], true),
+    (
+        "customer id",
+        &["customerid", "customer", "userid", "clientid"],
+        true,
+    ),
     ("country", &["country", "region", "market"], false),
     ("line id", &["lineid"], false),
 ];
@@ -42,7 +83,10 @@ impl ColumnMapping {
     /// # Errors
     /// [`LakeError::Mapping`].
     pub fn read(path: &Path) -> Result<Self, LakeError> {
-        let mapping = |reason: String| LakeError::Mapping { path: path.to_owned(), reason };
+        let mapping = |reason: String| LakeError::Mapping {
+            path: path.to_owned(),
+            reason,
+        };
         let text = std::fs::read_to_string(path).map_err(|e| mapping(e.to_string()))?;
         toml::from_str(&text).map_err(|e| mapping(e.message().to_owned()))
     }
@@ -87,26 +131,39 @@ impl Columns {
             return Ok(places);
         }
         let found = header.iter().map(|column| format!("`{column}`")).collect();
-        Err(LakeError::MissingColumns { path: path.to_owned(), missing, found })
+        Err(LakeError::MissingColumns {
+            path: path.to_owned(),
+            missing,
+            found,
+        })
     }
 }
 
-/// Where a column of that name stands in a header: `customer_id` in any of the spellings that files of transactions have.
+/// Where a column of that name stands in a header: `customer_id` in any of the spellings that files
+/// of transactions have.
 pub fn place_of(header: &[String], name: &str) -> Option<usize> {
     let name = plain(name);
     let own = [name.as_str()];
-    let usual = SPELLINGS.iter().map(|(_, spellings, _)| *spellings).find(|spellings| spellings.contains(&own[0]));
+    let usual = SPELLINGS
+        .iter()
+        .map(|(_, spellings, _)| *spellings)
+        .find(|spellings| spellings.contains(&own[0]));
     place(header, usual.unwrap_or(&own))
 }
 
 /// In the order of the spellings: `Invoice` before `Order` where both are there.
 fn place(header: &[String], spellings: &[&str]) -> Option<usize> {
-    spellings.iter().find_map(|spelling| header.iter().position(|column| plain(column) == *spelling))
+    spellings
+        .iter()
+        .find_map(|spelling| header.iter().position(|column| plain(column) == *spelling))
 }
 
 /// Letters and digits alone, in lower case.
 fn plain(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    name.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
 }
 
 #[cfg(test)]
@@ -120,7 +177,17 @@ mod tests {
 
     #[test]
     fn the_published_layouts_and_usual_spellings_are_known() {
-        let all = [Some(0), Some(1), Some(2), Some(3), Some(4), Some(5), Some(6), Some(7), None];
+        let all = [
+            Some(0),
+            Some(1),
+            Some(2),
+            Some(3),
+            Some(4),
+            Some(5),
+            Some(6),
+            Some(7),
+            None,
+        ];
         for header in [
             "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country",
             "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country",
@@ -148,9 +215,14 @@ mod tests {
     fn what_is_missing_is_named() {
         let error = find("InvoiceNo,Quantity,Country").unwrap_err().to_string();
         assert!(
-            error.starts_with("x.csv has no column for stock code, invoice date, unit price, customer id"),
+            error.starts_with(
+                "x.csv has no column for stock code, invoice date, unit price, customer id"
+            ),
             "{error}"
         );
-        assert!(error.contains("`InvoiceNo`, `Quantity`, `Country`"), "{error}");
+        assert!(
+            error.contains("`InvoiceNo`, `Quantity`, `Country`"),
+            "{error}"
+        );
     }
 }

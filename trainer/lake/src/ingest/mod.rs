@@ -1,4 +1,5 @@
-//! From files to typed, labelled lines. Nothing is lost: a row is either accepted or in quarantine with its reason.
+//! From files to typed, labelled lines. Nothing is lost: a row is either accepted or in quarantine
+//! with its reason.
 
 mod columns;
 mod parse;
@@ -39,10 +40,24 @@ const BATCH: usize = 1 << 16;
 /// What all lines may amount to, in ten-thousandths: no sum of any of them leaves 64 bits.
 const MOST_MONEY: i64 = 1 << 62;
 
-/// Stock codes that are services rather than products: postage, manual entries, discounts, samples, fees, gifts to
-/// charity, vouchers.
-pub const SERVICE_CODES: [&str; 14] =
-    ["POST", "DOT", "M", "D", "S", "B", "C2", "C3", "PADS", "CRUK", "BANK CHARGES", "AMAZONFEE", "ADJUST", "ADJUST2"];
+/// Stock codes that are services rather than products: postage, manual entries, discounts, samples,
+/// fees, gifts to charity, vouchers.
+pub const SERVICE_CODES: [&str; 14] = [
+    "POST",
+    "DOT",
+    "M",
+    "D",
+    "S",
+    "B",
+    "C2",
+    "C3",
+    "PADS",
+    "CRUK",
+    "BANK CHARGES",
+    "AMAZONFEE",
+    "ADJUST",
+    "ADJUST2",
+];
 
 /// How files are read.
 #[derive(Debug, Clone)]
@@ -57,11 +72,16 @@ pub struct IngestOptions {
 
 impl Default for IngestOptions {
     fn default() -> Self {
-        Self { mapping: None, service_codes: SERVICE_CODES.map(str::to_owned).to_vec(), date_order: None }
+        Self {
+            mapping: None,
+            service_codes: SERVICE_CODES.map(str::to_owned).to_vec(),
+            date_order: None,
+        }
     }
 }
 
-/// Share of rows whose dates must be in another order than was assumed for the assumption to be wrong.
+/// Share of rows whose dates must be in another order than was assumed for the assumption to be
+/// wrong.
 const MISREAD: f64 = 0.01;
 /// What is said of such a date, before the other order's name.
 const MEANT: &str = "is --date-order";
@@ -77,9 +97,16 @@ struct Rules {
 
 impl Rules {
     fn of(options: &IngestOptions) -> Self {
-        let mapped = options.mapping.as_ref().and_then(|mapping| mapping.date_order);
+        let mapped = options
+            .mapping
+            .as_ref()
+            .and_then(|mapping| mapping.date_order);
         Self {
-            service_codes: options.service_codes.iter().map(|code| code.to_ascii_uppercase()).collect(),
+            service_codes: options
+                .service_codes
+                .iter()
+                .map(|code| code.to_ascii_uppercase())
+                .collect(),
             date_order: options.date_order.or(mapped).unwrap_or_default(),
             is_said: options.date_order.or(mapped).is_some(),
         }
@@ -88,9 +115,16 @@ impl Rules {
 
 /// Names of files, without the folder where that is enough to tell them apart.
 fn names_of(files: &[PathBuf]) -> Vec<String> {
-    let short = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let short = |path: &PathBuf| {
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
-    files.iter().for_each(|path| *count.entry(short(path)).or_default() += 1);
+    files
+        .iter()
+        .for_each(|path| *count.entry(short(path)).or_default() += 1);
     let name = |path: &PathBuf| match short(path) {
         name if count.get(&name).is_some_and(|count| *count > 1) => path.display().to_string(),
         name => name,
@@ -106,8 +140,8 @@ pub enum Kind {
     Sale,
     /// An earlier sale was taken back: the invoice starts with C.
     Cancellation,
-    /// The books or the stock were put right: the invoice starts with A, nothing was paid, or pieces left without a
-    /// cancellation.
+    /// The books or the stock were put right: the invoice starts with A, nothing was paid, or
+    /// pieces left without a cancellation.
     Adjustment,
     /// Postage, fees, discounts, manual entries.
     Service,
@@ -125,9 +159,16 @@ impl Kind {
     }
 
     /// The rule, in order: the invoice's letter, the stock code, the signs.
-    fn of(invoice: &str, stock_code: &str, quantity: i64, price: i64, service_codes: &HashSet<String>) -> Self {
-        let starts_with =
-            |letter: char| invoice.starts_with(letter) || invoice.starts_with(letter.to_ascii_lowercase());
+    fn of(
+        invoice: &str,
+        stock_code: &str,
+        quantity: i64,
+        price: i64,
+        service_codes: &HashSet<String>,
+    ) -> Self {
+        let starts_with = |letter: char| {
+            invoice.starts_with(letter) || invoice.starts_with(letter.to_ascii_lowercase())
+        };
         if starts_with('A') {
             Self::Adjustment
         } else if starts_with('C') {
@@ -154,8 +195,8 @@ pub struct Rejection {
 /// A line of a file, outside of any lake.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transaction {
-    /// Its number, where the file has a column `line_id`; else the one that it gets in a lake of these files: its place
-    /// among the lines, 0 the first.
+    /// Its number, where the file has a column `line_id`; else the one that it gets in a lake of
+    /// these files: its place among the lines, 0 the first.
     pub line_id: String,
     /// What it is.
     pub kind: Kind,
@@ -178,15 +219,20 @@ pub struct Transaction {
 pub struct Transactions {
     /// In the order of the input.
     pub lines: Vec<Transaction>,
-    /// File, with its sheet where it has several, row in it, 1 the first, and why it cannot be used.
+    /// File, with its sheet where it has several, row in it, 1 the first, and why it cannot be
+    /// used.
     pub rejected: Vec<(String, u64, Rejection)>,
 }
 
-/// Reads the lines of files, to be scored. Rows that cannot be used are handed back with their reason and file.
+/// Reads the lines of files, to be scored. Rows that cannot be used are handed back with their
+/// reason and file.
 ///
 /// # Errors
 /// [`LakeError`] where a file cannot be read.
-pub fn read_transactions(inputs: &[PathBuf], options: &IngestOptions) -> Result<Transactions, LakeError> {
+pub fn read_transactions(
+    inputs: &[PathBuf],
+    options: &IngestOptions,
+) -> Result<Transactions, LakeError> {
     let names = Columns::new(options.mapping.as_ref());
     let rules = Rules::of(options);
     let mut read = Transactions::default();
@@ -194,9 +240,17 @@ pub fn read_transactions(inputs: &[PathBuf], options: &IngestOptions) -> Result<
     for (path, file) in files.iter().zip(names_of(&files)) {
         source::read(path, &names, &mut |raw| {
             let place = raw.place(&file);
-            let RawRow { row, fields, broken, .. } = raw;
+            let RawRow {
+                row,
+                fields,
+                broken,
+                ..
+            } = raw;
             let parsed = match broken {
-                Some(reason) => Err(Rejection { field: "row", reason }),
+                Some(reason) => Err(Rejection {
+                    field: "row",
+                    reason,
+                }),
                 None => parse_line(&fields, &rules),
             };
             match parsed {
@@ -266,25 +320,52 @@ pub struct SourceReport {
 impl SourceReport {
     /// What somebody should know who expects something else.
     fn notes(&self) -> impl Iterator<Item = String> {
-        let Self { file, rows, rejected, duplicates, encoding } = self;
+        let Self {
+            file,
+            rows,
+            rejected,
+            duplicates,
+            encoding,
+        } = self;
         let other = encoding.filter(|encoding| *encoding != UTF_8.name());
-        let other = other.map(|encoding| format!("{file} is not UTF-8 throughout: it is read as {encoding}"));
+        let other = other
+            .map(|encoding| format!("{file} is not UTF-8 throughout: it is read as {encoding}"));
         let twice = *duplicates > 0 && duplicates + rejected == *rows;
-        let twice = twice.then(|| format!("every line of {file} repeats an earlier one: is it given twice?"));
+        let twice = twice
+            .then(|| format!("every line of {file} repeats an earlier one: is it given twice?"));
         other.into_iter().chain(twice)
     }
 }
 
 impl fmt::Display for IngestReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sources, rows, accepted, rejected, duplicates, without_customer, .. } = self;
-        writeln!(f, "{rows} rows in {} files: {accepted} lines, {rejected} in quarantine", sources.len())?;
+        let Self {
+            sources,
+            rows,
+            accepted,
+            rejected,
+            duplicates,
+            without_customer,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "{rows} rows in {} files: {accepted} lines, {rejected} in quarantine",
+            sources.len()
+        )?;
         for (reason, count) in &self.reasons {
             writeln!(f, "  quarantined: {count} {reason}")?;
         }
-        let kinds: Vec<_> = self.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        let kinds: Vec<_> = self
+            .kinds
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
         writeln!(f, "lines: {}", kinds.join(", "))?;
-        write!(f, "{duplicates} repeat an earlier line, {without_customer} have no customer")?;
+        write!(
+            f,
+            "{duplicates} repeat an earlier line, {without_customer} have no customer"
+        )?;
         if let (Some(first), Some(last)) = (self.first, self.last) {
             write!(f, "; from {first} to {last}")?;
         }
@@ -295,7 +376,8 @@ impl fmt::Display for IngestReport {
     }
 }
 
-/// Reads files into the lake: `raw`, `quarantine`, `processed`. The same input gives the same bytes.
+/// Reads files into the lake: `raw`, `quarantine`, `processed`. The same input gives the same
+/// bytes.
 ///
 /// # Errors
 /// [`LakeError`]; the lake is as it was.
@@ -321,7 +403,11 @@ pub fn ingest(
     let mut ingestion = Ingestion::new(Rules::of(options));
     let mut rows: u64 = 0;
     for (path, file) in files.iter().zip(names_of(&files)) {
-        let IngestReport { rejected, duplicates, .. } = ingestion.report;
+        let IngestReport {
+            rejected,
+            duplicates,
+            ..
+        } = ingestion.report;
         let before = rows;
         let encoding = source::read(path, &names, &mut |row| {
             rows += 1;
@@ -346,16 +432,34 @@ pub fn ingest(
     let mut report = ingestion.report;
     report.rows = rows;
     if report.accepted + report.rejected != rows {
-        return Err(LakeError::Unaccounted { rows_in: rows, rows_out: report.accepted + report.rejected });
+        return Err(LakeError::Unaccounted {
+            rows_in: rows,
+            rows_out: report.accepted + report.rejected,
+        });
     }
-    let misread =
-        report.reasons.iter().filter(|(reason, _)| reason.contains(MEANT)).map(|(_, count)| count).sum::<u64>();
+    let misread = report
+        .reasons
+        .iter()
+        .filter(|(reason, _)| reason.contains(MEANT))
+        .map(|(_, count)| count)
+        .sum::<u64>();
     if !ingestion.rules.is_said && misread > 0 && misread as f64 >= MISREAD * rows as f64 {
-        let [read, other] = [ingestion.rules.date_order, ingestion.rules.date_order.other()].map(DateOrder::first);
-        return Err(LakeError::DateOrder { unreadable: misread, rows, read, other });
+        let [read, other] = [
+            ingestion.rules.date_order,
+            ingestion.rules.date_order.other(),
+        ]
+        .map(DateOrder::first);
+        return Err(LakeError::DateOrder {
+            unreadable: misread,
+            rows,
+            read,
+            other,
+        });
     }
     if report.accepted == 0 {
-        let example = ingestion.first_rejection.unwrap_or_else(|| "there are no rows".to_owned());
+        let example = ingestion
+            .first_rejection
+            .unwrap_or_else(|| "there are no rows".to_owned());
         return Err(LakeError::NothingUsable { rows, example });
     }
     writers.raw.finish()?;
@@ -440,9 +544,18 @@ impl Ingestion {
 
     fn row(&mut self, file: &str, raw: RawRow<'_>) {
         let file = raw.place(file).into_owned();
-        let RawRow { row, fields, broken, text, .. } = raw;
+        let RawRow {
+            row,
+            fields,
+            broken,
+            text,
+            ..
+        } = raw;
         let parsed = match broken {
-            Some(reason) => Err(Rejection { field: "row", reason }),
+            Some(reason) => Err(Rejection {
+                field: "row",
+                reason,
+            }),
             None => self.line(&fields),
         };
         match parsed {
@@ -451,8 +564,16 @@ impl Ingestion {
                 *self.report.kinds.entry(line.kind.as_str()).or_default() += 1;
                 self.report.duplicates += u64::from(line.duplicate);
                 self.report.without_customer += u64::from(line.customer.is_none());
-                self.report.first = Some(self.report.first.map_or(line.time, |first| first.min(line.time)));
-                self.report.last = Some(self.report.last.map_or(line.time, |last| last.max(line.time)));
+                self.report.first = Some(
+                    self.report
+                        .first
+                        .map_or(line.time, |first| first.min(line.time)),
+                );
+                self.report.last = Some(
+                    self.report
+                        .last
+                        .map_or(line.time, |last| last.max(line.time)),
+                );
                 self.lines.push(line);
             }
             Err(rejection) => {
@@ -463,9 +584,17 @@ impl Ingestion {
                 };
                 *self.report.reasons.entry(kind).or_default() += 1;
                 if self.first_rejection.is_none() {
-                    self.first_rejection = Some(format!("{file}, row {row}: {} {}", rejection.field, rejection.reason));
+                    self.first_rejection = Some(format!(
+                        "{file}, row {row}: {} {}",
+                        rejection.field, rejection.reason
+                    ));
                 }
-                self.rejects.push(Reject { file: file.clone(), row, rejection, text: text() });
+                self.rejects.push(Reject {
+                    file: file.clone(),
+                    row,
+                    rejection,
+                    text: text(),
+                });
             }
         }
         self.raw.push((file, row, fields));
@@ -476,15 +605,43 @@ impl Ingestion {
         let money = self.money.saturating_add(line.total().saturating_abs());
         if money > MOST_MONEY {
             let [_, _, _, quantity, _, price, ..] = fields;
-            let reason = format!("is too large beside those before it: `{} times {}`", quantity.trim(), price.trim());
-            return Err(Rejection { field: "line total", reason });
+            let reason = format!(
+                "is too large beside those before it: `{} times {}`",
+                quantity.trim(),
+                price.trim()
+            );
+            return Err(Rejection {
+                field: "line total",
+                reason,
+            });
         }
         self.money = money;
         self.report.rounded_prices += u64::from(rounded);
         let hash = |salt: u8| {
-            let Line { invoice, stock_code, description, quantity, time, price, customer, country, .. } = &line;
+            let Line {
+                invoice,
+                stock_code,
+                description,
+                quantity,
+                time,
+                price,
+                customer,
+                country,
+                ..
+            } = &line;
             let mut hasher = DefaultHasher::new();
-            (salt, invoice, stock_code, description, quantity, time, price, customer, country).hash(&mut hasher);
+            (
+                salt,
+                invoice,
+                stock_code,
+                description,
+                quantity,
+                time,
+                price,
+                customer,
+                country,
+            )
+                .hash(&mut hasher);
             u128::from(hasher.finish())
         };
         let duplicate = !self.seen.insert(hash(0) << 64 | hash(1));
@@ -500,9 +657,15 @@ impl Ingestion {
         let rejects = std::mem::take(&mut self.rejects);
         to.quarantine.write(&DataFrame::new_infer_height(vec![
             column("file", rejects.iter().map(|r| r.file.as_str())),
-            Column::new("row".into(), rejects.iter().map(|r| r.row).collect::<Vec<_>>()),
+            Column::new(
+                "row".into(),
+                rejects.iter().map(|r| r.row).collect::<Vec<_>>(),
+            ),
             column("field", rejects.iter().map(|r| r.rejection.field)),
-            column("reason", rejects.iter().map(|r| r.rejection.reason.as_str())),
+            column(
+                "reason",
+                rejects.iter().map(|r| r.rejection.reason.as_str()),
+            ),
             column("text", rejects.iter().map(|r| r.text.as_str())),
         ])?)?;
 
@@ -519,10 +682,16 @@ impl Ingestion {
         ];
         let mut columns = vec![
             column("file", raw.iter().map(|(file, ..)| file.as_str())),
-            Column::new("row".into(), raw.iter().map(|(_, row, _)| *row).collect::<Vec<_>>()),
+            Column::new(
+                "row".into(),
+                raw.iter().map(|(_, row, _)| *row).collect::<Vec<_>>(),
+            ),
         ];
         for (field, name) in names.into_iter().enumerate() {
-            columns.push(column(name, raw.iter().map(|(.., fields)| fields[field].as_str())));
+            columns.push(column(
+                name,
+                raw.iter().map(|(.., fields)| fields[field].as_str()),
+            ));
         }
         to.raw.write(&DataFrame::new_infer_height(columns)?)
     }
@@ -530,34 +699,68 @@ impl Ingestion {
 
 /// A row as a line, and whether its price was rounded.
 fn parse_line(fields: &[String; FIELDS], rules: &Rules) -> Result<(Line, bool), Rejection> {
-    let [invoice, stock_code, description, quantity, time, price, customer, country, _] = fields;
+    let [
+        invoice,
+        stock_code,
+        description,
+        quantity,
+        time,
+        price,
+        customer,
+        country,
+        _,
+    ] = fields;
     let refuse = |field, text: &str, problem: &str| match text.trim() {
-        "" => Rejection { field, reason: "is missing".to_owned() },
-        text => Rejection { field, reason: format!("{problem} `{text}`") },
+        "" => Rejection {
+            field,
+            reason: "is missing".to_owned(),
+        },
+        text => Rejection {
+            field,
+            reason: format!("{problem} `{text}`"),
+        },
     };
     let invoice = parse::code(invoice).ok_or_else(|| refuse("invoice", invoice, ""))?;
     let stock_code = parse::code(stock_code).ok_or_else(|| refuse("stock code", stock_code, ""))?;
-    let pieces = parse::quantity(quantity).ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
-    let no_date = || match (parse::time(time, rules.date_order.other()), rules.date_order) {
+    let pieces = parse::quantity(quantity)
+        .ok_or_else(|| refuse("quantity", quantity, "is no whole number:"))?;
+    let no_date = || match (
+        parse::time(time, rules.date_order.other()),
+        rules.date_order,
+    ) {
         (None, _) => "is no date:".to_owned(),
         (Some(_), read) => {
-            format!("is no date with the {} first; {MEANT} {}-first meant?", read.first(), read.other().first())
+            format!(
+                "is no date with the {} first; {MEANT} {}-first meant?",
+                read.first(),
+                read.other().first()
+            )
         }
     };
-    let time = parse::time(time, rules.date_order).ok_or_else(|| refuse("invoice date", time, &no_date()))?;
-    let (money, rounded) = parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
-    let total = pieces.checked_mul(money).filter(|total| total.abs() < 1_000_000_000_000_000_000);
+    let time = parse::time(time, rules.date_order)
+        .ok_or_else(|| refuse("invoice date", time, &no_date()))?;
+    let (money, rounded) =
+        parse::price(price).ok_or_else(|| refuse("unit price", price, "is no price:"))?;
+    let total = pieces
+        .checked_mul(money)
+        .filter(|total| total.abs() < 1_000_000_000_000_000_000);
     let both = || format!("{} times {}", quantity.trim(), price.trim());
     total.ok_or_else(|| refuse("line total", &both(), "is too large:"))?;
     let kind = Kind::of(invoice, stock_code, pieces, money, &rules.service_codes);
     if kind == Kind::Cancellation && pieces > 0 {
-        return Err(refuse("quantity", quantity, "is above 0 in a cancellation:"));
+        return Err(refuse(
+            "quantity",
+            quantity,
+            "is above 0 in a cancellation:",
+        ));
     }
     if kind == Kind::Cancellation && money < 0 {
         return Err(refuse("unit price", price, "is below 0 in a cancellation:"));
     }
     let customer = parse::customer_id(customer);
-    let country = Some(country.trim()).filter(|country| !country.is_empty()).unwrap_or("Unspecified");
+    let country = Some(country.trim())
+        .filter(|country| !country.is_empty())
+        .unwrap_or("Unspecified");
     let description = Some(description.trim()).filter(|description| !description.is_empty());
     let line = Line {
         kind,
@@ -580,25 +783,50 @@ fn column<'a>(name: &str, values: impl Iterator<Item = &'a str>) -> Column {
 
 /// Money: ten-thousandths as a decimal number with four places.
 fn money(name: &str, values: Vec<i64>) -> Result<Column, LakeError> {
-    let values: Int128Chunked = ChunkedArray::from_vec(name.into(), values.into_iter().map(i128::from).collect());
-    Ok(values.into_decimal_unchecked(18, 4).into_series().into_column())
+    let values: Int128Chunked =
+        ChunkedArray::from_vec(name.into(), values.into_iter().map(i128::from).collect());
+    Ok(values
+        .into_decimal_unchecked(18, 4)
+        .into_series()
+        .into_column())
 }
 
 fn table(ids: &[i64], lines: &[Line]) -> Result<DataFrame, LakeError> {
-    let times: Vec<i64> = lines.iter().map(|line| line.time.and_utc().timestamp_micros()).collect();
+    let times: Vec<i64> = lines
+        .iter()
+        .map(|line| line.time.and_utc().timestamp_micros())
+        .collect();
     let micros = DataType::Datetime(TimeUnit::Microseconds, None);
     Ok(DataFrame::new_infer_height(vec![
         Column::new("line_id".into(), ids),
         column("invoice", lines.iter().map(|l| l.invoice.as_str())),
         column("stock_code", lines.iter().map(|l| l.stock_code.as_str())),
-        Column::new("description".into(), lines.iter().map(|l| l.description.as_deref()).collect::<Vec<_>>()),
-        Column::new("quantity".into(), lines.iter().map(|l| l.quantity).collect::<Vec<_>>()),
+        Column::new(
+            "description".into(),
+            lines
+                .iter()
+                .map(|l| l.description.as_deref())
+                .collect::<Vec<_>>(),
+        ),
+        Column::new(
+            "quantity".into(),
+            lines.iter().map(|l| l.quantity).collect::<Vec<_>>(),
+        ),
         Column::new("invoice_time".into(), times).cast(&micros)?,
         money("unit_price", lines.iter().map(|l| l.price).collect())?,
-        Column::new("customer_id".into(), lines.iter().map(|l| l.customer.as_deref()).collect::<Vec<_>>()),
+        Column::new(
+            "customer_id".into(),
+            lines
+                .iter()
+                .map(|l| l.customer.as_deref())
+                .collect::<Vec<_>>(),
+        ),
         column("country", lines.iter().map(|l| l.country.as_str())),
         column("kind", lines.iter().map(|l| l.kind.as_str())),
-        Column::new("is_duplicate".into(), lines.iter().map(|l| l.duplicate).collect::<Vec<_>>()),
+        Column::new(
+            "is_duplicate".into(),
+            lines.iter().map(|l| l.duplicate).collect::<Vec<_>>(),
+        ),
         money("line_total", lines.iter().map(Line::total).collect())?,
     ])?)
 }
@@ -626,19 +854,26 @@ impl Writer {
             let file = File::create(path).map_err(LakeError::disk("write", path))?;
             let synced = file.try_clone().map_err(LakeError::disk("write", path))?;
             let writer = ParquetWriter::new(file).with_compression(ParquetCompression::Zstd(None));
-            let writer = writer.batched(batch.schema()).map_err(|e| disk_or_table(e, path))?;
+            let writer = writer
+                .batched(batch.schema())
+                .map_err(|e| disk_or_table(e, path))?;
             self.file = Some((writer, synced));
         }
         match &mut self.file {
-            Some((writer, _)) => writer.write_batch(batch).map_err(|e| disk_or_table(e, path)),
+            Some((writer, _)) => writer
+                .write_batch(batch)
+                .map_err(|e| disk_or_table(e, path)),
             None => Ok(()),
         }
     }
 
     fn finish(self) -> Result<(), LakeError> {
-        let Some((writer, file)) = self.file else { return Ok(()) };
+        let Some((writer, file)) = self.file else {
+            return Ok(());
+        };
         writer.finish().map_err(|e| disk_or_table(e, &self.path))?;
-        file.sync_all().map_err(LakeError::disk("write", &self.path))
+        file.sync_all()
+            .map_err(LakeError::disk("write", &self.path))
     }
 }
 
@@ -648,7 +883,10 @@ mod tests {
 
     #[test]
     fn a_line_is_what_its_invoice_code_and_signs_say() {
-        let codes = SERVICE_CODES.iter().map(|code| (*code).to_owned()).collect();
+        let codes = SERVICE_CODES
+            .iter()
+            .map(|code| (*code).to_owned())
+            .collect();
         for (invoice, stock_code, quantity, price, kind) in [
             ("536365", "85123A", 6, 25_500, Kind::Sale),
             ("C536379", "85123A", -1, 25_500, Kind::Cancellation),
@@ -659,7 +897,11 @@ mod tests {
             ("536365", "85123A", -6, 0, Kind::Adjustment),
             ("536365", "85123A", 6, 0, Kind::Adjustment),
         ] {
-            assert_eq!(Kind::of(invoice, stock_code, quantity, price, &codes), kind, "{invoice} {stock_code}");
+            assert_eq!(
+                Kind::of(invoice, stock_code, quantity, price, &codes),
+                kind,
+                "{invoice} {stock_code}"
+            );
         }
     }
 }

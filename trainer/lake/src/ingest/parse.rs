@@ -12,7 +12,9 @@ const MOST_PRICE: i64 = 1_000_000_000 * SCALE;
 /// One customer, one spelling: trimmed, and `17850.0` is `17850`. Empty: nobody is named.
 pub(crate) fn customer_id(text: &str) -> Option<&str> {
     let id = text.trim();
-    let whole = id.strip_suffix(".0").filter(|whole| !whole.is_empty() && whole.bytes().all(|b| b.is_ascii_digit()));
+    let whole = id
+        .strip_suffix(".0")
+        .filter(|whole| !whole.is_empty() && whole.bytes().all(|b| b.is_ascii_digit()));
     Some(whole.unwrap_or(id)).filter(|id| !id.is_empty())
 }
 
@@ -29,7 +31,10 @@ pub(crate) fn quantity(text: &str) -> Option<i64> {
         Some(_) => return None,
         None => text,
     };
-    whole.parse().ok().filter(|pieces: &i64| pieces.abs() <= MOST_QUANTITY)
+    whole
+        .parse()
+        .ok()
+        .filter(|pieces: &i64| pieces.abs() <= MOST_QUANTITY)
 }
 
 /// A price in ten-thousandths, and whether digits beyond them were rounded away, half to even.
@@ -40,12 +45,18 @@ pub(crate) fn price(text: &str) -> Option<(i64, bool)> {
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok().filter(|e| e.abs() <= 30)?),
+        Some((mantissa, exponent)) => (
+            mantissa,
+            exponent.parse::<i32>().ok().filter(|e| e.abs() <= 30)?,
+        ),
         None => (digits, 0),
     };
     // `1,50` is 1.50; `1,500` may be either and is neither, `0,125` is no thousands.
-    let comma = |(whole, fraction): &(&str, &str)| fraction.len() != 3 || whole.bytes().all(|b| b == b'0');
-    let decimal = mantissa.split_once('.').or_else(|| mantissa.split_once(',').filter(comma));
+    let comma =
+        |(whole, fraction): &(&str, &str)| fraction.len() != 3 || whole.bytes().all(|b| b == b'0');
+    let decimal = mantissa
+        .split_once('.')
+        .or_else(|| mantissa.split_once(',').filter(comma));
     let (whole, fraction) = decimal.unwrap_or((mantissa, ""));
     let mut number = String::with_capacity(mantissa.len());
     number.push_str(whole);
@@ -65,7 +76,9 @@ pub(crate) fn price(text: &str) -> Option<(i64, bool)> {
         let up = rest * 2 > unit || (rest * 2 == unit && quotient % 2 == 1);
         (quotient + i128::from(up), rest != 0)
     };
-    let value = i64::try_from(value).ok().filter(|value| *value <= MOST_PRICE)?;
+    let value = i64::try_from(value)
+        .ok()
+        .filter(|value| *value <= MOST_PRICE)?;
     Some((if negative { -value } else { value }, rounded))
 }
 
@@ -97,8 +110,9 @@ impl DateOrder {
     }
 }
 
-/// A time in the shop's own zone: `2009-12-01 07:45:00`, with a `T`, `12/1/2010 8:26`, `1.12.2010` (the day always first),
-/// or a day alone. A zone or an offset behind it is passed over: the clock on the shop's wall is what counts.
+/// A time in the shop's own zone: `2009-12-01 07:45:00`, with a `T`, `12/1/2010 8:26`, `1.12.2010`
+/// (the day always first), or a day alone. A zone or an offset behind it is passed over: the clock
+/// on the shop's wall is what counts.
 pub(crate) fn time(text: &str, order: DateOrder) -> Option<NaiveDateTime> {
     let text = text.trim();
     let (day, clock) = match text.find([' ', 'T']) {
@@ -122,16 +136,21 @@ pub(crate) fn time(text: &str, order: DateOrder) -> Option<NaiveDateTime> {
     let [year, month, day] = match (three, order) {
         (three, _) if separator == 4 => three,
         ([day, month, year], _) if dots => [year, month, day],
-        ([month, day, year], DateOrder::MonthFirst) | ([day, month, year], DateOrder::DayFirst) => [year, month, day],
+        ([month, day, year], DateOrder::MonthFirst) | ([day, month, year], DateOrder::DayFirst) => {
+            [year, month, day]
+        }
     };
-    let date =
-        NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day).filter(|_| (1900..=2200).contains(&year))?;
+    let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)
+        .filter(|_| (1900..=2200).contains(&year))?;
     if clock.is_empty() {
         return date.and_hms_opt(0, 0, 0);
     }
     let (clock, offset) = clock.split_at(clock.find(['Z', '+', '-']).unwrap_or(clock.len()));
     let of_offset = |b: u8| b.is_ascii_digit() || matches!(b, b':' | b'Z' | b'+' | b'-');
-    let (clock, fraction) = clock.trim_end().split_once('.').unwrap_or((clock.trim_end(), ""));
+    let (clock, fraction) = clock
+        .trim_end()
+        .split_once('.')
+        .unwrap_or((clock.trim_end(), ""));
     if !offset.bytes().all(of_offset) || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -216,13 +235,19 @@ mod tests {
             ("2009-12-01 07:45:00", Some(at("2009-12-01T07:45:00"))),
             ("2009-12-01T07:45:00Z", Some(at("2009-12-01T07:45:00"))),
             ("2009-12-01T07:45:00+02:00", Some(at("2009-12-01T07:45:00"))),
-            ("2009-12-01 07:45:00.123 -0500", Some(at("2009-12-01T07:45:00"))),
+            (
+                "2009-12-01 07:45:00.123 -0500",
+                Some(at("2009-12-01T07:45:00")),
+            ),
             ("2009-12-01T07:45:00.x", None),
             ("2009-12-01T07:45:00+two", None),
             ("2009/12/01", Some(at("2009-12-01T00:00:00"))),
             ("31.12.2024 8:26", Some(at("2024-12-31T08:26:00"))),
             ("12-31-2024", Some(at("2024-12-31T00:00:00"))),
-            ("2009-12-01 07:45:00.000000", Some(at("2009-12-01T07:45:00"))),
+            (
+                "2009-12-01 07:45:00.000000",
+                Some(at("2009-12-01T07:45:00")),
+            ),
             ("2011-09-01", Some(at("2011-09-01T00:00:00"))),
             ("13/1/2010 8:26", None),
             ("13-1-2010", None),

@@ -1,16 +1,18 @@
-//! A quotation mark that opens a field and is never closed makes one field of all the rows behind it, and the reader of CSV
-//! finds nothing wrong with that. Who reads through [`Quotes`] is told.
+//! A quotation mark that opens a field and is never closed makes one field of all the rows behind
+//! it, and the reader of CSV finds nothing wrong with that. Who reads through [`Quotes`] is told.
 
 use std::io::{self, ErrorKind, Read};
 
-/// Text of a file as it is read. Fails where a field in quotation marks holds a row and more, or never ends.
+/// Text of a file as it is read. Fails where a field in quotation marks holds a row and more, or
+/// never ends.
 pub(super) struct Quotes<R> {
     inner: R,
     delimiter: u8,
     /// Delimiters of a row.
     of_row: usize,
     state: State,
-    /// The line that is read, and the one in which the field in quotation marks began; 1 the first.
+    /// The line that is read, and the one in which the field in quotation marks began; 1 the
+    /// first.
     line: u64,
     began: u64,
     /// Delimiters in that field.
@@ -31,7 +33,15 @@ enum State {
 
 impl<R> Quotes<R> {
     pub(super) fn new(inner: R, delimiter: u8, of_row: usize) -> Self {
-        Self { inner, delimiter, of_row, state: State::Start, line: 1, began: 0, within: 0 }
+        Self {
+            inner,
+            delimiter,
+            of_row,
+            state: State::Start,
+            line: 1,
+            began: 0,
+            within: 0,
+        }
     }
 
     fn take(&mut self, byte: u8) -> io::Result<()> {
@@ -56,8 +66,10 @@ impl<R> Quotes<R> {
     }
 
     fn open(&self, problem: &str) -> io::Error {
-        let problem =
-            format!("the field that a quotation mark opens in line {} {problem}: is a mark missing?", self.began);
+        let problem = format!(
+            "the field that a quotation mark opens in line {} {problem}: is a mark missing?",
+            self.began
+        );
         io::Error::new(ErrorKind::InvalidData, problem)
     }
 }
@@ -85,10 +97,19 @@ mod tests {
             ("a,b,c\n1,\"5\"\" lamp\",3\n1,5\" lamp,3\n", None),
             ("a,b,c\n1,\"x,y,z,w\",3\n", None),
             ("a,b,c\n1,2,\"3\"", None),
-            ("a,b,c\n1,2,\"3\n1,2,3\n1,2,3\n", Some("line 2 holds a row and more")),
-            ("a,b,c\n1,\"2,3\n1,2\",3\n", Some("line 2 holds a row and more")),
+            (
+                "a,b,c\n1,2,\"3\n1,2,3\n1,2,3\n",
+                Some("line 2 holds a row and more"),
+            ),
+            (
+                "a,b,c\n1,\"2,3\n1,2\",3\n",
+                Some("line 2 holds a row and more"),
+            ),
             ("a,b,c\n1,2,3\n1,2,\"Fra", Some("line 3 never ends")),
-            ("a,b,c\r\n1,2,\"3\r\n1,2,3\r\n", Some("line 2 holds a row and more")),
+            (
+                "a,b,c\r\n1,2,\"3\r\n1,2,3\r\n",
+                Some("line 2 holds a row and more"),
+            ),
         ] {
             let read = io::read_to_string(Quotes::new(text.as_bytes(), b',', 2));
             match problem {

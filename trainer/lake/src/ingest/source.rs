@@ -1,4 +1,5 @@
-//! Files as rows of text, whatever their format. A file is known by its first bytes, not by its name.
+//! Files as rows of text, whatever their format. A file is known by its first bytes, not by its
+//! name.
 
 use std::{
     borrow::Cow,
@@ -66,15 +67,28 @@ pub(crate) fn files(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, LakeError> {
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), LakeError> {
-    let read = |source| LakeError::Disk { action: "read", path: folder.to_owned(), source };
+    let read = |source| LakeError::Disk {
+        action: "read",
+        path: folder.to_owned(),
+        source,
+    };
     let entries = std::fs::read_dir(folder).map_err(read)?;
-    let mut paths = entries.map(|entry| Ok(entry.map_err(read)?.path())).collect::<Result<Vec<_>, LakeError>>()?;
+    let mut paths = entries
+        .map(|entry| Ok(entry.map_err(read)?.path()))
+        .collect::<Result<Vec<_>, LakeError>>()?;
     paths.sort();
     for path in paths {
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+        {
             continue;
         }
-        if path.is_dir() { walk(&path, files)? } else { files.push(path) }
+        if path.is_dir() {
+            walk(&path, files)?
+        } else {
+            files.push(path)
+        }
     }
     Ok(())
 }
@@ -88,16 +102,26 @@ enum Format {
 }
 
 fn format(path: &Path) -> Result<Format, LakeError> {
-    let read = |source| LakeError::Disk { action: "read", path: path.to_owned(), source };
+    let read = |source| LakeError::Disk {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
     let mut head = Vec::new();
-    File::open(path).map_err(read)?.take(4096).read_to_end(&mut head).map_err(read)?;
+    File::open(path)
+        .map_err(read)?
+        .take(4096)
+        .read_to_end(&mut head)
+        .map_err(read)?;
     match head.as_slice() {
         [] => Err(LakeError::EmptyInput(path.to_owned())),
         [0x1f, 0x8b, ..] => Ok(Format::Gzip),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Format::Zstd),
         [b'P', b'A', b'R', b'1', ..] => Ok(Format::Parquet),
         [b'P', b'K', 3, 4, ..]
-            if head.windows(14).any(|name| name.starts_with(b"xl/") || name == b"[Content_Types") =>
+            if head
+                .windows(14)
+                .any(|name| name.starts_with(b"xl/") || name == b"[Content_Types") =>
         {
             // Other Office files are such archives too; only a workbook opens as one.
             let opens = quietly(|| open_workbook::<Xlsx<_>, _>(path).is_ok());
@@ -106,7 +130,9 @@ fn format(path: &Path) -> Result<Format, LakeError> {
                 Ok(false) | Err(_) => Err(LakeError::UnknownFormat(path.to_owned())),
             }
         }
-        head if head.contains(&0) || head.starts_with(b"PK") => Err(LakeError::UnknownFormat(path.to_owned())),
+        head if head.contains(&0) || head.starts_with(b"PK") => {
+            Err(LakeError::UnknownFormat(path.to_owned()))
+        }
         _ => Ok(Format::Text),
     }
 }
@@ -136,19 +162,28 @@ pub(crate) fn read(
     each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
 ) -> Result<Option<&'static Encoding>, LakeError> {
     let format = format(path)?;
-    // The readers of Parquet and XLSX panic on some damaged files. What they had handed over is dropped with the stage.
+    // The readers of Parquet and XLSX panic on some damaged files. What they had handed over is
+    // dropped with the stage.
     let read = AssertUnwindSafe(|| match format {
         Format::Text | Format::Gzip | Format::Zstd => csv(path, names, each).map(Some),
         Format::Xlsx => xlsx(path, names, each).map(|()| None),
         Format::Parquet => parquet(path, names, each).map(|()| None),
     });
     quietly(read).unwrap_or_else(|_| {
-        Err(LakeError::Damaged { path: path.to_owned(), row: 0, reason: "its reader gave up".to_owned() })
+        Err(LakeError::Damaged {
+            path: path.to_owned(),
+            row: 0,
+            reason: "its reader gave up".to_owned(),
+        })
     })
 }
 
 fn open(path: &Path) -> Result<Box<dyn Read>, LakeError> {
-    let read = |source| LakeError::Disk { action: "read", path: path.to_owned(), source };
+    let read = |source| LakeError::Disk {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
     let file = BufReader::with_capacity(1 << 20, File::open(path).map_err(read)?);
     Ok(match format(path)? {
         Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
@@ -159,7 +194,11 @@ fn open(path: &Path) -> Result<Box<dyn Read>, LakeError> {
 
 /// UTF-8 where all of the file is, else Windows-1252, which is Latin-1 with quotation marks.
 fn encoding(path: &Path) -> Result<&'static Encoding, LakeError> {
-    let damaged = |error: io::Error| LakeError::Damaged { path: path.to_owned(), row: 0, reason: error.to_string() };
+    let damaged = |error: io::Error| LakeError::Damaged {
+        path: path.to_owned(),
+        row: 0,
+        reason: error.to_string(),
+    };
     let mut reader = BufReader::with_capacity(1 << 20, open(path)?);
     let mut tail = Vec::new();
     loop {
@@ -186,19 +225,36 @@ fn csv(
 ) -> Result<&'static Encoding, LakeError> {
     let encoding = encoding(path)?;
     let decoded = || -> Result<_, LakeError> {
-        Ok(DecodeReaderBytesBuilder::new().encoding(Some(encoding)).bom_override(true).build(open(path)?))
+        Ok(DecodeReaderBytesBuilder::new()
+            .encoding(Some(encoding))
+            .bom_override(true)
+            .build(open(path)?))
     };
     let mut first = String::new();
-    let damaged = |row, reason: String| LakeError::Damaged { path: path.to_owned(), row, reason };
-    BufReader::new(decoded()?).read_line(&mut first).map_err(|e| damaged(0, e.to_string()))?;
+    let damaged = |row, reason: String| LakeError::Damaged {
+        path: path.to_owned(),
+        row,
+        reason,
+    };
+    BufReader::new(decoded()?)
+        .read_line(&mut first)
+        .map_err(|e| damaged(0, e.to_string()))?;
     let count = |delimiter: u8| first.bytes().filter(|byte| *byte == delimiter).count();
-    let delimiter = [b',', b';', b'\t'].into_iter().rev().max_by_key(|delimiter| count(*delimiter)).unwrap_or(b',');
+    let delimiter = [b',', b';', b'\t']
+        .into_iter()
+        .rev()
+        .max_by_key(|delimiter| count(*delimiter))
+        .unwrap_or(b',');
 
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .flexible(true)
         .buffer_capacity(1 << 20)
-        .from_reader(Quotes::new(BufReader::with_capacity(1 << 20, decoded()?), delimiter, count(delimiter)));
+        .from_reader(Quotes::new(
+            BufReader::with_capacity(1 << 20, decoded()?),
+            delimiter,
+            count(delimiter),
+        ));
     let header: Vec<String> = match reader.headers() {
         Ok(header) => header.iter().map(str::to_owned).collect(),
         Err(error) => return Err(damaged(0, error.to_string())),
@@ -211,29 +267,49 @@ fn csv(
             Ok(true) => {}
             Err(error) => return Err(damaged(row, error.to_string())),
         }
-        let broken = (record.len() != header.len())
-            .then(|| format!("has {} fields; the header has {}", record.len(), header.len()));
+        let broken = (record.len() != header.len()).then(|| {
+            format!(
+                "has {} fields; the header has {}",
+                record.len(),
+                header.len()
+            )
+        });
         // What is there of a broken row is kept for whoever mends it.
         let fields = match &broken {
-            None => places.map(|place| place.and_then(|place| record.get(place)).unwrap_or_default().to_owned()),
+            None => places.map(|place| {
+                place
+                    .and_then(|place| record.get(place))
+                    .unwrap_or_default()
+                    .to_owned()
+            }),
             Some(_) => {
                 let mut fields: [String; FIELDS] = Default::default();
                 fields[0] = text(&record, delimiter);
                 fields
             }
         };
-        each(RawRow { sheet: None, row, fields, broken, text: &|| text(&record, delimiter) })?;
+        each(RawRow {
+            sheet: None,
+            row,
+            fields,
+            broken,
+            text: &|| text(&record, delimiter),
+        })?;
     }
     Ok(encoding)
 }
 
 /// Fields as a line of text, quoted where they must be.
 fn text(fields: impl IntoIterator<Item = impl AsRef<[u8]>>, delimiter: u8) -> String {
-    let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
+    let mut writer = csv::WriterBuilder::new()
+        .delimiter(delimiter)
+        .from_writer(Vec::new());
     // Nothing fails that is written to memory.
     let _ = writer.write_record(fields);
     let line = writer.into_inner().unwrap_or_default();
-    String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned()
+    String::from_utf8_lossy(&line)
+        .trim_end_matches('\n')
+        .to_owned()
 }
 
 fn xlsx(
@@ -241,20 +317,38 @@ fn xlsx(
     names: &Columns,
     each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
 ) -> Result<(), LakeError> {
-    let damaged = |row, reason: String| LakeError::Damaged { path: path.to_owned(), row, reason };
-    let mut workbook: Xlsx<_> = open_workbook(path).map_err(|e: calamine::XlsxError| damaged(0, e.to_string()))?;
+    let damaged = |row, reason: String| LakeError::Damaged {
+        path: path.to_owned(),
+        row,
+        reason,
+    };
+    let mut workbook: Xlsx<_> =
+        open_workbook(path).map_err(|e: calamine::XlsxError| damaged(0, e.to_string()))?;
     let sheets = workbook.sheet_names();
     let named = sheets.len() > 1;
     for sheet in &sheets {
-        let range = workbook.worksheet_range(sheet).map_err(|e| damaged(0, format!("sheet {sheet}: {e}")))?;
+        let range = workbook
+            .worksheet_range(sheet)
+            .map_err(|e| damaged(0, format!("sheet {sheet}: {e}")))?;
         let mut rows = range.rows();
         let Some(header) = rows.next() else { continue };
         let header: Vec<String> = header.iter().map(cell).collect();
         let places = names.find(path, &header)?;
         for (row, cells) in (1..).zip(rows) {
-            let fields = places.map(|place| place.and_then(|place| cells.get(place)).map(cell).unwrap_or_default());
+            let fields = places.map(|place| {
+                place
+                    .and_then(|place| cells.get(place))
+                    .map(cell)
+                    .unwrap_or_default()
+            });
             let sheet = named.then_some(sheet.as_str());
-            each(RawRow { sheet, row, fields, broken: None, text: &|| text(cells.iter().map(cell), b',') })?;
+            each(RawRow {
+                sheet,
+                row,
+                fields,
+                broken: None,
+                text: &|| text(cells.iter().map(cell), b','),
+            })?;
         }
     }
     Ok(())
@@ -266,16 +360,24 @@ fn cell(data: &Data) -> String {
         Data::Empty => String::new(),
         Data::String(text) | Data::DateTimeIso(text) | Data::DurationIso(text) => text.clone(),
         Data::Int(number) => number.to_string(),
-        // The shortest text that reads back as the same number: 2.55 rather than what its bits stand for.
+        // The shortest text that reads back as the same number: 2.55 rather than what its bits
+        // stand for.
         Data::Float(number) => number.to_string(),
         Data::Bool(truth) => truth.to_string(),
         // Seconds are what times are kept to; a spreadsheet's day fraction is a little off.
         Data::DateTime(time) => time
             .as_datetime()
-            .map(|time| (time + chrono::Duration::milliseconds(500)).format("%Y-%m-%d %H:%M:%S").to_string())
+            .map(|time| {
+                (time + chrono::Duration::milliseconds(500))
+                    .format("%Y-%m-%d %H:%M:%S")
+                    .to_string()
+            })
             .unwrap_or_default(),
         Data::Error(error) => format!("#{error:?}"),
-        #[expect(unreachable_patterns, reason = "calamine may learn further kinds of cells")]
+        #[expect(
+            unreachable_patterns,
+            reason = "calamine may learn further kinds of cells"
+        )]
         _ => String::new(),
     }
 }
@@ -286,24 +388,39 @@ fn parquet(
     each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
 ) -> Result<(), LakeError> {
     const BATCH: u32 = 1 << 17;
-    let damaged =
-        |row, error: PolarsError| LakeError::Damaged { path: path.to_owned(), row, reason: error.to_string() };
+    let damaged = |row, error: PolarsError| LakeError::Damaged {
+        path: path.to_owned(),
+        row,
+        reason: error.to_string(),
+    };
     let mut lazy = scan(path)?;
     let schema = lazy.collect_schema().map_err(|e| damaged(0, e))?;
     let header: Vec<String> = schema.iter_names().map(ToString::to_string).collect();
     let places = names.find(path, &header)?;
-    for (name, kind) in places.into_iter().flatten().filter_map(|place| schema.get_at_index(place)) {
+    for (name, kind) in places
+        .into_iter()
+        .flatten()
+        .filter_map(|place| schema.get_at_index(place))
+    {
         // Stored as UTC, whatever the zone: the shop's own time is not in the file.
         if let DataType::Datetime(_, Some(zone)) = kind
             && zone.as_str() != "UTC"
         {
-            return Err(LakeError::Zoned { path: path.to_owned(), column: name.to_string(), zone: zone.to_string() });
+            return Err(LakeError::Zoned {
+                path: path.to_owned(),
+                column: name.to_string(),
+                zone: zone.to_string(),
+            });
         }
     }
     let mut row: u64 = 0;
     loop {
         let offset = i64::try_from(row).unwrap_or(i64::MAX);
-        let batch = lazy.clone().slice(offset, BATCH).collect().map_err(|e| damaged(row, e))?;
+        let batch = lazy
+            .clone()
+            .slice(offset, BATCH)
+            .collect()
+            .map_err(|e| damaged(row, e))?;
         if batch.height() == 0 {
             return Ok(());
         }
@@ -320,10 +437,16 @@ fn parquet(
                         let text = |number: f64| (!number.is_nan()).then(|| number.to_string());
                         let narrow = |number: f32| (!number.is_nan()).then(|| number.to_string());
                         let texts: StringChunked = match column.f32() {
-                            Ok(numbers) => numbers.iter().map(|number| number.and_then(narrow)).collect(),
-                            Err(_) => {
-                                column.cast(&DataType::Float64)?.f64()?.iter().map(|n| n.and_then(text)).collect()
-                            }
+                            Ok(numbers) => numbers
+                                .iter()
+                                .map(|number| number.and_then(narrow))
+                                .collect(),
+                            Err(_) => column
+                                .cast(&DataType::Float64)?
+                                .f64()?
+                                .iter()
+                                .map(|n| n.and_then(text))
+                                .collect(),
                         };
                         return Ok(texts.into_column());
                     }
@@ -335,8 +458,10 @@ fn parquet(
         for place in places {
             columns.push(cast(place).map_err(|e| damaged(row, e))?);
         }
-        let columns: Vec<Option<&StringChunked>> =
-            columns.iter().map(|column| column.as_ref().and_then(|column| column.str().ok())).collect();
+        let columns: Vec<Option<&StringChunked>> = columns
+            .iter()
+            .map(|column| column.as_ref().and_then(|column| column.str().ok()))
+            .collect();
         for at in 0..batch.height() {
             row += 1;
             let mut fields: [String; FIELDS] = Default::default();
@@ -353,7 +478,13 @@ fn parquet(
                 });
                 text(values, b',')
             };
-            each(RawRow { sheet: None, row, fields, broken: None, text: &all })?;
+            each(RawRow {
+                sheet: None,
+                row,
+                fields,
+                broken: None,
+                text: &all,
+            })?;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What holds of every input: rows are accounted for, money is exact and the same in every table, nothing panics.
+//! What holds of every input: rows are accounted for, money is exact and the same in every table,
+//! nothing panics.
 
 use std::path::Path;
 
@@ -8,12 +9,14 @@ use proptest::prelude::*;
 
 use super::{curated, files};
 
-const HEADER: &str = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
+const HEADER: &str =
+    "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
 
 /// A row of plausible and implausible fields.
 fn row() -> impl Strategy<Value = String> {
     let invoice = prop_oneof![8 => "[0-9]{2}", 2 => "C[0-9]", 1 => "A1", 1 => Just(String::new())];
-    let code = prop_oneof![6 => "[0-9]{2}[A-C]?", 1 => Just("POST".to_owned()), 1 => Just(String::new())];
+    let code =
+        prop_oneof![6 => "[0-9]{2}[A-C]?", 1 => Just("POST".to_owned()), 1 => Just(String::new())];
     let quantity = prop_oneof![8 => (-50..200_i64).prop_map(|q| q.to_string()), 1 => "[a-z.]{1,3}"];
     let time = prop_oneof![8 => (1..13_u32, 1..29_u32, 0..24_u32).prop_map(|(m, d, h)| format!("{m}/{d}/2011 {h}:05")),
         1 => Just("soon".to_owned())];
@@ -27,18 +30,40 @@ fn row() -> impl Strategy<Value = String> {
 
 /// The sum of a column of money, in ten-thousandths.
 fn money(table: &LazyFrame, column: &str, filter: Expr) -> i128 {
-    let sum = table.clone().filter(filter).select([col(column)]).collect().unwrap();
-    let column = sum.column(column).unwrap().decimal().unwrap().physical().clone();
+    let sum = table
+        .clone()
+        .filter(filter)
+        .select([col(column)])
+        .collect()
+        .unwrap();
+    let column = sum
+        .column(column)
+        .unwrap()
+        .decimal()
+        .unwrap()
+        .physical()
+        .clone();
     column.iter().flatten().sum()
 }
 
 fn count(table: &LazyFrame, column: &str) -> i64 {
-    let table = table.clone().select([col(column).cast(DataType::Int64).sum()]).collect().unwrap();
-    table.column(column).unwrap().i64().unwrap().get(0).unwrap_or_default()
+    let table = table
+        .clone()
+        .select([col(column).cast(DataType::Int64).sum()])
+        .collect()
+        .unwrap();
+    table
+        .column(column)
+        .unwrap()
+        .i64()
+        .unwrap()
+        .get(0)
+        .unwrap_or_default()
 }
 
 fn kind(of: &[&str]) -> Expr {
-    of.iter().fold(lit(false), |any, kind| any.or(col("kind").eq(lit(*kind))))
+    of.iter()
+        .fold(lit(false), |any, kind| any.or(col("kind").eq(lit(*kind))))
 }
 
 proptest! {
@@ -103,8 +128,14 @@ proptest! {
 }
 
 /// What files of each kind begin with, so that every reader is reached.
-const BEGINNINGS: [&[u8]; 6] =
-    [b"", HEADER.as_bytes(), b"\x1f\x8b\x08\0\0\0\0\0", b"\x28\xb5\x2f\xfd", b"PAR1", b"PK\x03\x04[Content_Types].xml"];
+const BEGINNINGS: [&[u8]; 6] = [
+    b"",
+    HEADER.as_bytes(),
+    b"\x1f\x8b\x08\0\0\0\0\0",
+    b"\x28\xb5\x2f\xfd",
+    b"PAR1",
+    b"PK\x03\x04[Content_Types].xml",
+];
 
 fn ingested(bytes: &[u8], folder: &Path) -> Result<u64, lake::LakeError> {
     let input = folder.join("input");
@@ -130,11 +161,18 @@ fn good() -> Vec<Vec<u8>> {
         sheet.write_row(number, 0, line.split(',')).unwrap();
     }
     let xlsx = workbook.save_to_buffer().unwrap();
-    // With the checksum that the zstd command writes: without one, a damaged length is just another good file.
+    // With the checksum that the zstd command writes: without one, a damaged length is just another
+    // good file.
     let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
     zstd.include_checksum(true).unwrap();
     std::io::Write::write_all(&mut zstd, text.as_bytes()).unwrap();
-    vec![text.clone().into_bytes(), gzip.finish().unwrap(), zstd.finish().unwrap(), parquet, xlsx]
+    vec![
+        text.clone().into_bytes(),
+        gzip.finish().unwrap(),
+        zstd.finish().unwrap(),
+        parquet,
+        xlsx,
+    ]
 }
 
 proptest! {

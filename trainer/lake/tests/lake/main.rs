@@ -11,12 +11,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lake::{CurateOptions, IngestOptions, IngestReport, Lake, LakeError, NoProgress, curate, ingest};
+use lake::{
+    CurateOptions, IngestOptions, IngestReport, Lake, LakeError, NoProgress, curate, ingest,
+};
 
 /// A file's lines and tables in a lake of their own.
 fn curated(input: &Path, lake: &Path) -> (Lake, IngestReport) {
     let lake = Lake::create(lake).unwrap();
-    let report = ingest(&[input.to_owned()], &lake, &IngestOptions::default(), &NoProgress).unwrap();
+    let report = ingest(
+        &[input.to_owned()],
+        &lake,
+        &IngestOptions::default(),
+        &NoProgress,
+    )
+    .unwrap();
     curate(&lake, &CurateOptions::default(), &NoProgress).unwrap();
     (lake, report)
 }
@@ -31,7 +39,10 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                found.insert(path.strip_prefix(folder).unwrap().to_owned(), fs_err::read(&path).unwrap());
+                found.insert(
+                    path.strip_prefix(folder).unwrap().to_owned(),
+                    fs_err::read(&path).unwrap(),
+                );
             }
         }
     }

@@ -1,7 +1,8 @@
-//! Implicit-feedback ALS (Hu, Koren and Volinsky 2008) with the regularisation in proportion to a row's weights (Rendle,
-//! Krichene, Zhang and Koren 2022): `Σ_observed w (1 - x·y)² + u Σ_all (x·y)² + λ Σ_rows (Σw + u n) |row|²`, `n` the rows
-//! of the other side. Rows are solved batch by batch on the device: nearly while both sides still move, by a few
-//! conjugate gradients from where they were (Takács, Pilászy and Tikk 2011), and exactly, by Cholesky, at the end. The
+//! Implicit-feedback ALS (Hu, Koren and Volinsky 2008) with the regularisation in proportion to a
+//! row's weights (Rendle, Krichene, Zhang and Koren 2022): `Σ_observed w (1 - x·y)² + u Σ_all
+//! (x·y)² + λ Σ_rows (Σw + u n) |row|²`, `n` the rows of the other side. Rows are solved batch by
+//! batch on the device: nearly while both sides still move, by a few conjugate gradients from where
+//! they were (Takács, Pilászy and Tikk 2011), and exactly, by Cholesky, at the end. The
 //! interactions are never made dense.
 
 use rayon::prelude::*;
@@ -22,7 +23,8 @@ pub struct Settings {
     pub lambda: f64,
 }
 
-/// Numbers of a batch's largest tensor, at most: about a processor's cache, and what a GPU needs to be kept busy.
+/// Numbers of a batch's largest tensor, at most: about a processor's cache, and what a GPU needs to
+/// be kept busy.
 const CELLS_CPU: usize = 1 << 18;
 const CELLS_CUDA: usize = 1 << 26;
 
@@ -49,7 +51,8 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// From (row, other side's row, weight) in order of row; `n` rows, and `others` on the other side.
+    /// From (row, other side's row, weight) in order of row; `n` rows, and `others` on the other
+    /// side.
     pub(super) fn of(
         cells: &[(usize, usize, f64)],
         n: usize,
@@ -59,22 +62,44 @@ impl Side {
     ) -> Self {
         let mut rows: Vec<&[(usize, usize, f64)]> = cells.chunk_by(|a, b| a.0 == b.0).collect();
         rows.sort_by_key(|row| (row.len(), row[0].0));
-        let (factors, most) = (settings.factors as usize, if device.is_cuda() { CELLS_CUDA } else { CELLS_CPU });
+        let (factors, most) = (
+            settings.factors as usize,
+            if device.is_cuda() {
+                CELLS_CUDA
+            } else {
+                CELLS_CPU
+            },
+        );
         let mut batches = Vec::new();
         let mut rest = rows.as_slice();
         while !rest.is_empty() {
             // Little padding, and no row beyond the factors' number among those below it.
-            let (least, limit) = (rest[0].len(), if rest[0].len() < factors { factors - 1 } else { usize::MAX });
+            let (least, limit) = (
+                rest[0].len(),
+                if rest[0].len() < factors {
+                    factors - 1
+                } else {
+                    usize::MAX
+                },
+            );
             let fits = |count: usize| {
                 let longest = rest[count - 1].len();
-                longest <= (least + least / 8 + 2).min(limit.max(least)) && count * factors * longest <= most
+                longest <= (least + least / 8 + 2).min(limit.max(least))
+                    && count * factors * longest <= most
             };
-            let count = (2..=rest.len()).take_while(|count| fits(*count)).last().unwrap_or(1);
+            let count = (2..=rest.len())
+                .take_while(|count| fits(*count))
+                .last()
+                .unwrap_or(1);
             let (batch, later) = rest.split_at(count);
             batches.push(Batch::of(batch, others, settings, device));
             rest = later;
         }
-        Self { rows: n as i64, batches, settings }
+        Self {
+            rows: n as i64,
+            batches,
+            settings,
+        }
     }
 
     /// This side's factors given the other's, exactly.
@@ -84,7 +109,8 @@ impl Side {
 
     /// This side's factors given the other's: exactly, or nearer to that than `before`.
     ///
-    /// All rows share `u YᵀY`, whose eigenvectors turn it into a diagonal, in which basis batches are solved.
+    /// All rows share `u YᵀY`, whose eigenvectors turn it into a diagonal, in which basis batches
+    /// are solved.
     fn step(&self, other: &Tensor, before: Option<&Tensor>) -> Result<Tensor, LearnError> {
         let (f, options) = (self.settings.factors, (Dtype::Float, other.device()));
         let gram = other.transpose(0, 1).matmul(other) * self.settings.unobserved;
@@ -95,8 +121,15 @@ impl Side {
             .batches
             .iter()
             .map(|batch| {
-                let before = before.as_ref().map(|before| before.index_select(0, &batch.rows));
-                (batch.shared(), values.shallow_clone(), turned.shallow_clone(), before)
+                let before = before
+                    .as_ref()
+                    .map(|before| before.index_select(0, &batch.rows));
+                (
+                    batch.shared(),
+                    values.shallow_clone(),
+                    turned.shallow_clone(),
+                    before,
+                )
             })
             .collect();
         let parts: Vec<_> = work
@@ -126,15 +159,19 @@ impl Batch {
         }
     }
 
-    /// The rows' factors in the basis in which `u YᵀY` is diagonal with `values`, `[b, f]`; `turned`: the other side's.
+    /// The rows' factors in the basis in which `u YᵀY` is diagonal with `values`, `[b, f]`;
+    /// `turned`: the other side's.
     ///
-    /// A row with fewer interactions than factors is solved for its interactions instead of its factors (the matrix
-    /// inversion lemma), which takes `k² f` steps in place of `k f²`.
+    /// A row with fewer interactions than factors is solved for its interactions instead of its
+    /// factors (the matrix inversion lemma), which takes `k² f` steps in place of `k f²`.
     fn solve(&self, values: &Tensor, turned: &Tensor) -> Result<Tensor, LearnError> {
         let f = turned.size()[1];
         let roots = self.weights.sqrt();
         // √W Y, whose rows are 0 for padding; D = u YᵀY + ridge.
-        let y = turned.index_select(0, &self.others).view([-1, self.longest, f]) * &roots;
+        let y = turned
+            .index_select(0, &self.others)
+            .view([-1, self.longest, f])
+            * &roots;
         let diagonal = &self.ridge + values.view([1, 1, f]);
         if self.longest < f {
             // x = D⁻¹ Yᵀ√W (I + √W Y D⁻¹ Yᵀ√W)⁻¹ √w
@@ -142,23 +179,33 @@ impl Batch {
             let a = y.bmm(&scaled);
             let _ = a.diagonal(0, 1, 2).g_add_scalar_(1.0);
             let (factor, _) = a.f_linalg_cholesky_ex(false, false)?;
-            return Ok(scaled.bmm(&roots.f_cholesky_solve(&factor, false)?).squeeze_dim(2));
+            return Ok(scaled
+                .bmm(&roots.f_cholesky_solve(&factor, false)?)
+                .squeeze_dim(2));
         }
         // x = (D + Yᵀ W Y)⁻¹ Yᵀ w
         let across = y.transpose(1, 2);
         let a = across.bmm(&y);
         let _ = a.diagonal(0, 1, 2).g_add_(&diagonal.squeeze_dim(1));
         let (factor, _) = a.f_linalg_cholesky_ex(false, false)?;
-        Ok(across.bmm(&roots).f_cholesky_solve(&factor, false)?.squeeze_dim(2))
+        Ok(across
+            .bmm(&roots)
+            .f_cholesky_solve(&factor, false)?
+            .squeeze_dim(2))
     }
 
-    /// Nearer to the same than `x`, by [`GRADIENTS`] conjugate gradients on `(D + Yᵀ W Y) x = Yᵀ w`, preconditioned by D.
+    /// Nearer to the same than `x`, by [`GRADIENTS`] conjugate gradients on `(D + Yᵀ W Y) x = Yᵀ
+    /// w`, preconditioned by D.
     fn approach(&self, values: &Tensor, turned: &Tensor, mut x: Tensor) -> Tensor {
         let f = turned.size()[1];
-        let y = turned.index_select(0, &self.others).view([-1, self.longest, f]);
+        let y = turned
+            .index_select(0, &self.others)
+            .view([-1, self.longest, f]);
         let across = y.transpose(1, 2);
         let diagonal = self.ridge.view([-1, 1]) + values;
-        let dot = |a: &Tensor, b: &Tensor| (a * b).sum_dim_intlist([1_i64].as_slice(), true, None::<Dtype>);
+        let dot = |a: &Tensor, b: &Tensor| {
+            (a * b).sum_dim_intlist([1_i64].as_slice(), true, None::<Dtype>)
+        };
         let weights = self.weights.transpose(1, 2);
         // Rows from the left: four times as fast as columns from the right.
         let of = |x: &Tensor| x.unsqueeze(1).bmm(&across);
@@ -181,9 +228,17 @@ impl Batch {
         x
     }
 
-    fn of(rows: &[&[(usize, usize, f64)]], others: usize, settings: Settings, device: Device) -> Self {
+    fn of(
+        rows: &[&[(usize, usize, f64)]],
+        others: usize,
+        settings: Settings,
+        device: Device,
+    ) -> Self {
         let longest = rows.iter().map(|row| row.len()).max().unwrap_or(1);
-        let (mut other, mut weights) = (vec![0_i64; rows.len() * longest], vec![0_f32; rows.len() * longest]);
+        let (mut other, mut weights) = (
+            vec![0_i64; rows.len() * longest],
+            vec![0_f32; rows.len() * longest],
+        );
         for (at, row) in rows.iter().enumerate() {
             for (place, cell) in row.iter().enumerate() {
                 other[at * longest + place] = cell.1 as i64;
@@ -191,20 +246,27 @@ impl Batch {
             }
         }
         let all = settings.unobserved * others as f64;
-        let ridge = rows.iter().map(|row| settings.lambda * (row.iter().map(|cell| cell.2).sum::<f64>() + all));
+        let ridge = rows
+            .iter()
+            .map(|row| settings.lambda * (row.iter().map(|cell| cell.2).sum::<f64>() + all));
         let ridge: Vec<f32> = ridge.map(|ridge| ridge as f32).collect();
         let own: Vec<i64> = rows.iter().map(|row| row[0].0 as i64).collect();
         Self {
             rows: Tensor::from_slice(&own).to_device(device),
             others: Tensor::from_slice(&other).to_device(device),
-            weights: Tensor::from_slice(&weights).view([rows.len() as i64, longest as i64, 1]).to_device(device),
-            ridge: Tensor::from_slice(&ridge).view([-1, 1, 1]).to_device(device),
+            weights: Tensor::from_slice(&weights)
+                .view([rows.len() as i64, longest as i64, 1])
+                .to_device(device),
+            ridge: Tensor::from_slice(&ridge)
+                .view([-1, 1, 1])
+                .to_device(device),
             longest: longest as i64,
         }
     }
 }
 
-/// Factors of products, learnt from (customer, product, weight) in that order; `each` is told of every iteration.
+/// Factors of products, learnt from (customer, product, weight) in that order; `each` is told of
+/// every iteration.
 ///
 /// # Errors
 /// [`LearnError::Tensor`].
@@ -218,13 +280,18 @@ pub fn factorise(
 ) -> Result<Tensor, LearnError> {
     tch::manual_seed(seed.cast_signed());
     let by_customer = Side::of(cells, customers, products, settings, device);
-    let mut turned: Vec<_> = cells.iter().map(|(customer, product, weight)| (*product, *customer, *weight)).collect();
+    let mut turned: Vec<_> = cells
+        .iter()
+        .map(|(customer, product, weight)| (*product, *customer, *weight))
+        .collect();
     turned.sort_by_key(|cell| (cell.0, cell.1));
     let by_product = Side::of(&turned, products, customers, settings, device);
     let scale = 0.1 / (settings.factors as f64).sqrt();
     let options = (Dtype::Float, Device::Cpu);
-    let mut of_products = (Tensor::randn([products as i64, settings.factors], options) * scale).to_device(device);
-    let mut of_customers = Tensor::zeros([customers as i64, settings.factors], (Dtype::Float, device));
+    let mut of_products =
+        (Tensor::randn([products as i64, settings.factors], options) * scale).to_device(device);
+    let mut of_customers =
+        Tensor::zeros([customers as i64, settings.factors], (Dtype::Float, device));
     for _ in 0..settings.iterations {
         of_customers = by_customer.step(&of_products, Some(&of_customers))?;
         of_products = by_product.step(&of_customers, Some(&of_products))?;
@@ -241,32 +308,65 @@ mod tests {
     fn customers_who_buy_alike_are_given_what_the_others_have() {
         // Two kinds of customers with eight products each; every customer misses one of them.
         let cells: Vec<_> = (0..40_usize)
-            .flat_map(|c| (0..8).filter(move |p| *p != c / 2 % 8).map(move |p| (c, c % 2 * 8 + p, 1.0)))
+            .flat_map(|c| {
+                (0..8)
+                    .filter(move |p| *p != c / 2 % 8)
+                    .map(move |p| (c, c % 2 * 8 + p, 1.0))
+            })
             .collect();
-        let settings = Settings { factors: 4, iterations: 10, unobserved: 0.1, lambda: 0.01 };
+        let settings = Settings {
+            factors: 4,
+            iterations: 10,
+            unobserved: 0.1,
+            lambda: 0.01,
+        };
         let products = factorise(&cells, [40, 16], settings, 1, Device::Cpu, || {}).unwrap();
-        let customers = Side::of(&cells, 40, 16, settings, Device::Cpu).solve(&products).unwrap();
+        let customers = Side::of(&cells, 40, 16, settings, Device::Cpu)
+            .solve(&products)
+            .unwrap();
         let scores = customers.matmul(&products.transpose(0, 1));
         for c in 0..40_i64 {
             let (missing, foreign) = (c % 2 * 8 + c / 2 % 8, (c + 1) % 2 * 8);
-            assert!(scores.double_value(&[c, missing]) > scores.double_value(&[c, foreign]) + 0.3, "{c}");
+            assert!(
+                scores.double_value(&[c, missing]) > scores.double_value(&[c, foreign]) + 0.3,
+                "{c}"
+            );
         }
     }
 
     #[test]
     fn gradients_lead_to_where_solving_does() {
         // Rows with fewer interactions than factors, and with more.
-        let cells: Vec<_> =
-            (0..60).flat_map(|c| (0..=c % 12).map(move |p| (c, (5 * c + p) % 40, 1.0 + p as f64))).collect();
-        let settings = Settings { factors: 6, iterations: 1, unobserved: 0.5, lambda: 0.02 };
+        let cells: Vec<_> = (0..60)
+            .flat_map(|c| (0..=c % 12).map(move |p| (c, (5 * c + p) % 40, 1.0 + p as f64)))
+            .collect();
+        let settings = Settings {
+            factors: 6,
+            iterations: 1,
+            unobserved: 0.5,
+            lambda: 0.02,
+        };
         let side = Side::of(&cells, 60, 40, settings, Device::Cpu);
-        let products =
-            Tensor::from_slice(&(0..240).map(|at| (at as f32 * 1.7).sin()).collect::<Vec<_>>()).view([40, 6]);
+        let products = Tensor::from_slice(
+            &(0..240)
+                .map(|at| (at as f32 * 1.7).sin())
+                .collect::<Vec<_>>(),
+        )
+        .view([40, 6]);
         let exact = side.solve(&products).unwrap();
         let apart = |of: &Tensor| (of - &exact).abs().max().double_value(&[]);
         let once = side.step(&products, Some(&exact.zeros_like())).unwrap();
         let again = side.step(&products, Some(&once)).unwrap();
-        assert!(apart(&once) < 0.2 * apart(&exact.zeros_like()), "{}", apart(&once));
-        assert!(apart(&again) < 0.2 * apart(&once), "{} {}", apart(&once), apart(&again));
+        assert!(
+            apart(&once) < 0.2 * apart(&exact.zeros_like()),
+            "{}",
+            apart(&once)
+        );
+        assert!(
+            apart(&again) < 0.2 * apart(&once),
+            "{} {}",
+            apart(&once),
+            apart(&again)
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Weights from products to products: what those who hold one buy (a linear autoencoder), what goes into one order, what
-//! is described alike.
+//! Weights from products to products: what those who hold one buy (a linear autoencoder), what goes
+//! into one order, what is described alike.
 
 use std::collections::HashMap;
 
@@ -9,15 +9,18 @@ use tch::{Device, Kind as Dtype, Tensor};
 
 use super::super::LearnError;
 
-/// Products that the autoencoder knows, those with most buyers: its matrix is dense, and inverting it takes the cube.
+/// Products that the autoencoder knows, those with most buyers: its matrix is dense, and inverting
+/// it takes the cube.
 const MOST_PRODUCTS: usize = 6_000;
 /// Weights kept from a product.
 const MOST_TASTE: usize = 100;
 const MOST_TOGETHER: usize = 50;
 const MOST_WORDS: usize = 30;
-/// Products of a customer or an order that are counted against each other, at most: pairs grow with the square.
+/// Products of a customer or an order that are counted against each other, at most: pairs grow with
+/// the square.
 const MOST_HELD: usize = 400;
-/// Ridge of the autoencoder, and the share of a customer's products that it is taught to do without (Steck 2020).
+/// Ridge of the autoencoder, and the share of a customer's products that it is taught to do without
+/// (Steck 2020).
 const RIDGE: f32 = 200.0;
 const DROP: f32 = 0.4;
 /// A word in more products than this says nothing.
@@ -43,28 +46,45 @@ pub(super) fn write(links: &Links, to: TensorFile, name: &str) -> TensorFile {
 /// The strongest, in order of row.
 fn strongest(mut links: Vec<(u32, f32)>, most: usize) -> Vec<(u32, f32)> {
     if links.len() > most {
-        links.select_nth_unstable_by(most, |a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+        links.select_nth_unstable_by(most, |a, b| {
+            b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0))
+        });
         links.truncate(most);
     }
     links.sort_unstable_by_key(|link| link.0);
     links
 }
 
-/// EASE (Steck 2019) with the diagonal of EDLAE (Steck 2020): the weights with which a customer's products, each by how
-/// long ago it was bought, tell every other one, in closed form. `held`: each customer's products and weights in 0..=1.
-pub(super) fn taste(held: &[Vec<(usize, f32)>], products: usize, device: Device) -> Result<Links, LearnError> {
+/// EASE (Steck 2019) with the diagonal of EDLAE (Steck 2020): the weights with which a customer's
+/// products, each by how long ago it was bought, tell every other one, in closed form. `held`: each
+/// customer's products and weights in 0..=1.
+pub(super) fn taste(
+    held: &[Vec<(usize, f32)>],
+    products: usize,
+    device: Device,
+) -> Result<Links, LearnError> {
     let mut buyers = vec![0_usize; products];
-    held.iter().flatten().for_each(|(product, _)| buyers[*product] += 1);
-    let mut known: Vec<usize> = (0..products).filter(|product| buyers[*product] > 0).collect();
+    held.iter()
+        .flatten()
+        .for_each(|(product, _)| buyers[*product] += 1);
+    let mut known: Vec<usize> = (0..products)
+        .filter(|product| buyers[*product] > 0)
+        .collect();
     known.sort_by(|a, b| buyers[*b].cmp(&buyers[*a]).then(a.cmp(b)));
     known.truncate(MOST_PRODUCTS);
     known.sort_unstable();
     let mut place = vec![None; products];
-    known.iter().enumerate().for_each(|(at, product)| place[*product] = Some(at));
+    known
+        .iter()
+        .enumerate()
+        .for_each(|(at, product)| place[*product] = Some(at));
     let held: Vec<Vec<(usize, f32)>> = held
         .iter()
         .map(|of| {
-            let mut of: Vec<_> = of.iter().filter_map(|(product, weight)| Some((place[*product]?, *weight))).collect();
+            let mut of: Vec<_> = of
+                .iter()
+                .filter_map(|(product, weight)| Some((place[*product]?, *weight)))
+                .collect();
             of.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             of.truncate(MOST_HELD);
             of
@@ -72,28 +92,49 @@ pub(super) fn taste(held: &[Vec<(usize, f32)>], products: usize, device: Device)
         .collect();
     let mut of_product: Vec<Vec<(u32, f32)>> = vec![Vec::new(); known.len()];
     for (customer, of) in held.iter().enumerate() {
-        of.iter().for_each(|(product, weight)| of_product[*product].push((customer as u32, *weight)));
+        of.iter()
+            .for_each(|(product, weight)| of_product[*product].push((customer as u32, *weight)));
     }
     let m = known.len();
     let mut gram = vec![0_f32; m * m];
-    gram.par_chunks_mut(m.max(1)).zip(&of_product).for_each(|(row, of)| {
-        for (customer, weight) in of {
-            held[*customer as usize].iter().for_each(|(other, by)| row[*other] += weight * by);
-        }
-    });
+    gram.par_chunks_mut(m.max(1))
+        .zip(&of_product)
+        .for_each(|(row, of)| {
+            for (customer, weight) in of {
+                held[*customer as usize]
+                    .iter()
+                    .for_each(|(other, by)| row[*other] += weight * by);
+            }
+        });
     for at in 0..m {
         gram[at * m + at] += RIDGE + DROP / (1.0 - DROP) * gram[at * m + at];
     }
-    let gram = Tensor::from_slice(&gram).view([m as i64, m as i64]).to_device(device);
+    let gram = Tensor::from_slice(&gram)
+        .view([m as i64, m as i64])
+        .to_device(device);
     let inverse = gram.f_linalg_cholesky(false)?.f_cholesky_inverse(false)?;
     let weights = &inverse / -inverse.diagonal(0, 0, 1).unsqueeze(0);
-    let weights = Vec::<f32>::try_from(weights.to_kind(Dtype::Float).to_device(Device::Cpu).contiguous().view(-1))?;
+    let weights = Vec::<f32>::try_from(
+        weights
+            .to_kind(Dtype::Float)
+            .to_device(Device::Cpu)
+            .contiguous()
+            .view(-1),
+    )?;
     let kept: Vec<Vec<(u32, f32)>> = weights
         .par_chunks(m.max(1))
         .enumerate()
         .map(|(own, row)| {
-            let links = row.iter().enumerate().filter(|(other, weight)| *other != own && weight.is_finite());
-            strongest(links.map(|(other, weight)| (known[other] as u32, *weight)).collect(), MOST_TASTE)
+            let links = row
+                .iter()
+                .enumerate()
+                .filter(|(other, weight)| *other != own && weight.is_finite());
+            strongest(
+                links
+                    .map(|(other, weight)| (known[other] as u32, *weight))
+                    .collect(),
+                MOST_TASTE,
+            )
         })
         .collect();
     let mut links = vec![Vec::new(); products];
@@ -106,8 +147,11 @@ pub(super) fn taste(held: &[Vec<(usize, f32)>], products: usize, device: Device)
 /// Cosine of two products over orders, an order counting the less the more products it has.
 pub(super) fn together(orders: &[Vec<u32>], products: usize) -> Links {
     let counted = |order: &&Vec<u32>| order.len() > 1 && order.len() <= MOST_HELD;
-    let orders: Vec<(f32, &[u32])> =
-        orders.iter().filter(counted).map(|order| (1.0 / order.len() as f32, order.as_slice())).collect();
+    let orders: Vec<(f32, &[u32])> = orders
+        .iter()
+        .filter(counted)
+        .map(|order| (1.0 / order.len() as f32, order.as_slice()))
+        .collect();
     cosines(&orders, products, MOST_TOGETHER)
 }
 
@@ -116,18 +160,29 @@ pub(super) fn words(descriptions: &[Option<&str>]) -> Links {
     let mut of_word: HashMap<String, Vec<u32>> = HashMap::new();
     for (product, description) in descriptions.iter().enumerate() {
         let upper = description.unwrap_or_default().to_uppercase();
-        let mut words: Vec<&str> =
-            upper.split(|c: char| !c.is_alphanumeric()).filter(|word| word.chars().count() > 2).collect();
+        let mut words: Vec<&str> = upper
+            .split(|c: char| !c.is_alphanumeric())
+            .filter(|word| word.chars().count() > 2)
+            .collect();
         words.sort_unstable();
         words.dedup();
-        words.into_iter().for_each(|word| of_word.entry(word.to_owned()).or_default().push(product as u32));
+        words.into_iter().for_each(|word| {
+            of_word
+                .entry(word.to_owned())
+                .or_default()
+                .push(product as u32)
+        });
     }
-    let mut of_word: Vec<(String, Vec<u32>)> =
-        of_word.into_iter().filter(|(_, products)| products.len() <= COMMON).collect();
+    let mut of_word: Vec<(String, Vec<u32>)> = of_word
+        .into_iter()
+        .filter(|(_, products)| products.len() <= COMMON)
+        .collect();
     of_word.sort_unstable();
     let weight = |of: usize| (descriptions.len() as f32 / of as f32).ln().powi(2);
-    let groups: Vec<(f32, &[u32])> =
-        of_word.iter().map(|(_, products)| (weight(products.len()), products.as_slice())).collect();
+    let groups: Vec<(f32, &[u32])> = of_word
+        .iter()
+        .map(|(_, products)| (weight(products.len()), products.as_slice()))
+        .collect();
     cosines(&groups, descriptions.len(), MOST_WORDS)
 }
 
@@ -156,9 +211,16 @@ fn cosines(groups: &[(f32, &[u32])], products: usize, most: usize) -> Links {
                 }
             }
             let links = touched.iter().filter(|other| **other as usize != own);
-            let cosine = |other: &u32| (*other, sums[*other as usize] / (norm[own] * norm[*other as usize]));
+            let cosine = |other: &u32| {
+                (
+                    *other,
+                    sums[*other as usize] / (norm[own] * norm[*other as usize]),
+                )
+            };
             let links = strongest(links.map(cosine).collect(), most);
-            touched.drain(..).for_each(|other| sums[other as usize] = 0.0);
+            touched
+                .drain(..)
+                .for_each(|other| sums[other as usize] = 0.0);
             links
         })
         .collect()
@@ -170,16 +232,28 @@ mod tests {
 
     #[test]
     fn links_lead_to_what_goes_along() {
-        let held: Vec<Vec<(usize, f32)>> = (0..300).map(|c| (0..3).map(|p| (c % 2 * 3 + p, 1.0)).collect()).collect();
+        let held: Vec<Vec<(usize, f32)>> = (0..300)
+            .map(|c| (0..3).map(|p| (c % 2 * 3 + p, 1.0)).collect())
+            .collect();
         let taste = taste(&held, 7, Device::Cpu).unwrap();
-        let weight = |from: usize, to: u32| taste[from].iter().find(|link| link.0 == to).map_or(0.0, |link| link.1);
+        let weight = |from: usize, to: u32| {
+            taste[from]
+                .iter()
+                .find(|link| link.0 == to)
+                .map_or(0.0, |link| link.1)
+        };
         assert!(weight(0, 1) > 0.1 && weight(0, 4).abs() < 0.01, "{taste:?}");
         assert!(taste[6].is_empty());
 
         let together = together(&[vec![0, 1], vec![0, 1], vec![0, 1, 2]], 3);
         assert!(together[0][0].1 > together[0][1].1, "{together:?}");
 
-        let words = words(&[Some("RED MUG"), Some("Blue mug, large"), Some("CANDLE"), None]);
+        let words = words(&[
+            Some("RED MUG"),
+            Some("Blue mug, large"),
+            Some("CANDLE"),
+            None,
+        ]);
         assert_eq!(words.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 0, 0]);
     }
 }

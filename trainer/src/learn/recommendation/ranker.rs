@@ -1,5 +1,5 @@
-//! A boosted ranker: LambdaMART (Burges 2010) with trees of the histogram kind. A pair of candidates of which one was
-//! bought pulls them apart by what swapping them would change in NDCG.
+//! A boosted ranker: LambdaMART (Burges 2010) with trees of the histogram kind. A pair of
+//! candidates of which one was bought pulls them apart by what swapping them would change in NDCG.
 
 use lake::Random;
 use rayon::prelude::*;
@@ -17,10 +17,16 @@ use super::super::{
 const BINS: i64 = 64;
 const ROUNDS: u32 = 150;
 const RATE: f64 = 0.08;
-const GROWTH: Growth = Growth { depth: 4, least: 0.1, ridge: 10.0, tried: 20 };
+const GROWTH: Growth = Growth {
+    depth: 4,
+    least: 0.1,
+    ridge: 10.0,
+    tried: 20,
+};
 /// Share of the lists that a tree sees.
 const SHARE: f64 = 0.5;
-/// Places of a list from which pairs are pulled apart: what is far below changes nothing that is looked at.
+/// Places of a list from which pairs are pulled apart: what is far below changes nothing that is
+/// looked at.
 const PLACES: usize = 20;
 /// Fewer lists teach nothing that holds.
 pub(super) const LEAST_LISTS: usize = 100;
@@ -38,7 +44,11 @@ pub(super) struct Lists {
 impl Lists {
     /// Adds a list, unless nothing in it was bought.
     pub(super) fn push(&mut self, candidates: &Candidates, bought: &[usize]) {
-        let found: Vec<bool> = candidates.products.iter().map(|product| bought.contains(product)).collect();
+        let found: Vec<bool> = candidates
+            .products
+            .iter()
+            .map(|product| bought.contains(product))
+            .collect();
         if !found.contains(&true) {
             return;
         }
@@ -55,7 +65,10 @@ impl Lists {
     /// First row, last row and highest gain of each list.
     fn ranges(&self) -> Vec<(usize, usize, f64)> {
         let starts = std::iter::once(0).chain(self.lists.iter().map(|list| list.0));
-        starts.zip(&self.lists).map(|(start, (end, ideal))| (start, *end, *ideal)).collect()
+        starts
+            .zip(&self.lists)
+            .map(|(start, (end, ideal))| (start, *end, *ideal))
+            .collect()
     }
 }
 
@@ -63,7 +76,8 @@ fn discount(place: usize) -> f64 {
     1.0 / (place as f64 + 2.0).log2()
 }
 
-/// How each row of a list should move, and how sure that is: gradient and curvature of the lambda loss.
+/// How each row of a list should move, and how sure that is: gradient and curvature of the lambda
+/// loss.
 fn pulls(scores: &[f64], bought: &[bool], ideal: f64) -> Vec<(f64, f64)> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
@@ -75,7 +89,11 @@ fn pulls(scores: &[f64], bought: &[bool], ideal: f64) -> Vec<(f64, f64)> {
             if bought[*one] == bought[*other] {
                 continue;
             }
-            let (high, low) = if bought[*one] { (*one, *other) } else { (*other, *one) };
+            let (high, low) = if bought[*one] {
+                (*one, *other)
+            } else {
+                (*other, *one)
+            };
             let apart = scores[high] - scores[low];
             let mut gain = (discount(place) - discount(below)) / ideal.max(1e-9);
             if !flat {
@@ -94,13 +112,20 @@ fn pulls(scores: &[f64], bought: &[bool], ideal: f64) -> Vec<(f64, f64)> {
     if sum > 0.0 {
         // Customers with much to find count little more than those with one.
         let scale = (1.0 + sum).log2() / sum;
-        pulls.iter_mut().for_each(|pull| *pull = (pull.0 * scale, pull.1 * scale));
+        pulls
+            .iter_mut()
+            .for_each(|pull| *pull = (pull.0 * scale, pull.1 * scale));
     }
     pulls
 }
 
 /// Trees whose sum orders lists; `each` is told of every tree.
-pub(super) fn rank(lists: &Lists, seed: u64, device: Device, mut each: impl FnMut()) -> Result<Forest, LearnError> {
+pub(super) fn rank(
+    lists: &Lists,
+    seed: u64,
+    device: Device,
+    mut each: impl FnMut(),
+) -> Result<Forest, LearnError> {
     let rows: Vec<&[f32]> = lists.features.chunks_exact(WIDTH).collect();
     let binned = Binned::of(&rows, BINS, device);
     let ranges = lists.ranges();
@@ -108,12 +133,21 @@ pub(super) fn rank(lists: &Lists, seed: u64, device: Device, mut each: impl FnMu
     let mut scores = vec![0.0; rows.len()];
     let mut all = Nodes::default();
     for _ in 0..ROUNDS {
-        let drawn: Vec<(usize, usize, f64)> = ranges.iter().copied().filter(|_| random.chance(SHARE)).collect();
+        let drawn: Vec<(usize, usize, f64)> = ranges
+            .iter()
+            .copied()
+            .filter(|_| random.chance(SHARE))
+            .collect();
         let pulls: Vec<Vec<(f64, f64)>> = drawn
             .par_iter()
-            .map(|(start, end, ideal)| pulls(&scores[*start..*end], &lists.bought[*start..*end], *ideal))
+            .map(|(start, end, ideal)| {
+                pulls(&scores[*start..*end], &lists.bought[*start..*end], *ideal)
+            })
             .collect();
-        let places: Vec<i64> = drawn.iter().flat_map(|(start, end, _)| *start as i64..*end as i64).collect();
+        let places: Vec<i64> = drawn
+            .iter()
+            .flat_map(|(start, end, _)| *start as i64..*end as i64)
+            .collect();
         if places.is_empty() {
             continue;
         }
@@ -126,7 +160,10 @@ pub(super) fn rank(lists: &Lists, seed: u64, device: Device, mut each: impl FnMu
         let mut nodes = Nodes::default();
         let _ends = grow(&part, &curves, &slopes, GROWTH, &mut random, &mut nodes)?;
         let tree = nodes.forest(WIDTH, GROWTH.depth, RATE)?;
-        scores.par_iter_mut().zip(&rows).for_each(|(score, row)| *score += tree.sum(row));
+        scores
+            .par_iter_mut()
+            .zip(&rows)
+            .for_each(|(score, row)| *score += tree.sum(row));
         all.feature.extend(nodes.feature);
         all.threshold.extend(nodes.threshold);
         all.value.extend(nodes.value);
@@ -147,7 +184,10 @@ mod tests {
     #[test]
     fn what_was_bought_is_pulled_above_what_was_not() {
         let pulls = pulls(&[0.0, 1.0, 0.5], &[true, false, false], 1.0);
-        assert!(pulls[0].0 > 0.0 && pulls[1].0 < pulls[2].0 && pulls[2].0 < 0.0, "{pulls:?}");
+        assert!(
+            pulls[0].0 > 0.0 && pulls[1].0 < pulls[2].0 && pulls[2].0 < 0.0,
+            "{pulls:?}"
+        );
         assert!((pulls.iter().map(|pull| pull.0).sum::<f64>()).abs() < 1e-9);
     }
 
@@ -156,17 +196,30 @@ mod tests {
         let (mut lists, mut random) = (Lists::default(), Random::new(1));
         for _ in 0..200 {
             let features: Vec<f32> = (0..30 * WIDTH).map(|_| random.unit() as f32).collect();
-            let candidates = Candidates { products: (0..30).collect(), features, ..Candidates::default() };
-            let best = candidates.rows().enumerate().max_by(|a, b| a.1[3].total_cmp(&b.1[3])).map(|(at, _)| at);
+            let candidates = Candidates {
+                products: (0..30).collect(),
+                features,
+                ..Candidates::default()
+            };
+            let best = candidates
+                .rows()
+                .enumerate()
+                .max_by(|a, b| a.1[3].total_cmp(&b.1[3]))
+                .map(|(at, _)| at);
             lists.push(&candidates, &[best.unwrap()]);
         }
         let forest = rank(&lists, 1, Device::Cpu, || {}).unwrap();
         let found = |at: usize| {
             let score = |row: &[f32]| forest.sum(row);
             let rows = &lists.features[at * 30 * WIDTH..(at + 1) * 30 * WIDTH];
-            rows.chunks_exact(WIDTH).enumerate().max_by(|a, b| score(a.1).total_cmp(&score(b.1))).map(|(at, _)| at)
+            rows.chunks_exact(WIDTH)
+                .enumerate()
+                .max_by(|a, b| score(a.1).total_cmp(&score(b.1)))
+                .map(|(at, _)| at)
         };
-        let right = (0..200).filter(|at| found(*at).is_some_and(|best| lists.bought[at * 30 + best])).count();
+        let right = (0..200)
+            .filter(|at| found(*at).is_some_and(|best| lists.bought[at * 30 + best]))
+            .count();
         assert!(right > 180, "{right}");
     }
 }
