@@ -23,7 +23,7 @@ export TORCH DATA ONCE WITHOUT_MLSERVER
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint deny unit fuzz bench-models bench-learners \
+.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint words deny unit fuzz bench-models bench-learners \
 	bench-serving clean
 
 help: ## Say what can be made
@@ -58,6 +58,9 @@ doc: libtorch ## Build the API documentation, warnings are errors
 
 proto-lint: ## Lint the .proto files
 	buf lint
+
+words: ## Count what makes the code hard to read for a stranger: private words, wide lines, circles of imports
+	@python3 tests/words.py
 
 deny: ## Check licences, sources and bans of dependencies; advisories too where their database can be had
 	deploy/deny.sh
