@@ -9,13 +9,14 @@ use runtime::{ClientTls, ClientTlsArgs};
 use crate::{
     Gateway,
     auth::AuthArgs,
-    backend,
-    backends::Backends,
-    balance,
     cache::{CacheArgs, Redis, RedisArgs, Tiers},
-    endpoints::{self, Endpoint, Endpoints},
     method::Methods,
     stack::Parts,
+    upstream::{
+        backends::Backends,
+        balancer, connection,
+        discovery::{self, Endpoint, Endpoints},
+    },
     web::WebArgs,
 };
 
@@ -137,12 +138,12 @@ impl BackendArgs {
         Ok(given.fold(
             Backends::default().over(tls.clone()),
             |backends, (area, given)| {
-                let endpoints = Endpoints::new(area.into(), given.clone(), endpoints::system());
+                let endpoints = Endpoints::new(area.into(), given.clone(), discovery::system());
                 let tls = tls.clone();
                 let connect = move |target, address| {
-                    backend::network(area, target, address, connections, tls.clone())
+                    connection::network(area, target, address, connections, tls.clone())
                 };
-                backends.with(area, balance::among(area, endpoints, hedge_after, connect))
+                backends.with(area, balancer::among(area, endpoints, hedge_after, connect))
             },
         ))
     }

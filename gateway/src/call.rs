@@ -8,7 +8,9 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::body::Body;
 
-use crate::{balance::Tried, caller::Caller, compression::Encoding, method::Method, retry::Budget};
+use crate::{
+    caller::Caller, compression::Encoding, method::Method, retry::Budget, upstream::balancer::Tried,
+};
 
 /// A call whose method is known.
 #[derive(Debug)]

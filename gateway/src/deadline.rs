@@ -21,7 +21,9 @@ use tokio::{
 use tonic::{Status, body::Body};
 use tower::{Layer, Service, layer::layer_fn};
 
-use crate::{backend::Unreachable, call::Call, frame, health, method::GATEWAY, stack::BoxError};
+use crate::{
+    call::Call, frame, health, method::GATEWAY, stack::BoxError, upstream::connection::Unreachable,
+};
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 

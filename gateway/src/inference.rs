@@ -24,9 +24,9 @@ use tonic::{
     service::Routes,
 };
 
-use crate::{
-    backend::{Backend, in_process},
+use crate::upstream::{
     backends::Versions,
+    connection::{Backend, in_process},
 };
 
 /// Answers for those of the services behind this gateway that speak the protocol.

@@ -4,25 +4,21 @@
 
 mod args;
 mod auth;
-mod backend;
-mod backends;
-mod balance;
 mod buffer;
 pub mod cache;
 mod call;
 mod caller;
 mod compression;
 mod deadline;
-mod draws;
-mod endpoints;
 mod frame;
 mod health;
-mod hedge;
 mod inference;
+mod latency_quantile;
 mod limit;
 mod meter;
 pub mod method;
 mod policy;
+mod random;
 mod rescue;
 mod retry;
 mod route;
@@ -30,7 +26,7 @@ mod shed;
 mod stack;
 mod tasks;
 mod trace;
-mod usual;
+mod upstream;
 mod web;
 
 use std::sync::Arc;
@@ -48,9 +44,11 @@ use tower::{ServiceExt, service_fn};
 pub use crate::{
     args::{FrontArgs, GatewayArgs},
     auth::{Auth, AuthArgs},
-    backend::{Backend, in_process},
-    backends::Backends,
     stack::{BoxError, Parts, Stack},
+    upstream::{
+        backends::Backends,
+        connection::{Backend, in_process},
+    },
     web::{WebArgs, WebError},
 };
 use crate::{tasks::Tasks, web::Web};

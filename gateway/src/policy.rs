@@ -13,11 +13,11 @@ use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
-    balance::Tried,
     call::{Call, Payload},
     caller::Caller,
     method::Methods,
     stack::BoxError,
+    upstream::balancer::Tried,
 };
 
 /// There is no such method.

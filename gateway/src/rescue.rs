@@ -14,13 +14,13 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     auth::{AuthError, TokenError},
-    backend::{TurnedDown, Unreachable},
     deadline::DeadlineError,
     frame::BufferError,
     policy::NoMethod,
     route::RouteError,
     shed::{self, Overloaded},
     stack::BoxError,
+    upstream::connection::{TurnedDown, Unreachable},
 };
 
 /// Answers every call.

@@ -22,10 +22,10 @@ use tonic::{Code, body::Body};
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
 use crate::{
-    backend::Unreachable,
     call::{Call, Payload},
     frame, meter,
     stack::BoxError,
+    upstream::connection::Unreachable,
 };
 
 pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");

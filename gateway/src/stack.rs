@@ -12,13 +12,15 @@ use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
     auth::{self, Auth},
-    backend::Backend,
-    backends::{Backends, Versions},
     buffer,
     cache::{self, Tiers},
     deadline, limit,
     method::{GATEWAY, Methods},
     policy, rescue, retry, route, shed,
+    upstream::{
+        backends::{Backends, Versions},
+        connection::Backend,
+    },
 };
 
 /// An error on its way up to `rescue`.

@@ -29,16 +29,16 @@ use super::{
     flights::{Flights, Seat},
 };
 use crate::{
-    backends::Versions,
     call::{Call, Payload},
     caller::Caller,
     compression::{self, Encoding},
-    draws::Draws,
     frame::{self, Known, Resumed},
+    latency_quantile::Usual,
     meter,
     method::Method,
+    random::Draws,
     stack::BoxError,
-    usual::Usual,
+    upstream::backends::Versions,
 };
 use proto::policy::v1::Scope;
 

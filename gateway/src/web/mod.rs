@@ -32,7 +32,7 @@ use self::{
     rule::Rules,
     transcode::{Errors, Transcoder},
 };
-use crate::{auth::Auth, backends::MODEL_CHANNEL, rescue, stack::Stack};
+use crate::{auth::Auth, rescue, stack::Stack, upstream::backends::MODEL_CHANNEL};
 
 /// Why there is no way in over the web.
 #[derive(Debug, thiserror::Error)]

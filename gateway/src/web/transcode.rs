@@ -33,10 +33,10 @@ use super::{
     rule::{Found, Rule, Rules},
 };
 use crate::{
-    backends::MODEL_CHANNEL,
     compression::Encoding,
     frame::{self, BufferError, Known},
     rescue,
+    upstream::backends::MODEL_CHANNEL,
 };
 
 /// Headers of HTTP that are metadata of the call. All others are between the caller and this

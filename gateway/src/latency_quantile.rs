@@ -37,7 +37,7 @@ impl Usual {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::Draws;
+    use crate::random::Draws;
 
     #[test]
     fn the_usual_time_is_that_of_nineteen_in_twenty() {

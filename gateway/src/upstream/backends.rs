@@ -24,16 +24,18 @@ use tonic_health::pb::{
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
-    backend::{Backend, Unreachable},
     call::{Call, Payload},
     caller::Caller,
     deadline,
     frame::{self, Known},
-    hedge::Hedge,
     meter,
     stack::BoxError,
     tasks::Tasks,
     trace,
+    upstream::{
+        connection::{Backend, Unreachable},
+        hedge::Hedge,
+    },
 };
 
 /// Which version a call asks for: `canary` or `stable`.

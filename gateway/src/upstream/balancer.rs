@@ -32,17 +32,19 @@ use tonic::{Code, Status, body::Body};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
-    backend::{Backend, CONNECT, RETRY_IN, Target, TurnedDown, Unreachable},
-    backends::watch_readiness,
-    draws::Draws,
-    endpoints::Endpoints,
     frame,
-    hedge::Hedge,
+    latency_quantile::Usual,
     meter,
+    random::Draws,
     retry::is_answer,
     stack::BoxError,
     tasks::Tasks,
-    usual::Usual,
+    upstream::{
+        backends::watch_readiness,
+        connection::{Backend, CONNECT, RETRY_IN, Target, TurnedDown, Unreachable},
+        discovery::Endpoints,
+        hedge::Hedge,
+    },
 };
 
 /// How long a replica that lost calls, or that fails, is left alone; twice as long each time that
@@ -830,7 +832,7 @@ impl Service<Request<Body>> for Balanced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{endpoints::Lookup, frame::Known, retry::Budget};
+    use crate::{frame::Known, retry::Budget, upstream::discovery::Lookup};
     use futures_util::{StreamExt, stream};
     use http::{HeaderValue, header::CONTENT_TYPE};
     use http_body_util::{BodyExt, StreamBody};
