@@ -7,11 +7,11 @@
     reason = "generated code allows what it must"
 )]
 
-/// Every .proto of the API and what it imports, encoded as a `google.protobuf.FileDescriptorSet`
-/// with all options kept.
+/// All `.proto` files of the API and their imports, encoded as a
+/// `google.protobuf.FileDescriptorSet` with all options and comments.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Largest message a service or the gateway takes, bytes.
+/// Maximum size of a message that a service or the gateway accepts, bytes.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
 macro_rules! area {
@@ -27,32 +27,32 @@ macro_rules! area {
 }
 
 area! {
-    /// What the gateway may do with calls of a method.
+    /// The gateway's policy for each method.
     policy,
     /// The models themselves.
     model,
-    /// Which kind of customer somebody is.
+    /// Customer segments.
     segmentation,
-    /// What will sell.
+    /// Forecasts of sales.
     forecast,
-    /// What to put beside the till.
+    /// Product recommendations.
     recommendation,
-    /// Who is about to stop buying.
+    /// The risk that a customer stops buying.
     churn,
-    /// Which transaction line looks wrong.
+    /// Detection of lines that look like typing errors.
     anomaly,
-    /// What the shop's figures are.
+    /// The shop's sales figures.
     insights,
 }
 
-/// The Open Inference Protocol, version 2: the models as clients of Triton and KServe ask them.
+/// The Open Inference Protocol, version 2, for clients of Triton and KServe.
 pub mod inference {
     use repository_index_response::ModelIndex;
 
     include!(concat!(env!("OUT_DIR"), "/inference.rs"));
 
     impl ServerMetadataResponse {
-        /// What every process calls itself.
+        /// The name and version that every process reports.
         pub fn shopkeeper() -> Self {
             Self {
                 name: "shopkeeper".to_owned(),
@@ -63,7 +63,7 @@ pub mod inference {
     }
 
     impl ModelIndex {
-        /// A model of which this version answers, where one does.
+        /// The index entry of a model. Without a version the model is unavailable, for `reason`.
         pub fn new(name: &str, version: Option<&str>, reason: &str) -> Self {
             Self {
                 name: name.to_owned(),
@@ -80,7 +80,7 @@ pub mod inference {
     }
 
     impl RepositoryIndexResponse {
-        /// These models, without those that are not ready where only ready ones are asked for.
+        /// The index of these models. `ready_alone` leaves out models that are not ready.
         pub fn of(models: impl IntoIterator<Item = ModelIndex>, ready_alone: bool) -> Self {
             Self {
                 models: models
