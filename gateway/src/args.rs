@@ -8,9 +8,12 @@ use runtime::{ClientTls, ClientTlsArgs};
 
 use crate::{
     Gateway,
-    auth::AuthArgs,
-    cache::{CacheArgs, Redis, RedisArgs, Tiers},
+    layers::{
+        auth::AuthArgs,
+        cache::{CacheArgs, SharedCacheArgs, Tiers},
+    },
     method::Methods,
+    redis::{Client, RedisArgs},
     stack::Parts,
     upstream::{
         backends::Backends,
@@ -30,6 +33,8 @@ pub struct GatewayArgs {
     #[command(flatten)]
     redis: RedisArgs,
     #[command(flatten)]
+    shared: SharedCacheArgs,
+    #[command(flatten)]
     front: FrontArgs,
 }
 
@@ -41,7 +46,8 @@ impl GatewayArgs {
     /// unsaid.
     pub fn build(&self, listen: SocketAddr) -> anyhow::Result<Gateway> {
         self.front.check(listen)?;
-        let (cache, redis) = self.redis.build(&self.cache)?;
+        let redis = self.redis.build()?;
+        let cache = self.shared.build(&self.cache, redis.as_ref());
         self.front.build(self.backends.build()?, cache, redis)
     }
 }
@@ -207,7 +213,7 @@ impl FrontArgs {
         &self,
         backends: Backends,
         cache: Tiers,
-        redis: Option<Arc<Redis>>,
+        redis: Option<Arc<Client>>,
     ) -> anyhow::Result<Gateway> {
         let methods = Methods::read(proto::DESCRIPTORS)?;
         let in_flight = self.limits.in_flight.get();

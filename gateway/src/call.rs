@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 use crate::{
-    caller::Caller, compression::Encoding, method::Method, retry::Budget, upstream::balancer::Tried,
+    caller::Caller, grpc::compression::Encoding, layers::retry::Budget, method::Method,
+    upstream::balancer::Tried,
 };
 
 /// A call whose method is known.
@@ -52,7 +53,7 @@ pub(crate) enum Payload {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{frame, method::Methods};
+    use crate::{grpc::frame, method::Methods};
     use std::sync::LazyLock;
 
     static METHODS: LazyLock<Methods> =

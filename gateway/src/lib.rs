@@ -3,29 +3,19 @@
 //! page to read first.
 
 mod args;
-mod auth;
-mod buffer;
-pub mod cache;
 mod call;
 mod caller;
-mod compression;
-mod deadline;
-mod frame;
+mod grpc;
 mod health;
 mod inference;
 mod latency_quantile;
-mod limit;
-mod meter;
+mod layers;
 pub mod method;
-mod policy;
+mod metrics;
 mod random;
-mod rescue;
-mod retry;
-mod route;
-mod shed;
+pub mod redis;
 mod stack;
 mod tasks;
-mod trace;
 mod upstream;
 mod web;
 
@@ -43,7 +33,10 @@ use tower::{ServiceExt, service_fn};
 
 pub use crate::{
     args::{FrontArgs, GatewayArgs},
-    auth::{Auth, AuthArgs},
+    layers::{
+        auth::{Auth, AuthArgs},
+        cache,
+    },
     stack::{BoxError, Parts, Stack},
     upstream::{
         backends::Backends,

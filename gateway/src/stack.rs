@@ -11,12 +11,14 @@ use tonic::body::Body;
 use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
-    auth::{self, Auth},
-    buffer,
-    cache::{self, Tiers},
-    deadline, limit,
+    layers::{
+        adaptive_concurrency,
+        auth::{self, Auth},
+        buffer,
+        cache::{self, Tiers},
+        deadline, load_shed, policy, rescue, retry, route,
+    },
     method::{GATEWAY, Methods},
-    policy, rescue, retry, route, shed,
     upstream::{
         backends::{Backends, Versions},
         connection::Backend,
@@ -55,14 +57,14 @@ pub(crate) fn stack(
         ServiceBuilder::new()
             .layer(rescue::layer()) // an error from below becomes a status here, and nowhere else
             .layer(policy::layer(parts.methods)) // the options beside the rpc in its .proto
-            .layer(shed::layer(parts.in_flight)) // before anything has cost us work
+            .layer(load_shed::layer(parts.in_flight)) // before anything has cost us work
             .layer(auth::layer(parts.auth)) // from here on there is a caller, who may call this
             .layer(deadline::layer(draining)) // the caller's or the method's, whichever is sooner
             .layer(buffer::layer()) // requests that are needed whole
             .layer(route::layer(areas.clone())) // from here on it is known who is asked
             .layer(cache::layer(parts.cache, versions)) // a hit ends here
             .layer(retry::layer(areas.clone())) // NO_SIDE_EFFECTS only
-            .layer(limit::layer(areas, parts.in_flight)) // as many as the service answers without delay
+            .layer(adaptive_concurrency::layer(areas, parts.in_flight)) // as many as the service answers without delay
             // To a service, or to the gateway's own methods.
             .service(parts.backends.with(GATEWAY, own).dispatch()),
     )

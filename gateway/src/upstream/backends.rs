@@ -26,12 +26,13 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 use crate::{
     call::{Call, Payload},
     caller::Caller,
-    deadline,
-    frame::{self, Known},
-    meter,
+    grpc::{
+        frame::{self, Known},
+        timeout, trace,
+    },
+    metrics,
     stack::BoxError,
     tasks::Tasks,
-    trace,
     upstream::{
         connection::{Backend, Unreachable},
         hedge::Hedge,
@@ -130,7 +131,7 @@ impl Service<Call> for Dispatch {
         Box::pin(async move {
             let backend =
                 backend.ok_or_else(|| Unreachable::new(call.area.clone(), "there is none"))?;
-            deadline::carry(&mut call.headers, call.deadline)?;
+            timeout::carry(&mut call.headers, call.deadline)?;
             trace::carry(&mut call.headers);
             let (hedge, body) = match call.payload {
                 Payload::Whole { body, .. } => {
@@ -153,7 +154,7 @@ impl Service<Call> for Dispatch {
             backend
                 .oneshot(request)
                 .await
-                .inspect_err(|_| meter::backend_error(&call.area))
+                .inspect_err(|_| metrics::backend_error(&call.area))
         })
     }
 }
@@ -219,7 +220,7 @@ impl Versions {
         if canary.is_some() {
             call.headers
                 .insert(MODEL_CHANNEL, HeaderValue::from_static("canary"));
-            meter::canary(&call.area);
+            metrics::canary(&call.area);
         }
         said.holds
             .then(|| Arc::clone(canary.map_or(&said.stable, |canary| &canary.version)))
@@ -411,7 +412,7 @@ pub(crate) async fn watch_readiness(
 async fn tell_readiness(area: Arc<str>, mut ready: watch::Receiver<bool>) {
     loop {
         let now = *ready.borrow_and_update();
-        meter::backend_ready(&area, now);
+        metrics::backend_ready(&area, now);
         if ready.changed().await.is_err() {
             return;
         }

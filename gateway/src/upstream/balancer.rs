@@ -32,11 +32,11 @@ use tonic::{Code, Status, body::Body};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
-    frame,
+    grpc::frame,
     latency_quantile::Usual,
-    meter,
+    layers::retry::is_answer,
+    metrics,
     random::Draws,
-    retry::is_answer,
     stack::BoxError,
     tasks::Tasks,
     upstream::{
@@ -403,7 +403,7 @@ impl Replicas {
     }
 
     fn set(&self, all: Vec<Arc<Replica>>) {
-        meter::replicas(&self.service, all.len());
+        metrics::replicas(&self.service, all.len());
         self.all.store(Arc::new(all));
         self.changes.send_replace(());
     }
@@ -587,7 +587,7 @@ impl Replicas {
                 (answer, by)
             }
         };
-        meter::hedged(&self.service, by);
+        metrics::hedged(&self.service, by);
         answer
     }
 
@@ -615,7 +615,7 @@ impl Replicas {
         if fails && now >= record.rests_until && (resting + 1) * 2 <= all.len() {
             record.rest(now, FAILING_REST);
             drop(record);
-            meter::replica_rests(&self.service, "failing");
+            metrics::replica_rests(&self.service, "failing");
         }
     }
 }
@@ -729,10 +729,10 @@ impl Asked {
             self.replicas.start.elapsed(),
         );
         if self.replica.lost(made, to.is_none(), now) {
-            meter::replica_rests(&self.replicas.service, "lost");
+            metrics::replica_rests(&self.replicas.service, "lost");
         }
         self.replicas.doubted.notify_one();
-        meter::replica_lost(&self.replicas.service);
+        metrics::replica_lost(&self.replicas.service);
     }
 }
 
@@ -832,7 +832,7 @@ impl Service<Request<Body>> for Balanced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{frame::Known, retry::Budget, upstream::discovery::Lookup};
+    use crate::{grpc::frame::Known, layers::retry::Budget, upstream::discovery::Lookup};
     use futures_util::{StreamExt, stream};
     use http::{HeaderValue, header::CONTENT_TYPE};
     use http_body_util::{BodyExt, StreamBody};

@@ -39,7 +39,7 @@ use tokio_util::either::Either;
 use tonic::{Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-use crate::{frame, stack::BoxError, tasks::Tasks};
+use crate::{grpc::frame, stack::BoxError, tasks::Tasks};
 
 /// A service of ours.
 pub type Backend = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;

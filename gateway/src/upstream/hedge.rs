@@ -12,9 +12,8 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 use crate::{
-    deadline,
-    frame::Known,
-    retry::{ATTEMPTS, Budget},
+    grpc::{frame::Known, timeout},
+    layers::retry::{ATTEMPTS, Budget},
 };
 
 /// What another attempt needs.
@@ -42,7 +41,7 @@ impl Hedge {
     /// Pays for a request that is made now; none where there is no time or nothing to pay with.
     pub(crate) fn pay(&self, mut again: Request<Body>) -> Option<Request<Body>> {
         let headers = again.headers_mut();
-        deadline::carry(headers, self.deadline).ok()?;
+        timeout::carry(headers, self.deadline).ok()?;
         let before = headers
             .get(ATTEMPTS)
             .and_then(|attempts| attempts.to_str().ok()?.parse::<u32>().ok());

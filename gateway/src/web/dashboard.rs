@@ -11,7 +11,7 @@ use http::{
     },
 };
 
-use crate::frame::Known;
+use crate::grpc::frame::Known;
 
 /// A built file.
 #[derive(Debug, Clone)]

@@ -32,7 +32,11 @@ use self::{
     rule::Rules,
     transcode::{Errors, Transcoder},
 };
-use crate::{auth::Auth, rescue, stack::Stack, upstream::backends::MODEL_CHANNEL};
+use crate::{
+    layers::{auth::Auth, rescue},
+    stack::Stack,
+    upstream::backends::MODEL_CHANNEL,
+};
 
 /// Why there is no way in over the web.
 #[derive(Debug, thiserror::Error)]

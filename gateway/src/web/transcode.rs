@@ -33,9 +33,11 @@ use super::{
     rule::{Found, Rule, Rules},
 };
 use crate::{
-    compression::Encoding,
-    frame::{self, BufferError, Known},
-    rescue,
+    grpc::{
+        compression::Encoding,
+        frame::{self, BufferError, Known},
+    },
+    layers::rescue,
     upstream::backends::MODEL_CHANNEL,
 };
 

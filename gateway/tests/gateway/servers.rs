@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use gateway::cache::{Answer, Cache, Certificates, Codec, Entry, Key, Question};
+use gateway::{
+    cache::{self, Answer, Cache, Codec, Entry, Key, Question},
+    redis::{Certificates, Client},
+};
 
 use crate::shop::{Front, Model, Redis, Running, ask, free_port, until};
 
@@ -304,9 +307,8 @@ async fn redis_is_reached_over_tls_as_a_user_with_few_rights() {
 async fn what_is_asked_at_once_goes_out_together() {
     let redis = Redis::start().await;
     let (codec, timeout) = (Codec::new("secret"), Duration::from_secs(1));
-    let cache =
-        gateway::cache::Redis::new(redis.url().into(), Certificates::default(), codec, timeout)
-            .unwrap();
+    let client = Client::new(redis.url().into(), Certificates::default(), timeout).unwrap();
+    let cache = cache::Redis::new(Arc::new(client), codec);
     let key = |n: u32| {
         Key::of(&Question {
             method: "",

@@ -26,16 +26,18 @@ use tracing::Instrument;
 
 use super::{
     Answer, Entry, Key, LARGEST, Question, Tier, Tiers,
-    flights::{Flights, Seat},
+    single_flight::{Flights, Seat},
 };
 use crate::{
     call::{Call, Payload},
     caller::Caller,
-    compression::{self, Encoding},
-    frame::{self, Known, Resumed},
+    grpc::{
+        compression::{self, Encoding},
+        frame::{self, Known, Resumed},
+    },
     latency_quantile::Usual,
-    meter,
     method::Method,
+    metrics,
     random::Draws,
     stack::BoxError,
     upstream::backends::Versions,
@@ -109,7 +111,7 @@ where
             } if call.method.is_cacheable() => message.clone(),
             Payload::Whole { .. } | Payload::Stream(_) => {
                 if call.method.is_cacheable() {
-                    meter::lookup(BYPASS, call.method.name());
+                    metrics::lookup(BYPASS, call.method.name());
                 }
                 let (versions, area) = (self.store.versions.clone(), call.area.clone());
                 let answer = inner.call(call);
@@ -131,7 +133,7 @@ where
         match version.filter(|_| wish == Wish::Any && !store.tiers.is_empty()) {
             Some(version) => Box::pin(store.answer(inner, call, asked, version)),
             None => Box::pin(async move {
-                meter::lookup(BYPASS, call.method.name());
+                metrics::lookup(BYPASS, call.method.name());
                 Ok(marked(
                     store.fetch(inner, call, &asked, wish).await?.0,
                     BYPASS,
@@ -169,7 +171,7 @@ impl Store {
     {
         let (method, reply, key) = (call.method.clone(), call.reply, asked.key(&version));
         let hit = move |entry: &Entry, outcome| {
-            meter::lookup(outcome, method.name());
+            metrics::lookup(outcome, method.name());
             again(entry, outcome, reply)
         };
         if let Some((tier, entry)) = self.tiers.get(&key).await {
@@ -181,7 +183,7 @@ impl Store {
         }
         if self.large.has(&key) {
             // Who waits for one that is not kept waits for nothing.
-            meter::lookup(MISS, asked.method.name());
+            metrics::lookup(MISS, asked.method.name());
             return Ok(marked(
                 self.fetch(inner, call, &asked, Wish::Any).await?.0,
                 MISS,
@@ -194,7 +196,7 @@ impl Store {
                     return Ok(hit(&entry, COALESCED));
                 }
                 // What became of it is for whoever asked.
-                meter::lookup(MISS, asked.method.name());
+                metrics::lookup(MISS, asked.method.name());
                 return Ok(marked(
                     self.fetch(inner, call, &asked, Wish::Any).await?.0,
                     MISS,
@@ -219,7 +221,7 @@ impl Store {
             if let Some((tier, entry)) = landed {
                 return (Ok(hit(&entry, outcome(tier))), Some(entry));
             }
-            meter::lookup(MISS, asked.method.name());
+            metrics::lookup(MISS, asked.method.name());
             match self.fetch(inner, call, &asked, Wish::Any).await {
                 Ok((response, entry)) => (
                     Ok(marked(response, MISS)),
@@ -242,7 +244,7 @@ impl Store {
         let Some(pilot) = self.flights.lead(asked.key(&version), call.deadline) else {
             return;
         };
-        meter::refreshed(call.method.name());
+        metrics::refreshed(call.method.name());
         let deadline = call.deadline;
         let asking = pilot.fly(async move {
             let made = self.fetch(inner, call, &asked, Wish::Any).await;
@@ -544,9 +546,9 @@ fn keepable(
 mod tests {
     use super::*;
     use crate::{
-        cache::Memory,
         call::tests::call,
-        frame::{framed, trailers},
+        grpc::frame::{framed, trailers},
+        layers::cache::Memory,
     };
     use tower_test::mock::{Handle, Mock, pair};
 
@@ -1091,7 +1093,7 @@ mod tests {
                 ttl,
                 answer,
             };
-            crate::cache::Cache::put(&*memory, key, Arc::new(entry), ttl).await;
+            crate::layers::cache::Cache::put(&*memory, key, Arc::new(entry), ttl).await;
         };
         let old = ("hit-memory".to_owned(), framed(false, b"old").unwrap());
 

@@ -10,7 +10,7 @@ use governor::{
 };
 use moka::future;
 
-use crate::{cache::Redis, caller::Caller};
+use crate::{caller::Caller, redis::Client};
 
 /// Callers that are counted here; of more, those that are silent longest begin anew.
 const CALLERS: u64 = 100_000;
@@ -49,13 +49,13 @@ impl Rate {
 /// Everybody's calls.
 #[derive(Debug, Clone)]
 pub(super) struct Quotas {
-    shared: Option<Arc<Redis>>,
+    shared: Option<Arc<Client>>,
     own: future::Cache<(Caller, Rate), Arc<DefaultDirectRateLimiter>>,
 }
 
 impl Quotas {
     /// Counted in this Redis, or here.
-    pub(super) fn new(shared: Option<Arc<Redis>>) -> Self {
+    pub(super) fn new(shared: Option<Arc<Client>>) -> Self {
         Self {
             shared,
             own: future::Cache::new(CALLERS),
@@ -67,7 +67,7 @@ impl Quotas {
     /// # Errors
     /// How long to wait, where it is one too many.
     pub(super) async fn take(&self, caller: Caller, rate: Rate) -> Result<(), Duration> {
-        if let Some(redis) = &self.shared {
+        if let Some(shared) = &self.shared {
             let mut take = redis::cmd("EVAL");
             let (each, burst) = (1e6 / f64::from(rate.per_second.get()), rate.burst.get());
             take.arg(TAKE)
@@ -75,7 +75,7 @@ impl Quotas {
                 .arg(format!("sk:1:quota:{caller}"))
                 .arg(each)
                 .arg(burst);
-            match redis.ask("quota", &take).await {
+            match shared.ask("quota", &take).await {
                 Some(0_u64) => return Ok(()),
                 Some(wait) => return Err(Duration::from_micros(wait)),
                 None => {}

@@ -30,7 +30,10 @@ use tokio::{
 use tonic::{Code, body::Body};
 use tower::{Layer, Service, layer::layer_fn};
 
-use crate::{call::Call, frame, meter, method::Method, shed::Overloaded, stack::BoxError};
+use crate::{
+    call::Call, grpc::frame, layers::load_shed::Overloaded, method::Method, metrics,
+    stack::BoxError,
+};
 
 /// Places at the beginning.
 const FIRST: f64 = 20.0;
@@ -102,7 +105,7 @@ where
             let place = limit
                 .enter(&call.method)
                 .await
-                .inspect_err(|_| meter::shed("backend", call.method.priority))?;
+                .inspect_err(|_| metrics::shed("backend", call.method.priority))?;
             let answer = inner.call(call).await;
             place.leave(&answer);
             answer
@@ -119,7 +122,7 @@ struct Limit {
 
 impl Limit {
     fn new(service: Arc<str>, most: usize) -> Arc<Self> {
-        meter::backend_limit(&service, FIRST.min(most as f64) as u64);
+        metrics::backend_limit(&service, FIRST.min(most as f64) as u64);
         let state = Mutex::new(State::new(most as f64, Instant::now()));
         Arc::new(Self { service, state })
     }
@@ -216,7 +219,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let changed = self.limit.state().leave(self, Instant::now());
         if let Some(limit) = changed {
-            meter::backend_limit(&self.limit.service, limit);
+            metrics::backend_limit(&self.limit.service, limit);
         }
         self.limit.admit();
     }

@@ -48,7 +48,7 @@ pub(super) enum Servers {
 
 /// A connection.
 #[derive(Clone)]
-pub(super) enum Connection {
+pub(crate) enum Connection {
     /// To a server.
     One(MultiplexedConnection),
     /// To all of a cluster.
@@ -254,7 +254,7 @@ impl Connection {
 }
 
 /// Whether Redis works, and what it has under the key is not ours.
-pub(super) fn is_about_the_value(error: &redis::RedisError) -> bool {
+pub(crate) fn is_about_the_value(error: &redis::RedisError) -> bool {
     error.code() == Some("WRONGTYPE") || matches!(error.kind(), ErrorKind::UnexpectedReturnType)
 }
 

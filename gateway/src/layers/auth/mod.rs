@@ -33,11 +33,11 @@ use self::{
     tokens::{Rules, Source, Tokens},
 };
 use crate::{
-    cache::{self, Redis},
     call::Call,
     caller::{API_KEY, Caller},
-    meter,
     method::{Method, Methods},
+    metrics,
+    redis::{self, Client},
     stack::BoxError,
     tasks::Tasks,
 };
@@ -60,7 +60,7 @@ pub struct AuthArgs {
     /// a file that is read again when it changes, or at an http(s) address that is asked every
     /// 5 minutes and when a token names a key that is new
     #[arg(long, env = "SHOPKEEPER_JWT_KEYS", value_name = "FILE|URL", conflicts_with = "allow_anonymous",
-        requires_all = ["jwt_issuer", "jwt_audience"], hide_env_values = true, value_parser = cache::secret)]
+        requires_all = ["jwt_issuer", "jwt_audience"], hide_env_values = true, value_parser = redis::secret)]
     jwt_keys: Option<SecretString>, // until it is known to have no password in it
     /// Whose tokens count: their `iss`
     #[arg(
@@ -108,7 +108,7 @@ impl AuthArgs {
     ///
     /// # Errors
     /// Where a file cannot be read or names a method that there is not.
-    pub fn build(&self, methods: &Methods, redis: Option<Arc<Redis>>) -> anyhow::Result<Auth> {
+    pub fn build(&self, methods: &Methods, redis: Option<Arc<Client>>) -> anyhow::Result<Auth> {
         let rate = self.calls_per_second.map(|rate| Rate::of(rate, self.burst));
         let keys = self
             .api_keys
@@ -349,7 +349,7 @@ where
             guard
                 .admit(&mut call)
                 .await
-                .inspect_err(|error| meter::refused(*error))?;
+                .inspect_err(|error| metrics::refused(*error))?;
             inner.call(call).await
         }))
     }

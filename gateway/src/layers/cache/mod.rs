@@ -3,15 +3,14 @@
 //! Promise: an answer is served for the request, the caller and the model version it was given for,
 //! and for no other. A cache that fails is a cache without the answer.
 
+mod admission;
 mod args;
 mod entry;
-mod flights;
 mod key;
 mod layer;
 mod memory;
 mod redis;
-mod servers;
-mod sightings;
+mod single_flight;
 
 use std::{
     fmt,
@@ -22,17 +21,16 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
-use self::sightings::Sightings;
-pub(crate) use self::{args::secret, layer::layer};
+use self::admission::Sightings;
+pub(crate) use self::layer::layer;
 pub use self::{
-    args::{CacheArgs, Certificates, RedisArgs},
+    args::{CacheArgs, SharedCacheArgs},
     entry::{Answer, Codec, Entry},
     key::{Key, Question},
     memory::Memory,
     redis::Redis,
-    servers::RedisError,
 };
-use crate::meter;
+use crate::metrics;
 
 /// Largest answer that is kept, bytes.
 const LARGEST: usize = 64 << 10;
@@ -184,7 +182,7 @@ impl Tiers {
 
 async fn keep(caches: &[Arc<dyn Cache>], key: Key, entry: &Arc<Entry>, lifetime: Duration) {
     for cache in caches {
-        meter::stored(cache.tier());
+        metrics::stored(cache.tier());
         cache.put(key, entry.clone(), lifetime).await;
     }
 }

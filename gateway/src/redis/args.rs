@@ -1,40 +1,14 @@
-//! Options of the cache.
+//! Options of Redis.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use ::redis::{ClientTlsConfig, TlsCertificates};
 use clap::Args;
-use secrecy::{ExposeSecret, SecretString};
+use redis::{ClientTlsConfig, TlsCertificates};
+use secrecy::SecretString;
 
-use super::{Cache, Codec, Memory, Redis, RedisError, Tiers};
+use super::{Client, RedisError};
 
-/// Answers kept in this process.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Cache")]
-pub struct CacheArgs {
-    /// Memory for answers kept in this process, MiB; 0 keeps none
-    #[arg(
-        long,
-        env = "SHOPKEEPER_CACHE_MEMORY",
-        value_name = "MIB",
-        default_value_t = 64
-    )]
-    cache_memory: u64,
-}
-
-impl CacheArgs {
-    /// The cache of one process.
-    pub fn build(&self) -> Tiers {
-        Tiers::new(self.memory().into_iter().collect())
-    }
-
-    fn memory(&self) -> Option<Arc<dyn Cache>> {
-        let bytes = self.cache_memory.saturating_mul(1 << 20);
-        (bytes > 0).then(|| Arc::new(Memory::new(bytes)) as Arc<dyn Cache>)
-    }
-}
-
-/// Answers shared by replicas.
+/// The Redis that replicas share.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cache")]
 pub struct RedisArgs {
@@ -79,30 +53,16 @@ pub struct RedisArgs {
     /// Longest that a call waits for Redis
     #[arg(long, env = "SHOPKEEPER_REDIS_TIMEOUT", value_name = "TIME", default_value = "5ms", value_parser = humantime::parse_duration)]
     redis_timeout: Duration,
-    /// What replicas that share a Redis know and nobody else who can write to it; answers kept by
-    /// others are ignored
-    #[arg(long, env = "SHOPKEEPER_CACHE_SECRET", value_name = "TEXT", hide_env_values = true, value_parser = secret)]
-    cache_secret: Option<SecretString>,
 }
 
 impl RedisArgs {
-    /// The cache of one process before the one that replicas share, and what they share.
+    /// A client of the Redis that is given, if one is. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the URL or a certificate is none. A Redis that does not answer is no error.
-    pub fn build(&self, near: &CacheArgs) -> Result<(Tiers, Option<Arc<Redis>>), RedisError> {
-        let codec = Codec::new(
-            self.cache_secret
-                .as_ref()
-                .map_or("", |secret| secret.expose_secret()),
-        );
-        let redis = |url| Redis::new(url, self.certificates(), codec, self.redis_timeout);
-        let shared = self.redis.clone().map(redis).transpose()?.map(Arc::new);
-        let far = shared.clone().map(|redis| redis as Arc<dyn Cache>);
-        Ok((
-            Tiers::new(near.memory().into_iter().chain(far).collect()),
-            shared,
-        ))
+    /// If the URL or a certificate cannot be used. A Redis that does not answer is no error.
+    pub fn build(&self) -> Result<Option<Arc<Client>>, RedisError> {
+        let client = |url| Client::new(url, self.certificates(), self.redis_timeout);
+        Ok(self.redis.clone().map(client).transpose()?.map(Arc::new))
     }
 
     fn certificates(&self) -> Certificates {

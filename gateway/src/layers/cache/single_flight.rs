@@ -208,7 +208,7 @@ impl<T: Clone> Waiter<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Question;
+    use crate::layers::cache::Question;
     use std::time::Duration;
     use tokio::sync::oneshot;
 

@@ -145,7 +145,7 @@ pub(super) mod tests {
         Methods::read(proto::DESCRIPTORS).unwrap()
     }
 
-    pub(in crate::auth) fn keys(text: &str) -> Keys {
+    pub(in crate::layers::auth) fn keys(text: &str) -> Keys {
         Keys {
             file: PathBuf::new(),
             by_digest: ArcSwap::from_pointee(parse(text, &methods()).unwrap()),

@@ -13,8 +13,10 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     call::{Call, Payload},
-    compression::{self, Encoding, OpenError},
-    frame::{self, BufferError},
+    grpc::{
+        compression::{self, Encoding, OpenError},
+        frame::{self, BufferError},
+    },
     method::Method,
     stack::BoxError,
 };
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
     use crate::{
         call::tests::call,
-        frame::{Known, framed},
+        grpc::frame::{Known, framed},
     };
     use http::HeaderValue;
     use tower::{ServiceExt, service_fn};

@@ -14,7 +14,7 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     call::{Call, Payload},
-    frame,
+    grpc::frame,
     method::GATEWAY,
     stack::BoxError,
 };

@@ -78,7 +78,7 @@ impl Cache for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{Answer, Question};
+    use crate::layers::cache::{Answer, Question};
     use bytes::Bytes;
 
     fn key(n: u32) -> Key {

@@ -9,7 +9,7 @@ use opentelemetry::{
 
 use proto::policy::v1::Priority;
 
-use crate::{auth::AuthError, cache::Tier};
+use crate::layers::{auth::AuthError, cache::Tier};
 
 static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
 

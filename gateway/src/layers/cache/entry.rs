@@ -171,7 +171,7 @@ fn take(rest: &mut Bytes, length: usize) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Question;
+    use crate::layers::cache::Question;
     use proptest::{collection::vec, prelude::*};
 
     fn entries() -> impl Strategy<Value = Entry> {

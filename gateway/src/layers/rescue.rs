@@ -13,12 +13,14 @@ use tonic_types::{ErrorDetails, QuotaViolation, StatusExt};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
-    auth::{AuthError, TokenError},
-    deadline::DeadlineError,
-    frame::BufferError,
-    policy::NoMethod,
-    route::RouteError,
-    shed::{self, Overloaded},
+    grpc::frame::BufferError,
+    layers::{
+        auth::{AuthError, TokenError},
+        deadline::DeadlineError,
+        load_shed::{self, Overloaded},
+        policy::NoMethod,
+        route::RouteError,
+    },
     stack::BoxError,
     upstream::connection::{TurnedDown, Unreachable},
 };
@@ -69,7 +71,7 @@ fn status(error: BoxError) -> Status {
     }
     if let Some(Overloaded) = error.downcast_ref() {
         return Refusal::Overloaded {
-            retry_in: shed::RETRY_IN,
+            retry_in: load_shed::RETRY_IN,
         }
         .into();
     }

@@ -67,7 +67,7 @@ impl Sightings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Question;
+    use crate::layers::cache::Question;
 
     fn key(n: u32) -> Key {
         Key::of(&Question {

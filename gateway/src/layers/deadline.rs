@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::Response;
 use http_body::Frame;
 use runtime::Refusal;
 use tokio::{
@@ -22,10 +22,9 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
-    call::Call, frame, health, method::GATEWAY, stack::BoxError, upstream::connection::Unreachable,
+    call::Call, grpc::frame, health, method::GATEWAY, stack::BoxError,
+    upstream::connection::Unreachable,
 };
-
-const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Why a call is not waited for.
 #[derive(Debug, thiserror::Error)]
@@ -50,34 +49,6 @@ pub(crate) fn layer<S>(
         inner,
         draining: draining.clone(),
     })
-}
-
-/// Tells a service how long its caller will wait.
-pub(crate) fn carry(headers: &mut HeaderMap, deadline: Instant) -> Result<(), DeadlineError> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(DeadlineError::Passed);
-    }
-    if let Ok(value) = HeaderValue::try_from(written(left)) {
-        headers.insert(TIMEOUT, value);
-    }
-    Ok(())
-}
-
-/// At most eight digits and a unit, rounded up: a service that gave up too early would be wrong.
-fn written(left: Duration) -> String {
-    const MOST: u128 = 99_999_999;
-    let units = [
-        (1_000, 'u'),
-        (1_000_000, 'm'),
-        (1_000_000_000, 'S'),
-        (60_000_000_000, 'M'),
-    ];
-    let written = units.iter().find_map(|(nanos, unit)| {
-        let count = left.as_nanos().div_ceil(*nanos);
-        (count <= MOST).then(|| format!("{count}{unit}"))
-    });
-    written.unwrap_or_else(|| format!("{MOST}M"))
 }
 
 /// See [`layer`].
@@ -227,7 +198,8 @@ impl http_body::Body for Timed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{call::tests::call, frame::Known};
+    use crate::{call::tests::call, grpc::frame::Known};
+    use http::{HeaderMap, HeaderValue};
     use http_body_util::{BodyExt, StreamBody};
     use tokio::sync::mpsc;
     use tonic::Code;
@@ -244,7 +216,7 @@ mod tests {
     fn with_timeout(path: &str, timeout: &'static str) -> Call {
         let mut call = call(path, b"");
         call.headers
-            .insert(TIMEOUT, HeaderValue::from_static(timeout));
+            .insert("grpc-timeout", HeaderValue::from_static(timeout));
         call
     }
 
@@ -382,22 +354,5 @@ mod tests {
             .into_trailers()
             .unwrap();
         assert_eq!(frame::code(&trailers), Some(Code::Unavailable));
-    }
-
-    #[test]
-    fn what_is_left_is_written_in_eight_digits() {
-        for (left, text) in [
-            (Duration::from_nanos(1), "1u"),
-            (Duration::from_millis(250), "250000u"),
-            (Duration::from_secs(100), "100000m"),
-            (Duration::from_secs(200_000), "200000S"),
-            (Duration::from_secs(100_000_000), "1666667M"),
-            (Duration::MAX, "99999999M"),
-        ] {
-            assert_eq!(written(left), text);
-        }
-        let mut headers = HeaderMap::new();
-        assert!(carry(&mut headers, Instant::now() + Duration::from_secs(1)).is_ok());
-        assert!(carry(&mut headers, Instant::now()).is_err());
     }
 }

@@ -23,7 +23,8 @@ use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
 use crate::{
     call::{Call, Payload},
-    frame, meter,
+    grpc::frame,
+    metrics,
     stack::BoxError,
     upstream::connection::Unreachable,
 };
@@ -189,7 +190,7 @@ where
                 let answer = inner.ready().await?.call(call).await;
                 match (budget.after(&answer, made), next) {
                     (Some(pause), Some(next)) if Instant::now() + pause < next.deadline => {
-                        meter::retried(&next.area);
+                        metrics::retried(&next.area);
                         tokio::time::sleep(pause).await;
                         call = next;
                     }
@@ -228,7 +229,7 @@ fn again(call: &Call, made: u32) -> Option<Call> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{call::tests::call, deadline::DeadlineError, method::Method};
+    use crate::{call::tests::call, layers::deadline::DeadlineError, method::Method};
     use tonic::Status;
     use tower_test::mock::{Handle, Mock, pair};
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
 
-use crate::{call::Call, frame::Keeping, meter, stack::BoxError};
+use crate::{call::Call, grpc::frame::Keeping, metrics, stack::BoxError};
 
 /// When callers are told to try again.
 pub(crate) const RETRY_IN: Duration = Duration::from_millis(100);
@@ -183,7 +183,7 @@ where
             false => (&self.calls, Some(call.deadline)),
         };
         let Some(place) = room.enter(call.method.priority, until) else {
-            meter::shed("gateway", call.method.priority);
+            metrics::shed("gateway", call.method.priority);
             return Box::pin(std::future::ready(Err(Overloaded.into())));
         };
         let answer = self.inner.call(call);
@@ -199,7 +199,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{call::tests::call, frame::Known};
+    use crate::{call::tests::call, grpc::frame::Known};
     use bytes::Bytes;
     use tower::{ServiceExt, service_fn};
 
