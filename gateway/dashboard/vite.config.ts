@@ -2,7 +2,9 @@ import { defineConfig } from "vite";
 
 // A gateway to send calls to while the page is served by Vite.
 const gateway = process.env.SHOPKEEPER_GATEWAY ?? "http://127.0.0.1:50050";
-const proxy = Object.fromEntries(["/shopkeeper.", "/grpc.", "/v1/", "/metrics"].map((path) => [path, gateway]));
+const proxy = Object.fromEntries(
+  ["/shopkeeper.", "/grpc.", "/v1/", "/metrics"].map((path) => [path, gateway]),
+);
 // What the gateway sends, so that a violation shows while developing.
 const policy =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; " +

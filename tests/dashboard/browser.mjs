@@ -2,7 +2,8 @@
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const CHROMIUM = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/google-chrome"].find(existsSync);
+const CHROMIUM =
+  process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/google-chrome"].find(existsSync);
 
 export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
 
@@ -12,14 +13,23 @@ export const PATIENCE = 120_000;
 /** Says what is wrong where a gateway has no pages, rather than leave each test to find it out. */
 export async function needsPages(url) {
   const page = await fetch(url).catch((error) => {
-    throw new Error(`nothing answers at ${url}: start a gateway, and name it in DASHBOARD_URL`, { cause: error });
+    throw new Error(`nothing answers at ${url}: start a gateway, and name it in DASHBOARD_URL`, {
+      cause: error,
+    });
   });
   if (!(await page.text()).includes('id="app"'))
-    throw new Error(`the gateway at ${url} has no dashboard in it: run \`make dashboard\`, then build the gateway again`);
+    throw new Error(
+      `the gateway at ${url} has no dashboard in it: run \`make dashboard\`, then build the gateway again`,
+    );
 }
 
 /** A page of its own that keeps what goes wrong in it. */
-export async function open(browser, url, address, { colorScheme = "light", width = 1280, prepare } = {}) {
+export async function open(
+  browser,
+  url,
+  address,
+  { colorScheme = "light", width = 1280, prepare } = {},
+) {
   const context = await browser.newContext({
     viewport: { width, height: 900 },
     colorScheme,
@@ -33,11 +43,15 @@ export async function open(browser, url, address, { colorScheme = "light", width
   page.on("pageerror", (error) => wrong.push(String(error)));
   page.on("console", (message) => {
     // A gateway may be without its own metrics or without a service; the page says so, and so does the browser.
-    const absent = message.text().includes("status of 404") && /\/metrics$|\/shopkeeper\./.test(message.location().url);
-    if (message.type() === "error" && !absent) wrong.push(`${message.text()} ${message.location().url}`);
+    const absent =
+      message.text().includes("status of 404") &&
+      /\/metrics$|\/shopkeeper\./.test(message.location().url);
+    if (message.type() === "error" && !absent)
+      wrong.push(`${message.text()} ${message.location().url}`);
   });
   page.on("request", (request) => {
-    if (!request.url().startsWith(url) && !/^(blob|data):/.test(request.url())) wrong.push(`asked ${request.url()}`);
+    if (!request.url().startsWith(url) && !/^(blob|data):/.test(request.url()))
+      wrong.push(`asked ${request.url()}`);
   });
   await prepare?.(page);
   await page.goto(`${url}/#/${address}`);
@@ -45,9 +59,12 @@ export async function open(browser, url, address, { colorScheme = "light", width
   return { page, wrong, close: () => context.close() };
 }
 
-export const card = (page, title) => page.locator(".card", { has: page.getByRole("heading", { name: title, exact: true }) });
+export const card = (page, title) =>
+  page.locator(".card", { has: page.getByRole("heading", { name: title, exact: true }) });
 export const figure = (page, name) =>
-  page.locator(".figure", { has: page.locator("dt", { hasText: new RegExp(`^${name}$`) }) }).locator("strong");
+  page
+    .locator(".figure", { has: page.locator("dt", { hasText: new RegExp(`^${name}$`) }) })
+    .locator("strong");
 /** A number as en-GB writes it. */
 export const number = (text) => Number(text.replaceAll(/[^\d.-]/g, ""));
 
@@ -84,11 +101,17 @@ export async function settled(page) {
     () =>
       !document.querySelector('.state .bar, .problem[data-code="DeadlineExceeded"]') &&
       !document.querySelector('[aria-busy="true"]') &&
-      ![...document.querySelectorAll(".figure strong")].some((figure) => figure.textContent === "…") &&
-      ![...document.querySelectorAll("[data-drawn]")].some((chart) => chart.dataset.drawn !== "true"),
+      ![...document.querySelectorAll(".figure strong")].some(
+        (figure) => figure.textContent === "…",
+      ) &&
+      ![...document.querySelectorAll("[data-drawn]")].some(
+        (chart) => chart.dataset.drawn !== "true",
+      ),
     undefined,
     { timeout: PATIENCE },
   );
   // A frame or two for the canvas.
-  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+  await page.evaluate(
+    () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
+  );
 }

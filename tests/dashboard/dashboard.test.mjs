@@ -3,7 +3,17 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
-import { card, figure, launch, needsPages, number, open as openAt, PAGES, settled, until } from "./browser.mjs";
+import {
+  card,
+  figure,
+  launch,
+  needsPages,
+  number,
+  open as openAt,
+  PAGES,
+  settled,
+  until,
+} from "./browser.mjs";
 
 const URL_ = process.env.DASHBOARD_URL ?? "http://127.0.0.1:50050";
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -13,14 +23,17 @@ let browser;
 before(async () => (browser = await launch()));
 after(() => browser.close());
 const open = (address, options) => openAt(browser, URL_, address, options);
-const offersInsights = async (page) => (await page.locator('[data-code="Unimplemented"]').count()) === 0;
+const offersInsights = async (page) =>
+  (await page.locator('[data-code="Unimplemented"]').count()) === 0;
 
 /** What the gateway tells others, as JSON. */
 const json = async (path) => (await fetch(`${URL_}${path}`)).json();
 /** The rows of a download, without their heading. */
 async function downloaded(page, button) {
   const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
-  const [heading, ...rows] = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n");
+  const [heading, ...rows] = (await readFile(await download.path(), "utf8"))
+    .trimEnd()
+    .split("\r\n");
   return { heading: heading.replace("\uFEFF", "").split(","), rows };
 }
 
@@ -30,15 +43,27 @@ for (const [name, address] of Object.entries(PAGES))
       for (const width of [1280, 390]) {
         const { page, wrong, close } = await open(address, { colorScheme, width });
         const where = `${name}, ${colorScheme}, ${width}`;
-        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, `${where}: scrolls sideways`);
+        assert.equal(
+          await page.evaluate(() => document.documentElement.scrollWidth > innerWidth),
+          false,
+          `${where}: scrolls sideways`,
+        );
         assert.ok(await page.locator(".card").count(), `${where}: has no card`);
-        assert.equal(await page.locator('.problem[role="alert"]').count(), 0, `${where}: shows a problem`);
+        assert.equal(
+          await page.locator('.problem[role="alert"]').count(),
+          0,
+          `${where}: shows a problem`,
+        );
         // Injected by the browser's debugger, which the page's policy does not bind.
         await page.evaluate(AXE);
         const { violations } = await page.evaluate(() =>
-          globalThis.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }),
+          globalThis.axe.run({
+            runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+          }),
         );
-        const found = violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 160)).join(" | ")}`);
+        const found = violations.map(
+          (v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 160)).join(" | ")}`,
+        );
         assert.deepEqual(found, [], where);
         assert.deepEqual(wrong, [], where);
         await close();
@@ -50,7 +75,10 @@ test("a country changes the figures, stands in the address, and goes along to ot
   const everywhere = number(await figure(page, "Customers").innerText());
   await page.getByRole("combobox", { name: "Country" }).selectOption("France");
   await settled(page);
-  await page.waitForFunction((all) => !document.querySelector(".figure strong")?.textContent.includes(all), everywhere.toLocaleString("en-GB"));
+  await page.waitForFunction(
+    (all) => !document.querySelector(".figure strong")?.textContent.includes(all),
+    everywhere.toLocaleString("en-GB"),
+  );
   const france = number(await figure(page, "Customers").innerText());
   assert.ok(france > 0 && france < everywhere, `${france} of ${everywhere}`);
   assert.match(page.url(), /country=France/);
@@ -74,11 +102,17 @@ test("a download has the rows that the filters leave", async () => {
   const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
   assert.equal(download.suggestedFilename(), "at-risk.csv");
   const lines = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n");
-  assert.equal(lines[0], "\uFEFFCustomer,Risk,Chance,Spend in the last year,Value at risk,Reasons,Speaks against it");
+  assert.equal(
+    lines[0],
+    "\uFEFFCustomer,Risk,Chance,Spend in the last year,Value at risk,Reasons,Speaks against it",
+  );
   assert.equal(lines.length - 1, said);
   assert.ok(said > 1);
   const values = lines.slice(1).map((line) => Number(line.split(",")[4]));
-  assert.deepEqual(values, values.toSorted((a, b) => b - a));
+  assert.deepEqual(
+    values,
+    values.toSorted((a, b) => b - a),
+  );
   await close();
 });
 
@@ -90,7 +124,10 @@ test("the overview's filters change its figures, and its download has just those
   }
   const everywhere = number(await figure(page, "Revenue").innerText());
   await page.getByRole("combobox", { name: "Country" }).selectOption("France");
-  await page.waitForFunction((was) => document.querySelector(".figure strong")?.textContent !== was, everywhere.toLocaleString("en-GB"));
+  await page.waitForFunction(
+    (was) => document.querySelector(".figure strong")?.textContent !== was,
+    everywhere.toLocaleString("en-GB"),
+  );
   await settled(page);
   const france = number(await figure(page, "Revenue").innerText());
   assert.ok(france > 0 && france < everywhere, `${france} of ${everywhere}`);
@@ -98,7 +135,9 @@ test("the overview's filters change its figures, and its download has just those
     page.waitForEvent("download"),
     page.getByRole("button", { name: "Download lines" }).click(),
   ]);
-  const [header, ...lines] = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n");
+  const [header, ...lines] = (await readFile(await download.path(), "utf8"))
+    .trimEnd()
+    .split("\r\n");
   assert.match(header, /^line_id,invoice,.*line_total$/);
   assert.ok(lines.every((line) => line.includes(",France,")));
   const total = lines.reduce((all, line) => all + Number(line.split(",").at(-1)), 0);
@@ -110,37 +149,79 @@ test("the overview's filters change its figures, and its download has just those
 /** What other queries than the service's count for some filters: revenue, orders, customers, items, lines, products, months. */
 const COUNTED = JSON.parse(process.env.DASHBOARD_FIGURES ?? "[]");
 
-test("figures, tables and downloads are those that a direct query counts", { skip: COUNTED.length === 0 && "nothing counted to compare with" }, async () => {
-  for (const { filters, ...counted } of COUNTED) {
-    const { page, wrong, close } = await open(`overview?every=month&${filters}`);
-    const shown = async (name) => number(await figure(page, name).innerText());
-    for (const [name, value] of [["Revenue", counted.revenue], ["Orders", counted.orders], ["Known customers", counted.customers], ["Pieces sold", counted.items]]) {
-      // Whole from 100 on.
-      const near = Math.abs(value) >= 99 ? 0.5001 : 0.005001;
-      assert.ok(Math.abs((await shown(name)) - value) <= near, `${filters}: ${name} is ${await shown(name)} rather than ${value}`);
+test(
+  "figures, tables and downloads are those that a direct query counts",
+  { skip: COUNTED.length === 0 && "nothing counted to compare with" },
+  async () => {
+    for (const { filters, ...counted } of COUNTED) {
+      const { page, wrong, close } = await open(`overview?every=month&${filters}`);
+      const shown = async (name) => number(await figure(page, name).innerText());
+      for (const [name, value] of [
+        ["Revenue", counted.revenue],
+        ["Orders", counted.orders],
+        ["Known customers", counted.customers],
+        ["Pieces sold", counted.items],
+      ]) {
+        // Whole from 100 on.
+        const near = Math.abs(value) >= 99 ? 0.5001 : 0.005001;
+        assert.ok(
+          Math.abs((await shown(name)) - value) <= near,
+          `${filters}: ${name} is ${await shown(name)} rather than ${value}`,
+        );
+      }
+      const products = card(page, "Products");
+      const codes = await products.locator('td[data-label="Product"]').allInnerTexts();
+      assert.deepEqual(
+        codes.slice(0, counted.products.length),
+        counted.products.map((p) => p.stock_code),
+        filters,
+      );
+      const revenues = (await products.locator('td[data-label="Revenue"]').allInnerTexts()).map(
+        number,
+      );
+      counted.products.forEach((p, at) =>
+        assert.ok(Math.abs(revenues[at] - p.revenue) <= 0.5001, `${filters}: ${p.stock_code}`),
+      );
+
+      const trend = card(page, "Revenue over time");
+      await trend.locator("summary").click();
+      const [months] = await Promise.all([
+        page.waitForEvent("download"),
+        trend.getByRole("button", { name: /^Download/ }).click(),
+      ]);
+      const rows = (await readFile(await months.path(), "utf8"))
+        .trimEnd()
+        .split("\r\n")
+        .slice(1)
+        .map((line) => line.split(","));
+      assert.deepEqual(
+        rows.map(([month]) => month.slice(0, 7)),
+        counted.months.map((m) => m.month),
+        filters,
+      );
+      rows.forEach(([, revenue], at) =>
+        assert.ok(
+          Math.abs(Number(revenue) - counted.months[at].revenue) < 0.005,
+          `${filters}: ${counted.months[at].month}`,
+        ),
+      );
+
+      const [download] = await Promise.all([
+        page.waitForEvent("download"),
+        page.getByRole("button", { name: "Download lines" }).click(),
+      ]);
+      const [, ...lines] = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n");
+      assert.equal(lines.length, counted.lines, filters);
+      const total = lines.reduce((all, line) => all + Number(line.split(",").at(-1)), 0);
+      assert.ok(
+        Math.abs(total - counted.revenue) < 0.01,
+        `${filters}: ${total} rather than ${counted.revenue}`,
+      );
+      assert.deepEqual(wrong, []);
+      await close();
     }
-    const products = card(page, "Products");
-    const codes = await products.locator('td[data-label="Product"]').allInnerTexts();
-    assert.deepEqual(codes.slice(0, counted.products.length), counted.products.map((p) => p.stock_code), filters);
-    const revenues = (await products.locator('td[data-label="Revenue"]').allInnerTexts()).map(number);
-    counted.products.forEach((p, at) => assert.ok(Math.abs(revenues[at] - p.revenue) <= 0.5001, `${filters}: ${p.stock_code}`));
-
-    const trend = card(page, "Revenue over time");
-    await trend.locator("summary").click();
-    const [months] = await Promise.all([page.waitForEvent("download"), trend.getByRole("button", { name: /^Download/ }).click()]);
-    const rows = (await readFile(await months.path(), "utf8")).trimEnd().split("\r\n").slice(1).map((line) => line.split(","));
-    assert.deepEqual(rows.map(([month]) => month.slice(0, 7)), counted.months.map((m) => m.month), filters);
-    rows.forEach(([, revenue], at) => assert.ok(Math.abs(Number(revenue) - counted.months[at].revenue) < 0.005, `${filters}: ${counted.months[at].month}`));
-
-    const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download lines" }).click()]);
-    const [, ...lines] = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n");
-    assert.equal(lines.length, counted.lines, filters);
-    const total = lines.reduce((all, line) => all + Number(line.split(",").at(-1)), 0);
-    assert.ok(Math.abs(total - counted.revenue) < 0.01, `${filters}: ${total} rather than ${counted.revenue}`);
-    assert.deepEqual(wrong, []);
-    await close();
-  }
-});
+  },
+);
 
 test("lines are downloaded as Parquet as well", async (t) => {
   const { page, close } = await open("overview?country=France&format=parquet");
@@ -148,7 +229,10 @@ test("lines are downloaded as Parquet as well", async (t) => {
     await close();
     return t.skip("this gateway has no insights");
   }
-  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download lines" }).click()]);
+  const [download] = await Promise.all([
+    page.waitForEvent("download"),
+    page.getByRole("button", { name: "Download lines" }).click(),
+  ]);
   assert.equal(download.suggestedFilename(), "transactions.parquet");
   const bytes = await readFile(await download.path());
   assert.deepEqual([bytes.subarray(0, 4), bytes.subarray(-4)].map(String), ["PAR1", "PAR1"]);
@@ -185,7 +269,10 @@ test("all can be done with a keyboard", async () => {
   await page.keyboard.press("Enter");
   assert.equal(await header.getAttribute("aria-sort"), "descending");
   const chances = await page.locator('td[data-label="Chance"]').allInnerTexts();
-  assert.deepEqual(chances.map(number), chances.map(number).toSorted((a, b) => b - a));
+  assert.deepEqual(
+    chances.map(number),
+    chances.map(number).toSorted((a, b) => b - a),
+  );
   await page.locator("summary").first().focus();
   await page.keyboard.press("Enter");
   await page.locator("details[open] table").first().waitFor();
@@ -195,7 +282,10 @@ test("all can be done with a keyboard", async () => {
 test("what was seen and done stays so", async () => {
   const { page, close } = await open("anomalies");
   const unseen = number(await figure(page, "Not seen").innerText());
-  await page.getByRole("checkbox", { name: /^Seen:/ }).first().check();
+  await page
+    .getByRole("checkbox", { name: /^Seen:/ })
+    .first()
+    .check();
   assert.equal(number(await figure(page, "Not seen").innerText()), unseen - 1);
   await page.reload();
   await settled(page);
@@ -212,10 +302,25 @@ test("customers who moved between segments are told, and each pair adds up", asy
   }
   const told = async (name) => number(await figure(page, name).innerText());
   await movement.locator("summary").click();
-  const [download] = await Promise.all([page.waitForEvent("download"), movement.getByRole("button", { name: /^Download/ }).click()]);
-  const rows = (await readFile(await download.path(), "utf8")).trimEnd().split("\r\n").slice(1).map((line) => line.split(","));
-  for (const [name, direction] of [["Moved up", "up"], ["Moved down", "down"], ["Stayed", "stayed"], ["New", "new"], ["Gone", "gone"]]) {
-    const sum = rows.filter((row) => row[2] === direction).reduce((all, row) => all + Number(row[3]), 0);
+  const [download] = await Promise.all([
+    page.waitForEvent("download"),
+    movement.getByRole("button", { name: /^Download/ }).click(),
+  ]);
+  const rows = (await readFile(await download.path(), "utf8"))
+    .trimEnd()
+    .split("\r\n")
+    .slice(1)
+    .map((line) => line.split(","));
+  for (const [name, direction] of [
+    ["Moved up", "up"],
+    ["Moved down", "down"],
+    ["Stayed", "stayed"],
+    ["New", "new"],
+    ["Gone", "gone"],
+  ]) {
+    const sum = rows
+      .filter((row) => row[2] === direction)
+      .reduce((all, row) => all + Number(row[3]), 0);
     assert.equal(await told(name), sum, name);
   }
   // Those who are in a segment now are the customers whom the shares count.
@@ -224,7 +329,10 @@ test("customers who moved between segments are told, and each pair adds up", asy
   await shares.getByRole("cell").first().waitFor();
   const sizes = (await shares.locator('td[data-label="Customers"]').allInnerTexts()).map(number);
   const now = rows.filter((row) => row[2] !== "gone").reduce((all, row) => all + Number(row[3]), 0);
-  assert.equal(now, sizes.reduce((all, size) => all + size, 0));
+  assert.equal(
+    now,
+    sizes.reduce((all, size) => all + size, 0),
+  );
   await close();
 });
 
@@ -238,31 +346,64 @@ test("a forecast is compared with as many days before, counted as the model coun
   const near = (a, b, what) => assert.ok(Math.abs(a - b) <= 1, `${what}: ${a} rather than ${b}`);
   const { series } = await json("/v1/series");
   near(await told("Sold in the 28 days before"), series[0].recentTotal, "28 days");
-  const note = page.locator(".figure", { has: page.locator("dt", { hasText: "Expected in 28 days" }) }).locator("dd span");
+  const note = page
+    .locator(".figure", { has: page.locator("dt", { hasText: "Expected in 28 days" }) })
+    .locator("dd span");
   const change = (await told("Expected in 28 days")) / series[0].recentTotal - 1;
-  assert.ok(Math.abs(Number.parseFloat(await note.innerText()) - 100 * change) < 0.06, await note.innerText());
+  assert.ok(
+    Math.abs(Number.parseFloat(await note.innerText()) - 100 * change) < 0.06,
+    await note.innerText(),
+  );
 
   // Weeks begin on Mondays, and forecasts on any day.
   await page.getByRole("button", { name: "Week" }).click();
   await settled(page);
   const { points } = await json("/v1/sales:forecast?frequency=FREQUENCY_WEEKLY");
-  const [start, last] = [points[0], points.at(-1)].map((p) => Date.parse(p.periodStart) / 86_400_000);
+  const [start, last] = [points[0], points.at(-1)].map(
+    (p) => Date.parse(p.periodStart) / 86_400_000,
+  );
   const span = last + 7 - start;
   const { points: days } = await json("/v1/sales:backtest?frequency=FREQUENCY_DAILY");
-  near(await told(`Sold in the ${span} days before`), days.slice(-span).reduce((all, d) => all + d.actual, 0), "weeks");
-  near(await told(`Expected in ${span} days`), points.reduce((all, p) => all + p.mean, 0), "weeks ahead");
+  near(
+    await told(`Sold in the ${span} days before`),
+    days.slice(-span).reduce((all, d) => all + d.actual, 0),
+    "weeks",
+  );
+  near(
+    await told(`Expected in ${span} days`),
+    points.reduce((all, p) => all + p.mean, 0),
+    "weeks ahead",
+  );
   const monday = (at) => (at + 3) % 7 === 0;
   const whole = points.slice(monday(start) ? 0 : 1);
-  near(await told("On average a week"), whole.reduce((all, p) => all + p.mean, 0) / whole.length, "whole weeks");
+  near(
+    await told("On average a week"),
+    whole.reduce((all, p) => all + p.mean, 0) / whole.length,
+    "whole weeks",
+  );
   await page.locator("summary").first().click();
-  const { heading, rows } = await downloaded(page, page.getByRole("button", { name: /^Download/ }).first());
-  const [from, length, actual, expected] = ["Period from", "Days", "Actual", "Expected"].map((name) => heading.indexOf(name));
+  const { heading, rows } = await downloaded(
+    page,
+    page.getByRole("button", { name: /^Download/ }).first(),
+  );
+  const [from, length, actual, expected] = ["Period from", "Days", "Actual", "Expected"].map(
+    (name) => heading.indexOf(name),
+  );
   const cells = rows.map((row) => row.split(","));
   const ahead = cells.filter((row) => row[expected]);
-  assert.deepEqual(ahead.map((row) => row[from]), points.map((p) => p.periodStart.slice(0, 10)));
-  assert.deepEqual(ahead.map((row) => Number(row[length])), points.map((_, at) => (at === 0 && !monday(start) ? 7 - ((start + 3) % 7) : 7)));
+  assert.deepEqual(
+    ahead.map((row) => row[from]),
+    points.map((p) => p.periodStart.slice(0, 10)),
+  );
+  assert.deepEqual(
+    ahead.map((row) => Number(row[length])),
+    points.map((_, at) => (at === 0 && !monday(start) ? 7 - ((start + 3) % 7) : 7)),
+  );
   const before = cells.filter((row) => row[actual]);
-  assert.ok(before.slice(1, -1).every((row) => row[length] === "7"), "a part of a week among the whole ones");
+  assert.ok(
+    before.slice(1, -1).every((row) => row[length] === "7"),
+    "a part of a week among the whole ones",
+  );
   assert.equal(Number(before.at(-1)[length]), monday(start) ? 7 : (start + 3) % 7);
   assert.deepEqual(wrong, []);
   await close();
@@ -270,13 +411,26 @@ test("a forecast is compared with as many days before, counted as the model coun
 
 test("the median stands beside what is expected, and a mean outside of its range is owned up to", async () => {
   const { page, close } = await open("forecast?level=country&country=France&every=month");
-  const { points } = await json("/v1/sales:forecast?level=LEVEL_COUNTRY&key=France&frequency=FREQUENCY_MONTHLY");
+  const { points } = await json(
+    "/v1/sales:forecast?level=LEVEL_COUNTRY&key=France&frequency=FREQUENCY_MONTHLY",
+  );
   await page.locator("summary").first().click();
-  const { heading, rows } = await downloaded(page, page.getByRole("button", { name: /^Download/ }).first());
+  const { heading, rows } = await downloaded(
+    page,
+    page.getByRole("button", { name: /^Download/ }).first(),
+  );
   const at = heading.indexOf("Median");
-  const medians = rows.map((row) => row.split(",")[at]).filter(Boolean).map(Number);
-  assert.deepEqual(medians, points.map((p) => p.quantiles[1].value));
-  const outside = points.some(({ mean, quantiles: [low, , high] }) => mean < low.value || mean > high.value);
+  const medians = rows
+    .map((row) => row.split(",")[at])
+    .filter(Boolean)
+    .map(Number);
+  assert.deepEqual(
+    medians,
+    points.map((p) => p.quantiles[1].value),
+  );
+  const outside = points.some(
+    ({ mean, quantiles: [low, , high] }) => mean < low.value || mean > high.value,
+  );
   assert.equal(await page.getByText("outside of the range").count(), Number(outside));
   await close();
 });
@@ -291,7 +445,10 @@ test("a product that nobody knows is not called the shop", async () => {
 test("unusual lines are downloaded with their time and id", async () => {
   const { page, close } = await open("anomalies?severity=HIGH");
   const { anomalies } = await json("/v1/anomalies?pageSize=1000&minSeverity=SEVERITY_HIGH");
-  const { heading, rows } = await downloaded(page, card(page, "Lines").getByRole("button", { name: /^Download/ }));
+  const { heading, rows } = await downloaded(
+    page,
+    card(page, "Lines").getByRole("button", { name: /^Download/ }),
+  );
   const [when, line] = ["When", "Line id"].map((name) => heading.indexOf(name));
   assert.deepEqual(
     // What stands before the reasons has no comma.
@@ -303,17 +460,28 @@ test("unusual lines are downloaded with their time and id", async () => {
 
 test("reasons of a risk are those that raise it", async () => {
   const { page, close } = await open("churn?country=Germany");
-  const { churnRisks } = await json("/v1/atRiskCustomers?country=Germany&pageSize=1000&minRiskLevel=RISK_LEVEL_MEDIUM");
-  const { heading, rows } = await downloaded(page, page.getByRole("button", { name: /^Download .* rows$/ }).last());
+  const { churnRisks } = await json(
+    "/v1/atRiskCustomers?country=Germany&pageSize=1000&minRiskLevel=RISK_LEVEL_MEDIUM",
+  );
+  const { heading, rows } = await downloaded(
+    page,
+    page.getByRole("button", { name: /^Download .* rows$/ }).last(),
+  );
   assert.deepEqual(heading.slice(-2), ["Reasons", "Speaks against it"]);
   const cell = (those) => {
     const text = those.map((reason) => reason.text).join("; ");
     const written = text.charAt(0).toUpperCase() + text.slice(1);
     return written.includes(",") ? `"${written}"` : written;
   };
-  assert.ok(churnRisks.some(({ reasons }) => reasons.some((r) => r.contribution < 0)), "nothing that lowers a risk");
+  assert.ok(
+    churnRisks.some(({ reasons }) => reasons.some((r) => r.contribution < 0)),
+    "nothing that lowers a risk",
+  );
   for (const { customerId, reasons } of churnRisks) {
-    const [raise, lower] = [reasons.filter((r) => r.contribution > 0), reasons.filter((r) => r.contribution < 0)].map(cell);
+    const [raise, lower] = [
+      reasons.filter((r) => r.contribution > 0),
+      reasons.filter((r) => r.contribution < 0),
+    ].map(cell);
     const row = rows.find((other) => other.startsWith(`${customerId},`));
     assert.ok(row.endsWith(`,${raise},${lower}`), `${row} against ${raise} and ${lower}`);
   }
@@ -325,7 +493,9 @@ test("what was cancelled is not stocked, and pieces not bought are no earnings",
   const { model } = await json("/v1/series");
   const end = `${model.asOf.slice(0, 10)}T00:00:00Z`;
   const start = new Date(Date.parse(end) - 28 * 86_400_000).toISOString();
-  const { products } = await json(`/v1/insights/topProducts?order=PRODUCT_ORDER_QUANTITY&pageSize=1000&startTime=${start}&endTime=${end}`);
+  const { products } = await json(
+    `/v1/insights/topProducts?order=PRODUCT_ORDER_QUANTITY&pageSize=1000&startTime=${start}&endTime=${end}`,
+  );
   if (!products) {
     await close();
     return t.skip("this gateway has no insights");
@@ -337,9 +507,12 @@ test("what was cancelled is not stocked, and pieces not bought are no earnings",
     await settled(page);
     for (const row of await page.locator("tbody tr").all()) {
       const code = await row.locator('td[data-label="For"]').innerText();
-      const [, pieces] = /the ([\d,]+) pieces that stayed sold/.exec(await row.locator('td[data-label="Why"]').innerText());
+      const [, pieces] = /the ([\d,]+) pieces that stayed sold/.exec(
+        await row.locator('td[data-label="Why"]').innerText(),
+      );
       assert.equal(number(pieces), kept.get(code), code);
-      if (kind === "Order less") assert.match(await row.locator('td[data-label="Expected value"]').innerText(), /^–/);
+      if (kind === "Order less")
+        assert.match(await row.locator('td[data-label="Expected value"]').innerText(), /^–/);
       lines++;
     }
   }
@@ -357,7 +530,8 @@ test("segments of two recipes are not called above or below each other, and a co
   const address = `segments?since=${then.version}`;
   const same = await open(address);
   const told = await card(same.page, "Movement between segments").innerText();
-  for (const { version, recipe } of [then, now]) assert.ok(told.includes(`${version} (recipe ${recipe}, as of `), told);
+  for (const { version, recipe } of [then, now])
+    assert.ok(told.includes(`${version} (recipe ${recipe}, as of `), told);
   assert.match(told, /Moved up/);
   await same.close();
 
@@ -368,13 +542,18 @@ test("segments of two recipes are not called above or below each other, and a co
         const text = (await answer.body()).toString("latin1");
         // Another recipe of as many letters: messages tell their lengths.
         const at = text.indexOf(now.recipe, text.indexOf(then.version));
-        const changed = text.slice(0, at) + now.recipe.replace(/./, "X") + text.slice(at + now.recipe.length);
+        const changed =
+          text.slice(0, at) + now.recipe.replace(/./, "X") + text.slice(at + now.recipe.length);
         await route.fulfill({ response: answer, body: Buffer.from(changed, "latin1") });
       }),
   });
   const movement = card(other.page, "Movement between segments");
   assert.match(await movement.innerText(), /The recipes differ/);
-  assert.equal(await movement.getByText("Moved up").count() + (await movement.getByText("Moved down").count()), 0);
+  assert.equal(
+    (await movement.getByText("Moved up").count()) +
+      (await movement.getByText("Moved down").count()),
+    0,
+  );
   await figure(other.page, "In both").waitFor();
   assert.deepEqual(other.wrong, []);
   await other.close();
@@ -382,7 +561,13 @@ test("segments of two recipes are not called above or below each other, and a co
   const refused = await open(address, {
     prepare: (page) =>
       page.route("**/ListSegmentMovements", (route) =>
-        route.fulfill({ headers: { "content-type": "application/grpc-web+proto", "grpc-status": "9", "grpc-message": "of another recipe" } }),
+        route.fulfill({
+          headers: {
+            "content-type": "application/grpc-web+proto",
+            "grpc-status": "9",
+            "grpc-message": "of another recipe",
+          },
+        }),
       ),
   });
   await card(refused.page, "Movement between segments").getByText("of another recipe").waitFor();
@@ -393,7 +578,8 @@ test("segments of two recipes are not called above or below each other, and a co
 test("segments are judged by what their recipe aims at", async (t) => {
   const { status } = await json("/v1/models/segmentation/status");
   const explained = status.details.metrics.find((m) => m.name === "spend_explained");
-  if (status.details.recipe !== "default" || !explained) return t.skip("these segments are clusters, or nothing was measured");
+  if (status.details.recipe !== "default" || !explained)
+    return t.skip("these segments are clusters, or nothing was measured");
   const { page, close } = await open("segments");
   const said = await card(page, "Shares").innerText();
   assert.ok(said.includes(`explains ${Math.round(100 * explained.value)}% of the variance`), said);
@@ -402,8 +588,13 @@ test("segments are judged by what their recipe aims at", async (t) => {
 });
 
 test("drift shows what the gateway measures, the furthest first", async () => {
-  const gauges = [["recency_days", 0.31], ["probability", 0.02], ["orders", 0.14]].map(
-    ([number, index]) => `shopkeeper_model_drift{model="churn",number="${number}",otel_scope_name="shopkeeper"} ${index}\n`,
+  const gauges = [
+    ["recency_days", 0.31],
+    ["probability", 0.02],
+    ["orders", 0.14],
+  ].map(
+    ([number, index]) =>
+      `shopkeeper_model_drift{model="churn",number="${number}",otel_scope_name="shopkeeper"} ${index}\n`,
   );
   const { page, wrong, close } = await open("models?model=churn", {
     // A thousand calls would have to be made for gauges of its own.
@@ -414,11 +605,14 @@ test("drift shows what the gateway measures, the furthest first", async () => {
       }),
   });
   const rows = await card(page, "Drift").locator("tbody tr").allInnerTexts();
-  assert.deepEqual(rows.map((row) => row.split(/\s*[\t\n]\s*/).slice(0, 3)), [
-    ["recency days", "0.310", "Another spread"],
-    ["orders", "0.140", "Worth a look"],
-    ["probability", "0.020", "The same spread"],
-  ]);
+  assert.deepEqual(
+    rows.map((row) => row.split(/\s*[\t\n]\s*/).slice(0, 3)),
+    [
+      ["recency days", "0.310", "Another spread"],
+      ["orders", "0.140", "Worth a look"],
+      ["probability", "0.020", "The same spread"],
+    ],
+  );
   assert.deepEqual(wrong, []);
   await close();
 });
@@ -427,20 +621,34 @@ test("another version is made current, and the one before again", async (t) => {
   const { page, wrong, close } = await open("models?model=segmentation");
   const versions = card(page, "Versions");
   const badge = page.locator(".badge", { hasText: /^Current$/ });
-  const current = () => versions.locator("tr", { has: badge }).locator("td").first().innerText().then((text) => text.split(" ")[0]);
+  const current = () =>
+    versions
+      .locator("tr", { has: badge })
+      .locator("td")
+      .first()
+      .innerText()
+      .then((text) => text.split(" ")[0]);
   if ((await versions.getByRole("button", { name: /^Make current: / }).count()) === 0) {
     await close();
     return t.skip("this gateway does not let callers publish, or there is one version alone");
   }
   const was = await current();
-  const [, other] = /^Make current: (.*)$/.exec(await versions.getByRole("button", { name: /^Make current: / }).first().getAttribute("aria-label"));
+  const [, other] = /^Make current: (.*)$/.exec(
+    await versions
+      .getByRole("button", { name: /^Make current: / })
+      .first()
+      .getAttribute("aria-label"),
+  );
   const dialog = page.getByRole("dialog", { name: "Make this version current?" });
   const publish = async (version) => {
     await versions.getByRole("button", { name: `Make current: ${version}` }).click();
     await dialog.getByRole("button", { name: "Make current" }).click();
     await versions.getByText(`${version} is the current version`).waitFor();
     await until(`${version} is marked`, async () => (await current()) === version);
-    await until(`${version} answers`, async () => (await card(page, "Now").locator("dd").first().innerText()) === version);
+    await until(
+      `${version} answers`,
+      async () => (await card(page, "Now").locator("dd").first().innerText()) === version,
+    );
   };
   // Escape leaves all as it was.
   await versions.getByRole("button", { name: `Make current: ${other}` }).click();

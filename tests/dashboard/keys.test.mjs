@@ -25,14 +25,23 @@ test("a key is asked for, a wrong one again, and the right one is kept in this t
   await dialog.getByText("The server does not know this key.").waitFor();
   await show(page, "sesame");
   await page.getByRole("heading", { name: "Champions" }).waitFor();
-  assert.deepEqual(await page.evaluate(() => [sessionStorage.getItem("key"), JSON.stringify(localStorage).includes("sesame")]), ["sesame", false]);
+  assert.deepEqual(
+    await page.evaluate(() => [
+      sessionStorage.getItem("key"),
+      JSON.stringify(localStorage).includes("sesame"),
+    ]),
+    ["sesame", false],
+  );
   // Its figures of the gateway's own need the key as well.
   await page.getByRole("link", { name: "System" }).click();
   await figure(page, "Calls").waitFor();
   await page.getByRole("button", { name: "Forget the key" }).click();
   await dialog.waitFor();
   assert.equal(await page.evaluate(() => sessionStorage.getItem("key")), null);
-  assert.deepEqual(wrong.filter((said) => !said.includes("status of 401")), []);
+  assert.deepEqual(
+    wrong.filter((said) => !said.includes("status of 401")),
+    [],
+  );
   await close();
 });
 

@@ -17,16 +17,25 @@ for (const colorScheme of themes)
       reducedMotion: "reduce",
     });
     const page = await context.newPage();
-    page.on("console", (message) => message.type() === "error" && console.error(colorScheme, width, message.text()));
+    page.on(
+      "console",
+      (message) => message.type() === "error" && console.error(colorScheme, width, message.text()),
+    );
     page.on("pageerror", (error) => console.error(colorScheme, width, error));
     for (const [name, address] of Object.entries(PAGES)) {
       if (only.length && !only.includes(name)) continue;
       await page.goto(`${url}/#/${address}`);
       await settled(page);
       const suffix = themes.length * widths.length > 1 ? `-${colorScheme}-${width}` : "";
-      const { scrollHeight } = await page.evaluate(() => ({ scrollHeight: document.documentElement.scrollHeight }));
+      const { scrollHeight } = await page.evaluate(() => ({
+        scrollHeight: document.documentElement.scrollHeight,
+      }));
       const height = Math.min(scrollHeight, Number(process.env.HEIGHT ?? 6000));
-      await page.screenshot({ path: `${folder}/${name}${suffix}.png`, fullPage: true, clip: { x: 0, y: 0, width, height } });
+      await page.screenshot({
+        path: `${folder}/${name}${suffix}.png`,
+        fullPage: true,
+        clip: { x: 0, y: 0, width, height },
+      });
     }
     await context.close();
   }

@@ -6,7 +6,10 @@ import { ChurnService, RiskLevel, type ChurnRisk } from "./gen/shopkeeper/churn/
 import { ForecastService, Frequency, Level } from "./gen/shopkeeper/forecast/v1/forecast_pb";
 import { InsightsService, ProductOrder } from "./gen/shopkeeper/insights/v1/insights_pb";
 import { RecommendationService } from "./gen/shopkeeper/recommendation/v1/recommendation_pb";
-import { SegmentationService, type CustomerSegment } from "./gen/shopkeeper/segmentation/v1/segmentation_pb";
+import {
+  SegmentationService,
+  type CustomerSegment,
+} from "./gen/shopkeeper/segmentation/v1/segmentation_pb";
 import { risks, usualPrice } from "./shop";
 
 export const KINDS = {
@@ -45,7 +48,8 @@ const PRODUCTS = 12;
 const STOCKED = 40;
 
 /** A part as the reader has set it. */
-const part = (rate: number) => percent(rate, Number.isInteger(Math.round(rate * 1000) / 10) ? 0 : 1);
+const part = (rate: number) =>
+  percent(rate, Number.isInteger(Math.round(rate * 1000) / 10) ? 0 : 1);
 
 type Collect = (country: string, rates: Rates) => Promise<Action[]>;
 
@@ -55,14 +59,22 @@ async function segmentsOf(those: ChurnRisk[]): Promise<Map<string, CustomerSegme
     customerIds: those.map((r) => r.customerId),
   });
   return new Map(
-    results.flatMap(({ result }) => (result.case === "customerSegment" ? [[result.value.customerId, result.value]] : [])),
+    results.flatMap(({ result }) =>
+      result.case === "customerSegment" ? [[result.value.customerId, result.value]] : [],
+    ),
   );
 }
 
 /** What to offer somebody, in words. */
 async function offer(customerId: string, newOnly: boolean): Promise<string> {
-  const { recommendations } = await ask(RecommendationService.method.recommendProducts, { customerId, limit: 2, newOnly });
-  return recommendations.map((r) => `${r.description || r.stockCode} (${r.stockCode})`).join(" and ");
+  const { recommendations } = await ask(RecommendationService.method.recommendProducts, {
+    customerId,
+    limit: 2,
+    newOnly,
+  });
+  return recommendations
+    .map((r) => `${r.description || r.stockCode} (${r.stockCode})`)
+    .join(" and ");
 }
 
 const winBack: Collect = async (country, rates) => {
@@ -81,7 +93,10 @@ const winBack: Collect = async (country, rates) => {
         key: `winBack/${risk.customerId}/${model?.version}`,
         customer: risk.customerId,
         what: `Write or call, and offer ${await offer(risk.customerId, false)}${segment ? `. ${segment.segmentName}: ${segment.strategy}` : ""}`,
-        why: [`${percent(risk.probability, 0)} chance to stop buying`, ...up.map((r) => r.text)].join("; "),
+        why: [
+          `${percent(risk.probability, 0)} chance to stop buying`,
+          ...up.map((r) => r.text),
+        ].join("; "),
         value: (risk.valueAtRisk ?? 0) * rates.winBack,
         formula: `${percent(risk.probability, 0)} × ${money(risk.annualValue ?? 0)} a year × ${part(rates.winBack)} won back`,
       };
@@ -127,7 +142,10 @@ const DAY = 86_400;
 
 /** What sells most now, by the pieces that were not taken back: an order that was cancelled says nothing about tomorrow. */
 async function topProducts(most: number): Promise<Sold[]> {
-  const { model } = await ask(ForecastService.method.listSeries, { level: Level.PRODUCT, pageSize: 1 });
+  const { model } = await ask(ForecastService.method.listSeries, {
+    level: Level.PRODUCT,
+    pageSize: 1,
+  });
   // Forecasts begin with a whole day.
   const end = BigInt(Math.floor(Number(model?.asOf?.seconds ?? 0n) / DAY) * DAY);
   const { products } = await ask(InsightsService.method.listTopProducts, {
@@ -139,7 +157,12 @@ async function topProducts(most: number): Promise<Sold[]> {
   return products
     .map(({ stockCode, description, items, returnedItems }): Sold => {
       const pieces = Math.max(0, Number(items - returnedItems));
-      return { key: stockCode, name: description || stockCode, pieces, kept: pieces / Math.max(1, Number(items)) };
+      return {
+        key: stockCode,
+        name: description || stockCode,
+        pieces,
+        kept: pieces / Math.max(1, Number(items)),
+      };
     })
     .filter(({ pieces }) => pieces > 0)
     .toSorted((a, b) => b.pieces - a.pieces)
@@ -197,7 +220,11 @@ const orderLess: Collect = () => stocked(false);
 const bundle: Collect = async (_country, rates) => {
   const actions = await Promise.all(
     (await topProducts(PRODUCTS)).map(async ({ key, name }): Promise<Action[]> => {
-      const { rules, model } = await ask(RecommendationService.method.listBoughtTogether, { stockCode: key, limit: 1, minLift: 1.5 });
+      const { rules, model } = await ask(RecommendationService.method.listBoughtTogether, {
+        stockCode: key,
+        limit: 1,
+        minLift: 1.5,
+      });
       const [rule] = rules;
       if (!rule || rule.confidence <= 0) return [];
       const without = Number(rule.orders) / rule.confidence - Number(rule.orders);
@@ -221,7 +248,10 @@ const bundle: Collect = async (_country, rates) => {
 };
 
 const check: Collect = async (country) => {
-  const { anomalies } = await ask(AnomalyService.method.listAnomalies, { pageSize: 100, minSeverity: Severity.HIGH });
+  const { anomalies } = await ask(AnomalyService.method.listAnomalies, {
+    pageSize: 100,
+    minSeverity: Severity.HIGH,
+  });
   return anomalies
     .filter(({ transaction }) => !country || transaction?.country === country)
     .flatMap(({ transaction: t, score }): Action[] => {
@@ -246,4 +276,11 @@ const check: Collect = async (country) => {
     .slice(0, LINES);
 };
 
-export const collect: Record<Kind, Collect> = { winBack, crossSell, stock, orderLess, bundle, check };
+export const collect: Record<Kind, Collect> = {
+  winBack,
+  crossSell,
+  stock,
+  orderLess,
+  bundle,
+  check,
+};

@@ -1,7 +1,17 @@
 // Calls to the gateway that served this page, with clients generated from its protos.
-import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type {
+  DescMessage,
+  DescMethodUnary,
+  MessageInitShape,
+  MessageShape,
+} from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { callUnaryMethod, createQueryOptions, skipToken, type SkipToken } from "@connectrpc/connect-query-core";
+import {
+  callUnaryMethod,
+  createQueryOptions,
+  skipToken,
+  type SkipToken,
+} from "@connectrpc/connect-query-core";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { QueryClient, keepPreviousData, useQuery } from "@tanstack/preact-query";
 import { apiKey, keyWanted } from "./session";
@@ -13,7 +23,8 @@ const withKey: Interceptor = (next) => async (request) => {
     return await next(request);
   } catch (error) {
     // Not for a call that left before the key that there is now.
-    if (ConnectError.from(error).code === Code.Unauthenticated && key === apiKey.value) keyWanted.value = true;
+    if (ConnectError.from(error).code === Code.Unauthenticated && key === apiKey.value)
+      keyWanted.value = true;
     throw error;
   }
 };
@@ -24,7 +35,9 @@ export const transport = createGrpcWebTransport({
 });
 
 const passing = (error: unknown) =>
-  [Code.Unavailable, Code.DeadlineExceeded, Code.ResourceExhausted, Code.Unknown].includes(ConnectError.from(error).code);
+  [Code.Unavailable, Code.DeadlineExceeded, Code.ResourceExhausted, Code.Unknown].includes(
+    ConnectError.from(error).code,
+  );
 
 export const queries = new QueryClient({
   defaultOptions: {
@@ -43,7 +56,10 @@ export function useCall<I extends DescMessage, O extends DescMessage>(
   method: DescMethodUnary<I, O>,
   request: MessageInitShape<I> | SkipToken,
 ) {
-  return useQuery({ ...createQueryOptions(method, request, { transport }), placeholderData: keepPreviousData });
+  return useQuery({
+    ...createQueryOptions(method, request, { transport }),
+    placeholderData: keepPreviousData,
+  });
 }
 export { skipToken };
 

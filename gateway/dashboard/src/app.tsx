@@ -27,13 +27,25 @@ import { href, place } from "./url";
 
 // Each page is a file of its own, loaded when it is first looked at.
 const PAGES = {
-  overview: { title: "Overview", icon: LayoutDashboard, page: lazy(() => import("./pages/overview")) },
+  overview: {
+    title: "Overview",
+    icon: LayoutDashboard,
+    page: lazy(() => import("./pages/overview")),
+  },
   actions: { title: "To do today", icon: ListChecks, page: lazy(() => import("./pages/actions")) },
   segments: { title: "Segments", icon: Users, page: lazy(() => import("./pages/segments")) },
   forecast: { title: "Forecast", icon: ChartLine, page: lazy(() => import("./pages/forecast")) },
-  recommendations: { title: "Recommendations", icon: ShoppingBasket, page: lazy(() => import("./pages/recommendations")) },
+  recommendations: {
+    title: "Recommendations",
+    icon: ShoppingBasket,
+    page: lazy(() => import("./pages/recommendations")),
+  },
   churn: { title: "Churn", icon: UserMinus, page: lazy(() => import("./pages/churn")) },
-  anomalies: { title: "Anomalies", icon: TriangleAlert, page: lazy(() => import("./pages/anomalies")) },
+  anomalies: {
+    title: "Anomalies",
+    icon: TriangleAlert,
+    page: lazy(() => import("./pages/anomalies")),
+  },
   customer: { title: "Customer", icon: Contact, page: lazy(() => import("./pages/customer")) },
   models: { title: "Models", icon: Package, page: lazy(() => import("./pages/models")) },
   system: { title: "System", icon: Server, page: lazy(() => import("./pages/system")) },
@@ -73,7 +85,12 @@ export function App() {
           <a href={href("overview")}>
             <Gauge aria-hidden="true" /> Shopkeeper
           </a>
-          <button type="button" class="icon" onClick={toggleTheme} aria-label={dark ? "Light theme" : "Dark theme"}>
+          <button
+            type="button"
+            class="icon"
+            onClick={toggleTheme}
+            aria-label={dark ? "Light theme" : "Dark theme"}
+          >
             {dark ? <Sun aria-hidden="true" /> : <Moon aria-hidden="true" />}
           </button>
           {apiKey.value && (
@@ -81,7 +98,14 @@ export function App() {
               <LogOut aria-hidden="true" />
             </button>
           )}
-          <button type="button" class="icon menu" aria-expanded={menu} aria-controls="pages" onClick={() => setMenu(!menu)} aria-label="Pages">
+          <button
+            type="button"
+            class="icon menu"
+            aria-expanded={menu}
+            aria-controls="pages"
+            onClick={() => setMenu(!menu)}
+            aria-label="Pages"
+          >
             <Menu aria-hidden="true" />
           </button>
         </div>
@@ -120,7 +144,14 @@ export function App() {
 /** A page that breaks says so, and the others stay. */
 function Whole({ children }: { children: ComponentChildren }) {
   const [error, again] = useErrorBoundary((error) => console.error(error));
-  return error ? <Problem error={new ConnectError("This page could not be shown.", Code.Internal)} retry={again} /> : <>{children}</>;
+  return error ? (
+    <Problem
+      error={new ConnectError("This page could not be shown.", Code.Internal)}
+      retry={again}
+    />
+  ) : (
+    <>{children}</>
+  );
 }
 
 function forgetKey() {
@@ -144,7 +175,11 @@ function KeyDialog() {
         }}
       >
         <h2 id="key-title">API key</h2>
-        <p>{refused ? "The server does not know this key." : "This shop's figures are for those with a key."}</p>
+        <p>
+          {refused
+            ? "The server does not know this key."
+            : "This shop's figures are for those with a key."}
+        </p>
         <label>
           Key
           <input name="key" type="password" autoComplete="current-password" required />

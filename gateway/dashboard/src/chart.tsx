@@ -52,7 +52,14 @@ function base(colors: Palette): EChartsOption {
     animation: !calm.matches,
     animationDuration: 250,
     animationDurationUpdate: 250,
-    grid: { left: 8, right: 16, top: 32, bottom: 8, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+    grid: {
+      left: 8,
+      right: 16,
+      top: 32,
+      bottom: 8,
+      outerBoundsMode: "same",
+      outerBoundsContain: "axisLabel",
+    },
     legend: legend(colors),
   };
 }
@@ -152,7 +159,14 @@ export function Chart<T extends object>(props: Props<T>) {
   return (
     <figure class="chart">
       {failed && <p role="alert">The drawing could not be loaded. Its figures are here:</p>}
-      <div ref={place} hidden={failed} class={`canvas ${height ?? ""}`} role="img" aria-label={label} data-drawn={ready || failed} />
+      <div
+        ref={place}
+        hidden={failed}
+        class={`canvas ${height ?? ""}`}
+        role="img"
+        aria-label={label}
+        data-drawn={ready || failed}
+      />
       <details onToggle={(event) => setOpen(event.currentTarget.open)}>
         <summary>
           Figures<span class="unseen"> of {label}</span>

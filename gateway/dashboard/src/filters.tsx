@@ -13,15 +13,23 @@ import { filter, setFilters } from "./url";
 /** The countries by name: from insights, or those that can be forecast. */
 export function CountryFilter({ all = "All countries" }: { all?: string }) {
   const known = useCountries();
-  const series = useCall(ForecastService.method.listSeries, { level: Level.COUNTRY, pageSize: 1000 });
+  const series = useCall(ForecastService.method.listSeries, {
+    level: Level.COUNTRY,
+    pageSize: 1000,
+  });
   const chosen = filter("country");
-  const names = new Set(known.data?.countries.map((c) => c.country) ?? series.data?.series.map((s) => s.key) ?? []);
+  const names = new Set(
+    known.data?.countries.map((c) => c.country) ?? series.data?.series.map((s) => s.key) ?? [],
+  );
   if (chosen) names.add(chosen);
   return (
     <SelectFilter
       name="country"
       label="Country"
-      options={[["", all], ...[...names].toSorted((a, b) => a.localeCompare(b)).map((n): [string, string] => [n, n])]}
+      options={[
+        ["", all],
+        ...[...names].toSorted((a, b) => a.localeCompare(b)).map((n): [string, string] => [n, n]),
+      ]}
     />
   );
 }
@@ -52,24 +60,42 @@ export function RangeFilter() {
 export function ClearFilters() {
   if (!["country", "from", "to"].some((name) => filter(name))) return null;
   return (
-    <button type="button" onClick={() => setFilters({ country: undefined, from: undefined, to: undefined })}>
+    <button
+      type="button"
+      onClick={() => setFilters({ country: undefined, from: undefined, to: undefined })}
+    >
       Clear filters
     </button>
   );
 }
 
 /** A product by code or words: the browser's own list of suggestions, filled as one types. */
-export function ProductFilter({ name, label, placeholder }: { name: string; label: string; placeholder?: string }) {
+export function ProductFilter({
+  name,
+  label,
+  placeholder,
+}: {
+  name: string;
+  label: string;
+  placeholder?: string;
+}) {
   const [text, setText] = useState("");
   const found = useQuery({
     queryKey: ["products", text],
-    queryFn: async () => (await ask(InsightsService.method.searchProducts, { query: text, pageSize: 20 })).products,
+    queryFn: async () =>
+      (await ask(InsightsService.method.searchProducts, { query: text, pageSize: 20 })).products,
     enabled: text.length > 1,
     placeholderData: (last) => last,
   });
   return (
     <>
-      <TextFilter name={name} label={label} placeholder={placeholder} list={`${name}-products`} onText={setText} />
+      <TextFilter
+        name={name}
+        label={label}
+        placeholder={placeholder}
+        list={`${name}-products`}
+        onText={setText}
+      />
       <datalist id={`${name}-products`}>
         {found.data?.map((p) => (
           <option key={p.stockCode} value={p.stockCode}>

@@ -27,4 +27,5 @@ export function metricName(name: string): string {
   return known ? name.replace(known[0], known[1]).replaceAll("_", " ") : words(name);
 }
 const PARTS = /^(wape|coverage|recall|false|churn_rate|smallest)/;
-export const metricValue = (name: string, value: number) => (PARTS.test(name) ? percent(value, 2) : decimal(value, 3));
+export const metricValue = (name: string, value: number) =>
+  PARTS.test(name) ? percent(value, 2) : decimal(value, 3);

@@ -5,7 +5,12 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { filter, href, setFilters } from "./url";
 
-export function Page(props: { title: string; lead: string; filters?: ComponentChildren; children: ComponentChildren }) {
+export function Page(props: {
+  title: string;
+  lead: string;
+  filters?: ComponentChildren;
+  children: ComponentChildren;
+}) {
   useEffect(() => {
     document.title = `${props.title} · Shopkeeper`;
   }, [props.title]);
@@ -48,7 +53,12 @@ export function Card(props: {
 }
 
 /** A figure with its name, unit and what it is compared with. */
-export function Figure(props: { name: string; value: string; note?: ComponentChildren; tone?: "good" | "bad" }) {
+export function Figure(props: {
+  name: string;
+  value: string;
+  note?: ComponentChildren;
+  tone?: "good" | "bad";
+}) {
   return (
     <div class="figure">
       <dt>{props.name}</dt>
@@ -60,11 +70,18 @@ export function Figure(props: { name: string; value: string; note?: ComponentChi
   );
 }
 
-export function Badge({ tone, children }: { tone: "good" | "bad" | "weak" | "plain"; children: ComponentChildren }) {
+export function Badge({
+  tone,
+  children,
+}: {
+  tone: "good" | "bad" | "weak" | "plain";
+  children: ComponentChildren;
+}) {
   return <span class={`badge ${tone}`}>{children}</span>;
 }
 
-export const CustomerLink = ({ id }: { id: string }) => (id ? <a href={href("customer", { id })}>{id}</a> : <>–</>);
+export const CustomerLink = ({ id }: { id: string }) =>
+  id ? <a href={href("customer", { id })}>{id}</a> : <>–</>;
 export const ProductLink = ({ code }: { code: string }) =>
   code ? <a href={href("recommendations", { by: "product", product: code })}>{code}</a> : <>–</>;
 
@@ -160,14 +177,22 @@ export function Answer<T>(props: {
 
 // --- filters ----------------------------------------------------------------------------------------------------------
 
-export function SelectFilter(props: { name: string; label: string; options: [value: string, label: string][]; otherwise?: string }) {
+export function SelectFilter(props: {
+  name: string;
+  label: string;
+  options: [value: string, label: string][];
+  otherwise?: string;
+}) {
   return (
     <label>
       {props.label}
       <select
         value={filter(props.name, props.otherwise)}
         onChange={(event) =>
-          setFilters({ [props.name]: event.currentTarget.value === props.otherwise ? undefined : event.currentTarget.value })
+          setFilters({
+            [props.name]:
+              event.currentTarget.value === props.otherwise ? undefined : event.currentTarget.value,
+          })
         }
       >
         {props.options.map(([value, label]) => (
@@ -180,7 +205,15 @@ export function SelectFilter(props: { name: string; label: string; options: [val
   );
 }
 
-export function NumberFilter(props: { name: string; label: string; otherwise: number; least: number; most: number; step?: number; unit?: string }) {
+export function NumberFilter(props: {
+  name: string;
+  label: string;
+  otherwise: number;
+  least: number;
+  most: number;
+  step?: number;
+  unit?: string;
+}) {
   return (
     <label>
       {props.label}
@@ -201,7 +234,13 @@ export function NumberFilter(props: { name: string; label: string; otherwise: nu
 }
 
 /** Text that becomes a filter once the reader pauses or presses Enter. */
-export function TextFilter(props: { name: string; label: string; placeholder?: string; list?: string; onText?: (text: string) => void }) {
+export function TextFilter(props: {
+  name: string;
+  label: string;
+  placeholder?: string;
+  list?: string;
+  onText?: (text: string) => void;
+}) {
   const set = filter(props.name);
   const [text, setText] = useState(set);
   useEffect(() => setText(set), [set]);
@@ -231,7 +270,12 @@ export function TextFilter(props: { name: string; label: string; placeholder?: s
 }
 
 /** A choice of a few, as a row of buttons. */
-export function Choice(props: { name: string; label: string; options: [value: string, label: string][]; otherwise: string }) {
+export function Choice(props: {
+  name: string;
+  label: string;
+  options: [value: string, label: string][];
+  otherwise: string;
+}) {
   const chosen = filter(props.name, props.otherwise);
   return (
     <fieldset class="choice">
@@ -241,7 +285,9 @@ export function Choice(props: { name: string; label: string; options: [value: st
           type="button"
           key={value}
           aria-pressed={value === chosen}
-          onClick={() => setFilters({ [props.name]: value === props.otherwise ? undefined : value })}
+          onClick={() =>
+            setFilters({ [props.name]: value === props.otherwise ? undefined : value })
+          }
         >
           {label}
         </button>

@@ -14,7 +14,10 @@ export function useMetrics() {
   return useQuery({
     queryKey: ["metrics", apiKey.value],
     queryFn: async ({ signal }) => {
-      const answer = await fetch("/metrics", { signal, headers: apiKey.value ? { "x-api-key": apiKey.value } : {} });
+      const answer = await fetch("/metrics", {
+        signal,
+        headers: apiKey.value ? { "x-api-key": apiKey.value } : {},
+      });
       if (answer.status === 401) {
         keyWanted.value = true;
         throw new ConnectError("", Code.Unauthenticated);
@@ -43,12 +46,18 @@ function parse(text: string): Sample[] {
 export function sumBy(samples: Sample[], name: string, label: string): Map<string, number> {
   const sums = new Map<string, number>();
   for (const s of samples)
-    if (s.name === name) sums.set(s.labels[label] ?? "", (sums.get(s.labels[label] ?? "") ?? 0) + s.value);
+    if (s.name === name)
+      sums.set(s.labels[label] ?? "", (sums.get(s.labels[label] ?? "") ?? 0) + s.value);
   return sums;
 }
 
 /** A quantile of a histogram, between the bounds of its bucket; undefined where nothing was counted. */
-export function quantile(samples: Sample[], name: string, level: number, matches: (labels: Sample["labels"]) => boolean) {
+export function quantile(
+  samples: Sample[],
+  name: string,
+  level: number,
+  matches: (labels: Sample["labels"]) => boolean,
+) {
   const bounds = new Map<number, number>();
   for (const s of samples)
     if (s.name === `${name}_bucket` && matches(s.labels)) {
@@ -61,5 +70,7 @@ export function quantile(samples: Sample[], name: string, level: number, matches
   const at = buckets.findIndex(([, count]) => count >= wanted);
   const [above, upTo] = buckets[at]!;
   const [below, before] = buckets[at - 1] ?? [0, 0];
-  return above === Infinity ? below : below + ((above - below) * (wanted - before)) / (upTo - before);
+  return above === Infinity
+    ? below
+    : below + ((above - below) * (wanted - before)) / (upTo - before);
 }

@@ -3,7 +3,9 @@ import { effect, signal } from "@preact/signals";
 
 /** Shown to the gateway with every call; gone when the tab is closed. */
 export const apiKey = signal(sessionStorage.getItem("key") ?? "");
-effect(() => (apiKey.value ? sessionStorage.setItem("key", apiKey.value) : sessionStorage.removeItem("key")));
+effect(() =>
+  apiKey.value ? sessionStorage.setItem("key", apiKey.value) : sessionStorage.removeItem("key"),
+);
 
 /** The gateway has asked for a key. */
 export const keyWanted = signal(false);
@@ -12,7 +14,10 @@ export type Theme = "light" | "dark";
 const preferred = matchMedia("(prefers-color-scheme: dark)");
 const chosenTheme = signal(localStorage.getItem("theme") as Theme | null);
 const systemTheme = signal<Theme>(preferred.matches ? "dark" : "light");
-preferred.addEventListener("change", () => (systemTheme.value = preferred.matches ? "dark" : "light"));
+preferred.addEventListener(
+  "change",
+  () => (systemTheme.value = preferred.matches ? "dark" : "light"),
+);
 
 export const theme = () => chosenTheme.value ?? systemTheme.value;
 export function toggleTheme() {
@@ -25,7 +30,9 @@ effect(() => {
 
 /** A set of names that outlives the tab: anomalies seen, actions done. */
 function keptSet(name: string) {
-  const names = signal<ReadonlySet<string>>(new Set(JSON.parse(localStorage.getItem(name) ?? "[]") as string[]));
+  const names = signal<ReadonlySet<string>>(
+    new Set(JSON.parse(localStorage.getItem(name) ?? "[]") as string[]),
+  );
   return {
     has: (key: string) => names.value.has(key),
     toggle(key: string) {

@@ -5,7 +5,11 @@ import { ask, askAll, skipToken, useCall } from "./api";
 import { AnomalyService, Measure } from "./gen/shopkeeper/anomaly/v1/anomaly_pb";
 import { ChurnService, RiskLevel, type ChurnRisk } from "./gen/shopkeeper/churn/v1/churn_pb";
 import { InsightsService } from "./gen/shopkeeper/insights/v1/insights_pb";
-import { SegmentationService, type CustomerSegment, type Lifecycle } from "./gen/shopkeeper/segmentation/v1/segmentation_pb";
+import {
+  SegmentationService,
+  type CustomerSegment,
+  type Lifecycle,
+} from "./gen/shopkeeper/segmentation/v1/segmentation_pb";
 import { filter } from "./url";
 
 const DAY = 86_400_000;
@@ -44,7 +48,12 @@ export const useRisks = (country: string) =>
 export function risks(country: string) {
   return askAll(
     (pageToken) =>
-      ask(ChurnService.method.listAtRiskCustomers, { pageSize: 1000, pageToken, country, minRiskLevel: RiskLevel.LOW }),
+      ask(ChurnService.method.listAtRiskCustomers, {
+        pageSize: 1000,
+        pageToken,
+        country,
+        minRiskLevel: RiskLevel.LOW,
+      }),
     (answer) => answer.churnRisks,
   );
 }
@@ -62,7 +71,12 @@ export const useCustomers = (country: string, segmentId: number, lifecycle: Life
       const [segments, known] = await Promise.all([
         askAll(
           (pageToken) =>
-            ask(SegmentationService.method.listCustomerSegments, { pageSize: 1000, pageToken, segmentId, lifecycle }),
+            ask(SegmentationService.method.listCustomerSegments, {
+              pageSize: 1000,
+              pageToken,
+              segmentId,
+              lifecycle,
+            }),
           (answer) => answer.customerSegments,
         ),
         // Without the churn model there is still a list, unless a country is asked for, which it alone knows.
@@ -71,15 +85,24 @@ export const useCustomers = (country: string, segmentId: number, lifecycle: Life
         }),
       ]);
       const byId = new Map(known?.items.map((risk) => [risk.customerId, risk]));
-      const customers = segments.items.map((segment): Customer => ({ segment, risk: byId.get(segment.customerId) }));
-      return { customers: country ? customers.filter((c) => c.risk) : customers, total: segments.total };
+      const customers = segments.items.map((segment): Customer => ({
+        segment,
+        risk: byId.get(segment.customerId),
+      }));
+      return {
+        customers: country ? customers.filter((c) => c.risk) : customers,
+        total: segments.total,
+      };
     },
     placeholderData: keepPreviousData,
   });
 
 /** What a product is called; empty while that is not known. */
 export function useProductName(stockCode: string): string {
-  const found = useCall(InsightsService.method.searchProducts, stockCode ? { query: stockCode, pageSize: 1 } : skipToken);
+  const found = useCall(
+    InsightsService.method.searchProducts,
+    stockCode ? { query: stockCode, pageSize: 1 } : skipToken,
+  );
   const [product] = found.data?.products ?? [];
   return product?.stockCode === stockCode ? product.description : "";
 }
@@ -89,5 +112,6 @@ export async function usualPrice(stockCode: string): Promise<number | undefined>
   const { score } = await ask(AnomalyService.method.scoreTransaction, {
     transaction: { stockCode, quantity: 1n, unitPrice: 1 },
   });
-  return score?.deviations.find((d) => d.measure === Measure.UNIT_PRICE && d.baseline === "product")?.expected;
+  return score?.deviations.find((d) => d.measure === Measure.UNIT_PRICE && d.baseline === "product")
+    ?.expected;
 }

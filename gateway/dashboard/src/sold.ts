@@ -5,7 +5,12 @@ import { createClient } from "@connectrpc/connect";
 import { ask, askAll, transport } from "./api";
 import { dayOf } from "./format";
 import { Level } from "./gen/shopkeeper/forecast/v1/forecast_pb";
-import { ExportFormat, Frequency, InsightsService, LineKind } from "./gen/shopkeeper/insights/v1/insights_pb";
+import {
+  ExportFormat,
+  Frequency,
+  InsightsService,
+  LineKind,
+} from "./gen/shopkeeper/insights/v1/insights_pb";
 
 export interface SoldDay {
   day: string;
@@ -15,13 +20,28 @@ export interface SoldDay {
 const midnight = (day: string) => timestampFromDate(new Date(`${day}T00:00:00Z`));
 
 /** Days from the first or the shop's first on, before the last; none where the figures do not reach that far. */
-export async function soldDays(level: Level, key: string, first: string, last: string): Promise<SoldDay[]> {
-  const range = { countries: level === Level.COUNTRY ? [key] : [], startTime: midnight(first), endTime: midnight(last) };
+export async function soldDays(
+  level: Level,
+  key: string,
+  first: string,
+  last: string,
+): Promise<SoldDay[]> {
+  const range = {
+    countries: level === Level.COUNTRY ? [key] : [],
+    startTime: midnight(first),
+    endTime: midnight(last),
+  };
   const stockCodes = level === Level.PRODUCT ? [key] : [];
   const [trend, services] = await Promise.all([
     askAll(
       (pageToken) =>
-        ask(InsightsService.method.listSalesTrend, { ...range, stockCodes, frequency: Frequency.DAILY, pageSize: 1000, pageToken }),
+        ask(InsightsService.method.listSalesTrend, {
+          ...range,
+          stockCodes,
+          frequency: Frequency.DAILY,
+          pageSize: 1000,
+          pageToken,
+        }),
       (a) => a.periods,
     ),
     level === Level.PRODUCT ? undefined : servicesByDay(range),
@@ -29,7 +49,12 @@ export async function soldDays(level: Level, key: string, first: string, last: s
   if (dayOf(trend.first.model?.asOf) < last) return [];
   return trend.items.map(({ periodStart, sales }) => {
     const day = dayOf(periodStart);
-    return { day, value: services ? (sales?.grossRevenue ?? 0) + (services.get(day) ?? 0) : Number(sales?.items ?? 0n) };
+    return {
+      day,
+      value: services
+        ? (sales?.grossRevenue ?? 0) + (services.get(day) ?? 0)
+        : Number(sales?.items ?? 0n),
+    };
   });
 }
 
@@ -48,7 +73,8 @@ async function servicesByDay(range: { countries: string[] }): Promise<Map<string
   const days = new Map<string, number>();
   for (const line of text.split("\r\n")) {
     const [, quantity, day, , total] = LINE.exec(line) ?? [];
-    if (day && Number(quantity) > 0 && Number(total) > 0) days.set(day, (days.get(day) ?? 0) + Number(total));
+    if (day && Number(quantity) > 0 && Number(total) > 0)
+      days.set(day, (days.get(day) ?? 0) + Number(total));
   }
   return days;
 }

@@ -48,13 +48,34 @@ const written = <T,>(column: Column<T>, row: T): ComponentChildren => {
 
 export function downloadRows<T>(name: string, all: Column<T>[], rows: T[]) {
   const columns = all.filter((c) => !c.screen);
-  save(`${name}.csv`, ["\uFEFF", csv(columns.map((c) => c.header), rows.map((row) => columns.map((c) => c.value(row))))]);
+  save(`${name}.csv`, [
+    "\uFEFF",
+    csv(
+      columns.map((c) => c.header),
+      rows.map((row) => columns.map((c) => c.value(row))),
+    ),
+  ]);
 }
 
-export function DownloadButton<T>({ name, columns, rows }: { name: string; columns: Column<T>[]; rows: T[] }) {
+export function DownloadButton<T>({
+  name,
+  columns,
+  rows,
+}: {
+  name: string;
+  columns: Column<T>[];
+  rows: T[];
+}) {
   return (
-    <button type="button" disabled={rows.length === 0} onClick={() => downloadRows(name, columns, rows)}>
-      <Download aria-hidden="true" /> Download <span class="quiet">{count(rows.length)} {rows.length === 1 ? "row" : "rows"}</span>
+    <button
+      type="button"
+      disabled={rows.length === 0}
+      onClick={() => downloadRows(name, columns, rows)}
+    >
+      <Download aria-hidden="true" /> Download{" "}
+      <span class="quiet">
+        {count(rows.length)} {rows.length === 1 ? "row" : "rows"}
+      </span>
     </button>
   );
 }
@@ -68,7 +89,13 @@ interface Props<T> {
   download?: string;
 }
 
-export function Table<T extends object>({ label, columns, rows, pageSize = 10, download }: Props<T>) {
+export function Table<T extends object>({
+  label,
+  columns,
+  rows,
+  pageSize = 10,
+  download,
+}: Props<T>) {
   const definitions = useMemo(
     () =>
       columns.flatMap((column, index): ColumnDef<typeof features, T>[] => {
@@ -105,7 +132,8 @@ export function Table<T extends object>({ label, columns, rows, pageSize = 10, d
               <tr role="row" key={group.id}>
                 {group.headers.map((header) => {
                   const sorted = header.column.getIsSorted();
-                  const Arrow = sorted === "asc" ? ArrowUp : sorted === "desc" ? ArrowDown : ChevronsUpDown;
+                  const Arrow =
+                    sorted === "asc" ? ArrowUp : sorted === "desc" ? ArrowDown : ChevronsUpDown;
                   const column = columns[Number(header.id)];
                   return (
                     <th
@@ -113,9 +141,15 @@ export function Table<T extends object>({ label, columns, rows, pageSize = 10, d
                       role="columnheader"
                       scope="col"
                       class={column?.format && "number"}
-                      aria-sort={sorted === "asc" ? "ascending" : sorted === "desc" ? "descending" : "none"}
+                      aria-sort={
+                        sorted === "asc" ? "ascending" : sorted === "desc" ? "descending" : "none"
+                      }
                     >
-                      <button type="button" class="plain" onClick={header.column.getToggleSortingHandler()}>
+                      <button
+                        type="button"
+                        class="plain"
+                        onClick={header.column.getToggleSortingHandler()}
+                      >
                         <table.FlexRender header={header} />
                         <Arrow aria-hidden="true" class={sorted ? undefined : "faint"} />
                       </button>
@@ -131,7 +165,12 @@ export function Table<T extends object>({ label, columns, rows, pageSize = 10, d
                 {row.getAllCells().map((cell) => {
                   const column = columns[Number(cell.column.id)];
                   return (
-                    <td key={cell.id} role="cell" data-label={column?.header} class={column?.format ? "number" : column?.wide ? "wide" : undefined}>
+                    <td
+                      key={cell.id}
+                      role="cell"
+                      data-label={column?.header}
+                      class={column?.format ? "number" : column?.wide ? "wide" : undefined}
+                    >
                       <div>
                         <table.FlexRender cell={cell} />
                       </div>
@@ -147,13 +186,21 @@ export function Table<T extends object>({ label, columns, rows, pageSize = 10, d
         <div class="under">
           {pages > 1 && (
             <nav aria-label={`Pages of ${label}`}>
-              <button type="button" disabled={!table.getCanPreviousPage()} onClick={() => table.previousPage()}>
+              <button
+                type="button"
+                disabled={!table.getCanPreviousPage()}
+                onClick={() => table.previousPage()}
+              >
                 Previous
               </button>
               <span aria-live="polite">
                 {count(page + 1)} of {count(pages)}
               </span>
-              <button type="button" disabled={!table.getCanNextPage()} onClick={() => table.nextPage()}>
+              <button
+                type="button"
+                disabled={!table.getCanNextPage()}
+                onClick={() => table.nextPage()}
+              >
                 Next
               </button>
             </nav>

@@ -31,7 +31,9 @@ function address(page: string, filters: URLSearchParams, changes: Changes) {
 
 /** A link to a page with the shared filters of this one. */
 export function href(page: string, filters: Changes = {}) {
-  const shared = new URLSearchParams([...place.value.filters].filter(([name]) => SHARED.includes(name)));
+  const shared = new URLSearchParams(
+    [...place.value.filters].filter(([name]) => SHARED.includes(name)),
+  );
   return address(page, shared, filters);
 }
 /** Changes filters of this page; `replace` while somebody types, so that Back leaves the page. */

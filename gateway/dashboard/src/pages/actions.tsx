@@ -3,7 +3,19 @@ import { useQueries } from "@tanstack/preact-query";
 import { collect, KINDS, type Action, type Kind } from "../actions";
 import { CountryFilter } from "../filters";
 import { count, enumWord, money } from "../format";
-import { Badge, Card, Choice, CustomerLink, Empty, Figure, Loading, NumberFilter, Page, Problem, ProductLink } from "../parts";
+import {
+  Badge,
+  Card,
+  Choice,
+  CustomerLink,
+  Empty,
+  Figure,
+  Loading,
+  NumberFilter,
+  Page,
+  Problem,
+  ProductLink,
+} from "../parts";
 import { done } from "../session";
 import { Table, type Column } from "../table";
 import { filter, numberFilter } from "../url";
@@ -13,14 +25,24 @@ const COLUMNS: Column<Action>[] = [
     header: "Done",
     value: (a) => (done.has(a.key) ? "done" : "open"),
     show: (a) => (
-      <input type="checkbox" aria-label={`Done: ${a.what}`} checked={done.has(a.key)} onChange={() => done.toggle(a.key)} />
+      <input
+        type="checkbox"
+        aria-label={`Done: ${a.what}`}
+        checked={done.has(a.key)}
+        onChange={() => done.toggle(a.key)}
+      />
     ),
   },
-  { header: "Kind", value: (a) => KINDS[a.kind].name, show: (a) => <Badge tone={KINDS[a.kind].tone}>{KINDS[a.kind].name}</Badge> },
+  {
+    header: "Kind",
+    value: (a) => KINDS[a.kind].name,
+    show: (a) => <Badge tone={KINDS[a.kind].tone}>{KINDS[a.kind].name}</Badge>,
+  },
   {
     header: "For",
     value: (a) => a.customer ?? a.product,
-    show: (a) => (a.customer ? <CustomerLink id={a.customer} /> : <ProductLink code={a.product ?? ""} />),
+    show: (a) =>
+      a.customer ? <CustomerLink id={a.customer} /> : <ProductLink code={a.product ?? ""} />,
   },
   { header: "What to do", value: (a) => a.what, wide: true },
   { header: "Why", value: (a) => a.why, wide: true },
@@ -55,9 +77,13 @@ export default function Actions() {
   });
   const kind = filter("kind", "all");
   const show = filter("show", "open");
-  const all = answers.flatMap((a) => a.data ?? []).toSorted((a, b) => (b.value ?? 0) - (a.value ?? 0));
+  const all = answers
+    .flatMap((a) => a.data ?? [])
+    .toSorted((a, b) => (b.value ?? 0) - (a.value ?? 0));
   const chosen = all.filter(
-    (a) => (kind === "all" || a.kind === kind) && (show === "all" || done.has(a.key) === (show === "done")),
+    (a) =>
+      (kind === "all" || a.kind === kind) &&
+      (show === "all" || done.has(a.key) === (show === "done")),
   );
   return (
     <Page
@@ -88,12 +114,37 @@ export default function Actions() {
       <div class="cards">
         <Card
           title="Worth"
-          note={country ? "Customers and lines of the country; products of the whole shop" : "By kind, of all that is open or done"}
+          note={
+            country
+              ? "Customers and lines of the country; products of the whole shop"
+              : "By kind, of all that is open or done"
+          }
           actions={
             <form class="filters" aria-label="Rates" onSubmit={(event) => event.preventDefault()}>
-              <NumberFilter name="winback" label="Won back by asking" otherwise={10} least={0} most={100} unit="%" />
-              <NumberFilter name="crosssell" label="More by an offer" otherwise={5} least={0} most={100} unit="%" />
-              <NumberFilter name="bundle" label="Take up a bundle" otherwise={2} least={0} most={100} unit="%" />
+              <NumberFilter
+                name="winback"
+                label="Won back by asking"
+                otherwise={10}
+                least={0}
+                most={100}
+                unit="%"
+              />
+              <NumberFilter
+                name="crosssell"
+                label="More by an offer"
+                otherwise={5}
+                least={0}
+                most={100}
+                unit="%"
+              />
+              <NumberFilter
+                name="bundle"
+                label="Take up a bundle"
+                otherwise={2}
+                least={0}
+                most={100}
+                unit="%"
+              />
             </form>
           }
         >
@@ -104,8 +155,18 @@ export default function Actions() {
                 <Figure
                   key={k}
                   name={KINDS[k].name}
-                  value={!answers[at]!.data ? "…" : k === "orderLess" ? "–" : money(those.reduce((sum, a) => sum + (a.value ?? 0), 0))}
-                  note={answers[at]!.data ? `${count(those.length)} lines` : enumWord(answers[at]!.status)}
+                  value={
+                    !answers[at]!.data
+                      ? "…"
+                      : k === "orderLess"
+                        ? "–"
+                        : money(those.reduce((sum, a) => sum + (a.value ?? 0), 0))
+                  }
+                  note={
+                    answers[at]!.data
+                      ? `${count(those.length)} lines`
+                      : enumWord(answers[at]!.status)
+                  }
                 />
               );
             })}
@@ -121,7 +182,13 @@ export default function Actions() {
         </Card>
         <Card title="Actions" note="The most valuable first">
           {chosen.length > 0 ? (
-            <Table label="Actions" rows={chosen} columns={COLUMNS} pageSize={15} download="actions" />
+            <Table
+              label="Actions"
+              rows={chosen}
+              columns={COLUMNS}
+              pageSize={15}
+              download="actions"
+            />
           ) : answers.some((a) => a.isPending) ? (
             <Loading />
           ) : (

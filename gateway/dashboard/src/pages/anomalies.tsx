@@ -6,21 +6,38 @@ import { axis, Chart, timeAxis, tooltip } from "../chart";
 import { ClearFilters, CountryFilter, RangeFilter } from "../filters";
 import { count, enumWord, isoDay, moment, money, price, sentence, timeOf } from "../format";
 import { AnomalyService, Severity, type Anomaly } from "../gen/shopkeeper/anomaly/v1/anomaly_pb";
-import { Answer, Badge, Card, Choice, CustomerLink, Figure, Page, ProductLink, SelectFilter } from "../parts";
+import {
+  Answer,
+  Badge,
+  Card,
+  Choice,
+  CustomerLink,
+  Figure,
+  Page,
+  ProductLink,
+  SelectFilter,
+} from "../parts";
 import { seen } from "../session";
 import { useRange } from "../shop";
 import { Table, type Column } from "../table";
 import { filter } from "../url";
 
 const SEVERITIES = [Severity.HIGH, Severity.MEDIUM, Severity.LOW];
-const TONES = { [Severity.HIGH]: "bad", [Severity.MEDIUM]: "weak", [Severity.LOW]: "plain" } as const;
+const TONES = {
+  [Severity.HIGH]: "bad",
+  [Severity.MEDIUM]: "weak",
+  [Severity.LOW]: "plain",
+} as const;
 
 export const SeverityBadge = ({ severity }: { severity: Severity }) => (
-  <Badge tone={TONES[severity as keyof typeof TONES] ?? "plain"}>{enumWord(Severity[severity])}</Badge>
+  <Badge tone={TONES[severity as keyof typeof TONES] ?? "plain"}>
+    {enumWord(Severity[severity])}
+  </Badge>
 );
 
 /** The line's name among those seen: lines of a receipt can be alike in all but their number. */
-export const anomalyKey = ({ transaction: t }: Anomaly) => `${t?.invoice}/${t?.lineId}/${t?.stockCode}`;
+export const anomalyKey = ({ transaction: t }: Anomaly) =>
+  `${t?.invoice}/${t?.lineId}/${t?.stockCode}`;
 const total = ({ transaction: t }: Anomaly) => Number(t?.quantity ?? 0) * (t?.unitPrice ?? 0);
 const severityOf = (a: Anomaly) => a.score?.severity ?? Severity.NONE;
 
@@ -37,7 +54,11 @@ const COLUMNS: Column<Anomaly>[] = [
       />
     ),
   },
-  { header: "Severity", value: (a) => enumWord(Severity[severityOf(a)]), show: (a) => <SeverityBadge severity={severityOf(a)} /> },
+  {
+    header: "Severity",
+    value: (a) => enumWord(Severity[severityOf(a)]),
+    show: (a) => <SeverityBadge severity={severityOf(a)} />,
+  },
   {
     header: "When",
     value: (a) => timeOf(a.transaction?.invoiceTime),
@@ -50,13 +71,21 @@ const COLUMNS: Column<Anomaly>[] = [
   },
   { header: "Invoice", value: (a) => a.transaction?.invoice, hidden: true },
   { header: "Line id", value: (a) => a.transaction?.lineId, hidden: true },
-  { header: "Product", value: (a) => a.transaction?.stockCode, show: (a) => <ProductLink code={a.transaction?.stockCode ?? ""} /> },
+  {
+    header: "Product",
+    value: (a) => a.transaction?.stockCode,
+    show: (a) => <ProductLink code={a.transaction?.stockCode ?? ""} />,
+  },
   { header: "Reason", value: (a) => sentence(a.score?.reason ?? ""), wide: true },
   { header: "Pieces", value: (a) => Number(a.transaction?.quantity), format: count },
   { header: "Unit price", value: (a) => a.transaction?.unitPrice, format: price },
   { header: "Total", value: total, format: money },
   { header: "Score", value: (a) => a.score?.score, hidden: true },
-  { header: "Customer", value: (a) => a.transaction?.customerId, show: (a) => <CustomerLink id={a.transaction?.customerId ?? ""} /> },
+  {
+    header: "Customer",
+    value: (a) => a.transaction?.customerId,
+    show: (a) => <CustomerLink id={a.transaction?.customerId ?? ""} />,
+  },
   { header: "Country", value: (a) => a.transaction?.country, hidden: true },
 ];
 
@@ -69,13 +98,23 @@ export default function Anomalies() {
     queryKey: ["anomalies", least, filter("from"), filter("to")],
     queryFn: () =>
       askAll(
-        (pageToken) => ask(AnomalyService.method.listAnomalies, { pageSize: 1000, pageToken, minSeverity: least, startTime, endTime }),
+        (pageToken) =>
+          ask(AnomalyService.method.listAnomalies, {
+            pageSize: 1000,
+            pageToken,
+            minSeverity: least,
+            startTime,
+            endTime,
+          }),
         (a) => a.anomalies,
       ),
     placeholderData: (last) => last,
   });
-  const ofCountry = answer.data?.items.filter((a) => !country || a.transaction?.country === country) ?? [];
-  const chosen = ofCountry.filter((a) => show === "all" || seen.has(anomalyKey(a)) === (show === "seen"));
+  const ofCountry =
+    answer.data?.items.filter((a) => !country || a.transaction?.country === country) ?? [];
+  const chosen = ofCountry.filter(
+    (a) => show === "all" || seen.has(anomalyKey(a)) === (show === "seen"),
+  );
   return (
     <Page
       title="Anomalies"
@@ -110,10 +149,23 @@ export default function Anomalies() {
             {() => (
               <dl class="figures">
                 {SEVERITIES.filter((s) => s >= least).map((s) => (
-                  <Figure key={s} name={`${enumWord(Severity[s])} severity`} value={count(ofCountry.filter((a) => severityOf(a) === s).length)} note="lines" />
+                  <Figure
+                    key={s}
+                    name={`${enumWord(Severity[s])} severity`}
+                    value={count(ofCountry.filter((a) => severityOf(a) === s).length)}
+                    note="lines"
+                  />
                 ))}
-                <Figure name="Not seen" value={count(ofCountry.filter((a) => !seen.has(anomalyKey(a))).length)} note="in this browser" />
-                <Figure name="Their total" value={money(ofCountry.reduce((all, a) => all + total(a), 0))} note="as booked" />
+                <Figure
+                  name="Not seen"
+                  value={count(ofCountry.filter((a) => !seen.has(anomalyKey(a))).length)}
+                  note="in this browser"
+                />
+                <Figure
+                  name="Their total"
+                  value={money(ofCountry.reduce((all, a) => all + total(a), 0))}
+                  note="as booked"
+                />
               </dl>
             )}
           </Answer>
@@ -125,7 +177,9 @@ export default function Anomalies() {
         </Card>
         <Card title="Lines" note="The most severe first">
           <Answer of={answer} empty={() => chosen.length === 0}>
-            {() => <Table label="Unusual lines" rows={chosen} columns={COLUMNS} download="anomalies" />}
+            {() => (
+              <Table label="Unusual lines" rows={chosen} columns={COLUMNS} download="anomalies" />
+            )}
           </Answer>
         </Card>
       </div>
@@ -139,7 +193,11 @@ interface Day {
 }
 const DAYS: Column<Day>[] = [
   { header: "Day", value: (d) => d.day, show: (d) => isoDay(d.day) },
-  ...SEVERITIES.map((s, at): Column<Day> => ({ header: enumWord(Severity[s]), value: (d) => d.counts[at], format: count })),
+  ...SEVERITIES.map((s, at): Column<Day> => ({
+    header: enumWord(Severity[s]),
+    value: (d) => d.counts[at],
+    format: count,
+  })),
 ];
 
 function Timeline({ anomalies }: { anomalies: Anomaly[] }) {
@@ -148,7 +206,10 @@ function Timeline({ anomalies }: { anomalies: Anomaly[] }) {
     (a) => timestampDate(a.transaction!.invoiceTime!).toISOString().slice(0, 10),
   );
   const rows = [...byDay]
-    .map(([on, those]): Day => ({ day: on, counts: SEVERITIES.map((s) => those.filter((a) => severityOf(a) === s).length) }))
+    .map(([on, those]): Day => ({
+      day: on,
+      counts: SEVERITIES.map((s) => those.filter((a) => severityOf(a) === s).length),
+    }))
     .toSorted((a, b) => a.day.localeCompare(b.day));
   return (
     <Chart

@@ -3,7 +3,12 @@ import { useCall } from "../api";
 import { axis, Chart, tooltip, type Palette } from "../chart";
 import { CountryFilter } from "../filters";
 import { count, day, enumWord, money, percent, sentence } from "../format";
-import { ChurnService, RiskLevel, type ChurnRisk, type GetChurnCalibrationResponse_CalibrationBin } from "../gen/shopkeeper/churn/v1/churn_pb";
+import {
+  ChurnService,
+  RiskLevel,
+  type ChurnRisk,
+  type GetChurnCalibrationResponse_CalibrationBin,
+} from "../gen/shopkeeper/churn/v1/churn_pb";
 import { Answer, Badge, Card, CustomerLink, Figure, Page, SelectFilter } from "../parts";
 import { useRisks } from "../shop";
 import { Table, type Column } from "../table";
@@ -11,7 +16,9 @@ import { filter } from "../url";
 
 const LEVELS = [RiskLevel.HIGH, RiskLevel.MEDIUM, RiskLevel.LOW];
 export const RiskBadge = ({ level }: { level: RiskLevel }) => (
-  <Badge tone={level === RiskLevel.HIGH ? "bad" : level === RiskLevel.MEDIUM ? "weak" : "good"}>{enumWord(RiskLevel[level])}</Badge>
+  <Badge tone={level === RiskLevel.HIGH ? "bad" : level === RiskLevel.MEDIUM ? "weak" : "good"}>
+    {enumWord(RiskLevel[level])}
+  </Badge>
 );
 
 export default function Churn() {
@@ -42,7 +49,10 @@ export default function Churn() {
           <SelectFilter
             name="reason"
             label="Strongest reason"
-            options={[["", "Any"], ...reasons.map((r): [string, string] => [r, r.replaceAll("_", " ")])]}
+            options={[
+              ["", "Any"],
+              ...reasons.map((r): [string, string] => [r, r.replaceAll("_", " ")]),
+            ]}
           />
         </>
       }
@@ -50,7 +60,10 @@ export default function Churn() {
       <div class="cards">
         <Card
           title="Figures"
-          note={risks.data && `As of ${day(risks.data.first.asOf)}, by model ${risks.data.first.model?.version}`}
+          note={
+            risks.data &&
+            `As of ${day(risks.data.first.asOf)}, by model ${risks.data.first.model?.version}`
+          }
         >
           <Answer of={risks}>
             {({ total }) => (
@@ -67,7 +80,11 @@ export default function Churn() {
                     />
                   );
                 })}
-                <Figure name="Value at risk" value={money(sum(all))} note="chance times last year's spend" />
+                <Figure
+                  name="Value at risk"
+                  value={money(sum(all))}
+                  note="chance times last year's spend"
+                />
               </dl>
             )}
           </Answer>
@@ -83,7 +100,9 @@ export default function Churn() {
           }
         >
           <Answer of={risks} empty={() => chosen.length === 0}>
-            {() => <Table label="Customers at risk" rows={chosen} columns={RISKS} download="at-risk" />}
+            {() => (
+              <Table label="Customers at risk" rows={chosen} columns={RISKS} download="at-risk" />
+            )}
           </Answer>
         </Card>
       </div>
@@ -105,8 +124,16 @@ const texts = (risk: ChurnRisk, raise: boolean, most?: number) =>
   );
 
 export const RISKS: Column<ChurnRisk>[] = [
-  { header: "Customer", value: (r) => r.customerId, show: (r) => <CustomerLink id={r.customerId} /> },
-  { header: "Risk", value: (r) => enumWord(RiskLevel[r.riskLevel]), show: (r) => <RiskBadge level={r.riskLevel} /> },
+  {
+    header: "Customer",
+    value: (r) => r.customerId,
+    show: (r) => <CustomerLink id={r.customerId} />,
+  },
+  {
+    header: "Risk",
+    value: (r) => enumWord(RiskLevel[r.riskLevel]),
+    show: (r) => <RiskBadge level={r.riskLevel} />,
+  },
   { header: "Chance", value: (r) => r.probability, format: percent },
   { header: "Spend in the last year", value: (r) => r.annualValue, format: money },
   { header: "Value at risk", value: (r) => r.valueAtRisk, format: money },
@@ -136,7 +163,11 @@ function Distribution({ risks }: { risks: ReturnType<typeof useRisks> }) {
     <Card title="How the chances spread" note="Customers by their chance to stop buying" span={6}>
       <Answer of={risks} empty={(a) => a.items.length === 0}>
         {({ items }) => {
-          const bins: Bin[] = Array.from({ length: 20 }, (_, at) => ({ from: at / 20, customers: 0, value: 0 }));
+          const bins: Bin[] = Array.from({ length: 20 }, (_, at) => ({
+            from: at / 20,
+            customers: 0,
+            value: 0,
+          }));
           for (const risk of items) {
             const bin = bins[Math.min(19, Math.floor(risk.probability * 20))]!;
             bin.customers += 1;
@@ -144,7 +175,13 @@ function Distribution({ risks }: { risks: ReturnType<typeof useRisks> }) {
           }
           const from = thresholds.data;
           const color = (at: number, colors: Palette) =>
-            !from ? colors.accent : at >= from.highFrom ? colors.bad : at >= from.mediumFrom ? colors.weak : colors.good;
+            !from
+              ? colors.accent
+              : at >= from.highFrom
+                ? colors.bad
+                : at >= from.mediumFrom
+                  ? colors.weak
+                  : colors.good;
           return (
             <Chart
               label="Customers by chance to stop buying"
@@ -200,7 +237,11 @@ function Calibration() {
       note="What was predicted 90 days before the model's day, and what came. On the dashed line they are the same; larger: more customers."
       span={6}
     >
-      <Answer of={answer} empty={(a) => a.bins.length === 0} nothing="This version was published without an evaluation.">
+      <Answer
+        of={answer}
+        empty={(a) => a.bins.length === 0}
+        nothing="This version was published without an evaluation."
+      >
         {({ bins }) => (
           <Chart
             label="Predicted chance against the share that stopped buying"
@@ -209,15 +250,44 @@ function Calibration() {
             download="churn-calibration"
             option={(colors) => ({
               tooltip: tooltip(colors, {
-                formatter: ({ seriesType, dataIndex }: { seriesType: string; dataIndex: number }) => {
+                formatter: ({
+                  seriesType,
+                  dataIndex,
+                }: {
+                  seriesType: string;
+                  dataIndex: number;
+                }) => {
                   const bin = bins[dataIndex];
                   if (seriesType !== "scatter" || !bin) return "";
                   return `predicted ${percent(bin.predicted)}\ncame so ${percent(bin.observed)}\n${count(bin.customers)} customers`;
                 },
               }),
-              grid: { left: 8, right: 16, top: 32, bottom: 24, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
-              xAxis: { type: "value", min: 0, max: 1, name: "predicted", nameLocation: "middle", nameGap: 24, ...axis(colors), axisLabel: part(colors) },
-              yAxis: { type: "value", min: 0, max: 1, name: "came so", ...axis(colors), axisLabel: part(colors) },
+              grid: {
+                left: 8,
+                right: 16,
+                top: 32,
+                bottom: 24,
+                outerBoundsMode: "same",
+                outerBoundsContain: "axisLabel",
+              },
+              xAxis: {
+                type: "value",
+                min: 0,
+                max: 1,
+                name: "predicted",
+                nameLocation: "middle",
+                nameGap: 24,
+                ...axis(colors),
+                axisLabel: part(colors),
+              },
+              yAxis: {
+                type: "value",
+                min: 0,
+                max: 1,
+                name: "came so",
+                ...axis(colors),
+                axisLabel: part(colors),
+              },
               series: [
                 {
                   type: "line",
@@ -243,4 +313,7 @@ function Calibration() {
     </Card>
   );
 }
-const part = (colors: Palette) => ({ color: colors.muted, formatter: (v: number) => percent(v, 0) });
+const part = (colors: Palette) => ({
+  color: colors.muted,
+  formatter: (v: number) => percent(v, 0),
+});

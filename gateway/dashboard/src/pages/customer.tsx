@@ -1,9 +1,25 @@
 // One customer whole: who they are, what they bought, what they will do, what to offer.
 import { skipToken, useCall } from "../api";
 import { axis, Chart, timeAxis, tooltip } from "../chart";
-import { count, day, dayOf, days, decimal, enumWord, isoDay, money, percent, sentence, shortMoney } from "../format";
+import {
+  count,
+  day,
+  dayOf,
+  days,
+  decimal,
+  enumWord,
+  isoDay,
+  money,
+  percent,
+  sentence,
+  shortMoney,
+} from "../format";
 import { ChurnService, type Reason } from "../gen/shopkeeper/churn/v1/churn_pb";
-import { InsightsService, type CustomerOrder, type ProductSales } from "../gen/shopkeeper/insights/v1/insights_pb";
+import {
+  InsightsService,
+  type CustomerOrder,
+  type ProductSales,
+} from "../gen/shopkeeper/insights/v1/insights_pb";
 import { RecommendationService } from "../gen/shopkeeper/recommendation/v1/recommendation_pb";
 import { Lifecycle, SegmentationService } from "../gen/shopkeeper/segmentation/v1/segmentation_pb";
 import { Answer, Badge, Card, Figure, Page, ProductLink, TextFilter } from "../parts";
@@ -41,7 +57,10 @@ export default function CustomerPage() {
 function Suggestions() {
   const risks = useRisks("");
   return (
-    <Card title="Which customer?" note="Type an id above, or choose one of those with most value at risk">
+    <Card
+      title="Which customer?"
+      note="Type an id above, or choose one of those with most value at risk"
+    >
       <Answer of={risks} empty={(a) => a.items.length === 0}>
         {({ items }) => <Table label="Customers" rows={items} columns={RISKS} />}
       </Answer>
@@ -57,12 +76,28 @@ function Profile({ id }: { id: string }) {
         {({ profile: p }) =>
           p && (
             <dl class="figures">
-              <Figure name="Revenue" value={money(p.sales?.revenue ?? 0)} note={`${money(p.sales?.returns ?? 0)} taken back`} />
-              <Figure name="Orders" value={count(p.sales?.orders ?? 0)} note={`${money(p.sales?.averageOrderValue ?? 0)} on average`} />
-              <Figure name="Pieces" value={count(p.sales?.items ?? 0)} note={`of ${count(p.products)} products`} />
+              <Figure
+                name="Revenue"
+                value={money(p.sales?.revenue ?? 0)}
+                note={`${money(p.sales?.returns ?? 0)} taken back`}
+              />
+              <Figure
+                name="Orders"
+                value={count(p.sales?.orders ?? 0)}
+                note={`${money(p.sales?.averageOrderValue ?? 0)} on average`}
+              />
+              <Figure
+                name="Pieces"
+                value={count(p.sales?.items ?? 0)}
+                note={`of ${count(p.products)} products`}
+              />
               <Figure name="First order" value={day(p.firstOrderTime)} note={p.country} />
               <Figure name="Last order" value={day(p.lastOrderTime)} />
-              <Figure name="Between orders" value={p.averageGapDays === undefined ? "–" : days(p.averageGapDays)} note="on average" />
+              <Figure
+                name="Between orders"
+                value={p.averageGapDays === undefined ? "–" : days(p.averageGapDays)}
+                note="on average"
+              />
             </dl>
           )
         }
@@ -130,9 +165,20 @@ function Risk({ id }: { id: string }) {
           return (
             <>
               <dl class="figures">
-                <Figure name="Chance" value={percent(r.probability)} note={<RiskBadge level={r.riskLevel} />} />
-                <Figure name="Spend in the last year" value={r.annualValue === undefined ? "–" : money(r.annualValue)} />
-                <Figure name="Value at risk" value={r.valueAtRisk === undefined ? "–" : money(r.valueAtRisk)} note="chance times spend" />
+                <Figure
+                  name="Chance"
+                  value={percent(r.probability)}
+                  note={<RiskBadge level={r.riskLevel} />}
+                />
+                <Figure
+                  name="Spend in the last year"
+                  value={r.annualValue === undefined ? "–" : money(r.annualValue)}
+                />
+                <Figure
+                  name="Value at risk"
+                  value={r.valueAtRisk === undefined ? "–" : money(r.valueAtRisk)}
+                  note="chance times spend"
+                />
               </dl>
               <Chart
                 label="How far each reason moves the risk"
@@ -144,14 +190,26 @@ function Risk({ id }: { id: string }) {
                     formatter: ({ dataIndex }: { dataIndex: number }) =>
                       `${sentence(rows[dataIndex]!.text)}\n${rows[dataIndex]!.contribution > 0 ? "makes churn likelier" : "makes churn less likely"}`,
                   }),
-                  grid: { left: 8, right: 16, top: 4, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+                  grid: {
+                    left: 8,
+                    right: 16,
+                    top: 4,
+                    bottom: 4,
+                    outerBoundsMode: "same",
+                    outerBoundsContain: "axisLabel",
+                  },
                   xAxis: { type: "value", ...axis(colors) },
                   yAxis: {
                     type: "category",
                     inverse: true,
                     data: rows.map((reason) => sentence(reason.text)),
                     ...axis(colors),
-                    axisLabel: { color: colors.text, width: 150, overflow: "break", lineHeight: 14 },
+                    axisLabel: {
+                      color: colors.text,
+                      width: 150,
+                      overflow: "break",
+                      lineHeight: 14,
+                    },
                   },
                   series: [
                     {
@@ -174,21 +232,34 @@ function Risk({ id }: { id: string }) {
 }
 
 function Offers({ id }: { id: string }) {
-  const answer = useCall(
-    RecommendationService.method.recommendProducts,
-    { customerId: id, limit: 20, newOnly: filter("new") === "1" },
-  );
+  const answer = useCall(RecommendationService.method.recommendProducts, {
+    customerId: id,
+    limit: 20,
+    newOnly: filter("new") === "1",
+  });
   return (
     <Card
       title="What to offer"
       actions={
-        <button type="button" aria-pressed={filter("new") === "1"} onClick={() => setFilters({ new: filter("new") === "1" ? undefined : "1" })}>
+        <button
+          type="button"
+          aria-pressed={filter("new") === "1"}
+          onClick={() => setFilters({ new: filter("new") === "1" ? undefined : "1" })}
+        >
           New to them alone
         </button>
       }
     >
       <Answer of={answer} empty={(a) => a.recommendations.length === 0}>
-        {(a) => <Table label="Products for the customer" rows={a.recommendations} columns={RECOMMENDATIONS} pageSize={6} download={`recommendations-${id}`} />}
+        {(a) => (
+          <Table
+            label="Products for the customer"
+            rows={a.recommendations}
+            columns={RECOMMENDATIONS}
+            pageSize={6}
+            download={`recommendations-${id}`}
+          />
+        )}
       </Answer>
     </Card>
   );
@@ -200,7 +271,11 @@ const ORDERS: Column<CustomerOrder>[] = [
   {
     header: "Kind",
     value: (o) => (o.isCancellation ? "cancellation" : "order"),
-    show: (o) => <Badge tone={o.isCancellation ? "weak" : "plain"}>{o.isCancellation ? "Cancellation" : "Order"}</Badge>,
+    show: (o) => (
+      <Badge tone={o.isCancellation ? "weak" : "plain"}>
+        {o.isCancellation ? "Cancellation" : "Order"}
+      </Badge>
+    ),
   },
   { header: "Country", value: (o) => o.country },
   { header: "Lines", value: (o) => Number(o.lines), format: count },
@@ -215,8 +290,14 @@ const FAVOURITES: Column<ProductSales>[] = [
 ];
 
 function History({ id }: { id: string }) {
-  const orders = useCall(InsightsService.method.listCustomerOrders, { customerId: id, pageSize: 1000 });
-  const profile = useCall(InsightsService.method.getCustomerProfile, id ? { customerId: id } : skipToken);
+  const orders = useCall(InsightsService.method.listCustomerOrders, {
+    customerId: id,
+    pageSize: 1000,
+  });
+  const profile = useCall(
+    InsightsService.method.getCustomerProfile,
+    id ? { customerId: id } : skipToken,
+  );
   return (
     <>
       <Card title="Orders over time">
@@ -230,15 +311,22 @@ function History({ id }: { id: string }) {
                 columns={ORDERS}
                 option={(colors) => ({
                   tooltip: tooltip(colors, {
-                    formatter: ({ value }: { value: [string, number] }) => `${isoDay(value[0])}\n${money(value[1])}`,
+                    formatter: ({ value }: { value: [string, number] }) =>
+                      `${isoDay(value[0])}\n${money(value[1])}`,
                   }),
                   xAxis: timeAxis(colors),
-                  yAxis: { type: "value", ...axis(colors), axisLabel: { color: colors.muted, formatter: shortMoney } },
+                  yAxis: {
+                    type: "value",
+                    ...axis(colors),
+                    axisLabel: { color: colors.muted, formatter: shortMoney },
+                  },
                   series: [false, true].map((back) => ({
                     name: back ? "Taken back" : "Bought",
                     type: "bar",
                     barWidth: 5,
-                    data: a.orders.filter((o) => o.isCancellation === back).map((o) => [dayOf(o.orderTime), o.revenue]),
+                    data: a.orders
+                      .filter((o) => o.isCancellation === back)
+                      .map((o) => [dayOf(o.orderTime), o.revenue]),
                   })),
                 })}
               />
@@ -249,7 +337,13 @@ function History({ id }: { id: string }) {
       </Card>
       <Card title="What they buy most">
         <Answer of={profile} empty={(a) => !a.profile?.topProducts.length} nothing="Nothing yet.">
-          {(a) => <Table label="Products the customer buys most" rows={a.profile!.topProducts} columns={FAVOURITES} />}
+          {(a) => (
+            <Table
+              label="Products the customer buys most"
+              rows={a.profile!.topProducts}
+              columns={FAVOURITES}
+            />
+          )}
         </Answer>
       </Card>
     </>

@@ -3,11 +3,40 @@ import { useQuery } from "@tanstack/preact-query";
 import { skipToken, useCall } from "../api";
 import { axis, Chart, timeAxis, legend, tooltip, type Palette } from "../chart";
 import { CountryFilter, ProductFilter } from "../filters";
-import { change, count, day, dayOf, days, decimal, isoDay, money, percent, sentence, shortCount, shortMoney } from "../format";
-import { ForecastService, Frequency, Level, type ForecastPoint, type Series } from "../gen/shopkeeper/forecast/v1/forecast_pb";
+import {
+  change,
+  count,
+  day,
+  dayOf,
+  days,
+  decimal,
+  isoDay,
+  money,
+  percent,
+  sentence,
+  shortCount,
+  shortMoney,
+} from "../format";
+import {
+  ForecastService,
+  Frequency,
+  Level,
+  type ForecastPoint,
+  type Series,
+} from "../gen/shopkeeper/forecast/v1/forecast_pb";
 import { ModelService, type Metric } from "../gen/shopkeeper/model/v1/model_pb";
 import { metricName, metricValue } from "../metrics";
-import { Answer, Card, Choice, Empty, Figure, Page, Problem, SelectFilter, NumberFilter } from "../parts";
+import {
+  Answer,
+  Card,
+  Choice,
+  Empty,
+  Figure,
+  Page,
+  Problem,
+  SelectFilter,
+  NumberFilter,
+} from "../parts";
 import { soldDays, type SoldDay } from "../sold";
 import { Table, type Column } from "../table";
 import { filter, numberFilter, setFilters } from "../url";
@@ -18,7 +47,11 @@ function plus(on: string, more = 0) {
 }
 const between = (from: string, to: string) => Math.round((Date.parse(to) - Date.parse(from)) / DAY);
 
-const LEVELS: Record<string, Level> = { shop: Level.TOTAL, country: Level.COUNTRY, product: Level.PRODUCT };
+const LEVELS: Record<string, Level> = {
+  shop: Level.TOTAL,
+  country: Level.COUNTRY,
+  product: Level.PRODUCT,
+};
 /** Kinds of periods: how many ahead and back, and where the one begins that a day is in, or that comes some later. */
 const PERIODS = {
   day: { frequency: Frequency.DAILY, horizon: 28, most: 366, past: 120, unit: "days", begin: plus },
@@ -38,7 +71,9 @@ const PERIODS = {
     unit: "months",
     begin(on: string, later = 0) {
       const date = new Date(on);
-      return new Date(Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + later)).toISOString().slice(0, 10);
+      return new Date(Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + later))
+        .toISOString()
+        .slice(0, 10);
     },
   },
 };
@@ -47,7 +82,8 @@ type Period = keyof typeof PERIODS;
 /** What the reader asks about; undefined while they have not said of what. */
 function useQuestion() {
   const level = LEVELS[filter("level", "shop")] ?? Level.TOTAL;
-  const key = level === Level.COUNTRY ? filter("country") : level === Level.PRODUCT ? filter("product") : "";
+  const key =
+    level === Level.COUNTRY ? filter("country") : level === Level.PRODUCT ? filter("product") : "";
   const period = PERIODS[filter("every", "day") as Period] ?? PERIODS.day;
   const horizon = Math.round(numberFilter("horizon", period.horizon, 1, period.most));
   const interval = numberFilter("interval", 80, 1, 99) / 100;
@@ -73,7 +109,9 @@ export default function Forecast() {
             ]}
           />
           {level === Level.COUNTRY && <CountryFilter all="Choose a country" />}
-          {level === Level.PRODUCT && <ProductFilter name="product" label="Product" placeholder="Code or words" />}
+          {level === Level.PRODUCT && (
+            <ProductFilter name="product" label="Product" placeholder="Code or words" />
+          )}
           <Choice
             name="every"
             label="Per"
@@ -84,7 +122,14 @@ export default function Forecast() {
               ["month", "Month"],
             ]}
           />
-          <NumberFilter name="horizon" label="Ahead" otherwise={period.horizon} least={1} most={period.most} unit={period.unit} />
+          <NumberFilter
+            name="horizon"
+            label="Ahead"
+            otherwise={period.horizon}
+            least={1}
+            most={period.most}
+            unit={period.unit}
+          />
           <SelectFilter
             name="interval"
             label="Range"
@@ -132,7 +177,15 @@ function aheadOf(points: ForecastPoint[], begin: Begin): Row[] {
     const from = dayOf(p.periodStart);
     const end = begin(from, 1);
     const [low, median, high] = p.quantiles.map((q) => q.value);
-    return { from, days: between(from, end), of: between(begin(from), end), mean: p.mean, low, median, high };
+    return {
+      from,
+      days: between(from, end),
+      of: between(begin(from), end),
+      mean: p.mean,
+      low,
+      median,
+      high,
+    };
   });
 }
 
@@ -151,7 +204,12 @@ function useSold(points: ForecastPoint[]) {
   const { level, key, period } = useQuestion();
   const [start, last] = [dayOf(points[0]?.periodStart), dayOf(points.at(-1)?.periodStart)];
   const end = last && period.begin(last, 1);
-  const earliest = start && [period.begin(start, -period.past), period.begin(plus(start, between(end, start)))].toSorted()[0]!;
+  const earliest =
+    start &&
+    [
+      period.begin(start, -period.past),
+      period.begin(plus(start, between(end, start))),
+    ].toSorted()[0]!;
   const answer = useQuery({
     queryKey: ["sold", level, key, earliest, start],
     queryFn: () => soldDays(level, key, earliest, start),
@@ -160,7 +218,13 @@ function useSold(points: ForecastPoint[]) {
   const sold = answer.data ?? [];
   const span = between(start, end);
   const before = sold.slice(-span);
-  return { ...answer, sold, span, end, before: span > 0 && before.length === span ? total(before) : undefined };
+  return {
+    ...answer,
+    sold,
+    span,
+    end,
+    before: span > 0 && before.length === span ? total(before) : undefined,
+  };
 }
 
 function Ahead() {
@@ -168,14 +232,23 @@ function Ahead() {
   const forecast = useCall(
     ForecastService.method.forecastSales,
     complete
-      ? { level, key, frequency: period.frequency, horizon, quantiles: [(1 - interval) / 2, 0.5, (1 + interval) / 2] }
+      ? {
+          level,
+          key,
+          frequency: period.frequency,
+          horizon,
+          quantiles: [(1 - interval) / 2, 0.5, (1 + interval) / 2],
+        }
       : skipToken,
   );
   const past = useSold(complete ? (forecast.data?.points ?? []) : []);
   if (!complete)
     return (
       <Card title="Forecast">
-        <Empty>Choose a {level === Level.COUNTRY ? "country" : "product"} above, or one of the list below.</Empty>
+        <Empty>
+          Choose a {level === Level.COUNTRY ? "country" : "product"} above, or one of the list
+          below.
+        </Empty>
       </Card>
     );
   // The last answer stays while another is on the way, and where there is none.
@@ -183,7 +256,13 @@ function Ahead() {
   const name = series?.key === key && !forecast.error ? series.name : "";
   return (
     <Card
-      title={level === Level.TOTAL ? "The shop" : !name || level === Level.COUNTRY ? key : `${sentence(name)} (${key})`}
+      title={
+        level === Level.TOTAL
+          ? "The shop"
+          : !name || level === Level.COUNTRY
+            ? key
+            : `${sentence(name)} (${key})`
+      }
       note={
         !forecast.error &&
         forecast.data &&
@@ -194,7 +273,10 @@ function Ahead() {
         }`
       }
     >
-      <Answer of={{ ...forecast, isFetching: forecast.isFetching || past.isFetching }} empty={(a) => a.points.length === 0}>
+      <Answer
+        of={{ ...forecast, isFetching: forecast.isFetching || past.isFetching }}
+        empty={(a) => a.points.length === 0}
+      >
         {(a) => {
           const pieces = a.series?.unit === "pieces";
           const amount = pieces ? count : money;
@@ -211,8 +293,16 @@ function Ahead() {
             { header: "Actual", value: (r) => r.actual, format: amount },
             { header: "Expected", value: (r) => r.mean, format: amount },
             { header: "Median", value: (r) => r.median, format: amount },
-            { header: `Low (${quantile((1 - interval) / 2)})`, value: (r) => r.low, format: amount },
-            { header: `High (${quantile((1 + interval) / 2)})`, value: (r) => r.high, format: amount },
+            {
+              header: `Low (${quantile((1 - interval) / 2)})`,
+              value: (r) => r.low,
+              format: amount,
+            },
+            {
+              header: `High (${quantile((1 + interval) / 2)})`,
+              value: (r) => r.high,
+              format: amount,
+            },
           ];
           return (
             <>
@@ -226,12 +316,22 @@ function Ahead() {
                       : `until ${isoDay(plus(past.end, -1))}`
                   }
                 />
-                {past.before !== undefined && <Figure name={`Sold in the ${days(past.span)} before`} value={amount(past.before)} note={unit} />}
+                {past.before !== undefined && (
+                  <Figure
+                    name={`Sold in the ${days(past.span)} before`}
+                    value={amount(past.before)}
+                    note={unit}
+                  />
+                )}
                 {full.length > 0 && (
                   <Figure
                     name={`On average a ${filter("every", "day")}`}
                     value={amount(total(full.map((row) => ({ value: row.mean }))) / full.length)}
-                    note={full.length < ahead.length ? `of the ${count(full.length)} whole ${period.unit} ahead` : unit}
+                    note={
+                      full.length < ahead.length
+                        ? `of the ${count(full.length)} whole ${period.unit} ahead`
+                        : unit
+                    }
                   />
                 )}
               </dl>
@@ -246,8 +346,8 @@ function Ahead() {
               {past.error && <Problem error={past.error} retry={past.refetch} />}
               {outside && (
                 <p class="notice below">
-                  Expected is the mean, which lies outside of the range here. Sales are as often above the median as below it: rather believe
-                  that one.
+                  Expected is the mean, which lies outside of the range here. Sales are as often
+                  above the median as below it: rather believe that one.
                 </p>
               )}
               <ul class="reasons below">
@@ -263,17 +363,31 @@ function Ahead() {
   );
 }
 const DAYS: Column<Row>[] = [
-  { header: "Days", value: (r) => r.days, format: count, show: (r) => (whole(r) ? count(r.days) : `${count(r.days)} of ${count(r.of)}`) },
+  {
+    header: "Days",
+    value: (r) => r.days,
+    format: count,
+    show: (r) => (whole(r) ? count(r.days) : `${count(r.days)} of ${count(r.of)}`),
+  },
   { header: "Days of the whole period", value: (r) => r.of, hidden: true },
 ];
 
-function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number) => string, amount: (v: number) => string, interval: number) {
+function drawing(
+  colors: Palette,
+  actual: Row[],
+  ahead: Row[],
+  short: (v: number) => string,
+  amount: (v: number) => string,
+  interval: number,
+) {
   const [past, future] = [actual.filter(whole), ahead.filter(whole)];
   // A day or two of a week beside whole weeks would look like a fall.
   const parts = [...actual, ...ahead.filter((r) => !actual.includes(r))].filter((r) => !whole(r));
   const line = { type: "line" as const, showSymbol: future.length === 1 };
   const [blue, orange, green] = colors.series;
-  const apart = future.some((r) => r.median !== undefined && Math.abs(r.median - r.mean!) > 0.02 * r.mean!);
+  const apart = future.some(
+    (r) => r.median !== undefined && Math.abs(r.median - r.mean!) > 0.02 * r.mean!,
+  );
   const range = `${percent(interval, 0)} range`;
   return {
     tooltip: tooltip(colors, {
@@ -291,14 +405,35 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
         ].join("\n");
       },
     }),
-    legend: legend(colors, { data: ["Actual", apart ? MEAN : "Expected", ...(apart ? [MEDIAN] : []), range, ...(parts.length > 0 ? [PART] : [])] }),
+    legend: legend(colors, {
+      data: [
+        "Actual",
+        apart ? MEAN : "Expected",
+        ...(apart ? [MEDIAN] : []),
+        range,
+        ...(parts.length > 0 ? [PART] : []),
+      ],
+    }),
     xAxis: timeAxis(colors),
-    yAxis: { type: "value" as const, ...axis(colors), axisLabel: { color: colors.muted, formatter: short } },
-    dataZoom: [{ type: "inside" as const, zoomOnMouseWheel: "ctrl" as const, moveOnMouseMove: false }],
+    yAxis: {
+      type: "value" as const,
+      ...axis(colors),
+      axisLabel: { color: colors.muted, formatter: short },
+    },
+    dataZoom: [
+      { type: "inside" as const, zoomOnMouseWheel: "ctrl" as const, moveOnMouseMove: false },
+    ],
     series: [
       { ...line, name: "Actual", color: blue, data: past.map((r) => [r.from, r.actual]) },
       // The range is the room between two lines, stacked.
-      { ...line, name: "low", stack: "range", lineStyle: { opacity: 0 }, silent: true, data: future.map((r) => [r.from, r.low]) },
+      {
+        ...line,
+        name: "low",
+        stack: "range",
+        lineStyle: { opacity: 0 },
+        silent: true,
+        data: future.map((r) => [r.from, r.low]),
+      },
       {
         ...line,
         name: range,
@@ -309,9 +444,22 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
         itemStyle: { opacity: 0.35 }, // the legend's, which the area would not colour
         data: future.map((r) => [r.from, r.high! - r.low!]),
       },
-      { ...line, name: apart ? MEAN : "Expected", color: orange, data: future.map((r) => [r.from, r.mean]) },
+      {
+        ...line,
+        name: apart ? MEAN : "Expected",
+        color: orange,
+        data: future.map((r) => [r.from, r.mean]),
+      },
       ...(apart
-        ? [{ ...line, name: MEDIAN, color: green, lineStyle: { type: "dashed" as const }, data: future.map((r) => [r.from, r.median]) }]
+        ? [
+            {
+              ...line,
+              name: MEDIAN,
+              color: green,
+              lineStyle: { type: "dashed" as const },
+              data: future.map((r) => [r.from, r.median]),
+            },
+          ]
         : []),
       {
         type: "scatter" as const,
@@ -320,7 +468,11 @@ function drawing(colors: Palette, actual: Row[], ahead: Row[], short: (v: number
         symbolSize: 8,
         data: parts.map((r) => ({
           value: [r.from, r.actual ?? r.mean],
-          itemStyle: { color: colors.surface, borderColor: r.actual === undefined ? orange : blue, borderWidth: 2 },
+          itemStyle: {
+            color: colors.surface,
+            borderColor: r.actual === undefined ? orange : blue,
+            borderWidth: 2,
+          },
         })),
       },
     ],
@@ -332,7 +484,12 @@ const PART = "Part of a period";
 
 const METRICS: Column<Metric>[] = [
   { header: "Figure", value: (m) => metricName(m.name), wide: true },
-  { header: "Model", value: (m) => m.value, format: decimal, show: (m) => metricValue(m.name, m.value) },
+  {
+    header: "Model",
+    value: (m) => m.value,
+    format: decimal,
+    show: (m) => metricValue(m.name, m.value),
+  },
   {
     header: "Naive answer",
     value: (m) => m.baseline,
@@ -345,7 +502,10 @@ function Backtest() {
   const { level, key, period, complete } = useQuestion();
   const versions = useCall(ModelService.method.getModelStatus, { model: "forecast" });
   const rehearsed = complete && level !== Level.PRODUCT && period.frequency !== Frequency.MONTHLY;
-  const past = useCall(ForecastService.method.listBacktest, rehearsed ? { level, key, frequency: period.frequency } : skipToken);
+  const past = useCall(
+    ForecastService.method.listBacktest,
+    rehearsed ? { level, key, frequency: period.frequency } : skipToken,
+  );
   return (
     <>
       <Card
@@ -354,24 +514,34 @@ function Backtest() {
         span={7}
       >
         {rehearsed ? (
-          <Answer of={past} empty={(a) => a.points.length === 0} nothing="This version was published without an evaluation.">
+          <Answer
+            of={past}
+            empty={(a) => a.points.length === 0}
+            nothing="This version was published without an evaluation."
+          >
             {(a) => {
-              const rows = a.points.map(
-                (p): Row => ({
-                  from: dayOf(p.periodStart),
-                  days: 1,
-                  of: 1,
-                  actual: p.actual,
-                  mean: p.mean,
-                  low: p.quantiles[0]?.value,
-                  high: p.quantiles[1]?.value,
-                }),
-              );
+              const rows = a.points.map((p): Row => ({
+                from: dayOf(p.periodStart),
+                days: 1,
+                of: 1,
+                actual: p.actual,
+                mean: p.mean,
+                low: p.quantiles[0]?.value,
+                high: p.quantiles[1]?.value,
+              }));
               return (
                 <>
                   <dl class="figures">
-                    <Figure name="Error (WAPE)" value={percent(a.wape)} note="of what was sold; less is better" />
-                    <Figure name="Within the 80 % range" value={percent(a.coverage)} note="80 % is what it promises" />
+                    <Figure
+                      name="Error (WAPE)"
+                      value={percent(a.wape)}
+                      note="of what was sold; less is better"
+                    />
+                    <Figure
+                      name="Within the 80 % range"
+                      value={percent(a.coverage)}
+                      note="80 % is what it promises"
+                    />
                   </dl>
                   <Chart
                     label="Past forecasts beside what was sold"
@@ -385,12 +555,30 @@ function Backtest() {
             }}
           </Answer>
         ) : (
-          <Empty>The shop and the larger countries are rehearsed, by day and by week. Choose one of these.</Empty>
+          <Empty>
+            The shop and the larger countries are rehearsed, by day and by week. Choose one of
+            these.
+          </Empty>
         )}
       </Card>
-      <Card title="Errors by kind of series" span={5} note="Of this version's evaluation, beside the naive answer">
-        <Answer of={versions} empty={(a) => !a.status?.details?.metrics.length} nothing="This version was published without an evaluation.">
-          {(a) => <Table label="Errors of the forecast on its backtest" rows={a.status!.details!.metrics} columns={METRICS} pageSize={12} />}
+      <Card
+        title="Errors by kind of series"
+        span={5}
+        note="Of this version's evaluation, beside the naive answer"
+      >
+        <Answer
+          of={versions}
+          empty={(a) => !a.status?.details?.metrics.length}
+          nothing="This version was published without an evaluation."
+        >
+          {(a) => (
+            <Table
+              label="Errors of the forecast on its backtest"
+              rows={a.status!.details!.metrics}
+              columns={METRICS}
+              pageSize={12}
+            />
+          )}
         </Answer>
       </Card>
     </>
@@ -415,7 +603,12 @@ const SERIES: Column<Series>[] = [
         class="plain link"
         onClick={() =>
           setFilters({
-            level: s.level === Level.TOTAL ? undefined : s.level === Level.COUNTRY ? "country" : "product",
+            level:
+              s.level === Level.TOTAL
+                ? undefined
+                : s.level === Level.COUNTRY
+                  ? "country"
+                  : "product",
             country: s.level === Level.COUNTRY ? s.key : undefined,
             product: s.level === Level.PRODUCT ? s.key : undefined,
           })
@@ -436,11 +629,27 @@ const SERIES: Column<Series>[] = [
 
 function SeriesList() {
   const { level } = useQuestion();
-  const series = useCall(ForecastService.method.listSeries, { level: level === Level.TOTAL ? Level.UNSPECIFIED : level, pageSize: 1000 });
+  const series = useCall(ForecastService.method.listSeries, {
+    level: level === Level.TOTAL ? Level.UNSPECIFIED : level,
+    pageSize: 1000,
+  });
   return (
-    <Card title="Series" note={series.data && `The largest ${count(series.data.series.length)} of ${count(series.data.totalSize)}`}>
+    <Card
+      title="Series"
+      note={
+        series.data &&
+        `The largest ${count(series.data.series.length)} of ${count(series.data.totalSize)}`
+      }
+    >
       <Answer of={series} empty={(a) => a.series.length === 0}>
-        {(a) => <Table label="Series that can be forecast" rows={a.series} columns={SERIES} pageSize={8} />}
+        {(a) => (
+          <Table
+            label="Series that can be forecast"
+            rows={a.series}
+            columns={SERIES}
+            pageSize={8}
+          />
+        )}
       </Answer>
     </Card>
   );

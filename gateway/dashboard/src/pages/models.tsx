@@ -6,14 +6,27 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { change, queries, transport, useCall } from "../api";
 import { axis, Chart, tooltip } from "../chart";
 import { bytes, day, dayOf, decimal, enumWord, isoDay, moment, sentence, words } from "../format";
-import { ModelService, ModelState, type Gate, type ModelStatus, type ModelVersion } from "../gen/shopkeeper/model/v1/model_pb";
+import {
+  ModelService,
+  ModelState,
+  type Gate,
+  type ModelStatus,
+  type ModelVersion,
+} from "../gen/shopkeeper/model/v1/model_pb";
 import { metricName, metricValue } from "../metrics";
 import { Answer, Badge, Card, Choice, Empty, explain, Page, SelectFilter } from "../parts";
 import { useMetrics } from "../prometheus";
 import { Table, type Column } from "../table";
 import { filter } from "../url";
 
-export const MODELS = ["segmentation", "forecast", "recommendation", "churn", "anomaly", "insights"];
+export const MODELS = [
+  "segmentation",
+  "forecast",
+  "recommendation",
+  "churn",
+  "anomaly",
+  "insights",
+];
 
 export function useStatuses() {
   return useQueries({
@@ -25,7 +38,15 @@ export function useStatuses() {
 }
 
 export const StateBadge = ({ status }: { status: ModelStatus }) => (
-  <Badge tone={status.state === ModelState.SERVING ? "good" : status.state === ModelState.DEGRADED ? "bad" : "weak"}>
+  <Badge
+    tone={
+      status.state === ModelState.SERVING
+        ? "good"
+        : status.state === ModelState.DEGRADED
+          ? "bad"
+          : "weak"
+    }
+  >
     {enumWord(ModelState[status.state])}
   </Badge>
 );
@@ -36,7 +57,14 @@ export default function Models() {
     <Page
       title="Models"
       lead="Which version of each model answers now, how good it was on later transactions, and the checks it passed."
-      filters={<Choice name="model" label="Model" otherwise={MODELS[0]!} options={MODELS.map((m): [string, string] => [m, enumWord(m)])} />}
+      filters={
+        <Choice
+          name="model"
+          label="Model"
+          otherwise={MODELS[0]!}
+          options={MODELS.map((m): [string, string] => [m, enumWord(m)])}
+        />
+      }
     >
       <div class="cards">
         <Current model={model} />
@@ -64,7 +92,11 @@ const useStatus = (model: string) =>
     placeholderData: keepPreviousData,
     refetchInterval: (query) => {
       const status = query.state.data?.status;
-      return query.state.error ? 5_000 : status && status.version !== status.wantedVersion && !status.refusal ? 1_000 : 10_000;
+      return query.state.error
+        ? 5_000
+        : status && status.version !== status.wantedVersion && !status.refusal
+          ? 1_000
+          : 10_000;
     },
   });
 
@@ -105,7 +137,11 @@ function Current({ model }: { model: string }) {
         </Answer>
       </Card>
       <Card title="Gates" note="What it had to pass before it was published" span={7}>
-        <Answer of={answer} empty={(a) => !a.status?.details?.gates.length} nothing="This model has no gates.">
+        <Answer
+          of={answer}
+          empty={(a) => !a.status?.details?.gates.length}
+          nothing="This model has no gates."
+        >
           {(a) => <Table label="Gates" rows={a.status!.details!.gates} columns={GATES} />}
         </Answer>
       </Card>
@@ -130,7 +166,11 @@ const VERSIONS: Column<ModelVersion>[] = [
     value: (v) => `${v.gates.filter((g) => g.passed).length} of ${v.gates.length}`,
     show: (v) => {
       const failed = v.gates.filter((g) => !g.passed).length;
-      return <Badge tone={failed ? "bad" : "good"}>{failed ? `${failed} failed` : `${v.gates.length} passed`}</Badge>;
+      return (
+        <Badge tone={failed ? "bad" : "good"}>
+          {failed ? `${failed} failed` : `${v.gates.length} passed`}
+        </Badge>
+      );
     },
   },
   { header: "Size", value: (v) => Number(v.sizeBytes), format: bytes },
@@ -147,7 +187,12 @@ interface Measured {
 }
 const MEASURED: Column<Measured>[] = [
   { header: "Figure", value: (m) => metricName(m.name), wide: true },
-  { header: "Model", value: (m) => m.value, format: (v) => decimal(v, 3), show: (m) => metricValue(m.name, m.value) },
+  {
+    header: "Model",
+    value: (m) => m.value,
+    format: (v) => decimal(v, 3),
+    show: (m) => metricValue(m.name, m.value),
+  },
   {
     header: "Naive answer",
     value: (m) => m.baseline,
@@ -198,15 +243,33 @@ function Versions({ model }: { model: string }) {
   const current = answer.data?.versions.find((v) => v.current);
   return (
     <>
-      <Answer of={answer} empty={(a) => a.versions.length === 0} nothing="The store has no version of this model.">
+      <Answer
+        of={answer}
+        empty={(a) => a.versions.length === 0}
+        nothing="The store has no version of this model."
+      >
         {({ versions }) => <Metrics versions={versions} />}
       </Answer>
-      <Card title="Versions" note={allowed ? "An earlier version can be made current again, and a newer one current" : undefined}>
+      <Card
+        title="Versions"
+        note={
+          allowed
+            ? "An earlier version can be made current again, and a newer one current"
+            : undefined
+        }
+      >
         <p role="status" class={told ? "notice" : "unseen"}>
           {told}
         </p>
         <Answer of={answer} empty={(a) => a.versions.length === 0}>
-          {({ versions }) => <Table label="Versions in the model store" rows={versions} columns={columns} download={`${model}-versions`} />}
+          {({ versions }) => (
+            <Table
+              label="Versions in the model store"
+              rows={versions}
+              columns={columns}
+              download={`${model}-versions`}
+            />
+          )}
         </Answer>
       </Card>
       {chosen && (
@@ -224,7 +287,12 @@ function Versions({ model }: { model: string }) {
   );
 }
 
-function PublishDialog(props: { model: string; version: ModelVersion; current?: ModelVersion; onEnd: (said?: string) => void }) {
+function PublishDialog(props: {
+  model: string;
+  version: ModelVersion;
+  current?: ModelVersion;
+  onEnd: (said?: string) => void;
+}) {
   const { model, version, current, onEnd } = props;
   const dialog = useRef<HTMLDialogElement>(null);
   const [busy, setBusy] = useState(false);
@@ -247,7 +315,8 @@ function PublishDialog(props: { model: string; version: ModelVersion; current?: 
     // What other pages have was said by the version before.
     void queries.invalidateQueries();
   }
-  const older = current && Number(version.asOf?.seconds ?? 0n) < Number(current.asOf?.seconds ?? 0n);
+  const older =
+    current && Number(version.asOf?.seconds ?? 0n) < Number(current.asOf?.seconds ?? 0n);
   return (
     <dialog ref={dialog} aria-labelledby="publish-title" onClose={() => onEnd()}>
       <form
@@ -261,7 +330,9 @@ function PublishDialog(props: { model: string; version: ModelVersion; current?: 
           <dt>Model</dt>
           <dd>{enumWord(model)}</dd>
           <dt>From</dt>
-          <dd class="breaks">{current ? `${current.version}, as of ${day(current.asOf)}` : "none"}</dd>
+          <dd class="breaks">
+            {current ? `${current.version}, as of ${day(current.asOf)}` : "none"}
+          </dd>
           <dt>To</dt>
           <dd class="breaks">
             {version.version}, as of {day(version.asOf)}
@@ -290,11 +361,15 @@ function PublishDialog(props: { model: string; version: ModelVersion; current?: 
 }
 
 function Metrics({ versions }: { versions: ModelVersion[] }) {
-  const rows = versions
-    .toReversed()
-    .flatMap((v) =>
-      v.metrics.map((m): Measured => ({ version: v.version, asOf: dayOf(v.asOf), name: m.name, value: m.value, baseline: m.baseline })),
-    );
+  const rows = versions.toReversed().flatMap((v) =>
+    v.metrics.map((m): Measured => ({
+      version: v.version,
+      asOf: dayOf(v.asOf),
+      name: m.name,
+      value: m.value,
+      baseline: m.baseline,
+    })),
+  );
   const names = [...new Set(rows.map((r) => r.name))];
   const chosen = names.includes(filter("figure")) ? filter("figure") : names[0];
   const shown = rows.filter((r) => r.name === chosen);
@@ -312,8 +387,16 @@ function Metrics({ versions }: { versions: ModelVersion[] }) {
     );
   return (
     <div class="cards">
-      <Card title="Figures of the current version" note={`On transactions after those it learnt from${older ? "; before: the same of the version before" : ""}`} span={6}>
-        <Table label="Figures of the current version" rows={measured} columns={older ? CURRENT : MEASURED} />
+      <Card
+        title="Figures of the current version"
+        note={`On transactions after those it learnt from${older ? "; before: the same of the version before" : ""}`}
+        span={6}
+      >
+        <Table
+          label="Figures of the current version"
+          rows={measured}
+          columns={older ? CURRENT : MEASURED}
+        />
       </Card>
       <Card
         title="Over versions"
@@ -321,7 +404,12 @@ function Metrics({ versions }: { versions: ModelVersion[] }) {
         span={6}
         actions={
           <form class="filters" onSubmit={(event) => event.preventDefault()}>
-            <SelectFilter name="figure" label="Figure" otherwise={names[0]} options={names.map((n): [string, string] => [n, metricName(n)])} />
+            <SelectFilter
+              name="figure"
+              label="Figure"
+              otherwise={names[0]}
+              options={names.map((n): [string, string] => [n, metricName(n)])}
+            />
           </form>
         }
       >
@@ -330,9 +418,21 @@ function Metrics({ versions }: { versions: ModelVersion[] }) {
           rows={shown}
           columns={OVER}
           option={(colors) => ({
-            tooltip: tooltip(colors, { trigger: "axis", valueFormatter: (v: unknown) => (v === null ? "–" : metricValue(chosen, Number(v))) }),
-            xAxis: { type: "category", data: shown.map((r) => `${isoDay(r.asOf)} · ${shortVersion(r.version)}`), ...axis(colors) },
-            yAxis: { type: "value", scale: true, ...axis(colors), axisLabel: { color: colors.muted, formatter: (v: number) => metricValue(chosen, v) } },
+            tooltip: tooltip(colors, {
+              trigger: "axis",
+              valueFormatter: (v: unknown) => (v === null ? "–" : metricValue(chosen, Number(v))),
+            }),
+            xAxis: {
+              type: "category",
+              data: shown.map((r) => `${isoDay(r.asOf)} · ${shortVersion(r.version)}`),
+              ...axis(colors),
+            },
+            yAxis: {
+              type: "value",
+              scale: true,
+              ...axis(colors),
+              axisLabel: { color: colors.muted, formatter: (v: number) => metricValue(chosen, v) },
+            },
             series: [
               { type: "line", name: "Model", symbolSize: 9, data: shown.map((r) => r.value) },
               ...(shown.some((r) => r.baseline !== undefined)
@@ -367,9 +467,12 @@ const DRIFT: Column<Drifted>[] = [
   { header: "Stability index", value: (d) => d.index, format: (v) => decimal(v, 3) },
   {
     header: "Since training",
-    value: (d) => (d.index >= OTHER ? "another spread" : d.index >= LOOK ? "worth a look" : "the same spread"),
+    value: (d) =>
+      d.index >= OTHER ? "another spread" : d.index >= LOOK ? "worth a look" : "the same spread",
     show: (d) => (
-      <Badge tone={drifted(d.index)}>{d.index >= OTHER ? "Another spread" : d.index >= LOOK ? "Worth a look" : "The same spread"}</Badge>
+      <Badge tone={drifted(d.index)}>
+        {d.index >= OTHER ? "Another spread" : d.index >= LOOK ? "Worth a look" : "The same spread"}
+      </Badge>
     ),
   },
 ];
@@ -386,8 +489,19 @@ function Drift({ model }: { model: string }) {
       title="Drift"
       note="How far the numbers of today's calls are spread otherwise than those of training: population stability index, from 0.1 on worth a look, from 0.25 on another spread"
     >
-      <Answer of={metrics} empty={() => numbers.length === 0} nothing="This gateway has not yet seen enough calls of this model, or the model's service is elsewhere.">
-        {() => <Table label="Drift of the model's numbers" rows={numbers} columns={DRIFT} download={`${model}-drift`} />}
+      <Answer
+        of={metrics}
+        empty={() => numbers.length === 0}
+        nothing="This gateway has not yet seen enough calls of this model, or the model's service is elsewhere."
+      >
+        {() => (
+          <Table
+            label="Drift of the model's numbers"
+            rows={numbers}
+            columns={DRIFT}
+            download={`${model}-drift`}
+          />
+        )}
       </Answer>
     </Card>
   );

@@ -7,7 +7,17 @@ import { skipToken, transport, useCall } from "../api";
 import { axis, Chart, timeAxis, tooltip } from "../chart";
 import { save } from "../download";
 import { ClearFilters, CountryFilter, RangeFilter } from "../filters";
-import { change, count, day, dayOf, isoDay, money, percent, shortCount, shortMoney } from "../format";
+import {
+  change,
+  count,
+  day,
+  dayOf,
+  isoDay,
+  money,
+  percent,
+  shortCount,
+  shortMoney,
+} from "../format";
 import {
   ExportFormat,
   Frequency,
@@ -71,28 +81,50 @@ function Summary() {
   const against = (value: number, was: number | undefined) => {
     if (compared === skipToken || !was) return {};
     const moved = value / was - 1;
-    return { note: `${change(moved)} on as long before`, tone: moved < 0 ? ("bad" as const) : ("good" as const) };
+    return {
+      note: `${change(moved)} on as long before`,
+      tone: moved < 0 ? ("bad" as const) : ("good" as const),
+    };
   };
   return (
-    <Card title="Figures" note={now.data && `Data from ${day(now.data.firstTime)} to ${day(now.data.lastTime)}`}>
+    <Card
+      title="Figures"
+      note={now.data && `Data from ${day(now.data.firstTime)} to ${day(now.data.lastTime)}`}
+    >
       <Answer of={now}>
         {({ sales }) =>
           sales && (
             <dl class="figures">
-              <Figure name="Revenue" value={money(sales.revenue)} {...against(sales.revenue, before?.revenue)} />
-              <Figure name="Orders" value={count(sales.orders)} {...against(Number(sales.orders), Number(before?.orders))} />
+              <Figure
+                name="Revenue"
+                value={money(sales.revenue)}
+                {...against(sales.revenue, before?.revenue)}
+              />
+              <Figure
+                name="Orders"
+                value={count(sales.orders)}
+                {...against(Number(sales.orders), Number(before?.orders))}
+              />
               <Figure
                 name="Known customers"
                 value={count(sales.customers)}
                 {...against(Number(sales.customers), Number(before?.customers))}
               />
-              <Figure name="Pieces sold" value={count(sales.items)} {...against(Number(sales.items), Number(before?.items))} />
+              <Figure
+                name="Pieces sold"
+                value={count(sales.items)}
+                {...against(Number(sales.items), Number(before?.items))}
+              />
               <Figure
                 name="Average order"
                 value={money(sales.averageOrderValue)}
                 {...against(sales.averageOrderValue, before?.averageOrderValue)}
               />
-              <Figure name="Returned" value={percent(sales.returnsRate)} note={`${money(sales.returns)} taken back`} />
+              <Figure
+                name="Returned"
+                value={percent(sales.returnsRate)}
+                note={`${money(sales.returns)} taken back`}
+              />
             </dl>
           )
         }
@@ -111,7 +143,11 @@ const TREND: Column<PeriodSales>[] = [
 
 function Trend() {
   const frequency = FREQUENCIES[filter("every", "week")] ?? Frequency.WEEKLY;
-  const trend = useCall(InsightsService.method.listSalesTrend, { ...useRange(), frequency, pageSize: 1000 });
+  const trend = useCall(InsightsService.method.listSalesTrend, {
+    ...useRange(),
+    frequency,
+    pageSize: 1000,
+  });
   return (
     <Card
       title="Revenue over time"
@@ -140,7 +176,11 @@ function Trend() {
               tooltip: tooltip(colors, { trigger: "axis" }),
               xAxis: timeAxis(colors),
               yAxis: [
-                { type: "value", ...axis(colors), axisLabel: { color: colors.muted, formatter: shortMoney } },
+                {
+                  type: "value",
+                  ...axis(colors),
+                  axisLabel: { color: colors.muted, formatter: shortMoney },
+                },
                 {
                   type: "value",
                   ...axis(colors, { splitLine: { show: false } }),
@@ -185,19 +225,33 @@ const COUNTRIES: Column<CountrySales>[] = [
 ];
 
 function Countries() {
-  const sales = useCall(InsightsService.method.listSalesByCountry, { ...useRange(), pageSize: 1000 });
+  const sales = useCall(InsightsService.method.listSalesByCountry, {
+    ...useRange(),
+    pageSize: 1000,
+  });
   const known = useRef(new Set<string>());
   const [, drawn] = useState(false);
-  const choose = (country: string) => setFilters({ country: filter("country") === country ? undefined : country });
+  const choose = (country: string) =>
+    setFilters({ country: filter("country") === country ? undefined : country });
   return (
     <>
-      <Card title="Countries on the map" note="Revenue, on a scale of powers of ten. Choose one to filter by it." span={7}>
+      <Card
+        title="Countries on the map"
+        note="Revenue, on a scale of powers of ten. Choose one to filter by it."
+        span={7}
+      >
         <Answer of={sales} empty={(a) => a.countries.length === 0}>
           {({ countries }) => {
             const placed = countries
-              .map((c) => ({ code: countryCode(c.country), country: c.country, revenue: c.sales?.revenue ?? 0 }))
+              .map((c) => ({
+                code: countryCode(c.country),
+                country: c.country,
+                revenue: c.sales?.revenue ?? 0,
+              }))
               .filter((c) => c.revenue > 0);
-            const off = known.current.size ? placed.filter((c) => !c.code || !known.current.has(c.code)) : [];
+            const off = known.current.size
+              ? placed.filter((c) => !c.code || !known.current.has(c.code))
+              : [];
             const most = Math.max(10, ...placed.map((c) => c.revenue));
             return (
               <>
@@ -246,14 +300,28 @@ function Countries() {
                         bottom: 24,
                         left: 0,
                         right: 0,
-                        itemStyle: { areaColor: "transparent", borderColor: colors.muted, borderWidth: 0.4 },
-                        emphasis: { label: { show: false }, itemStyle: { areaColor: colors.series[1] } },
-                        data: placed.map((c) => ({ name: c.code ?? "", value: Math.log10(Math.max(100, c.revenue)) })),
+                        itemStyle: {
+                          areaColor: "transparent",
+                          borderColor: colors.muted,
+                          borderWidth: 0.4,
+                        },
+                        emphasis: {
+                          label: { show: false },
+                          itemStyle: { areaColor: colors.series[1] },
+                        },
+                        data: placed.map((c) => ({
+                          name: c.code ?? "",
+                          value: Math.log10(Math.max(100, c.revenue)),
+                        })),
                       },
                     ],
                   })}
                 />
-                {off.length > 0 && <p class="quiet">Too small for this map, or no country: {off.map((c) => c.country).join(", ")}.</p>}
+                {off.length > 0 && (
+                  <p class="quiet">
+                    Too small for this map, or no country: {off.map((c) => c.country).join(", ")}.
+                  </p>
+                )}
               </>
             );
           }}
@@ -272,7 +340,14 @@ function Countries() {
                 onChoose={choose}
                 option={(colors) => ({
                   tooltip: tooltip(colors, { valueFormatter: (v: unknown) => money(Number(v)) }),
-                  grid: { left: 8, right: 64, top: 4, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+                  grid: {
+                    left: 8,
+                    right: 64,
+                    top: 4,
+                    bottom: 4,
+                    outerBoundsMode: "same",
+                    outerBoundsContain: "axisLabel",
+                  },
                   xAxis: { type: "log", logBase: 10, show: false, min: 1 },
                   yAxis: {
                     type: "category",
@@ -323,7 +398,10 @@ function Products() {
   return (
     <Card
       title="Products"
-      note={products.data && `The first ${count(products.data.products.length)} of ${count(products.data.totalSize)}`}
+      note={
+        products.data &&
+        `The first ${count(products.data.products.length)} of ${count(products.data.totalSize)}`
+      }
       span={8}
       actions={
         <Choice
@@ -338,7 +416,15 @@ function Products() {
       }
     >
       <Answer of={products} empty={(a) => a.products.length === 0}>
-        {(a) => <Table label="Top products" rows={a.products} columns={PRODUCTS} pageSize={8} download="products" />}
+        {(a) => (
+          <Table
+            label="Top products"
+            rows={a.products}
+            columns={PRODUCTS}
+            pageSize={8}
+            download="products"
+          />
+        )}
       </Answer>
     </Card>
   );
@@ -363,7 +449,14 @@ function Segments() {
             columns={SEGMENTS}
             option={(colors) => ({
               tooltip: tooltip(colors, { valueFormatter: (v: unknown) => money(Number(v)) }),
-              grid: { left: 8, right: 56, top: 4, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+              grid: {
+                left: 8,
+                right: 56,
+                top: 4,
+                bottom: 4,
+                outerBoundsMode: "same",
+                outerBoundsContain: "axisLabel",
+              },
               xAxis: { type: "value", show: false },
               yAxis: {
                 type: "category",
@@ -376,7 +469,12 @@ function Segments() {
                 {
                   type: "bar",
                   data: a.segments.map((s) => s.sales?.revenue ?? 0),
-                  label: { show: true, position: "right", color: colors.muted, formatter: ({ value }) => shortMoney(Number(value)) },
+                  label: {
+                    show: true,
+                    position: "right",
+                    color: colors.muted,
+                    formatter: ({ value }) => shortMoney(Number(value)),
+                  },
                 },
               ],
             })}
@@ -397,7 +495,11 @@ const GROWTH: Column<CustomerGrowth>[] = [
 
 function Growth() {
   const frequency = FREQUENCIES[filter("every", "week")] ?? Frequency.WEEKLY;
-  const growth = useCall(InsightsService.method.listCustomerGrowth, { ...useRange(), frequency, pageSize: 1000 });
+  const growth = useCall(InsightsService.method.listCustomerGrowth, {
+    ...useRange(),
+    frequency,
+    pageSize: 1000,
+  });
   return (
     <Card title="New and returning customers" span={6}>
       <Answer of={growth} empty={(a) => a.periods.length === 0}>
@@ -408,7 +510,10 @@ function Growth() {
             columns={GROWTH}
             download="growth"
             option={(colors) => ({
-              tooltip: tooltip(colors, { trigger: "axis", valueFormatter: (v: unknown) => count(Number(v)) }),
+              tooltip: tooltip(colors, {
+                trigger: "axis",
+                valueFormatter: (v: unknown) => count(Number(v)),
+              }),
               xAxis: timeAxis(colors),
               yAxis: { type: "value", ...axis(colors) },
               series: (["newCustomers", "returningCustomers"] as const).map((which) => ({
@@ -440,20 +545,41 @@ const COHORTS: Column<CohortCell>[] = [
 ];
 
 function Cohorts() {
-  const cohorts = useCall(InsightsService.method.listCohortRetention, { ...useRange(), pageSize: 1000 });
+  const cohorts = useCall(InsightsService.method.listCohortRetention, {
+    ...useRange(),
+    pageSize: 1000,
+  });
   return (
-    <Card title="Who comes back" note="Customers by the month of their first order, and how many bought again later" span={6}>
-      <Answer of={cohorts} empty={(a) => !a.cohorts.some((c) => c.periods.some((p) => p.offset > 0))}>
+    <Card
+      title="Who comes back"
+      note="Customers by the month of their first order, and how many bought again later"
+      span={6}
+    >
+      <Answer
+        of={cohorts}
+        empty={(a) => !a.cohorts.some((c) => c.periods.some((p) => p.offset > 0))}
+      >
         {(a) => {
           // Those of the last month have had no later one.
-          const shown = a.cohorts.filter((c) => c.customers > 0n && c.periodStart && c.periods.some((p) => p.offset > 0));
+          const shown = a.cohorts.filter(
+            (c) => c.customers > 0n && c.periodStart && c.periods.some((p) => p.offset > 0),
+          );
           const months = shown.map((c) =>
-            timestampDate(c.periodStart!).toLocaleString(undefined, { month: "short", year: "2-digit", timeZone: "UTC" }),
+            timestampDate(c.periodStart!).toLocaleString(undefined, {
+              month: "short",
+              year: "2-digit",
+              timeZone: "UTC",
+            }),
           );
           const cells = shown.flatMap((c) =>
             c.periods
               .filter((p) => p.offset > 0)
-              .map((p) => ({ cohort: dayOf(c.periodStart), offset: p.offset, customers: Number(p.customers), retention: p.retention })),
+              .map((p) => ({
+                cohort: dayOf(c.periodStart),
+                offset: p.offset,
+                customers: Number(p.customers),
+                retention: p.retention,
+              })),
           );
           const row = new Map(shown.map((c, at) => [dayOf(c.periodStart), at]));
           const last = Math.max(1, ...cells.map((c) => c.offset));
@@ -468,7 +594,14 @@ function Cohorts() {
                   formatter: ({ value }: { value: [number, number, number] }) =>
                     `${months[value[1]]}, ${value[0] + 1} months later: ${percent(value[2])}`,
                 }),
-                grid: { left: 8, right: 8, top: 4, bottom: 24, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+                grid: {
+                  left: 8,
+                  right: 8,
+                  top: 4,
+                  bottom: 24,
+                  outerBoundsMode: "same",
+                  outerBoundsContain: "axisLabel",
+                },
                 xAxis: {
                   type: "category",
                   data: Array.from({ length: last }, (_, at) => String(at + 1)),
@@ -515,12 +648,19 @@ function ExportButton() {
     try {
       const pieces: BlobPart[] = [];
       const format = parquet ? ExportFormat.PARQUET : ExportFormat.CSV;
-      const lines = createClient(InsightsService, transport).exportTransactions({ ...range, format }, { timeoutMs: 600_000 });
+      const lines = createClient(InsightsService, transport).exportTransactions(
+        { ...range, format },
+        { timeoutMs: 600_000 },
+      );
       for await (const piece of lines) {
         pieces.push(piece.data as Uint8Array<ArrayBuffer>);
         setState({ part: Number(piece.rows) / Math.max(1, Number(piece.totalRows)) });
       }
-      save(`transactions.${parquet ? "parquet" : "csv"}`, pieces, parquet ? "application/vnd.apache.parquet" : "text/csv");
+      save(
+        `transactions.${parquet ? "parquet" : "csv"}`,
+        pieces,
+        parquet ? "application/vnd.apache.parquet" : "text/csv",
+      );
       setState({});
     } catch (error) {
       setState({ problem: ConnectError.from(error).rawMessage });
@@ -530,7 +670,12 @@ function ExportButton() {
     <>
       <label>
         Download as
-        <select value={parquet ? "parquet" : "csv"} onChange={(e) => setFilters({ format: e.currentTarget.value === "csv" ? undefined : "parquet" })}>
+        <select
+          value={parquet ? "parquet" : "csv"}
+          onChange={(e) =>
+            setFilters({ format: e.currentTarget.value === "csv" ? undefined : "parquet" })
+          }
+        >
           <option value="csv">CSV</option>
           <option value="parquet">Parquet</option>
         </select>

@@ -11,7 +11,17 @@ import {
   type Recommendation,
   type SimilarProduct,
 } from "../gen/shopkeeper/recommendation/v1/recommendation_pb";
-import { Answer, Badge, Card, Choice, Empty, NumberFilter, Page, ProductLink, TextFilter } from "../parts";
+import {
+  Answer,
+  Badge,
+  Card,
+  Choice,
+  Empty,
+  NumberFilter,
+  Page,
+  ProductLink,
+  TextFilter,
+} from "../parts";
 import { useProductName } from "../shop";
 import { Table, type Column } from "../table";
 import { filter, numberFilter, setFilters } from "../url";
@@ -34,12 +44,23 @@ export default function Recommendations() {
               ["product", "A product"],
             ]}
           />
-          {by === "customer" && <TextFilter name="customer" label="Customer" placeholder="Customer id" />}
-          {by === "basket" && <ProductFilter name="add" label="Add to the basket" placeholder="Code or words" />}
+          {by === "customer" && (
+            <TextFilter name="customer" label="Customer" placeholder="Customer id" />
+          )}
+          {by === "basket" && (
+            <ProductFilter name="add" label="Add to the basket" placeholder="Code or words" />
+          )}
           {by === "product" ? (
             <>
               <ProductFilter name="product" label="Product" placeholder="Code or words" />
-              <NumberFilter name="confidence" label="Confidence at least" otherwise={0} least={0} most={100} unit="%" />
+              <NumberFilter
+                name="confidence"
+                label="Confidence at least"
+                otherwise={0}
+                least={0}
+                most={100}
+                unit="%"
+              />
               <NumberFilter name="lift" label="Lift at least" otherwise={0} least={0} most={1000} />
             </>
           ) : (
@@ -47,7 +68,9 @@ export default function Recommendations() {
               <input
                 type="checkbox"
                 checked={filter("new") === "1"}
-                onChange={(event) => setFilters({ new: event.currentTarget.checked ? "1" : undefined })}
+                onChange={(event) =>
+                  setFilters({ new: event.currentTarget.checked ? "1" : undefined })
+                }
               />
               New to them alone
             </label>
@@ -55,7 +78,9 @@ export default function Recommendations() {
         </>
       }
     >
-      <div class="cards">{by === "product" ? <ForProduct /> : by === "basket" ? <ForBasket /> : <ForCustomer />}</div>
+      <div class="cards">
+        {by === "product" ? <ForProduct /> : by === "basket" ? <ForBasket /> : <ForCustomer />}
+      </div>
     </Page>
   );
 }
@@ -70,7 +95,10 @@ export const RECOMMENDATIONS: Column<Recommendation>[] = [
     wide: true,
     show: (r) => (
       <>
-        <Badge tone={r.reason === ReasonKind.BOUGHT_BEFORE ? "good" : "plain"}>{enumWord(ReasonKind[r.reason])}</Badge> {r.reasonText}
+        <Badge tone={r.reason === ReasonKind.BOUGHT_BEFORE ? "good" : "plain"}>
+          {enumWord(ReasonKind[r.reason])}
+        </Badge>{" "}
+        {r.reasonText}
       </>
     ),
   },
@@ -87,7 +115,14 @@ function ForCustomer() {
     <Card title={customerId ? `For customer ${customerId}` : "For a customer"}>
       {customerId ? (
         <Answer of={answer} empty={(a) => a.recommendations.length === 0}>
-          {(a) => <Table label="Products for the customer" rows={a.recommendations} columns={RECOMMENDATIONS} download={`recommendations-${customerId}`} />}
+          {(a) => (
+            <Table
+              label="Products for the customer"
+              rows={a.recommendations}
+              columns={RECOMMENDATIONS}
+              download={`recommendations-${customerId}`}
+            />
+          )}
         </Answer>
       ) : (
         <Empty>Type a customer's id above.</Empty>
@@ -96,7 +131,9 @@ function ForCustomer() {
   );
 }
 
-const ProductName = ({ code }: { code: string }) => <span class="grow">{useProductName(code)}</span>;
+const ProductName = ({ code }: { code: string }) => (
+  <span class="grow">{useProductName(code)}</span>
+);
 
 function ForBasket() {
   const basket = filter("basket").split(",").filter(Boolean);
@@ -105,7 +142,9 @@ function ForBasket() {
   const answer = useCall(
     RecommendationService.method.recommendProducts,
     // The basket is answered while it is typed: a code that is being added counts already.
-    basket.length || adding ? { basket: [...new Set([...basket, ...(adding ? [adding] : [])])], limit: 20 } : skipToken,
+    basket.length || adding
+      ? { basket: [...new Set([...basket, ...(adding ? [adding] : [])])], limit: 20 }
+      : skipToken,
   );
   const unknown = answer.data?.unknownBasket ?? [];
   return (
@@ -132,7 +171,12 @@ function ForBasket() {
               <li key={code}>
                 <ProductLink code={code} /> <ProductName code={code} />
                 {unknown.includes(code) && <Badge tone="weak">Unknown to the model</Badge>}
-                <button type="button" class="icon" aria-label={`Take ${code} out`} onClick={() => setBasket(basket.filter((c) => c !== code))}>
+                <button
+                  type="button"
+                  class="icon"
+                  aria-label={`Take ${code} out`}
+                  onClick={() => setBasket(basket.filter((c) => c !== code))}
+                >
                   <X aria-hidden="true" />
                 </button>
               </li>
@@ -144,10 +188,20 @@ function ForBasket() {
         {basket.length || adding ? (
           <Answer
             of={answer}
-            empty={(a) => a.recommendations.length === 0 || a.unknownBasket.length === new Set([...basket, adding].filter(Boolean)).size}
+            empty={(a) =>
+              a.recommendations.length === 0 ||
+              a.unknownBasket.length === new Set([...basket, adding].filter(Boolean)).size
+            }
             nothing="The model knows none of these products."
           >
-            {(a) => <Table label="Products for the basket" rows={a.recommendations} columns={RECOMMENDATIONS} download="basket" />}
+            {(a) => (
+              <Table
+                label="Products for the basket"
+                rows={a.recommendations}
+                columns={RECOMMENDATIONS}
+                download="basket"
+              />
+            )}
           </Answer>
         ) : (
           <Empty>What goes with a basket shows here as soon as something is in it.</Empty>
@@ -174,7 +228,10 @@ export const RULES: Column<AssociationRule>[] = [
 function ForProduct() {
   const stockCode = filter("product");
   const called = useProductName(stockCode) || stockCode;
-  const similar = useCall(RecommendationService.method.listSimilarProducts, stockCode ? { stockCode, limit: 20 } : skipToken);
+  const similar = useCall(
+    RecommendationService.method.listSimilarProducts,
+    stockCode ? { stockCode, limit: 20 } : skipToken,
+  );
   const rules = useCall(
     RecommendationService.method.listBoughtTogether,
     stockCode
@@ -194,12 +251,26 @@ function ForProduct() {
     );
   return (
     <>
-      <Card title={`In the same order as ${called}`} note="Lift 1: no connection. Higher: they belong together.">
+      <Card
+        title={`In the same order as ${called}`}
+        note="Lift 1: no connection. Higher: they belong together."
+      >
         <Answer of={rules} empty={(a) => a.rules.length === 0}>
-          {(a) => <Table label="Bundles with the product" rows={a.rules} columns={RULES} download={`bundles-${stockCode}`} />}
+          {(a) => (
+            <Table
+              label="Bundles with the product"
+              rows={a.rules}
+              columns={RULES}
+              download={`bundles-${stockCode}`}
+            />
+          )}
         </Answer>
       </Card>
-      <Card title="Confidence against lift" note="One point a product; larger: more orders with both" span={6}>
+      <Card
+        title="Confidence against lift"
+        note="One point a product; larger: more orders with both"
+        span={6}
+      >
         <Answer of={rules} empty={(a) => a.rules.length === 0}>
           {(a) => (
             <Chart
@@ -214,7 +285,14 @@ function ForProduct() {
                     return `${rule.description}\nconfidence ${percent(rule.confidence)}, lift ${decimal(rule.lift, 1)}`;
                   },
                 }),
-                grid: { left: 8, right: 16, top: 24, bottom: 24, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+                grid: {
+                  left: 8,
+                  right: 16,
+                  top: 24,
+                  bottom: 24,
+                  outerBoundsMode: "same",
+                  outerBoundsContain: "axisLabel",
+                },
                 xAxis: {
                   type: "value",
                   name: "confidence",
@@ -229,7 +307,10 @@ function ForProduct() {
                     type: "scatter",
                     itemStyle: { opacity: 0.7 },
                     symbolSize: (value: number[]) => Math.min(28, 4 + Math.sqrt(value[2] ?? 0)),
-                    data: a.rules.map((r) => ({ name: r.stockCode, value: [r.confidence, r.lift, Number(r.orders)] })),
+                    data: a.rules.map((r) => ({
+                      name: r.stockCode,
+                      value: [r.confidence, r.lift, Number(r.orders)],
+                    })),
                   },
                 ],
               })}
@@ -237,9 +318,21 @@ function ForProduct() {
           )}
         </Answer>
       </Card>
-      <Card title={`Like ${called}`} note="Bought by the same customers, not only in the same order" span={6}>
+      <Card
+        title={`Like ${called}`}
+        note="Bought by the same customers, not only in the same order"
+        span={6}
+      >
         <Answer of={similar} empty={(a) => a.products.length === 0}>
-          {(a) => <Table label="Similar products" rows={a.products} columns={SIMILAR} pageSize={8} download={`similar-${stockCode}`} />}
+          {(a) => (
+            <Table
+              label="Similar products"
+              rows={a.products}
+              columns={SIMILAR}
+              pageSize={8}
+              download={`similar-${stockCode}`}
+            />
+          )}
         </Answer>
       </Card>
     </>

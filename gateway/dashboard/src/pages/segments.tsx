@@ -5,7 +5,13 @@ import { axis, Chart, tooltip } from "../chart";
 import { CountryFilter } from "../filters";
 import { count, day, days, decimal, enumWord, money, percent, shortMoney } from "../format";
 import { ModelService, type ModelInfo } from "../gen/shopkeeper/model/v1/model_pb";
-import { Lifecycle, SegmentationService, type ListSegmentsResponse, type Segment, type SegmentMovement } from "../gen/shopkeeper/segmentation/v1/segmentation_pb";
+import {
+  Lifecycle,
+  SegmentationService,
+  type ListSegmentsResponse,
+  type Segment,
+  type SegmentMovement,
+} from "../gen/shopkeeper/segmentation/v1/segmentation_pb";
 import { Answer, Card, CustomerLink, Empty, explain, Figure, Page, SelectFilter } from "../parts";
 import { useCustomers, type Customer } from "../shop";
 import { Table, type Column } from "../table";
@@ -25,17 +31,19 @@ export default function Segments() {
           <SelectFilter
             name="segment"
             label="Segment"
-            options={[["", "All segments"], ...names.map((s): [string, string] => [String(s.segmentId), s.name])]}
+            options={[
+              ["", "All segments"],
+              ...names.map((s): [string, string] => [String(s.segmentId), s.name]),
+            ]}
           />
           <SelectFilter
             name="lifecycle"
             label="In their life with the shop"
             options={[
               ["", "Any"],
-              ...[Lifecycle.NEW, Lifecycle.ACTIVE, Lifecycle.COOLING, Lifecycle.LAPSED].map((l): [string, string] => [
-                Lifecycle[l],
-                enumWord(Lifecycle[l]),
-              ]),
+              ...[Lifecycle.NEW, Lifecycle.ACTIVE, Lifecycle.COOLING, Lifecycle.LAPSED].map(
+                (l): [string, string] => [Lifecycle[l], enumWord(Lifecycle[l])],
+              ),
             ]}
           />
         </>
@@ -45,7 +53,10 @@ export default function Segments() {
         <Card
           title="Shares"
           span={6}
-          note={segments.data && `As of ${day(segments.data.asOf)}, recipe ${segments.data.recipe}${quality}`}
+          note={
+            segments.data &&
+            `As of ${day(segments.data.asOf)}, recipe ${segments.data.recipe}${quality}`
+          }
         >
           <Answer of={segments} empty={(a) => a.segments.length === 0}>
             {(a) => <Shares segments={a.segments} />}
@@ -62,12 +73,18 @@ export default function Segments() {
 
 /** How good the segments are by what their recipe aims at: clusters that stand apart, or a forecast of spend. */
 function useQuality(of: ListSegmentsResponse | undefined): string {
-  const details = useCall(ModelService.method.getModelStatus, { model: "segmentation" }).data?.status?.details;
+  const details = useCall(ModelService.method.getModelStatus, { model: "segmentation" }).data
+    ?.status?.details;
   if (!of) return "";
   if (CLUSTERS.has(of.recipe)) return `, silhouette ${decimal(of.silhouette)}`;
-  const explained = details?.version === of.model?.version && details?.metrics.find((m) => m.name === "spend_explained");
+  const explained =
+    details?.version === of.model?.version &&
+    details?.metrics.find((m) => m.name === "spend_explained");
   if (!explained) return "";
-  const naive = explained.baseline === undefined ? "" : `; fifths by spend explain ${percent(explained.baseline, 0)}`;
+  const naive =
+    explained.baseline === undefined
+      ? ""
+      : `; fifths by spend explain ${percent(explained.baseline, 0)}`;
   return `, explains ${percent(explained.value, 0)} of the variance of log spend in the next 90 days${naive}`;
 }
 const CLUSTERS = new Set(["rfm3", "value4"]);
@@ -91,9 +108,23 @@ function Shares({ segments }: { segments: Segment[] }) {
       download="segments"
       onChoose={(name) => setFilters({ segment: segments.find((s) => s.name === name)?.segmentId })}
       option={(colors) => ({
-        tooltip: tooltip(colors, { trigger: "axis", axisPointer: { type: "shadow" }, valueFormatter: (v: unknown) => percent(Number(v)) }),
-        xAxis: { type: "value", ...axis(colors), axisLabel: { color: colors.muted, formatter: (v: number) => percent(v, 0) } },
-        yAxis: { type: "category", inverse: true, data: segments.map((s) => s.name), ...axis(colors), axisLabel: { color: colors.text } },
+        tooltip: tooltip(colors, {
+          trigger: "axis",
+          axisPointer: { type: "shadow" },
+          valueFormatter: (v: unknown) => percent(Number(v)),
+        }),
+        xAxis: {
+          type: "value",
+          ...axis(colors),
+          axisLabel: { color: colors.muted, formatter: (v: number) => percent(v, 0) },
+        },
+        yAxis: {
+          type: "category",
+          inverse: true,
+          data: segments.map((s) => s.name),
+          ...axis(colors),
+          axisLabel: { color: colors.text },
+        },
         series: [
           { name: "Of customers", type: "bar", data: segments.map((s) => s.customerShare) },
           { name: "Of spend", type: "bar", data: segments.map((s) => s.monetaryShare) },
@@ -112,7 +143,11 @@ const useChosen = () =>
   );
 
 const PEOPLE: Column<Customer>[] = [
-  { header: "Customer", value: (c) => c.segment.customerId, show: (c) => <CustomerLink id={c.segment.customerId} /> },
+  {
+    header: "Customer",
+    value: (c) => c.segment.customerId,
+    show: (c) => <CustomerLink id={c.segment.customerId} />,
+  },
   { header: "Segment", value: (c) => c.segment.segmentName },
   { header: "RFM cell", value: (c) => c.segment.rfmCell },
   { header: "Life", value: (c) => enumWord(Lifecycle[c.segment.lifecycle]) },
@@ -126,7 +161,11 @@ const PEOPLE: Column<Customer>[] = [
 function Scatter() {
   const chosen = useChosen();
   return (
-    <Card title="Recency, frequency and spend" span={6} note="One point a customer; larger: more orders. Spend on a scale of powers of ten.">
+    <Card
+      title="Recency, frequency and spend"
+      span={6}
+      note="One point a customer; larger: more orders. Spend on a scale of powers of ten."
+    >
       <Answer of={chosen} empty={(a) => a.customers.length === 0}>
         {({ customers }) => {
           const groups = Map.groupBy(customers, (c) => c.segment.segmentId);
@@ -140,20 +179,44 @@ function Scatter() {
                   formatter: ({ value }: { value: [number, number, number, string] }) =>
                     `${value[3]}\n${days(value[0])} ago\n${count(value[2])} orders\n${money(value[1])}`,
                 }),
-                xAxis: { type: "value", name: "days since the last order", nameLocation: "middle", nameGap: 24, ...axis(colors) },
-                yAxis: { type: "log", min: 10, ...axis(colors), axisLabel: { color: colors.muted, formatter: shortMoney } },
-                grid: { left: 8, right: 16, top: 32, bottom: 24, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+                xAxis: {
+                  type: "value",
+                  name: "days since the last order",
+                  nameLocation: "middle",
+                  nameGap: 24,
+                  ...axis(colors),
+                },
+                yAxis: {
+                  type: "log",
+                  min: 10,
+                  ...axis(colors),
+                  axisLabel: { color: colors.muted, formatter: shortMoney },
+                },
+                grid: {
+                  left: 8,
+                  right: 16,
+                  top: 32,
+                  bottom: 24,
+                  outerBoundsMode: "same",
+                  outerBoundsContain: "axisLabel",
+                },
                 series: [...groups]
                   .toSorted(([a], [b]) => a - b)
                   .map(([id, members]) => ({
                     name: members[0]!.segment.segmentName,
                     type: "scatter",
                     color: colors.series[(id - 1) % colors.series.length],
-                    symbolSize: (value: number[]) => Math.min(20, 3 + 1.6 * Math.sqrt(value[2] ?? 1)),
+                    symbolSize: (value: number[]) =>
+                      Math.min(20, 3 + 1.6 * Math.sqrt(value[2] ?? 1)),
                     itemStyle: { opacity: 0.65 },
                     data: members
                       .filter((c) => (c.segment.rfm?.monetary ?? 0) > 0)
-                      .map((c) => [c.segment.rfm!.recencyDays, c.segment.rfm!.monetary, c.segment.rfm!.frequency, c.segment.customerId]),
+                      .map((c) => [
+                        c.segment.rfm!.recencyDays,
+                        c.segment.rfm!.monetary,
+                        c.segment.rfm!.frequency,
+                        c.segment.customerId,
+                      ]),
                   })),
               })}
             />
@@ -174,9 +237,21 @@ function Profiles({ segments }: { segments: Segment[] }) {
           <section class="card" key={s.segmentId}>
             <h2>{s.name}</h2>
             <dl class="figures">
-              <Figure name="Customers" value={count(s.customers)} note={`${percent(s.customerShare)} of all`} />
-              <Figure name="Of spend" value={percent(s.monetaryShare)} note={`${money(s.average?.monetary ?? 0)} each`} />
-              <Figure name="Orders" value={decimal(s.average?.frequency ?? 0, 1)} note={`last ${days(s.average?.recencyDays ?? 0)} ago`} />
+              <Figure
+                name="Customers"
+                value={count(s.customers)}
+                note={`${percent(s.customerShare)} of all`}
+              />
+              <Figure
+                name="Of spend"
+                value={percent(s.monetaryShare)}
+                note={`${money(s.average?.monetary ?? 0)} each`}
+              />
+              <Figure
+                name="Orders"
+                value={decimal(s.average?.frequency ?? 0, 1)}
+                note={`last ${days(s.average?.recencyDays ?? 0)} ago`}
+              />
             </dl>
             <p class="strategy">{s.strategy}</p>
           </section>
@@ -187,7 +262,10 @@ function Profiles({ segments }: { segments: Segment[] }) {
 
 /** Segments of a recipe are numbered by value, 1 the highest; `undefined` is none. Those of two recipes have no order. */
 type Direction = "up" | "down" | "stayed" | "both" | "new" | "gone";
-function direction({ fromSegmentId: from, toSegmentId: to }: SegmentMovement, ordered: boolean): Direction {
+function direction(
+  { fromSegmentId: from, toSegmentId: to }: SegmentMovement,
+  ordered: boolean,
+): Direction {
   if (from === undefined) return "new";
   if (to === undefined) return "gone";
   if (!ordered) return "both";
@@ -213,10 +291,17 @@ const movementColumns = (ordered: boolean): Column<SegmentMovement>[] => [
 ];
 
 function Movements() {
-  const answer = useCall(SegmentationService.method.listSegmentMovements, { sinceVersion: filter("since") });
-  const versions = useCall(ModelService.method.listModelVersions, { model: "segmentation", pageSize: 100 });
-  const recipe = (model?: ModelInfo) => versions.data?.versions.find((v) => v.version === model?.version)?.recipe;
-  const told = (model?: ModelInfo) => `${model?.version} (recipe ${recipe(model) ?? "unknown"}, as of ${day(model?.asOf)})`;
+  const answer = useCall(SegmentationService.method.listSegmentMovements, {
+    sinceVersion: filter("since"),
+  });
+  const versions = useCall(ModelService.method.listModelVersions, {
+    model: "segmentation",
+    pageSize: 100,
+  });
+  const recipe = (model?: ModelInfo) =>
+    versions.data?.versions.find((v) => v.version === model?.version)?.recipe;
+  const told = (model?: ModelInfo) =>
+    `${model?.version} (recipe ${recipe(model) ?? "unknown"}, as of ${day(model?.asOf)})`;
   const { since, model } = answer.data ?? {};
   const ordered = recipe(since) !== undefined && recipe(since) === recipe(model);
   const others = versions.data?.versions.filter((v) => v.version !== model?.version) ?? [];
@@ -227,7 +312,9 @@ function Movements() {
       note={
         since && !problem && !versions.isPending
           ? `From ${told(since)} to ${told(model)}: customers by their segment then and now.${
-              ordered ? "" : " The recipes differ, so a segment of the one is neither above nor below one of the other."
+              ordered
+                ? ""
+                : " The recipes differ, so a segment of the one is neither above nor below one of the other."
             }`
           : "Customers by their segment then and now"
       }
@@ -239,7 +326,10 @@ function Movements() {
               label="Since"
               options={[
                 ["", "The model before"],
-                ...others.map((v): [string, string] => [v.version, `${day(v.asOf)}, ${v.recipe}, ${v.version.split("-").at(-1)!.slice(0, 6)}`]),
+                ...others.map((v): [string, string] => [
+                  v.version,
+                  `${day(v.asOf)}, ${v.recipe}, ${v.version.split("-").at(-1)!.slice(0, 6)}`,
+                ]),
               ]}
             />
           </form>
@@ -254,7 +344,9 @@ function Movements() {
             since ? (
               <>
                 <dl class="figures">
-                  {DIRECTIONS.filter(([which]) => (ordered ? which !== "both" : !["up", "down", "stayed"].includes(which))).map(([which, name]) => {
+                  {DIRECTIONS.filter(([which]) =>
+                    ordered ? which !== "both" : !["up", "down", "stayed"].includes(which),
+                  ).map(([which, name]) => {
                     const those = movements.filter((m) => direction(m, ordered) === which);
                     return (
                       <Figure
@@ -269,7 +361,9 @@ function Movements() {
                 <Matrix movements={movements} ordered={ordered} />
               </>
             ) : (
-              <Empty>This is the first model. Movement shows once another one has been trained.</Empty>
+              <Empty>
+                This is the first model. Movement shows once another one has been trained.
+              </Empty>
             )
           }
         </Answer>
@@ -283,10 +377,18 @@ const narrow = matchMedia("(max-width: 760px)");
 function Matrix({ movements, ordered }: { movements: SegmentMovement[]; ordered: boolean }) {
   // In the order of value, which is that of the answer; those who were or are in none come last.
   const then = [...new Map(movements.map((m) => [m.fromSegmentId, m.fromSegmentName || NEW]))];
-  const now = [...new Map(movements.map((m) => [m.toSegmentId, m.toSegmentName || GONE]))].toSorted(([a = Infinity], [b = Infinity]) => a - b);
-  const place = (of: typeof then, id: number | undefined) => of.findIndex(([other]) => other === id);
+  const now = [...new Map(movements.map((m) => [m.toSegmentId, m.toSegmentName || GONE]))].toSorted(
+    ([a = Infinity], [b = Infinity]) => a - b,
+  );
+  const place = (of: typeof then, id: number | undefined) =>
+    of.findIndex(([other]) => other === id);
   const before = new Map(
-    then.map(([id]) => [id, movements.filter((m) => m.fromSegmentId === id).reduce((all, m) => all + Number(m.customers), 0)]),
+    then.map(([id]) => [
+      id,
+      movements
+        .filter((m) => m.fromSegmentId === id)
+        .reduce((all, m) => all + Number(m.customers), 0),
+    ]),
   );
   const share = (m: SegmentMovement) => Number(m.customers) / (before.get(m.fromSegmentId) || 1);
   const tone = { up: 1, stayed: 0, both: 0, new: 0, gone: 0, down: -1 };
@@ -308,7 +410,14 @@ function Matrix({ movements, ordered }: { movements: SegmentMovement[]; ordered:
             return `${from} → ${m.toSegmentName || GONE}\n${count(m.customers)} customers, ${percent(share(m))} of ${from}\n${money(m.monetary)} spent`;
           },
         }),
-        grid: { left: 8, right: 8, top: 4, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+        grid: {
+          left: 8,
+          right: 8,
+          top: 4,
+          bottom: 4,
+          outerBoundsMode: "same",
+          outerBoundsContain: "axisLabel",
+        },
         xAxis: {
           type: "category",
           position: "top",
@@ -316,17 +425,46 @@ function Matrix({ movements, ordered }: { movements: SegmentMovement[]; ordered:
           ...axis(colors),
           axisLabel: { color: colors.text, interval: 0, rotate: narrow.matches ? 60 : 0 },
         },
-        yAxis: { type: "category", inverse: true, data: then.map(([, name]) => name), ...axis(colors), axisLabel: { color: colors.text } },
+        yAxis: {
+          type: "category",
+          inverse: true,
+          data: then.map(([, name]) => name),
+          ...axis(colors),
+          axisLabel: { color: colors.text },
+        },
         visualMap: [
-          { show: false, type: "continuous", dimension: 3, min: -1, max: 1, inRange: { color: [colors.down, colors.tint, colors.up] } },
-          { show: false, type: "continuous", dimension: 2, min: 0, max: 1, inRange: { colorAlpha: [0.3, 1] } },
+          {
+            show: false,
+            type: "continuous",
+            dimension: 3,
+            min: -1,
+            max: 1,
+            inRange: { color: [colors.down, colors.tint, colors.up] },
+          },
+          {
+            show: false,
+            type: "continuous",
+            dimension: 2,
+            min: 0,
+            max: 1,
+            inRange: { colorAlpha: [0.3, 1] },
+          },
         ],
         series: [
           {
             type: "heatmap",
-            data: movements.map((m) => [place(now, m.toSegmentId), place(then, m.fromSegmentId), share(m), tone[direction(m, ordered)]]),
+            data: movements.map((m) => [
+              place(now, m.toSegmentId),
+              place(then, m.fromSegmentId),
+              share(m),
+              tone[direction(m, ordered)],
+            ]),
             itemStyle: { borderColor: colors.surface, borderWidth: 2 },
-            label: { show: true, color: colors.text, formatter: ({ dataIndex }) => count(movements[dataIndex]!.customers) },
+            label: {
+              show: true,
+              color: colors.text,
+              formatter: ({ dataIndex }) => count(movements[dataIndex]!.customers),
+            },
           },
         ],
       })}
@@ -346,7 +484,14 @@ function People() {
       }
     >
       <Answer of={chosen} empty={(a) => a.customers.length === 0}>
-        {({ customers }) => <Table label="Customers of the segment" rows={customers} columns={PEOPLE} download="customers" />}
+        {({ customers }) => (
+          <Table
+            label="Customers of the segment"
+            rows={customers}
+            columns={PEOPLE}
+            download="customers"
+          />
+        )}
       </Answer>
     </Card>
   );
