@@ -23,7 +23,7 @@ export TORCH DATA ONCE WITHOUT_MLSERVER
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build dashboard libtorch test tools fmt lint doc proto-lint words deny unit fuzz bench-models bench-learners \
+.PHONY: help demo build dashboard libtorch test tools fmt lint dashboard-lint doc proto-lint words deny unit fuzz bench-models bench-learners \
 	bench-serving clean
 
 help: ## Say what can be made
@@ -42,7 +42,7 @@ dashboard: ## Build the dashboard's pages, where there is Node
 libtorch: ## Put libtorch into .libtorch
 	@deploy/libtorch.sh
 
-test: tools libtorch dashboard fmt lint doc proto-lint deny unit ## Install what tests need and run all that CI runs
+test: tools libtorch dashboard fmt lint dashboard-lint doc proto-lint deny unit ## Install what tests need and run all that CI runs
 
 tools: ## Install what tests need: Redis, a Python gRPC client, buf, cargo-deny
 	@deploy/test-tools.sh
@@ -52,6 +52,9 @@ fmt: ## Check the formatting
 
 lint: libtorch ## Run clippy, warnings are errors
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+dashboard-lint: ## Check the dashboard and its browser tests: Prettier, TypeScript, Oxlint
+	@deploy/dashboard.sh check
 
 doc: libtorch ## Build the API documentation, warnings are errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps --lib --quiet

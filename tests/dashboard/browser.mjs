@@ -102,7 +102,7 @@ export async function settled(page) {
       !document.querySelector('.state .bar, .problem[data-code="DeadlineExceeded"]') &&
       !document.querySelector('[aria-busy="true"]') &&
       ![...document.querySelectorAll(".figure strong")].some(
-        (figure) => figure.textContent === "…",
+        (value) => value.textContent === "…",
       ) &&
       ![...document.querySelectorAll("[data-drawn]")].some(
         (chart) => chart.dataset.drawn !== "true",

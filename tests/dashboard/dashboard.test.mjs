@@ -15,19 +15,19 @@ import {
   until,
 } from "./browser.mjs";
 
-const URL_ = process.env.DASHBOARD_URL ?? "http://127.0.0.1:50050";
+const GATEWAY = process.env.DASHBOARD_URL ?? "http://127.0.0.1:50050";
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-await needsPages(URL_);
+await needsPages(GATEWAY);
 
 let browser;
 before(async () => (browser = await launch()));
 after(() => browser.close());
-const open = (address, options) => openAt(browser, URL_, address, options);
+const open = (address, options) => openAt(browser, GATEWAY, address, options);
 const offersInsights = async (page) =>
   (await page.locator('[data-code="Unimplemented"]').count()) === 0;
 
 /** What the gateway tells others, as JSON. */
-const json = async (path) => (await fetch(`${URL_}${path}`)).json();
+const json = async (path) => (await fetch(`${GATEWAY}${path}`)).json();
 /** The rows of a download, without their heading. */
 async function downloaded(page, button) {
   const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
@@ -399,12 +399,12 @@ test("a forecast is compared with as many days before, counted as the model coun
     ahead.map((row) => Number(row[length])),
     points.map((_, at) => (at === 0 && !monday(start) ? 7 - ((start + 3) % 7) : 7)),
   );
-  const before = cells.filter((row) => row[actual]);
+  const sold = cells.filter((row) => row[actual]);
   assert.ok(
-    before.slice(1, -1).every((row) => row[length] === "7"),
+    sold.slice(1, -1).every((row) => row[length] === "7"),
     "a part of a week among the whole ones",
   );
-  assert.equal(Number(before.at(-1)[length]), monday(start) ? 7 : (start + 3) % 7);
+  assert.equal(Number(sold.at(-1)[length]), monday(start) ? 7 : (start + 3) % 7);
   assert.deepEqual(wrong, []);
   await close();
 });
@@ -593,13 +593,13 @@ test("drift shows what the gateway measures, the furthest first", async () => {
     ["probability", 0.02],
     ["orders", 0.14],
   ].map(
-    ([number, index]) =>
-      `shopkeeper_model_drift{model="churn",number="${number}",otel_scope_name="shopkeeper"} ${index}\n`,
+    ([name, index]) =>
+      `shopkeeper_model_drift{model="churn",number="${name}",otel_scope_name="shopkeeper"} ${index}\n`,
   );
   const { page, wrong, close } = await open("models?model=churn", {
     // A thousand calls would have to be made for gauges of its own.
-    prepare: (page) =>
-      page.route("**/metrics", async (route) => {
+    prepare: (opened) =>
+      opened.route("**/metrics", async (route) => {
         const answer = await route.fetch();
         await route.fulfill({ response: answer, body: (await answer.text()) + gauges.join("") });
       }),

@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { card, figure, launch, needsPages, open } from "./browser.mjs";
 
-const URL_ = process.env.DASHBOARD_URL;
-await needsPages(URL_);
+const GATEWAY = process.env.DASHBOARD_URL;
+await needsPages(GATEWAY);
 
 let browser;
 before(async () => (browser = await launch()));
@@ -19,7 +19,7 @@ async function show(page, key) {
 }
 
 test("a key is asked for, a wrong one again, and the right one is kept in this tab alone", async () => {
-  const { page, wrong, close } = await open(browser, URL_, "segments");
+  const { page, wrong, close } = await open(browser, GATEWAY, "segments");
   const dialog = page.getByRole("dialog", { name: "API key" });
   await show(page, "abracadabra");
   await dialog.getByText("The server does not know this key.").waitFor();
@@ -46,7 +46,7 @@ test("a key is asked for, a wrong one again, and the right one is kept in this t
 });
 
 test("who may look alone is told so when they publish, and nothing has changed", async () => {
-  const { page, close } = await open(browser, URL_, "models?model=segmentation");
+  const { page, close } = await open(browser, GATEWAY, "models?model=segmentation");
   await show(page, "sesame");
   const versions = card(page, "Versions");
   const buttons = versions.getByRole("button", { name: /^Make current: / });

@@ -6,9 +6,9 @@ import { once } from "node:events";
 import { after, before, test } from "node:test";
 import { card, figure, launch, needsPages, open, settled } from "./browser.mjs";
 
-const URL_ = process.env.DASHBOARD_URL;
+const GATEWAY = process.env.DASHBOARD_URL;
 const [command, ...args] = JSON.parse(process.env.CHURN);
-await needsPages(URL_);
+await needsPages(GATEWAY);
 
 let browser, churn;
 before(async () => (browser = await launch()));
@@ -24,22 +24,22 @@ const kill = async () => {
 
 test("a service that is away shows it, the rest works, and it comes back by itself", async () => {
   start();
-  const { page, wrong, close } = await open(browser, URL_, "customer?id=14911");
+  const { page, wrong, close } = await open(browser, GATEWAY, "customer?id=14911");
   await figure(page, "Chance").waitFor();
 
   await kill();
   // Somebody else: what was answered about the first may come from the cache.
-  await page.goto(`${URL_}/#/customer?id=17841`);
+  await page.goto(`${GATEWAY}/#/customer?id=17841`);
   const risk = card(page, "Churn risk");
   await risk.getByRole("alert").waitFor();
   assert.match(await risk.innerText(), /not answering/);
   assert.equal(await page.getByRole("alert").count(), 1, "the rest goes on");
   await card(page, "Segment").locator(".strategy").waitFor();
   await figure(page, "Revenue").waitFor();
-  await page.goto(`${URL_}/#/system`);
+  await page.goto(`${GATEWAY}/#/system`);
   await page.locator("tr", { hasText: "Churn" }).getByText("No answer").waitFor();
 
-  await page.goto(`${URL_}/#/customer?id=17841`);
+  await page.goto(`${GATEWAY}/#/customer?id=17841`);
   await risk.getByRole("alert").waitFor();
   start();
   await figure(page, "Chance").waitFor();

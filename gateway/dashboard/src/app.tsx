@@ -53,17 +53,17 @@ const PAGES = {
 
 export function App() {
   const [menu, setMenu] = useState(false);
-  const main = useRef<HTMLElement>(null);
-  const first = useRef(true);
+  const mainRef = useRef<HTMLElement>(null);
+  const isFirstRef = useRef(true);
   const name = place.value.page;
   const current = Object.entries(PAGES).find(([key]) => key === name)?.[1];
   useEffect(() => {
     setMenu(false);
     // Whoever goes on by keyboard or screen reader goes on in the new page.
-    if (first.current) first.current = false;
+    if (isFirstRef.current) isFirstRef.current = false;
     else {
       scrollTo(0, 0);
-      main.current?.focus();
+      mainRef.current?.focus();
     }
   }, [name]);
   const Current = current?.page;
@@ -75,7 +75,7 @@ export function App() {
         href="#main"
         onClick={(event) => {
           event.preventDefault();
-          main.current?.focus();
+          mainRef.current?.focus();
         }}
       >
         Skip to the page
@@ -121,7 +121,7 @@ export function App() {
           </ul>
         </nav>
       </aside>
-      <main id="main" ref={main} tabIndex={-1}>
+      <main id="main" ref={mainRef} tabIndex={-1}>
         {Current ? (
           <Whole key={name}>
             <Suspense fallback={<Loading />}>
@@ -143,7 +143,7 @@ export function App() {
 
 /** A page that breaks says so, and the others stay. */
 function Whole({ children }: { children: ComponentChildren }) {
-  const [error, again] = useErrorBoundary((error) => console.error(error));
+  const [error, again] = useErrorBoundary((thrown) => console.error(thrown));
   return error ? (
     <Problem
       error={new ConnectError("This page could not be shown.", Code.Internal)}
@@ -161,15 +161,16 @@ function forgetKey() {
 }
 
 function KeyDialog() {
-  const dialog = useRef<HTMLDialogElement>(null);
+  const dialogRef = useRef<HTMLDialogElement>(null);
   const refused = apiKey.value !== "";
-  useEffect(() => dialog.current?.showModal(), []);
+  useEffect(() => dialogRef.current?.showModal(), []);
   return (
-    <dialog ref={dialog} aria-labelledby="key-title" onCancel={() => (keyWanted.value = false)}>
+    <dialog ref={dialogRef} aria-labelledby="key-title" onCancel={() => (keyWanted.value = false)}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          apiKey.value = String(new FormData(event.currentTarget).get("key")).trim();
+          const key = new FormData(event.currentTarget).get("key");
+          apiKey.value = typeof key === "string" ? key.trim() : "";
           keyWanted.value = false;
           void queries.resetQueries();
         }}

@@ -119,53 +119,60 @@ interface Props<T extends object> {
 }
 
 export function Chart<T extends object>(props: Props<T>) {
-  const { label, option, rows, columns, download, height, prepare } = props;
-  const place = useRef<HTMLDivElement>(null);
-  const chart = useRef<EChartsType>();
-  const [ready, setReady] = useState(false);
+  const { label, option, rows, columns, download, height, onChoose, prepare } = props;
+  const canvasRef = useRef<HTMLDivElement>(null);
+  const [chart, setChart] = useState<EChartsType>();
   const [open, setOpen] = useState(false);
   const [failed, setFailed] = useState(false);
-  const choose = useRef(props.onChoose);
-  choose.current = props.onChoose;
   const shown = theme();
 
+  // The click handler is registered once per chart and calls the newest `onChoose`.
+  const onChooseRef = useRef(onChoose);
   useEffect(() => {
-    let gone = false;
-    let resized: ResizeObserver | undefined;
-    void (async () => {
-      const echarts = await library;
-      await prepare?.(echarts);
-      if (gone || !place.current) return;
-      const drawn = echarts.init(place.current);
-      chart.current = drawn;
-      drawn.on("click", ({ name, dataIndex }) => choose.current?.(String(name), dataIndex));
-      resized = new ResizeObserver(() => drawn.resize());
-      resized.observe(place.current);
-      setReady(true);
-    })().catch(() => setFailed(true));
-    return () => {
-      gone = true;
-      resized?.disconnect();
-      chart.current?.dispose();
-    };
-  }, []);
+    onChooseRef.current = onChoose;
+  });
 
   useEffect(() => {
-    if (!ready) return;
+    let disposed = false;
+    let created: EChartsType | undefined;
+    let observer: ResizeObserver | undefined;
+    const create = async () => {
+      const echarts = await library;
+      await prepare?.(echarts);
+      // The page may have changed meanwhile.
+      if (disposed || !canvasRef.current) return;
+      const instance = echarts.init(canvasRef.current);
+      created = instance;
+      instance.on("click", ({ name, dataIndex }) => onChooseRef.current?.(name, dataIndex));
+      observer = new ResizeObserver(() => instance.resize());
+      observer.observe(canvasRef.current);
+      setChart(instance);
+    };
+    create().catch(() => setFailed(true));
+    return () => {
+      disposed = true;
+      observer?.disconnect();
+      created?.dispose();
+      setChart(undefined);
+    };
+  }, [prepare]);
+
+  useEffect(() => {
+    if (!chart) return;
     const colors = palette();
-    chart.current?.setOption({ ...base(colors), ...option(colors) }, { notMerge: true });
-  }, [ready, option, shown]);
+    chart.setOption({ ...base(colors), ...option(colors) }, { notMerge: true });
+  }, [chart, option, shown]);
 
   return (
     <figure class="chart">
       {failed && <p role="alert">The drawing could not be loaded. Its figures are here:</p>}
       <div
-        ref={place}
+        ref={canvasRef}
         hidden={failed}
         class={`canvas ${height ?? ""}`}
         role="img"
         aria-label={label}
-        data-drawn={ready || failed}
+        data-drawn={chart !== undefined || failed}
       />
       <details onToggle={(event) => setOpen(event.currentTarget.open)}>
         <summary>

@@ -1,7 +1,9 @@
 // Tables as CSV files.
 
-const cell = (value: unknown) => {
-  const text = value === undefined || value === null ? "" : String(value);
+type Value = string | number | undefined;
+
+const cell = (value: Value) => {
+  const text = String(value ?? "");
   // A spreadsheet would run text that starts like a formula.
   const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
   return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
@@ -15,5 +17,5 @@ export function save(name: string, parts: BlobPart[], type = "text/csv;charset=u
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-export const csv = (header: string[], rows: unknown[][]) =>
+export const csv = (header: string[], rows: Value[][]) =>
   [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";

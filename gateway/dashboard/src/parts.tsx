@@ -241,14 +241,15 @@ export function TextFilter(props: {
   list?: string;
   onText?: (text: string) => void;
 }) {
-  const set = filter(props.name);
+  const { name } = props;
+  const set = filter(name);
   const [text, setText] = useState(set);
   useEffect(() => setText(set), [set]);
   useEffect(() => {
     if (text === set) return;
-    const pause = setTimeout(() => setFilters({ [props.name]: text.trim() }, true), 500);
+    const pause = setTimeout(() => setFilters({ [name]: text.trim() }, true), 500);
     return () => clearTimeout(pause);
-  }, [text]);
+  }, [name, set, text]);
   return (
     <label>
       {props.label}
@@ -263,7 +264,7 @@ export function TextFilter(props: {
           setText(event.currentTarget.value);
           props.onText?.(event.currentTarget.value);
         }}
-        onKeyDown={(event) => event.key === "Enter" && setFilters({ [props.name]: text.trim() })}
+        onKeyDown={(event) => event.key === "Enter" && setFilters({ [name]: text.trim() })}
       />
     </label>
   );

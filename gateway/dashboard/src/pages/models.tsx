@@ -218,28 +218,31 @@ const OVER: Column<Measured>[] = [
   ...MEASURED.slice(1),
 ];
 
+/** A button in each row but that of the current version. */
+const publishColumn = (choose: (version: ModelVersion) => void): Column<ModelVersion> => ({
+  header: "Publish",
+  value: (v) => (v.current ? "current" : ""),
+  screen: true,
+  show: (v) =>
+    v.current ? (
+      "–"
+    ) : (
+      <button type="button" aria-label={`Make current: ${v.version}`} onClick={() => choose(v)}>
+        Make current
+      </button>
+    ),
+});
+
 function Versions({ model }: { model: string }) {
   const answer = useCall(ModelService.method.listModelVersions, { model, pageSize: 100 });
   const allowed = useStatus(model).data?.allowsPublish ?? false;
   const [chosen, choose] = useState<ModelVersion>();
   const [told, tell] = useState("");
   useEffect(() => tell(""), [model]);
-  const columns = useMemo((): Column<ModelVersion>[] => {
-    const publish: Column<ModelVersion> = {
-      header: "Publish",
-      value: (v) => (v.current ? "current" : ""),
-      screen: true,
-      show: (v) =>
-        v.current ? (
-          "–"
-        ) : (
-          <button type="button" aria-label={`Make current: ${v.version}`} onClick={() => choose(v)}>
-            Make current
-          </button>
-        ),
-    };
-    return allowed ? [...VERSIONS, publish] : VERSIONS;
-  }, [allowed]);
+  const columns = useMemo(
+    () => (allowed ? [...VERSIONS, publishColumn(choose)] : VERSIONS),
+    [allowed],
+  );
   const current = answer.data?.versions.find((v) => v.current);
   return (
     <>
@@ -294,10 +297,10 @@ function PublishDialog(props: {
   onEnd: (said?: string) => void;
 }) {
   const { model, version, current, onEnd } = props;
-  const dialog = useRef<HTMLDialogElement>(null);
+  const dialogRef = useRef<HTMLDialogElement>(null);
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState("");
-  useEffect(() => dialog.current?.showModal(), []);
+  useEffect(() => dialogRef.current?.showModal(), []);
   async function run() {
     setBusy(true);
     setProblem("");
@@ -318,7 +321,7 @@ function PublishDialog(props: {
   const older =
     current && Number(version.asOf?.seconds ?? 0n) < Number(current.asOf?.seconds ?? 0n);
   return (
-    <dialog ref={dialog} aria-labelledby="publish-title" onClose={() => onEnd()}>
+    <dialog ref={dialogRef} aria-labelledby="publish-title" onClose={() => onEnd()}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -348,7 +351,7 @@ function PublishDialog(props: {
           </p>
         )}
         <div class="buttons">
-          <button type="button" onClick={() => dialog.current?.close()}>
+          <button type="button" onClick={() => dialogRef.current?.close()}>
             Leave it
           </button>
           <button type="submit" class="primary" disabled={busy}>

@@ -2,7 +2,7 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { createClient, ConnectError } from "@connectrpc/connect";
 import { Download } from "lucide-preact";
-import { useRef, useState } from "preact/hooks";
+import { useCallback, useState } from "preact/hooks";
 import { skipToken, transport, useCall } from "../api";
 import { axis, Chart, timeAxis, tooltip } from "../chart";
 import { save } from "../download";
@@ -229,8 +229,11 @@ function Countries() {
     ...useRange(),
     pageSize: 1000,
   });
-  const known = useRef(new Set<string>());
-  const [, drawn] = useState(false);
+  const [outlined, setOutlined] = useState<ReadonlySet<string>>(new Set());
+  const prepare = useCallback(
+    async (echarts: typeof import("../echarts")) => setOutlined(await registerWorld(echarts)),
+    [],
+  );
   const choose = (country: string) =>
     setFilters({ country: filter("country") === country ? undefined : country });
   return (
@@ -249,9 +252,7 @@ function Countries() {
                 revenue: c.sales?.revenue ?? 0,
               }))
               .filter((c) => c.revenue > 0);
-            const off = known.current.size
-              ? placed.filter((c) => !c.code || !known.current.has(c.code))
-              : [];
+            const off = outlined.size ? placed.filter((c) => !c.code || !outlined.has(c.code)) : [];
             const most = Math.max(10, ...placed.map((c) => c.revenue));
             return (
               <>
@@ -260,10 +261,7 @@ function Countries() {
                   rows={countries}
                   columns={COUNTRIES}
                   download="countries"
-                  prepare={async (echarts) => {
-                    known.current = await registerWorld(echarts);
-                    drawn(true);
-                  }}
+                  prepare={prepare}
                   onChoose={(code) => {
                     const hit = placed.find((c) => c.code === code);
                     if (hit) choose(hit.country);

@@ -340,8 +340,8 @@ function Movements() {
         <Empty>{explain(problem)}</Empty>
       ) : (
         <Answer of={{ ...answer, data: versions.isPending ? undefined : answer.data }}>
-          {({ since, movements }) =>
-            since ? (
+          {({ since: earlier, movements }) =>
+            earlier ? (
               <>
                 <dl class="figures">
                   {DIRECTIONS.filter(([which]) =>
