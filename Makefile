@@ -1,6 +1,6 @@
-# Shopkeeper. `make help` lists what there is to make.
+# Shopkeeper. `make help` lists the targets.
 #
-# Everything is built in one profile, release: the tests, the demo and the benchmarks then share every compiled crate.
+# Everything is built in one profile, release, so that tests, demo and benchmarks share every compiled crate.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -23,40 +23,40 @@ export TORCH DATA ONCE WITHOUT_MLSERVER
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build dashboard libtorch test tools fmt lint dashboard-lint doc proto-lint words deny unit fuzz bench-models bench-learners \
-	bench-serving clean
+.PHONY: help demo build dashboard libtorch test tools fmt lint dashboard-lint doc proto-lint words deny unit fuzz \
+	bench-models bench-learners bench-serving clean
 
-help: ## Say what can be made
+help: ## List the targets
 	@echo 'make TARGET [TORCH=cpu|cuda] [DATA=FILE] [ONCE=1]'
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
 
-demo: build ## Train on a sample shop (or DATA=FILE), serve, ask each service a question; ONCE=1 stops after the answers
+demo: build ## Train on a sample shop (or DATA=FILE), serve, call each service; ONCE=1 stops after the calls
 	@deploy/demo.sh
 
-build: libtorch dashboard ## Compile everything; fetches libtorch (TORCH=cuda for GPUs) the first time
+build: libtorch dashboard ## Compile all binaries; the first time, download libtorch (TORCH=cuda for GPUs)
 	$(CARGO) build --release --locked --workspace --bins
 
-dashboard: ## Build the dashboard's pages, where there is Node
+dashboard: ## Build the dashboard; without Node the gateway has no pages
 	@deploy/dashboard.sh
 
-libtorch: ## Put libtorch into .libtorch
+libtorch: ## Download libtorch into .libtorch
 	@deploy/libtorch.sh
 
-test: tools libtorch dashboard fmt lint dashboard-lint doc proto-lint deny unit ## Install what tests need and run all that CI runs
+test: tools libtorch dashboard fmt lint dashboard-lint doc proto-lint deny unit ## Install the tools of the tests and run all checks and tests, as CI does
 
-tools: ## Install what tests need: Redis, a Python gRPC client, buf, cargo-deny
+tools: ## Install the tools of the tests: Redis, Chromium, a Python gRPC client, buf, cargo-deny
 	@deploy/test-tools.sh
 
-fmt: ## Check the formatting
+fmt: ## Check the formatting of Rust
 	$(CARGO) fmt --all --check
 
-lint: libtorch ## Run clippy, warnings are errors
+lint: libtorch ## Run clippy; warnings are errors
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 dashboard-lint: ## Check the dashboard and its browser tests: Prettier, TypeScript, Oxlint
 	@deploy/dashboard.sh check
 
-doc: libtorch ## Build the API documentation, warnings are errors
+doc: libtorch ## Build the API documentation; warnings are errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps --lib --quiet
 
 proto-lint: ## Lint the .proto files
@@ -65,34 +65,34 @@ proto-lint: ## Lint the .proto files
 words: ## Count what makes the code hard to read for a stranger: private words, wide lines, circles of imports
 	@python3 tests/words.py
 
-deny: ## Check licences, sources and bans of dependencies; advisories too where their database can be had
+deny: ## Check the licences, sources and bans of dependencies, and advisories if their database is reachable
 	deploy/deny.sh
 
 unit: libtorch dashboard ## Run all Rust tests: unit, property (SEED=N for other cases), integration, end to end
-	# All targets at once, so that binaries and tests share every dependency; the end-to-end tests start the binaries.
+	# One build of all targets, so that binaries and tests share every dependency. The end-to-end tests start the binaries.
 	$(CARGO) build --release --locked --workspace --all-targets
-	# The same made-up cases each time, so that a commit passes or fails for good; other seeds are for those who look for more.
+	# A fixed seed, so that the property tests of a commit have the same cases in every run.
 	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --release --locked --workspace
 
-fuzz: build ## Give made-up bytes to every entrance of the shop, MINUTES each
+fuzz: build ## Fuzz gRPC, JSON, the inference protocol and model files, MINUTES each
 	@deploy/fuzz.sh $(MINUTES)
 
-bench-models: build ## Train as of every protocol date and score with the protocols of BENCH=FOLDER; ONLY=MODEL... for some
+bench-models: build ## Train as of every date of the protocols in BENCH=FOLDER and score them; ONLY=MODEL... for some
 	@deploy/test-tools.sh bench
 	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/models.py target/release/trainer $(BENCH) --only $(ONLY)
 
-bench-learners: libtorch ## Time k-means, forest and ALS beside scikit-learn and implicit on the same points; PARTS=... for some
+bench-learners: libtorch ## Time k-means, forest and ALS against scikit-learn and implicit; PARTS=... for some
 	@deploy/test-tools.sh bench
 	$(CARGO) build --release --locked --workspace --bench learners
 	PYTHONPATH=$(CURDIR)/.tools/bench python3 tests/bench/learners.py \
 		"$$(ls -t target/release/deps/learners-* | grep -v '\.d$$' | head -1)" $(BENCH)/../data/online_retail.csv \
 		--only $(PARTS)
 
-bench-serving: build ## Measure the services' and the gateway's speed, on MODELS=FOLDER or a sample shop; WITHOUT_MLSERVER=1
+bench-serving: build ## Measure services and gateway on MODELS=FOLDER or a sample shop; WITHOUT_MLSERVER=1
 	@deploy/test-tools.sh load
 	$(CARGO) build --release --locked --workspace --example echo
 	python3 tests/load/serving.py target/release $(if $(MODELS),--models $(MODELS)) \
 		$(if $(WITHOUT_MLSERVER),--without-mlserver) $(FLAGS)
 
-clean: ## Remove what was built and installed here
+clean: ## Remove everything that was built or installed in the checkout
 	rm -rf target .libtorch .tools demo

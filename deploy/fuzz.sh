@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Gives made-up bytes to every entrance of the shop: gRPC, JSON, the Open Inference Protocol, the files of models.
+# Fuzzes every input of the system: gRPC, JSON, the Open Inference Protocol, model files.
 #
 #   deploy/fuzz.sh MINUTES [TARGET...]
 #
-# It begins with tests/fuzz/seeds and what earlier runs found worth keeping (tests/fuzz/corpus). Bytes that break something
-# end the run and stay in tests/fuzz/artifacts; once it is mended they belong among the seeds, which every test run tries.
+# A run starts from tests/fuzz/seeds and the corpus of earlier runs (tests/fuzz/corpus). An input that causes a failure ends the
+# run and is kept in tests/fuzz/artifacts. After the fix it belongs among the seeds, which every test run replays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +25,7 @@ if [ ! -e "$shop/models/insights/current.json" ]; then
     "$bin/trainer" run --input "$shop/transactions.csv" --lake "$shop/lake" --models "$shop/models"
 fi
 
-# The compiler's coverage for fuzzers is there in the stable one; only the flag is not.
+# Stable rustc has the coverage instrumentation, but accepts its flag only with RUSTC_BOOTSTRAP.
 export RUSTC_BOOTSTRAP=1 SHOPKEEPER_MODELS=$PWD/$shop/models
 for target in $targets; do
     mkdir -p "tests/fuzz/corpus/$target"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Puts libtorch where .cargo/config.toml looks for it: .libtorch/ in the checkout.
+# Downloads libtorch into .libtorch/ in the checkout, which .cargo/config.toml points to.
 #
-#   deploy/libtorch.sh          the CPU cut of the PyPI wheel, about 490 MB on disk
+#   deploy/libtorch.sh          the CPU part of the PyPI wheel, about 490 MB on disk
 #   TORCH=cuda deploy/libtorch.sh   the whole CUDA build, about 4.7 GB on disk
 #
-# tch 0.26 binds libtorch 2.13.0. The wheel's libtorch_cpu.so needs two small CUDA libraries to load, even without a
-# GPU, and its libtorch.so wants libtorch_cuda.so; the CPU cut therefore takes those two along and links a libtorch.so
-# of its own that forwards to libtorch_cpu.so.
+# tch 0.26 binds libtorch 2.13.0. The wheel's libtorch_cpu.so needs two small CUDA libraries to load, even without a GPU, and
+# its libtorch.so needs libtorch_cuda.so. The CPU part therefore includes those two, and a libtorch.so linked here that only
+# depends on libtorch_cpu.so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,19 +17,19 @@ stamp="$version $flavour 1"
 python=${PYTHON:-python3}
 
 case $flavour in cpu | cuda) ;; *)
-    echo "libtorch: TORCH is cpu or cuda, not '$flavour'" >&2
+    echo "libtorch: TORCH must be cpu or cuda, not '$flavour'" >&2
     exit 2
     ;;
 esac
 if [ "$(cat "$dir/stamp" 2>/dev/null || true)" = "$stamp" ]; then exit 0; fi
 [ "$(uname -sm)" = "Linux x86_64" ] || {
-    echo "libtorch: only Linux on x86_64 is prepared by this script; set LIBTORCH to a libtorch $version of your own" >&2
+    echo "libtorch: this script supports only Linux on x86_64; set LIBTORCH to the folder of a libtorch $version" >&2
     exit 3
 }
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/libtorch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-echo "libtorch: fetching $version ($flavour) from the Python package index" >&2
+echo "libtorch: downloading $version ($flavour) from the Python package index" >&2
 
 if [ "$flavour" = cuda ]; then
     rm -rf "$dir"
@@ -39,7 +39,7 @@ if [ "$flavour" = cuda ]; then
     ln -s "$site/torch/include" "$dir/include"
     ln -s "$site/torch/lib" "$dir/lib"
 else
-    # Hashes of the very files that were tested; pip refuses any other.
+    # Hashes of the files that were tested; pip refuses others.
     cat >"$work/requirements.txt" <<'REQ'
 torch==2.13.0 --hash=sha256:60fcdcb2f3876e21146cb4524ef06397d727ca9ad5f020818547e25075fe3cb7
 nvidia-cuda-runtime==13.0.96 --hash=sha256:7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: redis-server, the Python clients of the end-to-end tests, a
-# browser, buf, cargo-deny. Everything but Debian's packages and cargo-deny goes into .tools/.
+# Installs the tools of the tests that this machine lacks: redis-server, the Python clients of the end-to-end tests, a browser,
+# buf, cargo-deny. All but Debian's packages and cargo-deny go into .tools/.
 #
 #   deploy/test-tools.sh          all of them
-#   deploy/test-tools.sh python   the Python client alone, which is all that the demo needs
-#   deploy/test-tools.sh bench    what the evaluation protocols of the models need, which no test does
-#   deploy/test-tools.sh load     what measuring the speed of serving needs; WITHOUT_MLSERVER=1 leaves MLServer out
+#   deploy/test-tools.sh python   only the Python client, for the demo
+#   deploy/test-tools.sh bench    only the Python packages of the model benchmarks
+#   deploy/test-tools.sh load     only the tools of the serving benchmark; WITHOUT_MLSERVER=1 skips MLServer
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .tools/bin
@@ -20,7 +20,7 @@ need_debian() { # command package...
     "${as_root[@]}" apt-get update -qq
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
-# Into a folder rather than a virtual environment, which Debian's Python cannot make without python3-venv.
+# Installs into a folder instead of a virtual environment, which would need Debian's python3-venv.
 packages() { # folder requirements
     local wanted
     wanted=$(sha256sum "$2" | cut -c1-16)
@@ -40,7 +40,7 @@ if [ "${1:-}" = load ]; then
     need_debian h2load nghttp2-client
     need_debian redis-server redis-server
     if [ -z "${WITHOUT_MLSERVER:-}" ] && ! packages mlserver tests/load/requirements.txt; then
-        echo "tools: MLServer cannot be installed; it will not be measured" >&2
+        echo "tools: MLServer could not be installed and will not be measured" >&2
     fi
     exit 0
 fi
