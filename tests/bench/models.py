@@ -1,9 +1,9 @@
-"""Trains the models as of each protocol date and scores them with the evaluation protocols.
+"""Trains the models as of each date of the evaluation protocols, and scores them.
 
     python models.py TRAINER BENCH [--only MODEL...] [--work DIR] [--json FILE]
 
-TRAINER is the trainer's binary, BENCH the folder of the protocols, whose parent has data/online_retail.csv. Prints one
-table: what was measured, the bar, the best of the baselines, ours. Exits 0 whatever the figures are.
+TRAINER is the trainer's binary, BENCH the folder of the protocols, whose parent has data/online_retail.csv. Prints a table:
+metric, bar, best baseline, result. Exits 0 even if a bar is missed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(*command, **kwargs) -> str:
 
 
 def row(model: str, what: str, bar: str, baseline, ours: float):
-    """A line of the table; `bar` is written `>= 0.755` or `0.76 to 0.86`."""
+    """Adds a row to the table; `bar` has the form `>= 0.755`, `<= 0.198` or `0.76 to 0.86`."""
     first, _, last = bar.partition(" ")
     if not bar:
         holds = True
@@ -49,7 +49,7 @@ class Bench:
         self.lake, self.models = work / "lake", work / "models"
 
     def train(self, model: str, as_of: str, models: Path | None = None) -> Path:
-        """Models as of a time, in a store of their own unless one is given."""
+        """Trains and publishes a model as of a time, in a new store unless one is given."""
         models = models or self.work / "models" / f"{model}-{as_of}"
         if not (self.lake / "processed").exists():
             run(self.trainer, "ingest", "--input", self.data, "--lake", self.lake)
@@ -65,12 +65,12 @@ class Bench:
         run(self.trainer, "score", model, "--models", models, "--output", output, *flags)
         return output
 
-    def judge(self, model: str, *arguments) -> dict:
+    def evaluate(self, model: str, *arguments) -> dict:
         output = self.work / "figures.json"
         run(sys.executable, self.bench / model / "score.py", *arguments, "--json", output)
         return json.loads(output.read_text())
 
-    # ---- one method a model
+    # ---- one method per model
 
     def segmentation(self):
         models = self.train("segmentation", AS_OF)
@@ -78,7 +78,7 @@ class Bench:
         later = (dt.date.fromisoformat(AS_OF) + dt.timedelta(days=7)).isoformat()
         self.train("segmentation", later, models)
         week = renamed(self.score("segmentation", models, "segments-week"), "segment_name", "segment")
-        f = self.judge("segmentation", now, "--set", "dev", "--week-later", week)
+        f = self.evaluate("segmentation", now, "--set", "dev", "--week-later", week)
         row("segmentation", "variance of log spend explained", ">= 0.275", 0.273, f["eta2_log"])
         row("segmentation", "capped spend explained", ">= 0.53", 0.54, f["eta2_w99"])
         row("segmentation", "lowest buy rate", "<= 0.34", 0.34, f["buy_rate_min"])
@@ -91,7 +91,7 @@ class Bench:
         for days in (0, 30, 60):
             t = (dt.date.fromisoformat(AS_OF) - dt.timedelta(days=days)).isoformat()
             scores = self.score("churn", self.train("churn", t), f"churn-{t}")
-            f = self.judge("churn", scores, "--set", "dev", "--t", t)
+            f = self.evaluate("churn", scores, "--set", "dev", "--t", t)
             first = first or f
             aucs.append(f["roc_auc"])
         row("churn", "AUC", ">= 0.755", 0.754, first["roc_auc"])
@@ -107,9 +107,9 @@ class Bench:
             folder = self.work / f"errors-{seed}"
             run(sys.executable, self.bench / "anomaly" / "make_eval.py", "--set", "dev", "--out", folder, "--seed", seed)
             scores = self.score("anomaly", models, f"anomaly-{seed}", "--input", folder / "eval.csv")
-            f = self.judge("anomaly", scores, "--labels", folder / "labels.csv")
+            f = self.evaluate("anomaly", scores, "--labels", folder / "labels.csv")
             size = renamed(dropped(scores, "score"), "size", "score")
-            natural = self.judge("anomaly", size, "--labels", folder / "labels.csv")["natural"]
+            natural = self.evaluate("anomaly", size, "--labels", folder / "labels.csv")["natural"]
             row("anomaly", f"PR AUC, seed {seed}", ">= 0.975", 0.978, f["pr_auc"])
             row("anomaly", f"recall at 1 % alerts, seed {seed}", ">= 0.94", 0.94, f["recall_at_1pct_alerts"])
             row("anomaly", f"precision in the first 100, seed {seed}", ">= 1.00", 1.0, f["precision_at_100"])
@@ -119,14 +119,14 @@ class Bench:
 
     def recommendation(self):
         models = self.train("recommendation", AS_OF)
-        # The best of the baselines and 5 % more; twice the coverage of popularity.
+        # Bars: 1.05 times the NDCG of the best baseline, twice the coverage of the popularity baseline.
         tasks = [
             ("A", [], "next purchases", ">= 0.410", 0.391, ">= 0.006", 0.003),
             ("B", ["--new-only"], "new products", ">= 0.131", 0.125, ">= 0.037", 0.018),
         ]
         for task, flags, what, bar, best, covered, popular in tasks:
             lists = self.score("recommendation", models, f"recommendation-{task}", *flags)
-            f = self.judge("recommendation", lists, "--set", "dev", "--task", task)
+            f = self.evaluate("recommendation", lists, "--set", "dev", "--task", task)
             f = f.get(task, f)
             row("recommendation", f"NDCG@10, {what}", bar, best, f["ndcg@10"])
             row("recommendation", f"coverage@10, {what}", covered, popular, f["coverage@10"])
@@ -136,10 +136,10 @@ class Bench:
         import protocol
 
         rows = [["series_id", "origin", "timestamp", "mean", *protocol.QS]]
-        asked = {"a": ("total", "daily"), "b": ("country", "daily"), "c": ("product", "weekly"), "d": ("total", "weekly")}
+        series = {"a": ("total", "daily"), "b": ("country", "daily"), "c": ("product", "weekly"), "d": ("total", "weekly")}
         panels, trained = protocol.build("dev"), {}
         for group, panel in panels.items():
-            level, frequency = asked[group]
+            level, frequency = series[group]
             wanted = set(panel.y.columns)
             for origin in panel.origins:
                 t = f"{origin:%Y-%m-%d}"
@@ -165,7 +165,7 @@ class Bench:
         self.forecast_bars(protocol, groups, cases)
 
     def forecast_bars(self, protocol, groups, cases):
-        """The protocol's own bars, most of them in parts of the best of its baselines."""
+        """The bars of the protocol, most of them factors of its best baseline."""
         folder = self.bench / "forecast"
         saved = json.loads((folder / "results_dev.json").read_text())
         ranks = protocol.ranks({**saved["cases"], "ours": cases})
@@ -219,7 +219,7 @@ def main():
         for model in args.only:
             print(f"{model} ...", file=sys.stderr, flush=True)
             getattr(bench, model)()
-    table = [("model", "measured", "bar", "best baseline", "ours", "reached"), *ROWS]
+    table = [("model", "metric", "bar", "best baseline", "result", "reached"), *ROWS]
     widths = [max(len(line[at]) for line in table) for at in range(len(table[0]))]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())

@@ -1,11 +1,10 @@
-"""How long the services take to start, and what memory they hold then.
+"""Measures the start time of the services, and their memory when ready.
 
     python3 tests/bench/start.py BINARIES MODELS [--runs N]
 
-BINARIES is the folder of the released programs, MODELS a model store. Starts each service alone, with the processor to
-itself as far as the machine lets it, and asks /readyz until it is ready: the time counts from before the program is
-started, and contains fetching, checking and loading its model. The processor's time is what the start takes of it, and
-changes little with what else the machine is doing. Memory is the resident set when it is ready, and the largest until then.
+BINARIES is the folder of the release binaries, MODELS a model store. Starts one service at a time and polls /readyz. The time
+runs from before the process is spawned until it is ready, and includes fetching, verifying and loading its model. CPU time
+varies less with other load on the machine. Memory is the resident set when ready, and its peak until then.
 """
 
 import argparse
@@ -36,21 +35,21 @@ def is_ready(port):
 
 
 def memory(process):
-    """Resident set now and at most, MiB."""
+    """Resident set, now and at its peak, MiB."""
     lines = pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return [int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")]
 
 
 def processor(process):
-    """Time it has had, milliseconds."""
-    # The program's name is in parentheses, and may hold anything.
+    """CPU time of a process, milliseconds."""
+    # The program's name is in parentheses and may contain spaces and parentheses.
     fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def start(command):
-    """Milliseconds until it is ready, the processor's time in that, and its memory then."""
+    """Milliseconds until ready, CPU milliseconds until then, and memory."""
     port = free_port()
     command = [*command, "--listen", "127.0.0.1:0", "--metrics-listen", f"127.0.0.1:{port}", "--log", "error"]
     begun = time.perf_counter()
@@ -58,7 +57,7 @@ def start(command):
     try:
         while not is_ready(port):
             if process.poll() is not None or time.perf_counter() - begun > 60:
-                raise SystemExit(f"{command[0]} does not get ready")
+                raise SystemExit(f"{command[0]} did not become ready within 60 s")
             time.sleep(0.0005)
         return (time.perf_counter() - begun) * 1000, processor(process), *memory(process)
     finally:
@@ -75,7 +74,7 @@ def main():
     models = ["--models", str(arguments.models)]
     commands = {service: [arguments.binaries / service, *models] for service in SERVICES}
     commands["standalone"] = [arguments.binaries / "standalone", *models]
-    columns = ["ready, ms", "processor, ms", "memory, MiB", "at most, MiB"]
+    columns = ["ready, ms", "CPU, ms", "memory, MiB", "peak, MiB"]
     print(f"{'':16}" + "".join(f"{column:>15}" for column in columns) + f"   (median of {arguments.runs})")
     for service, command in commands.items():
         medians = map(statistics.median, zip(*(start(command) for _ in range(arguments.runs))))

@@ -1,9 +1,9 @@
-"""MLServer with a random forest and a k-means of given shapes, to be measured beside ours.
+"""Starts MLServer with a random forest and a k-means model of given shapes, for comparison with the services.
 
     python peer.py FOLDER ADDR FOREST KMEANS
 
-FOREST is ROWS,WIDTH,TREES,DEPTH and KMEANS is ROWS,WIDTH,K: what scikit-learn trains, on numbers drawn at random. FOLDER
-receives the models, MLServer's settings, and `forest.bin` and `kmeans.bin`, a ModelInfer call each as it is on the wire.
+FOREST is ROWS,WIDTH,TREES,DEPTH and KMEANS is ROWS,WIDTH,K. scikit-learn trains both on random numbers. FOLDER receives the
+models, MLServer's settings, and `forest.bin` and `kmeans.bin`, each a ModelInfer request with its gRPC frame.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def prepare(folder: Path, address: str, forest: list, kmeans: list):
         (folder / name / "model-settings.json").write_text(json.dumps(settings))
         (folder / f"{name}.bin").write_bytes(calls[name])
     host, port = address.split(":")
-    # One process: workers of its own cost it more than they bring on few cores.
+    # One process: on few cores, worker processes cost more than they gain.
     settings = {"host": host, "grpc_port": int(port), "http_port": 0, "metrics_endpoint": None, "parallel_workers": 0, "debug": False}
     (folder / "settings.json").write_text(json.dumps(settings))
 

@@ -1,13 +1,13 @@
-"""How fast the services and the gateway are, against a bare tonic server on the same machine in the same minutes.
+"""Measures the speed of services and gateway relative to a bare tonic server on the same machine at the same time.
 
     python serving.py BIN [--models FOLDER] [--rounds N] [--seconds S] [--only WORD] [--without-mlserver] [--json FILE]
 
-BIN is the folder of the binaries, `examples/echo` among them. FOLDER is a model store; without one a sample shop is made and
-trained on, once. h2load asks: as fast as answers come (closed loop, 32 calls in flight over 4 connections) for the throughput
-at saturation, then at half of that, or of the bare server's where that is less, at a fixed rate (open loop, so that a stall
-is seen by every call that it delays) for the latency. Rounds go through all rows in turn, and a row's ratio is the median over the rounds of its figure by the bare
-server's in the same round: whatever else the machine does meets both. CPU is what a call costs all processes together but
-h2load, and the least touched by what else the machine does. Exits 0 whatever the figures are; 1 where a call fails.
+BIN is the folder of the binaries, including `examples/echo`. FOLDER is a model store; without it, models of a sample shop are
+trained once. h2load measures throughput at saturation (closed loop, 32 calls in flight over 4 connections), then latency at a
+fixed rate (open loop, so that a stall counts for every call that it delays): half of the row's throughput, or half of the bare
+server's if that is lower. Each round measures all rows in turn. A row's ratio is the median over the rounds of its figure
+divided by the bare server's in the same round, so that other load on the machine affects both. CPU is the time per call of
+all processes except h2load; other load affects it least. Exits 0 whatever the figures are, and 1 if a call fails.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ NO_CACHE = ["cache-control: no-cache"]
 
 @dataclass
 class Row:
-    """A way to ask, and what is wanted of it: throughput at least, and p99 at most, as ratios to the bare server.
+    """A kind of call, with its aims: throughput at least, and p99 at most, as ratios to the bare server.
 
-    With several bodies a process of h2load asks for each, one call at a time: no two calls under way are then alike, which
-    for all that a cache knows of could be one."""
+    With several bodies there is one h2load process for each, with one call at a time, so that no two calls in flight are
+    equal and the cache cannot merge them (single flight)."""
 
     name: str
     address: str
@@ -64,7 +64,7 @@ class Row:
 
 
 class Processes:
-    """What has been started, and ends with this."""
+    """The processes that were started; all are ended at exit."""
 
     def __init__(self, folder: Path):
         self.folder, self.running = folder, {}
@@ -82,7 +82,7 @@ class Processes:
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
     def cpu(self) -> float:
-        """Seconds of processor that all of them have had."""
+        """CPU seconds of all processes."""
         stats = [Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split() for process in self.running.values()]
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
@@ -106,7 +106,7 @@ def wait_for(what: str, holds, seconds: float = 60):
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            raise SystemExit(f"{what}: not within {seconds:.0f} s")
+            raise SystemExit(f"{what}: timed out after {seconds:.0f} s")
         time.sleep(0.05)
 
 
@@ -133,13 +133,13 @@ def run(*command):
 
 
 def sample_shop(bin: Path, home: Path) -> Path:
-    """A store with a second version of segmentation, by k-means; the first is current."""
+    """A model store with a second version of segmentation, by k-means; the first is current."""
     models = home / "models"
     if (models / "done").exists():
         return models
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    print("training on a sample shop, once", file=sys.stderr)
+    print("training on a sample shop (once)", file=sys.stderr)
     flags = ["--lake", home / "lake", "--models", models]
     run(bin / "trainer", "synth", "--output", home / "shop.csv")
     run(bin / "trainer", "run", "--input", home / "shop.csv", *flags)
@@ -152,7 +152,7 @@ def sample_shop(bin: Path, home: Path) -> Path:
 
 
 def tensors(file: Path) -> dict:
-    """Shapes in a safetensors file."""
+    """Shapes of the tensors in a safetensors file."""
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         return {name: tensor.get("shape") for name, tensor in json.loads(opened.read(length)).items()}
@@ -163,7 +163,7 @@ def framed(message: bytes) -> bytes:
 
 
 def check(row: Row):
-    """h2load counts answers of HTTP, whatever gRPC says in them: one call says it."""
+    """Makes each call once. h2load counts HTTP responses and ignores the gRPC status."""
     if not row.bodies:
         urllib.request.urlopen(f"http://{row.address}{row.path}", timeout=10).read()
         return
@@ -174,7 +174,7 @@ def check(row: Row):
 
 
 def h2load(row: Row, *options, log: Path | None = None) -> list:
-    """What it prints, once for each body."""
+    """The output of h2load for each body."""
     command = ["h2load", *map(str, options)]
     for header in row.headers:
         command += ["-H", header]
@@ -195,7 +195,7 @@ def h2load(row: Row, *options, log: Path | None = None) -> list:
 
 
 def saturated(row: Row, seconds: float, processes: Processes) -> tuple:
-    """Calls a second as fast as answers come, and µs of processor that a call costs all processes but h2load."""
+    """Calls per second at saturation, and CPU µs per call of all processes except h2load."""
     shape = ["-c", 1, "-m", 1] if len(row.bodies) > 1 else ["-c", CONNECTIONS, "-m", STREAMS]
     before = processes.cpu()
     printed = h2load(row, "-D", f"{seconds * 1000:.0f}ms", *shape)
@@ -205,7 +205,7 @@ def saturated(row: Row, seconds: float, processes: Processes) -> tuple:
 
 
 def at_rate(row: Row, rate: float, seconds: float, folder: Path) -> dict:
-    """Latencies at a fixed rate, µs. h2load sends what is due every 10 ms: many clients, begun 3 ms apart, spread it."""
+    """Latency quantiles at a fixed rate, µs. h2load sends due requests every 10 ms; many clients with starts 3 ms apart spread them."""
     rate /= max(1, len(row.bodies))
     clients = max(8, min(200, round(rate / 100)))
     calls = int(rate * (seconds + 0.003 * clients))
@@ -220,11 +220,11 @@ def at_rate(row: Row, rate: float, seconds: float, folder: Path) -> dict:
 
 
 class Publishing:
-    """Moves a pointer to and fro while calls go on, as the trainer moves it: by a rename."""
+    """Switches a model store between two versions during the calls, by renaming the pointer file as the trainer does."""
 
     def __init__(self, pointer: Path, versions: list, metrics: str):
         self.pointer, self.versions, self.metrics = pointer, versions, metrics
-        self.said, self.stop = json.loads(pointer.read_text()), threading.Event()
+        self.current, self.stop = json.loads(pointer.read_text()), threading.Event()
 
     def loads(self) -> int:
         page = urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=5).read().decode()
@@ -239,9 +239,9 @@ class Publishing:
         turn = 0
         while not self.stop.is_set():
             turn += 1
-            self.said["version"] = self.versions[turn % 2]
+            self.current["version"] = self.versions[turn % 2]
             beside = self.pointer.with_name("next.json")
-            beside.write_text(json.dumps(self.said))
+            beside.write_text(json.dumps(self.current))
             beside.rename(self.pointer)
             self.stop.wait(self.every)
 
@@ -252,7 +252,7 @@ class Publishing:
 
 
 def questions(services: dict, folder: Path) -> dict:
-    """A call for each service, as it is on the wire: method and body."""
+    """A call for each service: path and framed bodies."""
     apis = {area: Api(services[area]) for area in services}
     name = lambda area: f"shopkeeper.{area}.v1.{area.capitalize()}Service/"
     listed = apis["segmentation"].ask(name("segmentation") + "ListCustomerSegments", {"pageSize": APART})
@@ -311,7 +311,7 @@ def start_all(bin: Path, models: Path, processes: Processes) -> list:
         service("publishing", "segmentation", folder / "publishing", "--reload-every", "10ms")
         publishing = Publishing(folder / "publishing/segmentation/current.json", versions[-2:], metrics["publishing"])
     else:
-        print("no second version of segmentation by k-means: not measured", file=sys.stderr)
+        print("the store has no k-means version of segmentation; k-means is not measured", file=sys.stderr)
     for name in services:
         wait_for(f"{name} is ready", lambda: ready(metrics[name]))
 
@@ -327,7 +327,7 @@ def start_all(bin: Path, models: Path, processes: Processes) -> list:
         processes.start(name, bin / "gateway", "--listen", gateways[name], *behind, *flags)
     gateway("memory")
     gateway("shared", "--cache-memory=0", f"--redis=redis://{redis['redis']}")
-    # A Redis that keeps nothing: every lookup is a miss, as the first one of a question is, for which nothing is written either.
+    # A Redis that stores nothing: every lookup is a miss, as for the first call of a request, which is not written either.
     gateway("missing", "--cache-memory=0", f"--redis=redis://{redis['full redis']}")
     gateways["standalone"] = free()
     processes.start("standalone", bin / "standalone", "--models", models, "--listen", gateways["standalone"])
@@ -364,7 +364,7 @@ def start_all(bin: Path, models: Path, processes: Processes) -> list:
 
 
 def peers(models: Path, processes: Processes) -> list:
-    """MLServer over the same shapes as the churn model's forest and the k-means of segmentation."""
+    """MLServer with models of the same shapes as the churn forest and the k-means of segmentation."""
     newest = lambda kind: json.loads((models / kind / "current.json").read_text())["version"]
     forest = tensors(models / "churn" / newest("churn") / "model.safetensors")
     trees, inner = forest["feature"]
@@ -388,12 +388,12 @@ def peers(models: Path, processes: Processes) -> list:
 
 
 def resident(processes: Processes) -> dict:
-    """MiB of every service, a gateway, standalone and the bare server."""
+    """Resident MiB of every service, a gateway, standalone and the bare server."""
     return {"gateway" if name == "memory" else name: processes.memory(name) for name in [*AREAS, "memory", "standalone", "echo"]}
 
 
 def measure(rows: list, rounds: int, seconds: float, processes: Processes) -> dict:
-    """The figures, into the rows; returns memory when all are ready and after either kind of load."""
+    """Measures into the rows; returns the memory at the start and after each kind of load."""
     folder, memory = processes.folder, {"ready": resident(processes)}
     for row in rows:
         check(row)
@@ -408,7 +408,7 @@ def measure(rows: list, rounds: int, seconds: float, processes: Processes) -> di
     memory[f"{CONNECTIONS} connections"] = resident(processes)
     for turn in range(rounds):
         for row in rows:
-            # What goes on meanwhile is measured at the rate of the same calls without it.
+            # A row with publishing is measured at the rate of the same calls without it.
             half = statistics.median((row.throughput or same(rows, row).throughput)) / 2
             half = min(half, statistics.median((row.bare or rows[0]).throughput) / 2)
             if row.meanwhile is None:
@@ -431,7 +431,7 @@ def ratio(row: Row, bare: Row, of) -> float | None:
     return statistics.median(pairs) if pairs else None
 
 
-def told(rows: list) -> list:
+def summarised(rows: list) -> list:
     lines = []
     p99 = lambda row: [latency["p99"] for latency in row.latency]
     for row in rows:
@@ -468,7 +468,7 @@ def main():
     parser.add_argument("--models", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--only", metavar="WORD", help="rows with this in their name, beside the bare server")
+    parser.add_argument("--only", metavar="WORD", help="only rows with this in their name, and the bare server")
     parser.add_argument("--without-mlserver", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
@@ -481,7 +481,7 @@ def main():
     rows = start_all(bin, models.resolve(), processes)
     rows = [rows[0], *(row for row in rows[1:] if not args.only or args.only in row.name or row.name.startswith("bare"))]
     memory = measure(rows, args.rounds, args.seconds, processes)
-    lines, versus = told(rows), []
+    lines, versus = summarised(rows), []
     if args.without_mlserver:
         print("MLServer is not measured: --without-mlserver", file=sys.stderr)
     elif not (ROOT / ".tools/mlserver/mlserver").is_dir():
@@ -499,7 +499,7 @@ def main():
     print()
     for line in versus:
         (a, b), (p, q) = line["calls_per_second"], line["latency"]
-        print(f"{line['ours']} beside {line['theirs']}: {a:.0f} to {b:.0f} calls/s, {a / b:.0f} times (aim: 100 on the forest); at {b / 2:.0f} calls/s "
+        print(f"{line['ours']} against {line['theirs']}: {a:.0f} to {b:.0f} calls/s, {a / b:.0f} times (aim: 100 on the forest); at {b / 2:.0f} calls/s "
               f"p50 {p['p50']} to {q['p50']} µs, 1/{q['p50'] / p['p50']:.0f} (aim: 1/20), p99 {p['p99']} to {q['p99']} µs, 1/{q['p99'] / p['p99']:.0f}")
     if args.json:
         args.json.write_text(json.dumps({"rows": lines, "memory_mib": memory, "mlserver": versus}, indent=2) + "\n")
@@ -510,7 +510,7 @@ def named(rows: list, word: str) -> Row | None:
 
 
 def against(ours: Row, theirs: Row, seconds: float, processes: Processes) -> dict:
-    """Throughput of both as fast as answers come, and latency of both at half of what the other can do."""
+    """Throughput of both at saturation, and latency of both at half of the other's throughput."""
     rates = [saturated(row, max(seconds, 5), processes)[0] for row in (ours, theirs)]
     latency = [at_rate(row, rates[1] / 2, max(seconds, 5), processes.folder) for row in (ours, theirs)]
     return {"ours": ours.name, "theirs": theirs.name, "calls_per_second": rates, "latency": latency}

@@ -1,16 +1,16 @@
-"""What the end-to-end tests ask of a running system, with a client that knows it by reflection alone.
+"""Checks of a running system for the end-to-end tests, with a client that knows the API only by reflection.
 
-    python checks.py every-method ADDR [AREA]   every method of the API, through the gateway; of an area, at its service
-    python checks.py refusals ADDR AREA...      unusable requests, at a service or through the gateway
-    python checks.py one-answer ADDR...         every unary method without effects has one answer at all of them: over gRPC,
-                                                gRPC-Web and JSON, asked anew and from the cache
-    python checks.py seeds ADDR FOLDER          writes its questions as seeds of the fuzzers
+    python checks.py every-method ADDR [AREA]   calls every method, at the gateway, or those of an area at its service
+    python checks.py refusals ADDR AREA...      sends invalid requests, to a service or to the gateway
+    python checks.py one-answer ADDR...         every unary method without side effects has the same answer at all addresses:
+                                                over gRPC, gRPC-Web and JSON, from the service and from the cache
+    python checks.py seeds ADDR FOLDER          writes the requests as seeds of the fuzzers
     python checks.py cached ADDR                a second answer comes from the cache and equals the first
-    python checks.py steady ADDR                asks until its standard input closes; prints what it saw as JSON
-    python checks.py movements ADDR             where callers may publish: who moved between segments, as two versions say
-    python checks.py traced ADDR TRACE_ID       a call in that trace, whose trace the caller goes on to look for
+    python checks.py steady ADDR                calls until its standard input closes; prints statistics as JSON
+    python checks.py movements ADDR             needs --allow-publish: movements between segments equal those of two lists
+    python checks.py traced ADDR TRACE_ID       makes a call in that trace, which the test then looks up
 
-Exits 0 when all is as it should be; says what is not and exits 1 otherwise.
+Exits 0 if all checks hold, otherwise prints the first that fails and exits 1.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ TYPO = {**LINE, "lineId": "2", "unitPrice": 255.0}
 
 
 def history(periods: int) -> list:
-    """Weekly figures that rise and fall."""
+    """A weekly series with a trend and a cycle of four weeks."""
     start = 1_293_408_000  # Monday 2010-12-27
     point = lambda i: {"periodStart": stamp(start + i * 7 * 86400), "value": 100 + 10 * (i % 4) + i}
     return [point(i) for i in range(periods)]
@@ -71,7 +71,7 @@ def check(holds, what: str, seen=None):
 
 
 def finite(value, path="answer"):
-    """No number of an answer is NaN or infinite."""
+    """Checks that no number of an answer is NaN or infinite."""
     if isinstance(value, dict):
         for key, inner in value.items():
             finite(inner, f"{path}.{key}")
@@ -84,7 +84,7 @@ def finite(value, path="answer"):
 
 
 def churn_features(api: Api) -> dict:
-    """A value for every feature of the churn model: an empty request names them all."""
+    """A value for every feature of the churn model. Their names are in the details of the error for an empty request."""
     try:
         api.ask(CHURN + "ScoreChurn", {})
     except grpc.RpcError as refusal:
@@ -94,7 +94,7 @@ def churn_features(api: Api) -> dict:
 
 
 def questions(api: Api, areas=MODELS):
-    """One good request for every unary method of some areas: (method, request, a check of the answer)."""
+    """Valid requests for every unary method of some areas: (method, request, check of the answer)."""
     for method, request, good in all_questions(api, churn_features(api) if "churn" in areas else {}):
         if method.startswith(MODEL):
             asked = {request["model"]}
@@ -234,7 +234,7 @@ def all_questions(api: Api, features: dict):
 
 
 def tensor(name: str, datatype: str, *values) -> dict:
-    """An input of typed contents."""
+    """An input tensor with typed contents."""
     contents = {
         "BYTES": lambda: {"bytesContents": [base64.b64encode(v.encode()).decode() for v in values]},
         "INT64": lambda: {"int64Contents": values},
@@ -265,7 +265,7 @@ def every_method(address: str, *areas: str):
         finite(answer)
         check(good(answer), f"{method} {fields}", answer)
         if not method.startswith((MODEL, INFERENCE)):
-            check(answer["model"]["version"], f"{method} names its model", answer)
+            check(answer["model"]["version"], f"{method} has the model that answered", answer)
         asked.add(method)
     if "churn" in areas:
         pages(api)
@@ -287,12 +287,12 @@ def every_method(address: str, *areas: str):
     asked |= {MODEL + "WatchModel", MODEL + "SetCurrentVersion"}
 
     there = {name for name, _ in methods(api)}
-    check(there == asked, "every method there is was asked", there ^ asked)
+    check(there == asked, "every method of the server was called", there ^ asked)
     print(f"{len(there)} methods answered")
 
 
 def methods(api: Api):
-    """Every method that the server says it has, and its descriptor."""
+    """Every method that the server reports by reflection, with its descriptor."""
     for service in api.services():
         if not service.startswith("grpc."):
             for name, method in api.pool.FindServiceByName(service).methods_by_name.items():
@@ -300,9 +300,9 @@ def methods(api: Api):
 
 
 def publishing(api: Api, model: str):
-    """Nobody publishes where nobody has said that callers may."""
+    """Publishing is refused unless the server was started with --allow-publish."""
     status = api.ask(MODEL + "GetModelStatus", {"model": model})
-    check(not status.allows_publish, f"{model} is not published over the API", status)
+    check(not status.allows_publish, f"{model} does not allow publishing over the API", status)
     version = status.status.version
     try:
         api.ask(MODEL + "SetCurrentVersion", {"model": model, "version": version, "expectedVersion": version})
@@ -313,14 +313,14 @@ def publishing(api: Api, model: str):
 
 
 def movements(address: str):
-    """Where callers may publish: movements between two versions are those of the two lists of customers."""
+    """Movements between two versions equal those between the two lists of customers. Needs --allow-publish."""
     api = Api(address)
 
     def ask(service: str, method: str, **fields) -> dict:
         return as_json(api.ask(service + method, fields))
 
     def segments(version: str) -> dict:
-        """Each customer's segment, once a version answers."""
+        """Each customer's segment, as soon as a version is served."""
         end = time.monotonic() + 60
         while time.monotonic() < end:
             of, token = {}, ""
@@ -333,7 +333,7 @@ def movements(address: str):
             if page["model"]["version"] == version:
                 return of
             time.sleep(0.05)
-        raise AssertionError(f"{version} does not answer")
+        raise AssertionError(f"{version} is not served")
 
     versions = ask(MODEL, "ListModelVersions", model="segmentation")["versions"]
     now = next(v["version"] for v in versions if v.get("current"))
@@ -342,14 +342,14 @@ def movements(address: str):
     ask(MODEL, "SetCurrentVersion", model="segmentation", version=then, expectedVersion=now)
     earlier = segments(then)
     ask(MODEL, "SetCurrentVersion", model="segmentation", version=now, expectedVersion=then)
-    check(segments(now) == current, "the version that was current is so again")
+    check(segments(now) == current, "the original version is current again")
 
     counted = collections.Counter((earlier.get(id, ""), current.get(id, "")) for id in earlier | current)
     for since in ("", then):
         answer = ask(SEGMENTATION, "ListSegmentMovements", sinceVersion=since)
-        check(answer["since"]["version"] == then, "the version compared with is named", answer["since"])
+        check(answer["since"]["version"] == then, "the answer has the version compared with", answer["since"])
         told = {(m.get("fromSegmentName", ""), m.get("toSegmentName", "")): int(m["customers"]) for m in answer["movements"]}
-        check(told == counted, "movements are those of the lists", (told, counted))
+        check(told == counted, "movements equal those between the lists", (told, counted))
     try:
         ask(SEGMENTATION, "ListSegmentMovements", sinceVersion="no-such")
     except grpc.RpcError as refusal:
@@ -358,44 +358,44 @@ def movements(address: str):
 
 
 def pages(api: Api):
-    """Pages follow one another without a gap or a repeat."""
+    """Consecutive pages have no gap and no repetition."""
     seen, token = [], ""
     for _ in range(3):
         page = api.ask(CHURN + "ListAtRiskCustomers", {"pageSize": 7, "pageToken": token})
         seen += [risk.customer_id for risk in page.churn_risks]
         token = page.next_page_token
     whole = api.ask(CHURN + "ListAtRiskCustomers", {"pageSize": 21})
-    check(seen == [risk.customer_id for risk in whole.churn_risks], "three pages of 7 are one of 21", seen)
+    check(seen == [risk.customer_id for risk in whole.churn_risks], "three pages of 7 equal one page of 21", seen)
 
 
 def stream(api: Api):
-    """The stream answers in order, and a bad line does not end it."""
+    """The stream answers in order, and an invalid line does not end it."""
     lines = [LINE, {**LINE, "quantity": -1}, TYPO]
     answers, _ = api.call(ANOMALY + "ScoreTransactions", *({"sequence": i, "transaction": t} for i, t in enumerate(lines)))
     check([a.sequence for a in answers] == [0, 1, 2], "the stream keeps its order", answers)
-    check([a.WhichOneof("result") for a in answers] == ["score", "error", "score"], "a bad line has an error", answers)
-    check(answers[0].score == api.ask(ANOMALY + "ScoreTransaction", {"transaction": LINE}).score, "one line, one score")
+    check([a.WhichOneof("result") for a in answers] == ["score", "error", "score"], "an invalid line gets an error", answers)
+    check(answers[0].score == api.ask(ANOMALY + "ScoreTransaction", {"transaction": LINE}).score, "the stream and the unary method give the same score")
 
 
 def export(api: Api):
-    """The pieces are one file, whose lines add up to the summary."""
+    """The chunks form one file, whose lines add up to the summary."""
     fields = {"countries": [COUNTRY], "format": "EXPORT_FORMAT_CSV"}
     pieces, _ = api.call(INSIGHTS + "ExportTransactions", fields)
     lines = list(csv.DictReader(io.StringIO(b"".join(p.data for p in pieces).decode(), newline="")))
-    check(len(lines) == pieces[-1].rows == pieces[-1].total_rows > 1000, "the export has the lines it says", len(lines))
+    check(len(lines) == pieces[-1].rows == pieces[-1].total_rows > 1000, "the export has the announced number of lines", len(lines))
     check([l["invoice_time"] for l in lines] == sorted(l["invoice_time"] for l in lines), "lines are in order of time")
     total = sum(decimal.Decimal(line["line_total"]) for line in lines)
     summary = api.ask(INSIGHTS + "GetSummary", {"countries": [COUNTRY]})
     check(float(total) == summary.sales.revenue, "lines add up to the summary", (total, summary))
     pieces, _ = api.call(INSIGHTS + "ExportTransactions", {**fields, "format": "EXPORT_FORMAT_PARQUET"})
     data = b"".join(p.data for p in pieces)
-    check(data[:4] == data[-4:] == b"PAR1" and pieces[-1].rows == len(lines), "a Parquet file of as many lines")
+    check(data[:4] == data[-4:] == b"PAR1" and pieces[-1].rows == len(lines), "the Parquet file has the same number of lines")
 
 
-# As JSON writes them.
+# As in protobuf's JSON format.
 NAN, INFINITY = "NaN", "Infinity"
 HUGE = "x" * 10_000_000
-# area -> (method, request, code, the field or thing that the details name)
+# area -> (method, request, code, the field or resource named in the details)
 REFUSALS = {
     "segmentation": [
         ("GetCustomerSegment", {"customerId": STRANGER}, "NOT_FOUND", STRANGER),
@@ -498,20 +498,20 @@ FRESH = {"cache-control": "no-cache"}
 
 
 def one_answer(*addresses: str):
-    """Asks a question of every unary method that changes nothing, in every way in. Methods are the server's own list: one
-    without a question fails."""
+    """Calls every unary method without side effects over every protocol. The methods are those that the server reports, so
+    that one without a request here fails the check."""
     ways = [(f"{way.__name__} at {address}", way(address)) for address in addresses for way in (over_grpc, over_web, over_json)]
     api = Api(addresses[0])
     asked, count = set(), 0
     for method, fields, _ in questions(api):
         answers = {}
         for name, ask in ways:
-            for headers in (FRESH, {}, {}):  # the service's own, the one that is kept, the one that was kept
+            for headers in (FRESH, {}, {}):  # from the service, then the call that may fill the cache, then one from the cache
                 if (answer := ask(method, fields, headers)) is not None:
-                    answer.get("status", {}).pop("loadedAt", None)  # of each process
+                    answer.get("status", {}).pop("loadedAt", None)  # differs between processes
                     answers.setdefault(json.dumps(answer, sort_keys=True), []).append((name, headers))
                     count += 1
-        check(len(answers) == 1, f"{method} {fields} has one answer", answers)
+        check(len(answers) == 1, f"{method} {fields} has the same answer everywhere", answers)
         asked.add(method)
     for address in addresses:
         harmless = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
@@ -520,8 +520,8 @@ def one_answer(*addresses: str):
             for name, m in methods(Api(address))
             if not m.client_streaming and not m.server_streaming and m.GetOptions().idempotency_level == harmless
         }
-        check(asked == unary, f"every unary method of {address} without effects was asked", unary ^ asked)
-    print(f"{len(asked)} methods, {count} answers: one for each question")
+        check(asked == unary, f"every unary method of {address} without side effects was called", unary ^ asked)
+    print(f"{len(asked)} methods, {count} answers, the same for each request")
 
 
 def over_grpc(address: str):
@@ -539,7 +539,7 @@ def over_web(address: str):
         body = urllib.request.urlopen(urllib.request.Request(f"http://{address}/{method}", framed, headers), timeout=10).read()
         length = int.from_bytes(body[1:5], "big")
         answer, trailers = body[5 : 5 + length], body[5 + length :]
-        check(body[0] == 0 and trailers[0] == 0x80 and b"grpc-status:0" in trailers, f"{method} ends well", body)
+        check(body[0] == 0 and trailers[0] == 0x80 and b"grpc-status:0" in trailers, f"{method} ends with status 0", body)
         return as_json(GetMessageClass(api.method(method).output_type).FromString(answer))
 
     return ask
@@ -551,7 +551,7 @@ def over_json(address: str):
 
     def ask(method: str, fields: dict, headers: dict) -> dict | None:
         if method.startswith(INFERENCE):
-            return None  # has no JSON form
+            return None  # the inference protocol is not served as JSON
         target, verb, body = http_request(*paths[operation_id(method)], fields)
         request = urllib.request.Request(f"http://{address}{target}", body, headers, method=verb)
         answer = GetMessageClass(api.method(method).output_type)()
@@ -561,7 +561,7 @@ def over_json(address: str):
 
 
 def json_paths(address: str) -> dict:
-    """Operations of the OpenAPI document: (path, verb, operation) by id."""
+    """Operations of the OpenAPI document by id: (path, verb, operation)."""
     document = json.load(urllib.request.urlopen(f"http://{address}/openapi.json", timeout=10))
     return {
         operation["operationId"]: (path, verb.upper(), operation)
@@ -575,7 +575,7 @@ def operation_id(method: str) -> str:
 
 
 def http_request(path: str, verb: str, operation: dict, fields: dict) -> tuple[str, str, bytes | None]:
-    """Target, verb and body of an operation with these fields."""
+    """Target, verb and body of an HTTP request for an operation with these fields."""
     query, body = [], None
     if "requestBody" in operation:
         body = json.dumps(fields).encode()
@@ -591,7 +591,7 @@ def http_request(path: str, verb: str, operation: dict, fields: dict) -> tuple[s
 
 
 def seeds(address: str, folder: str):
-    """A question of each method and more, as the targets of tests/fuzz read them. Damage to models is spelt out."""
+    """Writes a request of each method in the formats of the targets of tests/fuzz, and descriptions of damage to model files."""
     api, by_http = Api(address), json_paths(address)
     written = {}
 
@@ -612,7 +612,7 @@ def seeds(address: str, folder: str):
         elif not method.startswith(INFERENCE):
             target, verb, body = http_request(*by_http[operation_id(method)], fields)
             write("json", name, f"{verb} {target}\n".encode() + (body or b""))
-    # A file's number, what is done there, where, how many bytes follow, and they.
+    # Number of the file, kind of damage, offset (two bytes), number of bytes, the bytes.
     for model in range(7):
         for file in range(4):
             for damage in ([0, 0, 0, 1, 255], [0, 0, 12, 2, 48, 57], [1, 0, 9, 1, 44], [2, 0, 8, 4, 1, 1, 1, 1], [0x83, 0, 9, 0]):
@@ -628,13 +628,13 @@ def cached(address: str):
         uncached, _ = api.call(method, fields, headers=fresh)
         api.call(method, fields)
         again, headers = api.call(method, fields)
-        check(again == uncached or method.startswith(MODEL), f"{method} {fields} is the same from the cache")
+        check(again == uncached or method.startswith(MODEL), f"{method} {fields} has the same answer from the cache")
         kinds[headers.get("x-cache", "none")] = kinds.get(headers.get("x-cache", "none"), 0) + 1
     print(json.dumps(kinds))
 
 
 def steady(address: str):
-    """Asks one question after another until standard input closes."""
+    """Makes one call after another until standard input closes."""
     api = Api(address)
     asked = [
         (SEGMENTATION + "GetCustomerSegment", {"customerId": CUSTOMER}),
@@ -649,7 +649,7 @@ def steady(address: str):
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     calls, failures, versions, slowest = 0, [], {}, 0.0
-    # Two rounds at least, however soon the input closes.
+    # At least two rounds, even if the input closes at once.
     while not stop.is_set() or calls < 2 * len(requests):
         for method, request in requests:
             began = time.monotonic()

@@ -1,9 +1,9 @@
-"""A gRPC client that learns the API from the server by reflection, for the demo and the end-to-end tests.
+"""A gRPC client that reads the API from the server by reflection, for the demo and the end-to-end tests.
 
     python client.py HOST:PORT PACKAGE.SERVICE/METHOD [JSON] [-H 'name: value']...
 
-Prints the answer as JSON, one line for each message of a stream; -v prints response headers to stderr. A refusal prints
-its code, message and details to stderr and exits 1. `-` reads request messages from standard input, one a line.
+Prints the answer as JSON, one line per message of a stream; -v prints response headers to stderr. For an error, prints its
+code, message and details to stderr and exits 1. `-` reads request messages from standard input, one per line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from grpc_status import rpc_status
 
 
 class Api:
-    """Every method of a server, by its full name."""
+    """The methods of a server, by full name."""
 
     def __init__(self, address: str):
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -42,7 +42,7 @@ class Api:
         return json_format.ParseDict(fields, GetMessageClass(self.method(name).input_type)())
 
     def call(self, name: str, *requests, timeout: float = 10, headers=()):
-        """(answers, response headers). Requests are messages, JSON forms or raw bytes; a refusal raises grpc.RpcError."""
+        """(answers, response headers). Requests are messages, JSON forms or raw bytes; an error raises grpc.RpcError."""
         method = self.method(name)
         answer = GetMessageClass(method.output_type)
         encode = lambda r: r if isinstance(r, bytes) else (self.request(name, r) if isinstance(r, dict) else r).SerializeToString()
@@ -66,7 +66,7 @@ class Api:
         return self.call(name, fields or {}, **kwargs)[0][0]
 
     def watch(self, name: str, fields: dict, timeout: float | None = None):
-        """The answers of a server stream, as they come; cancel() ends it."""
+        """The answers of a server stream, as they arrive; cancel() ends it."""
         method = self.method(name)
         answer = GetMessageClass(method.output_type)
         stub = self.channel.unary_stream(
@@ -80,7 +80,7 @@ def as_json(message) -> dict:
 
 
 def details(error: grpc.RpcError) -> list:
-    """The details of a refusal, unpacked."""
+    """The unpacked details of an error."""
     status = rpc_status.from_call(error)
     unpacked = []
     for packed in status.details if status else []:
@@ -94,7 +94,7 @@ def details(error: grpc.RpcError) -> list:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address")
-    parser.add_argument("method", nargs="?", help="none: list the services")
+    parser.add_argument("method", nargs="?", help="default: list the services")
     parser.add_argument("request", nargs="?", default="{}")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="NAME: VALUE")
     parser.add_argument("-t", "--timeout", type=float, default=10, metavar="SECONDS")

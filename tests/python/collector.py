@@ -1,8 +1,8 @@
-"""An OpenTelemetry collector that keeps what it is sent: OTLP over gRPC.
+"""An OpenTelemetry collector (OTLP over gRPC) that writes the spans it receives to a file.
 
     python collector.py HOST:PORT FILE
 
-Writes each span to FILE as it comes, a JSON object a line: trace_id, span_id, parent_id, name, kind, service, attributes.
+Writes each span to FILE when it arrives, as one JSON object per line: trace_id, span_id, parent_id, name, kind, service, attributes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The shop's figures, counted from the raw file with nothing but Python's own library: no line of ours takes part.
+"""The shop's figures, computed from the raw file with Python's standard library only, independent of the project's code.
 
-    python figures.py FILE.csv [BEFORE]    the UCI Online Retail layout; lines before that day alone
+    python figures.py FILE.csv [BEFORE]    the UCI Online Retail layout; only lines before that day
 
 Prints JSON: `total`, `countries` and `months`, each with transactions, orders, customers, items, returned_items,
-gross_revenue, returns and revenue; money as exact decimals in texts. docs/data.md says which lines are sales.
+gross_revenue, returns and revenue; amounts are exact decimals in strings. docs/data.md defines which lines are sales.
 """
 
 import csv
@@ -45,7 +45,7 @@ class Figures:
             self.returned -= quantity
             self.returns -= total
 
-    def told(self) -> dict:
+    def as_dict(self) -> dict:
         return {
             "transactions": self.lines,
             "orders": len(self.orders),
@@ -79,8 +79,8 @@ def main(path: str, before: str = "9999-12-31"):
                 months.setdefault(time.strftime("%Y-%m"), Figures()),
             ):
                 figures.add(*line)
-    told = lambda of: {key: figures.told() for key, figures in sorted(of.items())}
-    print(json.dumps({"total": total.told(), "countries": told(countries), "months": told(months)}))
+    as_dicts = lambda of: {key: figures.as_dict() for key, figures in sorted(of.items())}
+    print(json.dumps({"total": total.as_dict(), "countries": as_dicts(countries), "months": as_dicts(months)}))
 
 
 main(*sys.argv[1:])

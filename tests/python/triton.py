@@ -1,8 +1,8 @@
-"""Asks the models as clients of Triton do, with Triton's own client, and compares with what JSON answers.
+"""Calls the models with Triton's own client, and compares the answers with those of the JSON API.
 
-    python triton.py ADDR JSON_ADDR [MODEL...]     the models at the first address against the gateway at the second
+    python triton.py ADDR JSON_ADDR [MODEL...]     the models at the first address, the JSON API of the gateway at the second
 
-Exits 0 when both say the same and refuse what they should; says what is not so and exits 1 otherwise.
+Exits 0 if the answers are equal and invalid requests are refused, otherwise prints the first difference and exits 1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def over_json(address: str, path: str, body: dict | None = None) -> dict:
 
 
 def customers(address: str) -> list[str]:
-    """Some whom the models know, one in the spelling of spreadsheets."""
+    """Known customers, the first with the `.0` that spreadsheets append."""
     risks = over_json(address, "/v1/atRiskCustomers?pageSize=3")["churnRisks"]
     first, *others = (risk["customerId"] for risk in risks)
     return [f"{first}.0", *others]
@@ -55,15 +55,15 @@ def words(answer: triton.InferResult, name: str) -> list[str]:
 
 
 def churn(client: triton.InferenceServerClient, address: str):
-    """A matrix is answered as its rows are one by one, and customers by id as the service knows them."""
+    """A matrix gives the scores of its rows one by one, and customer ids give those of the service."""
     refusal = over_json(address, "/v1/churn:score", {})["error"]
     violations = next(d["fieldViolations"] for d in refusal["details"] if "fieldViolations" in d)
     names = [violation["field"].removeprefix("features.") for violation in violations]
     [features, _] = client.get_model_metadata("churn").inputs
-    check(list(features.shape) == [-1, len(names)] and features.datatype == "FP32", "features are the model's", features)
+    check(list(features.shape) == [-1, len(names)] and features.datatype == "FP32", "the features are those of the model", features)
     rows = np.random.default_rng(7).gamma(1.0, 20.0, (40, len(names))).astype(np.float32)
     answer = client.infer("churn", [tensor("features", rows)], request_id="forty")
-    check(answer.get_response().id == "forty", "the id is handed back", answer.get_response().id)
+    check(answer.get_response().id == "forty", "the request id is returned", answer.get_response().id)
     for row, probability, level in zip(rows, answer.as_numpy("probability"), words(answer, "risk_level"), strict=True):
         risk = over_json(address, "/v1/churn:score", {"features": dict(zip(names, map(float, row)))})["churnRisk"]
         check((risk["probability"], risk["riskLevel"]) == (probability, level), "a row is scored", (risk, probability))
@@ -101,7 +101,7 @@ def segmentation(client: triton.InferenceServerClient, address: str):
     answer = client.infer("segmentation", [tensor("customer_id", texts(*known))])
     for customer, name in zip(known, words(answer, "segment_name"), strict=True):
         segment = over_json(address, f"/v1/customers/{customer}/segment")["customerSegment"]
-        check(segment["segmentName"] == name, "a customer is placed", (segment, name))
+        check(segment["segmentName"] == name, "a customer has a segment", (segment, name))
 
     never = [*inputs[:1], tensor("frequency", np.zeros(4)), inputs[2]]
     refused(client, "segmentation", never, "INVALID_ARGUMENT", "inputs.frequency[0] is below 1")
@@ -124,7 +124,7 @@ def anomaly(client: triton.InferenceServerClient, address: str):
         same = (other["score"], other["severity"], other["reason"]) == (score, severity, reason)
         check(same, "a line is scored", (other, score, severity, reason))
     alone = client.infer("anomaly", inputs[:3], outputs=[triton.InferRequestedOutput("score")])
-    check([output.name for output in alone.get_response().outputs] == ["score"], "what is asked for comes", alone)
+    check([output.name for output in alone.get_response().outputs] == ["score"], "only the requested outputs are returned", alone)
     counted = [triton.InferRequestedOutput("severity", class_count=2)]
     refused(client, "anomaly", inputs, "INVALID_ARGUMENT", "outputs.severity has parameters", outputs=counted)
     free = [*inputs[:2], tensor("unit_price", np.array([1.0, 0.0, 1.0, 1.0]))]
@@ -160,14 +160,14 @@ def main(address: str, json_address: str, *models: str):
         check(client.is_model_ready(model), f"{model} is ready")
         [version] = client.get_model_metadata(model).versions
         status = over_json(json_address, f"/v1/models/{model}/status")["status"]
-        check(version == status["version"] and client.is_model_ready(model, version), "the version answers", version)
+        check(version == status["version"] and client.is_model_ready(model, version), "the version is ready", version)
         fails("NOT_FOUND", client.is_model_ready, model, "1")
         {"anomaly": anomaly, "churn": churn, "segmentation": segmentation}[model](client, json_address)
     refused(client, "forecast", [tensor("customer_id", texts("1"))], "NOT_FOUND", "there is no model `forecast` here")
     fails("NOT_FOUND", client.get_model_metadata, "nothing")
     fails("UNIMPLEMENTED", client.load_model, models[0])
     fails("UNIMPLEMENTED", client.get_model_config, models[0])
-    print(f"{', '.join(models)}: Triton's client gets what JSON answers")
+    print(f"{', '.join(models)}: the answers to Triton's client equal those of the JSON API")
 
 
 if __name__ == "__main__":
