@@ -26,10 +26,11 @@ use proto::insights::v1::{self as pb, insights_service_client::InsightsServiceCl
 use runtime::{Server, ServerArgs};
 use scoring::{
     Artifact, Model,
-    insights::{Builder, Filter, Insights, Kind, Line},
+    insights::{Builder, Filter, Insights},
     segmentation::Segmentation,
 };
 use serving::Live;
+use transactions::{Line, LineKind, Money};
 
 /// 2009-01-01.
 const START: i64 = 1_230_768_000;
@@ -114,9 +115,9 @@ fn shop(lines: i64) -> Artifact {
         for _ in 0..=random.below(15) {
             let product = random.skewed(5_000);
             let kind = match (is_cancelled, random.below(100)) {
-                (true, _) => Kind::Cancellation,
-                (false, 0) => Kind::Service,
-                (false, _) => Kind::Sale,
+                (true, _) => LineKind::Cancellation,
+                (false, 0) => LineKind::Service,
+                (false, _) => LineKind::Sale,
             };
             let quantity = 1 + random.skewed(48) as i64;
             let line = Line {
@@ -126,7 +127,7 @@ fn shop(lines: i64) -> Artifact {
                 description: Some(&format!("PRODUCT NUMBER {product}")),
                 quantity: if is_cancelled { -quantity } else { quantity },
                 time,
-                unit_price: 2_500 + 500 * (product as i64 % 40),
+                unit_price: Money::from_ten_thousandths(2_500 + 500 * (product as i64 % 40)),
                 customer: customer.as_deref(),
                 country,
                 kind,

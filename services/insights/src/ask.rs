@@ -3,10 +3,8 @@
 use prost_types::Timestamp;
 use proto::insights::v1 as pb;
 use runtime::{Refusal, required};
-use scoring::{
-    CustomerId,
-    insights::{Filter, Frequency, Kind, Kinds, Selection, Shop},
-};
+use scoring::insights::{Filter, Frequency, Kinds, Selection, Shop};
+use transactions::{CustomerId, LineKind};
 
 /// Most names of a list.
 const MOST: usize = 1000;
@@ -115,10 +113,10 @@ pub(crate) fn kinds(kinds: &[i32]) -> Result<Kinds, Refusal> {
         return Ok(Kinds::REVENUE);
     }
     let kind = |(at, kind): (usize, &i32)| match pb::LineKind::try_from(*kind) {
-        Ok(pb::LineKind::Sale) => Ok(Kind::Sale),
-        Ok(pb::LineKind::Cancellation) => Ok(Kind::Cancellation),
-        Ok(pb::LineKind::Service) => Ok(Kind::Service),
-        Ok(pb::LineKind::Adjustment) => Ok(Kind::Adjustment),
+        Ok(pb::LineKind::Sale) => Ok(LineKind::Sale),
+        Ok(pb::LineKind::Cancellation) => Ok(LineKind::Cancellation),
+        Ok(pb::LineKind::Service) => Ok(LineKind::Service),
+        Ok(pb::LineKind::Adjustment) => Ok(LineKind::Adjustment),
         Ok(pb::LineKind::Unspecified) | Err(_) => Err(Refusal::field(
             format!("kinds[{at}]"),
             format!("is {kind}, which is no kind of line"),

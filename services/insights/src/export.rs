@@ -12,23 +12,8 @@ use parquet::{
     file::{properties::WriterProperties, writer::SerializedFileWriter},
     schema::types::Type,
 };
-use scoring::insights::{Cursor, Kinds, Line, SCALE, Selection, Shop};
-
-/// Columns of the file, as in the curated table.
-const COLUMNS: [&str; 12] = [
-    "line_id",
-    "invoice",
-    "stock_code",
-    "description",
-    "quantity",
-    "invoice_time",
-    "unit_price",
-    "customer_id",
-    "country",
-    "kind",
-    "is_duplicate",
-    "line_total",
-];
+use scoring::insights::{Cursor, Kinds, Selection, Shop};
+use transactions::Line;
 
 /// Lines of a piece of CSV: some hundred KiB.
 const CSV_LINES: usize = 2048;
@@ -144,7 +129,7 @@ impl Export {
                         .terminator(csv::Terminator::CRLF)
                         .from_writer(Vec::new());
                     if !std::mem::replace(has_header, true) {
-                        writer.write_record(COLUMNS)?;
+                        writer.write_record(Line::COLUMNS)?;
                     }
                     let (mut written, mut clock) = (Ok(()), (i64::MIN, String::new()));
                     let lines = self.shop.lines(
@@ -209,19 +194,6 @@ impl Export {
     }
 }
 
-/// Money as decimal digits: two places, or four where they are needed.
-fn money(ten_thousandths: i64) -> String {
-    let (whole, rest) = (
-        ten_thousandths.unsigned_abs() / SCALE.unsigned_abs(),
-        ten_thousandths.unsigned_abs() % SCALE.unsigned_abs(),
-    );
-    let sign = if ten_thousandths < 0 { "-" } else { "" };
-    match rest % 100 {
-        0 => format!("{sign}{whole}.{:02}", rest / 100),
-        _ => format!("{sign}{whole}.{rest:04}"),
-    }
-}
-
 fn time(micros: i64) -> String {
     let Some(time) = DateTime::from_timestamp_micros(micros) else {
         return String::new();
@@ -246,17 +218,17 @@ fn record<W: Write>(
         line.description.unwrap_or_default(),
         &line.quantity.to_string(),
         time,
-        &money(line.unit_price),
+        &line.unit_price.to_string(),
         line.customer.unwrap_or_default(),
         line.country,
         line.kind.as_str(),
         if line.is_duplicate { "true" } else { "false" },
-        &money(line.quantity * line.unit_price),
+        &line.total().to_string(),
     ])
 }
 
 fn schema() -> Result<Type, ParquetError> {
-    let fields = COLUMNS.into_iter().map(|name| {
+    let fields = Line::COLUMNS.into_iter().map(|name| {
         let money = Some(LogicalType::decimal(4, 18));
         let (physical, logical) = match name {
             "line_id" | "quantity" => (Physical::INT64, None),
@@ -293,7 +265,7 @@ fn group(
     lines: &[Line<'_>],
 ) -> Result<(), ParquetError> {
     let mut group = writer.next_row_group()?;
-    for name in COLUMNS {
+    for name in Line::COLUMNS {
         let Some(mut column) = group.next_column()? else {
             break;
         };
@@ -303,8 +275,8 @@ fn group(
                     "line_id" => line.id,
                     "quantity" => line.quantity,
                     "invoice_time" => line.time,
-                    "unit_price" => line.unit_price,
-                    _ => line.quantity * line.unit_price,
+                    "unit_price" => line.unit_price.ten_thousandths(),
+                    _ => line.total().ten_thousandths(),
                 };
                 put(column, &lines.iter().map(of).collect::<Vec<_>>(), None)?;
             }
@@ -368,17 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn money_and_time_are_written_exactly() {
-        for (amount, text) in [
-            (25_500, "2.55"),
-            (0, "0.00"),
-            (-1, "-0.0001"),
-            (-152_999_000, "-15299.90"),
-            (625, "0.0625"),
-            (i64::MIN, "-922337203685477.5808"),
-        ] {
-            assert_eq!(money(amount), text);
-        }
+    fn time_is_written_exactly() {
         assert_eq!(time(1_291_191_960_000_000), "2010-12-01 08:26:00");
         assert_eq!(time(1_291_191_960_000_001), "2010-12-01 08:26:00.000001");
     }

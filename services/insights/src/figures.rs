@@ -6,10 +6,11 @@ use prost_types::Timestamp;
 use proto::insights::v1::{self as pb};
 use runtime::{Page, Refusal, within};
 use scoring::{
-    insights::{self as model, Frequency, Insights, SCALE, Selection, Shop, Sums},
+    insights::{self as model, Frequency, Insights, Selection, Shop, Sums},
     segmentation::Segmentation,
 };
 use serving::Loaded;
+use transactions::Money;
 
 use crate::ask::{Asked, customer, frequency, timestamp};
 
@@ -45,11 +46,6 @@ macro_rules! asked {
 
 type Answer<T> = Result<T, Refusal>;
 
-/// Shop currency. Exact sums become the nearest double here and nowhere else.
-fn money(ten_thousandths: i64) -> f64 {
-    ten_thousandths as f64 / SCALE as f64
-}
-
 /// A part of something; 0 where there is nothing to have a part of.
 fn share(part: i64, whole: i64) -> f64 {
     if whole > 0 {
@@ -57,6 +53,11 @@ fn share(part: i64, whole: i64) -> f64 {
     } else {
         0.0
     }
+}
+
+/// A part of an amount; 0 of nothing.
+fn amount_share(part: Money, whole: Money) -> f64 {
+    share(part.ten_thousandths(), whole.ten_thousandths())
 }
 
 fn count(items: usize) -> i32 {
@@ -76,15 +77,15 @@ fn sales(
         customers,
         items: sums.units,
         returned_items: sums.returned,
-        gross_revenue: money(sums.gross),
-        returns: money(sums.returns),
-        revenue: money(sums.revenue()),
+        gross_revenue: sums.gross.to_f64(),
+        returns: sums.returns.to_f64(),
+        revenue: sums.revenue().to_f64(),
         average_order_value: if orders > 0 {
-            money(sums.gross) / orders as f64
+            sums.gross.to_f64() / orders as f64
         } else {
             0.0
         },
-        returns_rate: share(sums.returns, sums.gross),
+        returns_rate: amount_share(sums.returns, sums.gross),
     }
 }
 
@@ -124,12 +125,12 @@ pub(crate) fn by_country(
         &loaded.info.version,
     )?;
     let all = shop.by_country(&selection);
-    let total: i64 = all.iter().map(|(_, sales)| sales.sums.revenue()).sum();
+    let total: Money = all.iter().map(|(_, sales)| sales.sums.revenue()).sum();
     let (part, next_page_token) = page.cut(&all);
     let countries = part.iter().map(|(country, of)| pb::CountrySales {
         country: shop.countries().get(*country).to_owned(),
         sales: Some(sales(*of)),
-        revenue_share: share(of.sums.revenue(), total),
+        revenue_share: amount_share(of.sums.revenue(), total),
     });
     Ok(pb::ListSalesByCountryResponse {
         countries: countries.collect(),
@@ -240,9 +241,9 @@ pub(crate) fn growth(
             period_start,
             new_customers: of.new_customers,
             returning_customers: of.returning_customers,
-            new_revenue: money(of.new_revenue),
-            returning_revenue: money(of.returning_revenue),
-            other_revenue: money(of.other_revenue),
+            new_revenue: of.new_revenue.to_f64(),
+            returning_revenue: of.returning_revenue.to_f64(),
+            other_revenue: of.other_revenue.to_f64(),
         });
     Ok(pb::ListCustomerGrowthResponse {
         periods: periods.collect(),
@@ -294,7 +295,7 @@ pub(crate) fn cohorts(
                 offset: count(offset),
                 customers: cell.customers,
                 retention: share(cell.customers, of.customers),
-                revenue: money(cell.revenue),
+                revenue: cell.revenue.to_f64(),
             });
         pb::Cohort {
             period_start,
@@ -345,17 +346,17 @@ struct Ranked {
     rank: usize,
     product: u32,
     sums: Sums,
-    total: i64,
+    total: Money,
 }
 
-fn ranked(mut all: Vec<(u32, Sums)>, total: i64, by_quantity: bool) -> Vec<Ranked> {
+fn ranked(mut all: Vec<(u32, Sums)>, total: Money, by_quantity: bool) -> Vec<Ranked> {
     // Numbers of products are in the order of their codes.
     all.sort_unstable_by_key(|(product, sums)| {
         (
             Reverse(if by_quantity {
                 sums.units
             } else {
-                sums.revenue()
+                sums.revenue().ten_thousandths()
             }),
             *product,
         )
@@ -386,10 +387,10 @@ impl Ranked {
             transactions: sums.lines,
             items: sums.units,
             returned_items: sums.returned,
-            gross_revenue: money(sums.gross),
-            returns: money(sums.returns),
-            revenue: money(sums.revenue()),
-            revenue_share: share(sums.revenue(), *total),
+            gross_revenue: sums.gross.to_f64(),
+            returns: sums.returns.to_f64(),
+            revenue: sums.revenue().to_f64(),
+            revenue_share: amount_share(sums.revenue(), *total),
         }
     }
 }
@@ -468,7 +469,7 @@ pub(crate) fn by_segment(
         segment_id: i32::try_from(*id).unwrap_or(i32::MAX),
         segment_name: (*name).to_owned(),
         sales: Some(sales(*of)),
-        revenue_share: share(of.sums.revenue(), total),
+        revenue_share: amount_share(of.sums.revenue(), total),
     };
     Ok(pb::ListRevenueBySegmentResponse {
         segments: part.iter().map(segment).collect(),
@@ -500,7 +501,7 @@ pub(crate) fn countries(
             country: shop.countries().get(number).to_owned(),
             first_time: Some(timestamp(first)),
             last_time: Some(timestamp(last)),
-            revenue: money(sums.revenue()),
+            revenue: sums.revenue().to_f64(),
         })
     };
     let (first_time, last_time) = span(shop);
@@ -541,7 +542,7 @@ pub(crate) fn search(
             stock_code: shop.products_by_name().get(*product).to_owned(),
             description: shop.description(*product).to_owned(),
             items: sums.units,
-            revenue: money(sums.revenue()),
+            revenue: sums.revenue().to_f64(),
         }
     });
     Ok(pb::SearchProductsResponse {
@@ -628,7 +629,7 @@ pub(crate) fn orders(
             } else {
                 sums.returned
             },
-            revenue: money(sums.revenue()),
+            revenue: sums.revenue().to_f64(),
         }
     };
     Ok(pb::ListCustomerOrdersResponse {

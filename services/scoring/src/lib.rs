@@ -13,7 +13,6 @@ mod distribution;
 mod error;
 pub mod forecast;
 mod forest;
-mod ids;
 pub mod insights;
 mod manifest;
 pub mod recommendation;
@@ -26,10 +25,10 @@ pub use columns::Names;
 pub use distribution::Distribution;
 pub use error::ModelError;
 pub use forest::Forest;
-pub use ids::{CustomerId, EmptyId, StockCode};
 pub use manifest::{FORMAT, File, Gate, Manifest, Metric, ModelKind, UnknownModel};
 pub use table::Table;
 pub use tensors::{Element, Kept, TensorFile, Tensors};
+pub use transactions::{CustomerId, StockCode};
 
 /// A model that can be loaded from an artifact and answer questions.
 pub trait Model: Sized + Send + Sync + 'static {

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use polars::prelude::*;
 use scoring::{
     Artifact, Gate, Metric, Model, ModelKind,
-    insights::{Builder, Frequency, Insights as Published, Kind, Line, SCALE, Sales, Shop, Sums},
+    insights::{Builder, Frequency, Insights as Published, Sales, Shop, Sums},
 };
+use transactions::{Line, LineKind, Money};
 
 use super::{Evaluation, LearnError, Learner, Training, known_recipe};
 
@@ -51,7 +52,7 @@ impl Learner for Insights {
             customers,
         } = shop.sales(&shop.all());
         let metrics = vec![
-            Metric::new("revenue", sums.revenue() as f64 / SCALE as f64),
+            Metric::new("revenue", sums.revenue().to_f64()),
             Metric::new("transactions", sums.lines as f64),
             Metric::new("orders", orders as f64),
             Metric::new("customers", customers as f64),
@@ -112,14 +113,16 @@ fn each_line(
             description: description.get(row),
             quantity: quantity.get(row).unwrap_or_default(),
             time: time.get(row).unwrap_or_default(),
-            unit_price: i64::try_from(price.get(row).unwrap_or_default()).unwrap_or(i64::MAX),
+            unit_price: Money::from_ten_thousandths(
+                i64::try_from(price.get(row).unwrap_or_default()).unwrap_or(i64::MAX),
+            ),
             customer: customer.get(row),
             country: country.get(row).unwrap_or_default(),
             kind: match kind.get(row) {
-                Some("sale") => Kind::Sale,
-                Some("cancellation") => Kind::Cancellation,
-                Some("service") => Kind::Service,
-                Some(_) | None => Kind::Adjustment,
+                Some("sale") => LineKind::Sale,
+                Some("cancellation") => LineKind::Cancellation,
+                Some("service") => LineKind::Service,
+                Some(_) | None => LineKind::Adjustment,
             },
             is_duplicate: duplicate.get(row).unwrap_or_default(),
         })?;
@@ -213,8 +216,10 @@ fn query(lines: LazyFrame, key: Expr) -> Result<Figures, LearnError> {
     let (gross, returns) = (money("gross")?, money("returns")?);
     let (orders, customers) = (int("orders")?, int("customers")?);
     let figures = (0..frame.height()).map(|row| {
-        let money =
-            |of: &Int128Chunked| i64::try_from(of.get(row).unwrap_or_default()).unwrap_or(i64::MAX);
+        let money = |of: &Int128Chunked| {
+            let amount = i64::try_from(of.get(row).unwrap_or_default()).unwrap_or(i64::MAX);
+            Money::from_ten_thousandths(amount)
+        };
         let sums = Sums {
             lines: lines.get(row).unwrap_or_default(),
             units: units.get(row).unwrap_or_default(),

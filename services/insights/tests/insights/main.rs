@@ -12,11 +12,12 @@ use proto::insights::v1::{self as pb, insights_service_client::InsightsServiceCl
 use runtime::{Server, ServerArgs};
 use scoring::{
     Artifact, Table,
-    insights::{Builder, Insights, Kind, Line},
+    insights::{Builder, Insights},
     segmentation::Segmentation,
 };
 use serving::Live;
 use tonic::{Code, transport::Channel};
+use transactions::{Line, LineKind, Money};
 
 /// invoice, code, description, quantity, time, price, customer, country, kind
 type Row = (
@@ -28,7 +29,7 @@ type Row = (
     i64,
     &'static str,
     &'static str,
-    Kind,
+    LineKind,
 );
 
 const ROWS: [Row; 8] = [
@@ -41,7 +42,7 @@ const ROWS: [Row; 8] = [
         25_500,
         "17850",
         "United Kingdom",
-        Kind::Sale,
+        LineKind::Sale,
     ),
     (
         "536365",
@@ -52,7 +53,7 @@ const ROWS: [Row; 8] = [
         180_000,
         "17850",
         "United Kingdom",
-        Kind::Service,
+        LineKind::Service,
     ),
     (
         "536370",
@@ -63,7 +64,7 @@ const ROWS: [Row; 8] = [
         37_500,
         "12583",
         "France",
-        Kind::Sale,
+        LineKind::Sale,
     ),
     (
         "536371",
@@ -74,7 +75,7 @@ const ROWS: [Row; 8] = [
         25_500,
         "",
         "United Kingdom",
-        Kind::Sale,
+        LineKind::Sale,
     ),
     (
         "C536379",
@@ -85,7 +86,7 @@ const ROWS: [Row; 8] = [
         25_500,
         "17850",
         "United Kingdom",
-        Kind::Cancellation,
+        LineKind::Cancellation,
     ),
     (
         "536380",
@@ -96,7 +97,7 @@ const ROWS: [Row; 8] = [
         37_500,
         "17850",
         "France",
-        Kind::Sale,
+        LineKind::Sale,
     ),
     (
         "536381",
@@ -107,7 +108,7 @@ const ROWS: [Row; 8] = [
         1_250,
         "13047",
         "France",
-        Kind::Sale,
+        LineKind::Sale,
     ),
     (
         "A1",
@@ -118,7 +119,7 @@ const ROWS: [Row; 8] = [
         -110_000,
         "",
         "United Kingdom",
-        Kind::Adjustment,
+        LineKind::Adjustment,
     ),
 ];
 
@@ -141,7 +142,7 @@ fn artifact(rows: &[Row]) -> Artifact {
                 description: Some(description).filter(|text| !text.is_empty()),
                 quantity,
                 time: time(when).and_utc().timestamp_micros(),
-                unit_price,
+                unit_price: Money::from_ten_thousandths(unit_price),
                 customer: Some(customer).filter(|text| !text.is_empty()),
                 country,
                 kind,

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
+use transactions::{CustomerId, Interner, StockCode};
 
 use super::{Measure, Transaction};
-use crate::{Artifact, CustomerId, ModelError, StockCode};
+use crate::{Artifact, ModelError};
 
 /// Lines of a product that are remembered, the latest.
 pub const OF_PRODUCT: usize = 128;
@@ -222,50 +223,24 @@ fn cents(log: f64) -> f64 {
     log.exp() * 100.0
 }
 
-/// Ids and their numbers.
-#[derive(Debug, Clone)]
-struct Numbers<K>(HashMap<K, u32>);
-
-impl<K> Default for Numbers<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: std::hash::Hash + Eq + std::borrow::Borrow<str> + std::str::FromStr> Numbers<K> {
-    fn number(&mut self, id: &str) -> Option<u32> {
-        if let Some(number) = self.0.get(id) {
-            return Some(*number);
+/// The ids of a table by row. Lines point at rows, so that no id may stand in two.
+fn load_ids(
+    table: &'static str,
+    ids: &[Box<str>],
+    canonical: fn(&str) -> &str,
+) -> Result<Interner, ModelError> {
+    let mut interner = Interner::default();
+    for (row, id) in ids.iter().enumerate() {
+        let is_canonical = !id.is_empty() && canonical(id) == &**id;
+        let number = interner.intern(id).ok().filter(|_| is_canonical);
+        if number.is_none_or(|number| number as usize != row) {
+            return Err(ModelError::inconsistent(
+                table,
+                format!("has no new id in row {row}: `{id}`"),
+            ));
         }
-        let number = u32::try_from(self.0.len()).ok()?;
-        self.0.insert(id.parse().ok()?, number);
-        Some(number)
     }
-
-    /// By row. Rows are what lines point at, and so no id stands in two.
-    fn load(table: &'static str, ids: &[Box<str>]) -> Result<Self, ModelError> {
-        let mut numbers = Self::default();
-        for (row, id) in ids.iter().enumerate() {
-            let canonical = id.parse::<K>().is_ok_and(|known| known.borrow() == &**id);
-            if !canonical || numbers.number(id) != u32::try_from(row).ok() {
-                return Err(ModelError::inconsistent(
-                    table,
-                    format!("has no new id in row {row}: `{id}`"),
-                ));
-            }
-        }
-        Ok(numbers)
-    }
-
-    fn names(&self) -> Vec<&str> {
-        let mut names: Vec<(u32, &str)> = self
-            .0
-            .iter()
-            .map(|(id, number)| (*number, id.borrow()))
-            .collect();
-        names.sort_unstable();
-        names.into_iter().map(|(_, name)| name).collect()
-    }
+    Ok(interner)
 }
 
 /// What stands beside a line: what is usual of its customer, and what the other lines of its
@@ -285,8 +260,8 @@ pub struct Context<'a> {
 #[derive(Debug, Clone)]
 pub struct History {
     shop: Shop,
-    products: Numbers<StockCode>,
-    customers: Numbers<CustomerId>,
+    products: Interner,
+    customers: Interner,
     of_product: Vec<VecDeque<Line>>,
     of_customer: Vec<VecDeque<Line>>,
     levels: Vec<Option<ProductLevels>>,
@@ -302,8 +277,8 @@ impl History {
     pub fn new(shop: Shop) -> Self {
         Self {
             shop,
-            products: Numbers::default(),
-            customers: Numbers::default(),
+            products: Interner::default(),
+            customers: Interner::default(),
             of_product: Vec::new(),
             of_customer: Vec::new(),
             levels: Vec::new(),
@@ -321,17 +296,21 @@ impl History {
 
     /// A line by number; its product and customer get one where they have none.
     pub fn number(&mut self, line: &Transaction<'_>) -> Observation {
-        self.products.number(StockCode::canonical(line.stock_code));
-        match CustomerId::canonical(line.customer_id) {
-            "" => {}
-            id => drop(self.customers.number(id)),
+        for (names, id) in [
+            (&mut self.products, StockCode::canonical(line.stock_code)),
+            (&mut self.customers, CustomerId::canonical(line.customer_id)),
+        ] {
+            if !id.is_empty() {
+                // Beyond 2^31 ids a line counts as one of an unknown product or customer.
+                let _ = names.intern(id);
+            }
         }
         self.of_product
-            .resize_with(self.products.0.len(), VecDeque::new);
+            .resize_with(self.products.len(), VecDeque::new);
         self.of_customer
-            .resize_with(self.customers.0.len(), VecDeque::new);
-        self.levels.resize(self.products.0.len(), None);
-        self.stale.resize(self.products.0.len(), None);
+            .resize_with(self.customers.len(), VecDeque::new);
+        self.levels.resize(self.products.len(), None);
+        self.stale.resize(self.products.len(), None);
         self.observe(line)
     }
 
@@ -339,12 +318,8 @@ impl History {
     pub fn observe(&self, line: &Transaction<'_>) -> Observation {
         let customer = CustomerId::canonical(line.customer_id);
         Observation {
-            product: self
-                .products
-                .0
-                .get(StockCode::canonical(line.stock_code))
-                .copied(),
-            customer: self.customers.0.get(customer).copied(),
+            product: self.products.get(StockCode::canonical(line.stock_code)),
+            customer: self.customers.get(customer),
             named: !customer.is_empty(),
             quantity: line.quantity.ln(),
             price: line.unit_price.ln(),
@@ -604,8 +579,8 @@ impl History {
             price: line.price.into(),
         });
         (
-            self.products.names(),
-            self.customers.names(),
+            self.products.names().collect(),
+            self.customers.names().collect(),
             lines.collect(),
         )
     }
@@ -613,15 +588,17 @@ impl History {
     /// From an artifact: the same lines in the same order make the same history.
     pub(super) fn load(artifact: &Artifact, shop: Shop) -> Result<Self, ModelError> {
         let mut history = Self::new(shop);
-        history.products = Numbers::load(
+        history.products = load_ids(
             "products",
             &artifact.table("products.parquet")?.text("stock_code")?,
+            StockCode::canonical,
         )?;
-        history.customers = Numbers::load(
+        history.customers = load_ids(
             "customers",
             &artifact.table("customers.parquet")?.text("customer_id")?,
+            CustomerId::canonical,
         )?;
-        let (products, customers) = (history.products.0.len(), history.customers.0.len());
+        let (products, customers) = (history.products.len(), history.customers.len());
         history.of_product.resize_with(products, VecDeque::new);
         history.of_customer.resize_with(customers, VecDeque::new);
         history.levels.resize(products, None);
@@ -779,7 +756,7 @@ mod tests {
     fn an_id_stands_in_one_row_in_one_spelling() {
         let load = |ids: &[&str]| {
             let ids: Vec<Box<str>> = ids.iter().map(|id| (*id).into()).collect();
-            Numbers::<CustomerId>::load("customers", &ids).map(|numbers| numbers.0.len())
+            load_ids("customers", &ids, CustomerId::canonical).map(|ids| ids.len())
         };
         assert_eq!(load(&["17850", "14911"]), Ok(2));
         for (ids, row) in [

@@ -1,41 +1,13 @@
 //! From lines to the files of an artifact.
 
-use std::{cmp::Reverse, collections::HashMap};
-
 use chrono::NaiveDateTime;
+use transactions::{DescriptionCounts, Interner, Line};
 
-use super::{Kind, NONE, files};
+use super::{NONE, code, files, kind_of};
 use crate::{
     Artifact, ModelError, ModelKind,
     columns::{Names, Written, write},
 };
-
-/// A line of an invoice.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Line<'a> {
-    /// Its number among all lines, from 0.
-    pub id: i64,
-    /// The invoice.
-    pub invoice: &'a str,
-    /// The product.
-    pub stock_code: &'a str,
-    /// What the line calls it.
-    pub description: Option<&'a str>,
-    /// Pieces; below 0 for returns.
-    pub quantity: i64,
-    /// When, microseconds since 1970 in the shop's own time.
-    pub time: i64,
-    /// Price of one piece, ten-thousandths of the shop's currency.
-    pub unit_price: i64,
-    /// Who, where it is known.
-    pub customer: Option<&'a str>,
-    /// Where to.
-    pub country: &'a str,
-    /// What it is.
-    pub kind: Kind,
-    /// Whether it repeats an earlier line in every field.
-    pub is_duplicate: bool,
-}
 
 /// An artifact in the making: lines in any order.
 #[derive(Debug, Default)]
@@ -86,19 +58,19 @@ impl Builder {
         })?;
         self.rows.push(Row {
             time: line.time,
-            invoice: self.invoices.number(line.invoice)?,
+            invoice: number(&mut self.invoices, line.invoice)?,
             customer: line
                 .customer
-                .map_or(Ok(NONE), |name| self.customers.number(name))?,
-            country: self.countries.number(line.country)?,
+                .map_or(Ok(NONE), |name| number(&mut self.customers, name))?,
+            country: number(&mut self.countries, line.country)?,
             id: line.id,
-            product: self.products.number(line.stock_code)?,
+            product: number(&mut self.products, line.stock_code)?,
             description: line
                 .description
-                .map_or(Ok(NONE), |text| self.descriptions.number(text))?,
+                .map_or(Ok(NONE), |text| number(&mut self.descriptions, text))?,
             quantity,
-            kind: line.kind.code(line.is_duplicate),
-            unit_price: line.unit_price,
+            kind: code(line.kind, line.is_duplicate),
+            unit_price: line.unit_price.ten_thousandths(),
         });
         Ok(())
     }
@@ -113,11 +85,11 @@ impl Builder {
         as_of: NaiveDateTime,
         seed: u64,
     ) -> Result<Artifact, ModelError> {
-        let (invoices, invoice) = self.invoices.sorted()?;
-        let (products, product) = self.products.sorted()?;
-        let (descriptions, description) = self.descriptions.sorted()?;
-        let (customers, customer) = self.customers.sorted()?;
-        let (countries, country) = self.countries.sorted()?;
+        let (invoices, invoice) = sorted(&self.invoices)?;
+        let (products, product) = sorted(&self.products)?;
+        let (descriptions, description) = sorted(&self.descriptions)?;
+        let (customers, customer) = sorted(&self.customers)?;
+        let (countries, country) = sorted(&self.countries)?;
         let rank = |ranks: &[u32], number: u32| {
             if number == NONE {
                 NONE
@@ -147,7 +119,7 @@ impl Builder {
             [self.rows.len(), receipts.len(), customers.len()],
         );
         let receipt = |of: fn(&Row) -> u32| {
-            Written::Ints(receipts.iter().map(|(row, _)| code(of(row))).collect())
+            Written::Ints(receipts.iter().map(|(row, _)| column(of(row))).collect())
         };
         let ints = |of: fn(&Row) -> i32| Written::Ints(rows.iter().map(of).collect());
         let longs = |of: fn(&Row) -> i64| Written::Longs(rows.iter().map(of).collect());
@@ -172,8 +144,8 @@ impl Builder {
                 files::LINES,
                 write(vec![
                     ("line_id", longs(|row| row.id)),
-                    ("product", ints(|row| code(row.product))),
-                    ("description", ints(|row| code(row.description))),
+                    ("product", ints(|row| column(row.product))),
+                    ("description", ints(|row| column(row.description))),
                     ("quantity", ints(|row| row.quantity)),
                     ("unit_price", longs(|row| row.unit_price)),
                     ("kind", ints(|row| row.kind.into())),
@@ -185,7 +157,7 @@ impl Builder {
                     ("stock_code", Written::Texts(&products)),
                     (
                         "description",
-                        Written::Ints(product_description.into_iter().map(code).collect()),
+                        Written::Ints(product_description.into_iter().map(column).collect()),
                     ),
                 ])?,
             ),
@@ -220,61 +192,36 @@ impl Builder {
     }
 }
 
-/// Numbers are below 2^31, see [`Interner::number`]; none is -1.
-fn code(number: u32) -> i32 {
+/// A number in a column: numbers are below 2^31, see [`Interner`]; [`NONE`] is -1.
+fn column(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(-1)
 }
 
-/// What each product is called most often when it is sold, the first by spelling of several; of one
-/// that never was, what it is called most often at all.
+/// The number of each product's usual description; [`NONE`] of a product without any.
 fn product_descriptions(rows: &[Row], products: usize) -> Vec<u32> {
-    let mut counts: HashMap<(u32, u32), (u32, u32)> = HashMap::new();
+    let mut counts = DescriptionCounts::default();
     for row in rows.iter().filter(|row| row.description != NONE) {
-        let (sales, all) = counts.entry((row.product, row.description)).or_default();
-        *sales += u32::from(row.kind & super::KIND == super::SALE);
-        *all += 1;
+        counts.add(row.product, row.description, kind_of(row.kind));
     }
-    let mut best = vec![None; products];
-    for ((product, description), (sales, all)) in counts {
-        let one = Some((
-            sales,
-            if sales == 0 { all } else { 0 },
-            Reverse(description),
-        ));
-        let best = &mut best[product as usize];
-        *best = one.max(*best);
-    }
-    best.into_iter()
-        .map(|best| best.map_or(NONE, |(_, _, Reverse(description))| description))
-        .collect()
+    // By now descriptions are numbered in the order of their spelling.
+    let usual = counts.usual(products, |description| description);
+    usual.into_iter().map(|text| text.unwrap_or(NONE)).collect()
 }
 
-/// Names and their numbers, in the order in which they come.
-#[derive(Debug, Default)]
-struct Interner(HashMap<Box<str>, u32>);
+fn number(names: &mut Interner, name: &str) -> Result<u32, ModelError> {
+    names
+        .intern(name)
+        .map_err(|_| ModelError::inconsistent("lines", "have too many names"))
+}
 
-impl Interner {
-    fn number(&mut self, name: &str) -> Result<u32, ModelError> {
-        if let Some(number) = self.0.get(name) {
-            return Ok(*number);
-        }
-        let number = i32::try_from(self.0.len())
-            .map_err(|_| ModelError::inconsistent("lines", "have too many names"))?;
-        self.0.insert(name.into(), number.unsigned_abs());
-        Ok(number.unsigned_abs())
+/// The names in order, and the place of each number among them.
+fn sorted(interner: &Interner) -> Result<(Names, Vec<u32>), ModelError> {
+    let (mut names, mut ranks) = (Names::default(), vec![0; interner.len()]);
+    for (rank, number) in (0..).zip(interner.sorted()) {
+        names
+            .push(interner.name(number))
+            .map_err(|problem| ModelError::inconsistent("name", problem))?;
+        ranks[number as usize] = rank;
     }
-
-    /// The names in order, and the place of each number among them.
-    fn sorted(self) -> Result<(Names, Vec<u32>), ModelError> {
-        let mut all: Vec<_> = self.0.into_iter().collect();
-        all.sort_unstable();
-        let (mut names, mut ranks) = (Names::default(), vec![0; all.len()]);
-        for (rank, (name, number)) in all.into_iter().enumerate() {
-            names
-                .push(&name)
-                .map_err(|problem| ModelError::inconsistent("name", problem))?;
-            ranks[number as usize] = rank as u32;
-        }
-        Ok((names, ranks))
-    }
+    Ok((names, ranks))
 }

@@ -1,6 +1,8 @@
 //! The lines one after another, for whoever wants them all.
 
-use super::{KIND, Kind, Line, NONE, Selection, Shop, build};
+use transactions::{Line, LineKind};
+
+use super::{KIND, NONE, Selection, Shop, code, kind_of};
 
 /// Kinds of lines, as a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,11 +13,11 @@ impl Kinds {
     pub const REVENUE: Self = Self(0b11);
 
     /// These.
-    pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
+    pub fn of(kinds: impl IntoIterator<Item = LineKind>) -> Self {
         Self(
             kinds
                 .into_iter()
-                .fold(0, |set, kind| set | 1 << kind.code(false)),
+                .fold(0, |set, kind| set | 1 << code(kind, false)),
         )
     }
 
@@ -56,7 +58,7 @@ impl Shop {
         kinds: Kinds,
         cursor: &mut Cursor,
         most: usize,
-        mut take: impl FnMut(build::Line<'a>),
+        mut take: impl FnMut(Line<'a>),
     ) -> usize {
         let mut taken = 0;
         while taken < most {
@@ -108,7 +110,7 @@ impl Shop {
             unit_price: lines.unit_price[at],
             customer: (customer != NONE).then(|| self.customers.get(customer)),
             country: self.countries.get(receipts.country[receipt].into()),
-            kind: Kind::of(lines.kind[at]),
+            kind: kind_of(lines.kind[at]),
             is_duplicate: lines.kind[at] & super::DUPLICATE != 0,
         }
     }

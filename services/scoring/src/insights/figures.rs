@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, ops::Range};
 
+use transactions::Money;
+
 use super::{CANCELLATION, Frequency, KIND, NONE, SALE, Selection, Shop, Sums};
 
 /// Sums, and how many orders and customers are behind them.
@@ -58,12 +60,12 @@ pub struct Growth {
     pub new_customers: i64,
     /// Customers who had bought before.
     pub returning_customers: i64,
-    /// Money of the new ones, ten-thousandths.
-    pub new_revenue: i64,
-    /// Money of the returning ones.
-    pub returning_revenue: i64,
-    /// Money of everybody else.
-    pub other_revenue: i64,
+    /// Revenue from new customers.
+    pub new_revenue: Money,
+    /// Revenue from returning customers.
+    pub returning_revenue: Money,
+    /// Revenue from lines that name no customer, or one that has not bought yet.
+    pub other_revenue: Money,
 }
 
 /// Customers who first bought in the same period.
@@ -80,8 +82,8 @@ pub struct Cohort {
 pub struct Cell {
     /// Those who bought something in it.
     pub customers: i64,
-    /// Money, ten-thousandths.
-    pub revenue: i64,
+    /// Revenue net of returns.
+    pub revenue: Money,
 }
 
 /// A customer in figures.
@@ -278,7 +280,7 @@ impl Shop {
         &self,
         selection: &Selection,
         receipt: usize,
-        mut take: impl FnMut(u32, u8, i32, i64),
+        mut take: impl FnMut(u32, u8, i32, Money),
     ) {
         for at in self.receipts.lines(receipt) {
             let (product, kind) = (self.lines.product[at], self.lines.kind[at]);

@@ -24,17 +24,16 @@ mod shop;
 
 use std::sync::Arc;
 
-pub use build::{Builder, Line};
+pub use build::Builder;
 pub use calendar::Frequency;
 pub use export::{Cursor, Kinds};
 pub use figures::{Cell, Cohort, Growth, Order, Periods, Profile, Sales};
 pub use select::{Filter, Selection, Unknown};
 pub use shop::Shop;
 
-use crate::{Artifact, Model, ModelError, ModelKind};
+use transactions::{LineKind, Money};
 
-/// Ten-thousandths in a unit of the shop's currency.
-pub const SCALE: i64 = 10_000;
+use crate::{Artifact, Model, ModelError, ModelKind};
 
 /// The number of nobody, or nothing.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -55,51 +54,21 @@ mod files {
     pub(super) const DESCRIPTIONS: &str = "descriptions.parquet";
 }
 
-/// What a line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A product was sold.
-    Sale,
-    /// A product that was sold was taken back.
-    Cancellation,
-    /// Postage, fees, discounts, manual entries.
-    Service,
-    /// The books or the stock were put right.
-    Adjustment,
+/// The code of a line in column `kind`: its kind's place in [`LineKind::ALL`], and the bit of a
+/// duplicate.
+const fn code(kind: LineKind, is_duplicate: bool) -> u8 {
+    let kind = match kind {
+        LineKind::Sale => SALE,
+        LineKind::Cancellation => CANCELLATION,
+        LineKind::Service => 2,
+        LineKind::Adjustment => 3,
+    };
+    if is_duplicate { kind | DUPLICATE } else { kind }
 }
 
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::Sale,
-        Self::Cancellation,
-        Self::Service,
-        Self::Adjustment,
-    ];
-
-    /// The name in the tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sale => "sale",
-            Self::Cancellation => "cancellation",
-            Self::Service => "service",
-            Self::Adjustment => "adjustment",
-        }
-    }
-
-    const fn code(self, is_duplicate: bool) -> u8 {
-        let kind = match self {
-            Self::Sale => SALE,
-            Self::Cancellation => CANCELLATION,
-            Self::Service => 2,
-            Self::Adjustment => 3,
-        };
-        if is_duplicate { kind | DUPLICATE } else { kind }
-    }
-
-    fn of(code: u8) -> Self {
-        Self::ALL[usize::from(code & KIND)]
-    }
+/// The kind of a line by its code.
+fn kind_of(code: u8) -> LineKind {
+    LineKind::ALL[usize::from(code & KIND)]
 }
 
 /// What lines add up to. Sales and cancellations alone count.
@@ -107,19 +76,19 @@ impl Kind {
 pub struct Sums {
     /// How many there are.
     pub lines: i64,
-    /// Pieces sold.
+    /// Units sold.
     pub units: i64,
-    /// Pieces taken back.
+    /// Units taken back.
     pub returned: i64,
-    /// What the pieces sold came to, ten-thousandths.
-    pub gross: i64,
-    /// What was taken back of it, ten-thousandths.
-    pub returns: i64,
+    /// Revenue of the units sold, before returns.
+    pub gross: Money,
+    /// Value of the units taken back.
+    pub returns: Money,
 }
 
 impl Sums {
-    /// Money less what was taken back, ten-thousandths.
-    pub fn revenue(&self) -> i64 {
+    /// Revenue net of returns.
+    pub fn revenue(&self) -> Money {
         self.gross - self.returns
     }
 
@@ -136,18 +105,18 @@ impl Sums {
         self.returns += other.returns;
     }
 
-    fn add_line(&mut self, kind: u8, quantity: i32, unit_price: i64) {
+    fn add_line(&mut self, kind: u8, quantity: i32, unit_price: Money) {
         let quantity = i64::from(quantity);
         match kind & KIND {
             SALE => {
                 self.lines += 1;
                 self.units += quantity;
-                self.gross += quantity * unit_price;
+                self.gross += unit_price * quantity;
             }
             CANCELLATION => {
                 self.lines += 1;
                 self.returned -= quantity;
-                self.returns -= quantity * unit_price;
+                self.returns -= unit_price * quantity;
             }
             _ => {}
         }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use transactions::{CustomerId, StockCode};
+
 use super::{NONE, Shop, Sums};
-use crate::{CustomerId, StockCode};
 
 /// What is asked for, by name.
 #[derive(Debug, Clone, Copy, Default)]

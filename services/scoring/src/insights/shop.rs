@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use transactions::Money;
+
 use super::{CANCELLATION, DUPLICATE, Frequency, KIND, NONE, SALE, Sales, Sums, files};
 use crate::{
     Artifact, ModelError,
@@ -63,8 +65,7 @@ pub(super) struct Lines {
     pub(super) product: Vec<u32>,
     pub(super) description: Vec<u32>,
     pub(super) quantity: Vec<i32>,
-    /// Ten-thousandths.
-    pub(super) unit_price: Vec<i64>,
+    pub(super) unit_price: Vec<Money>,
     pub(super) kind: Vec<u8>,
 }
 
@@ -147,12 +148,16 @@ impl Shop {
         let product_description = codes(&file, "description", &descriptions, true)?;
 
         let file = open(files::LINES)?;
+        let prices: Vec<i64> = file.numbers("unit_price")?;
         let lines = Lines {
             id: file.numbers("line_id")?,
             product: codes(&file, "product", &products, false)?,
             description: codes(&file, "description", &descriptions, true)?,
             quantity: file.numbers("quantity")?,
-            unit_price: file.numbers("unit_price")?,
+            unit_price: prices
+                .into_iter()
+                .map(Money::from_ten_thousandths)
+                .collect(),
             kind: file.numbers("kind")?,
         };
         lines.check()?;
@@ -389,11 +394,11 @@ impl Lines {
         for ((kind, quantity), unit_price) in
             self.kind.iter().zip(&self.quantity).zip(&self.unit_price)
         {
-            let money = i64::from(*quantity)
-                .checked_mul(*unit_price)
-                .map(i64::unsigned_abs);
-            total = money
-                .and_then(|money| total.checked_add(money))
+            let amount = unit_price
+                .checked_mul(i64::from(*quantity))
+                .map(|amount| amount.ten_thousandths().unsigned_abs());
+            total = amount
+                .and_then(|amount| total.checked_add(amount))
                 .filter(|total| *total < 1 << 62)
                 .ok_or_else(|| {
                     ModelError::inconsistent("unit_price", "makes sums that are too large")

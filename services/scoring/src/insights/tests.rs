@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use transactions::Line;
 
 use super::*;
 
@@ -18,10 +19,10 @@ struct Owned {
     description: Option<String>,
     quantity: i64,
     time: i64,
-    price: i64,
+    price: Money,
     customer: Option<String>,
     country: String,
-    kind: Kind,
+    kind: LineKind,
 }
 
 fn arbitrary() -> impl Strategy<Value = Vec<Owned>> {
@@ -40,22 +41,26 @@ fn arbitrary() -> impl Strategy<Value = Vec<Owned>> {
     let line = line.prop_map(
         |(invoice, product, words, quantity, hour, price, customer, country, kind)| {
             let kind = match kind {
-                0..5 => Kind::Sale,
-                5 => Kind::Cancellation,
-                6 => Kind::Service,
-                _ => Kind::Adjustment,
+                0..5 => LineKind::Sale,
+                5 => LineKind::Cancellation,
+                6 => LineKind::Service,
+                _ => LineKind::Adjustment,
             };
-            let is_sale = kind == Kind::Sale;
+            let is_sale = kind == LineKind::Sale;
             Owned {
                 invoice: format!(
                     "{}{invoice}",
-                    if kind == Kind::Cancellation { "C" } else { "" }
+                    if kind == LineKind::Cancellation {
+                        "C"
+                    } else {
+                        ""
+                    }
                 ),
                 product: format!("P{product}"),
                 description: (words > 0).then(|| format!("words {words}")),
                 quantity: if is_sale { quantity } else { -quantity },
                 time: START + hour * DAY / 24,
-                price,
+                price: Money::from_ten_thousandths(price),
                 customer: (customer > 0).then(|| customer.to_string()),
                 country: ["Germany", "EIRE", "United Kingdom", "Unspecified"][usize::from(country)]
                     .to_owned(),
@@ -163,17 +168,17 @@ fn naive<'a>(lines: impl Iterator<Item = &'a Owned>) -> Sales {
     let (mut sums, mut orders, mut customers) = (Sums::default(), BTreeSet::new(), BTreeSet::new());
     for line in lines {
         match line.kind {
-            Kind::Sale => {
+            LineKind::Sale => {
                 sums.units += line.quantity;
-                sums.gross += line.quantity * line.price;
+                sums.gross += line.price * line.quantity;
                 orders.insert(&line.invoice);
                 customers.extend(&line.customer);
             }
-            Kind::Cancellation => {
+            LineKind::Cancellation => {
                 sums.returned -= line.quantity;
-                sums.returns -= line.quantity * line.price;
+                sums.returns -= line.price * line.quantity;
             }
-            Kind::Service | Kind::Adjustment => continue,
+            LineKind::Service | LineKind::Adjustment => continue,
         }
         sums.lines += 1;
     }
@@ -186,7 +191,7 @@ fn naive<'a>(lines: impl Iterator<Item = &'a Owned>) -> Sales {
 
 fn first_purchase<'a>(lines: &'a [Owned], customer: &str) -> Option<&'a Owned> {
     let bought =
-        |line: &&Owned| line.kind == Kind::Sale && line.customer.as_deref() == Some(customer);
+        |line: &&Owned| line.kind == LineKind::Sale && line.customer.as_deref() == Some(customer);
     // Of several at one instant the first by invoice, then country, as receipts lie.
     lines
         .iter()
@@ -246,7 +251,7 @@ proptest! {
             let sales = naive(in_period(at));
             prop_assert_eq!(trend[at], sales);
             let begins = periods.starts[at].max(asked.from.unwrap_or(i64::MIN));
-            let bought = |line: &&&Owned| line.kind == Kind::Sale;
+            let bought = |line: &&&Owned| line.kind == LineKind::Sale;
             let customers: BTreeSet<&str> =
                 in_period(at).collect::<Vec<_>>().iter().filter(bought).filter_map(|l| l.customer.as_deref()).collect();
             let new = customers.iter().filter(|c| first_purchase(&lines, c).unwrap().time >= begins).count() as i64;
@@ -295,12 +300,12 @@ proptest! {
         let shop = insights.shop();
         let asked = asked.known(shop);
         let selection = shop.select(&asked.filter()).unwrap();
-        for kinds in [Kinds::REVENUE, Kinds::of(Kind::ALL)] {
+        for kinds in [Kinds::REVENUE, Kinds::of(LineKind::ALL)] {
             let (mut cursor, mut seen) = (Cursor::default(), Vec::new());
             while shop.lines(&selection, kinds, &mut cursor, most, |line| seen.push(line)) == most {}
             prop_assert!(seen.is_sorted_by_key(|line| (line.time, line.invoice)));
             let wanted = (0..).zip(&lines).filter(|(_, line)| {
-                asked.takes(line) && (kinds != Kinds::REVENUE || matches!(line.kind, Kind::Sale | Kind::Cancellation))
+                asked.takes(line) && (kinds != Kinds::REVENUE || matches!(line.kind, LineKind::Sale | LineKind::Cancellation))
             });
             let wanted: BTreeMap<i64, &Owned> = wanted.collect();
             prop_assert_eq!(shop.count(&selection, kinds), wanted.len() as u64);
@@ -331,7 +336,7 @@ proptest! {
             prop_assert_eq!(profile.products.iter().map(|(_, sums)| sums.lines).sum::<i64>(), sales.sums.lines);
             let orders = shop.orders(number, &selection);
             prop_assert_eq!(orders.iter().filter(|order| order.sums.sold()).count() as i64, sales.orders);
-            prop_assert_eq!(orders.iter().map(|order| order.sums.revenue()).sum::<i64>(), sales.sums.revenue());
+            prop_assert_eq!(orders.iter().map(|order| order.sums.revenue()).sum::<Money>(), sales.sums.revenue());
             prop_assert!(orders.is_sorted_by_key(|order| std::cmp::Reverse(order.time)));
         }
     }
@@ -344,10 +349,10 @@ fn one(change: impl FnOnce(&mut Owned)) -> Vec<Owned> {
         description: Some("WHITE HANGING HEART".to_owned()),
         quantity: 6,
         time: START,
-        price: 25_500,
+        price: Money::from_ten_thousandths(25_500),
         customer: Some("17850".to_owned()),
         country: "United Kingdom".to_owned(),
-        kind: Kind::Sale,
+        kind: LineKind::Sale,
     };
     change(&mut line);
     vec![line]
@@ -358,7 +363,7 @@ fn the_same_lines_in_another_order_are_the_same_artifact() {
     let build = |ids: [i64; 2]| {
         let mut builder = Builder::new();
         for id in ids {
-            let (line, sale) = (&one(|_| {})[0], Kind::Sale);
+            let (line, sale) = (&one(|_| {})[0], LineKind::Sale);
             let line = Line {
                 id,
                 invoice: &line.invoice,
@@ -366,7 +371,7 @@ fn the_same_lines_in_another_order_are_the_same_artifact() {
                 description: None,
                 quantity: 1,
                 time: START - id,
-                unit_price: 1,
+                unit_price: Money::from_ten_thousandths(1),
                 customer: None,
                 country: "EIRE",
                 kind: sale,
@@ -385,7 +390,7 @@ fn the_same_lines_in_another_order_are_the_same_artifact() {
 fn lines_that_cannot_be_added_up_are_refused() {
     for (lines, message) in [
         (
-            one(|line| line.price = i64::MAX / 2),
+            one(|line| line.price = Money::from_ten_thousandths(i64::MAX / 2)),
             "unit_price makes sums that are too large",
         ),
         (one(|line| line.quantity = -1), "quantity is -1 in a sale"),
@@ -453,6 +458,7 @@ fn names_are_found_in_every_spelling_or_refused() {
 #[test]
 fn a_search_takes_words_in_any_order_and_codes_first() {
     let line = |product: &str, description: &str, price: i64| {
+        let price = Money::from_ten_thousandths(price);
         one(|line| {
             (line.product, line.description, line.price) =
                 (product.into(), Some(description.into()), price)
