@@ -14,6 +14,8 @@ BENCH ?= ../shared/bench
 ONLY ?= segmentation churn anomaly recommendation forecast
 MINUTES ?= 10
 MODELS ?=
+RECORD ?=
+WHAT ?=
 WITHOUT_MLSERVER ?=
 FLAGS ?=
 SEED ?= 1
@@ -23,7 +25,7 @@ export TORCH DATA ONCE WITHOUT_MLSERVER
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build dashboard libtorch test tools fmt lint dashboard-lint doc proto-lint words deny unit fuzz \
+.PHONY: help demo build dashboard libtorch test tools fmt lint dashboard-lint doc proto-lint words deny golden unit fuzz \
 	bench-models bench-learners bench-serving clean
 
 help: ## List the targets
@@ -67,6 +69,11 @@ words: ## Count what makes the code hard to read for a stranger: private words, 
 
 deny: ## Check the licences, sources and bans of dependencies, and advisories if their database is reachable
 	deploy/deny.sh
+
+golden: ## Compare built binaries with recorded behaviour; RECORD=1 records, WHAT=PARTS, DATA=FILE trains on that too
+	@deploy/test-tools.sh python
+	python3 tests/golden/golden.py $${CARGO_TARGET_DIR:-target}/release $(if $(RECORD),--record) $(if $(WHAT),--only $(WHAT)) \
+		$(if $(DATA),--data $(DATA))
 
 unit: libtorch dashboard ## Run all Rust tests: unit, property (SEED=N for other cases), integration, end to end
 	# One build of all targets, so that binaries and tests share every dependency. The end-to-end tests start the binaries.

@@ -27,7 +27,7 @@ from google.protobuf.message_factory import GetMessageClass  # noqa: E402
 from google.rpc import error_details_pb2  # noqa: E402, F401  (registers the types of details)
 from grpc_status import rpc_status  # noqa: E402
 
-from questions import HTTP, INFERENCE, Question  # noqa: E402
+from questions import HTTP, INFERENCE, MODEL, Question  # noqa: E402
 
 # A loaded machine refuses honestly; such a refusal is asked again.
 PASSING = {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
@@ -38,16 +38,15 @@ TEXT = "TEXT"
 
 
 class Wording:
-    """The texts of errors, each once, with quoted values left out."""
+    """The texts of errors, each once, without the values in backticks."""
 
     def __init__(self):
         self.lines = set()
 
-    def add(self, method: str, code, text: str) -> str:
+    def add(self, text: str) -> str:
         if text:
             said = re.sub(r"`[^`]*`", "`...`", text).replace("\n", "\\n")
-            said = re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", said)
-            self.lines.add(f"{short(method)}: {code}: {said[:300]}")
+            self.lines.add(re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", said)[:300])
         return TEXT
 
 
@@ -63,6 +62,9 @@ class OverGrpc:
 
     def __init__(self, address: str, wording: Wording):
         self.api, self.wording = Api(address), wording
+
+    def has(self, question: Question) -> bool:
+        return True
 
     def ask(self, question: Question, token: str | None) -> dict:
         fields = with_token(question.fields, token)
@@ -103,11 +105,11 @@ class OverGrpc:
         parsed = [json_format.MessageToDict(message, preserving_proto_field_name=True) for message in received]
         told["messages"] = pieces_joined(method, parsed, "total_rows")
         if refused:
-            self.wording.add(method, told["code"], refused.details())
-            told["details"] = self.details(method, refused)
-        return cleaned(told, method, self.wording)
+            self.wording.add(refused.details())
+            told["details"] = self.details(refused)
+        return cleaned(told, self.wording)
 
-    def details(self, method: str, refused: grpc.RpcError) -> list:
+    def details(self, refused: grpc.RpcError) -> list:
         status = rpc_status.from_call(refused)
         return [json_format.MessageToDict(detail) for detail in (status.details if status else [])]
 
@@ -117,9 +119,8 @@ class OverGrpc:
         try:
             return {"code": "OK", "bytes": len(stub(body, timeout=20))}
         except grpc.RpcError as error:
-            self.wording.add(path, error.code().name, error.details())
-            told = {"code": error.code().name, "details": self.details(path, error)}
-            return cleaned(told, path, self.wording)
+            self.wording.add(error.details())
+            return cleaned({"code": error.code().name, "details": self.details(error)}, self.wording)
 
 
 class OverJson:
@@ -183,7 +184,7 @@ class OverJson:
             told["messages"] = parsed
         else:
             told |= file_like(content)
-        return cleaned(told, method, self.wording)
+        return cleaned(told, self.wording)
 
 
 def with_token(fields, token: str | None):
@@ -207,10 +208,10 @@ def pieces_joined(method: str, messages: list, total: str) -> list:
     return [{"rows": last.get("rows"), total: last.get(total), "model": last.get("model"), **file_like(data)}]
 
 
-def cleaned(value, method: str, wording: Wording):
+def cleaned(value, wording: Wording):
     """Without times of loading and without the text of errors, which goes to the wording."""
     if isinstance(value, list):
-        return [cleaned(inner, method, wording) for inner in value]
+        return [cleaned(inner, wording) for inner in value]
     if not isinstance(value, dict):
         return value
     told = {}
@@ -222,11 +223,11 @@ def cleaned(value, method: str, wording: Wording):
         elif name == "requestId":
             inner = "REQUEST"
         elif name == "message" and "code" in value and isinstance(inner, str):
-            inner = wording.add(method, value["code"], inner)
+            inner = wording.add(inner)
         elif name == "description" and ("field" in value or "subject" in value or "resourceType" in value):
-            inner = wording.add(method, "details", inner)
+            inner = wording.add(inner)
         else:
-            inner = cleaned(inner, method, wording)
+            inner = cleaned(inner, wording)
         told[name] = inner
     return told
 
@@ -249,30 +250,55 @@ def next_token(answer: dict) -> str:
     return first.get("next_page_token") or first.get("nextPageToken") or ""
 
 
-def all_answers(questions: list[Question], gateway: str, standalone: str, wording: Wording) -> dict[str, dict]:
-    """Every answer by its question: over gRPC at a gateway of several processes, over JSON at one process that is all."""
-    over_grpc, over_json = OverGrpc(gateway, wording), OverJson(standalone, wording)
+def answers_of(questions, ways: list, suffix: str = "") -> dict[str, dict]:
+    """Every answer by its question, over each way that has the question's method."""
     answers = {}
     for question in questions:
-        for way in (over_grpc, over_json):
-            if way is over_json and not way.has(question):
-                continue
-            token = ""
-            for page in range(1, question.pages + 1):
-                answer = asked_well(way.ask, question, token)
-                asked = json.dumps(question.fields, separators=(",", ":"))
-                if len(asked) > 400:
-                    asked = f"{asked[:300]}... sha256 {hashlib.sha256(asked.encode()).hexdigest()[:16]}"
-                key = f"{way.name} {short(question.method)} {asked}" + (f" page {page}" if page > 1 else "")
-                answers[key] = answer
-                token = next_token(answer)
-                if not token:
-                    break
+        for way in ways:
+            if way.has(question):
+                for page, answer in enumerate(pages(way, question), 1):
+                    answers[key_of(way, question, page) + suffix] = answer
+    return answers
+
+
+def pages(way, question: Question):
+    token = ""
+    for _ in range(question.pages):
+        answer = asked_well(way.ask, question, token)
+        yield answer
+        token = next_token(answer)
+        if not token:
+            break
+
+
+def key_of(way, question: Question, page: int) -> str:
+    asked = json.dumps(question.fields, separators=(",", ":"))
+    if len(asked) > 400:
+        asked = f"{asked[:300]}... sha256 {hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+    return f"{way.name} {short(question.method)} {asked}" + (f" page {page}" if page > 1 else "")
+
+
+def beside_the_methods(over_grpc: OverGrpc, over_json: OverJson) -> dict[str, dict]:
+    """Answers to requests that are no method's: paths, bodies and bytes that cannot be used."""
+    answers = {}
     for verb, target, body in HTTP:
-        answers[f"json {verb} {target} {body if body is not None else ''}".strip()] = asked_well(over_json.asked, "HTTP", verb, target, body)
+        key = f"json {verb} {target} {body if body is not None else ''}".strip()
+        answers[key] = asked_well(over_json.asked, "HTTP", verb, target, body)
     for path, body in raw_calls(over_grpc.api):
         answers[f"grpc bytes {path} {body.hex()}"] = asked_well(over_grpc.raw, path, body)
     return answers
+
+
+def publish(way, kind: str, version: str, expected: str) -> dict:
+    """Makes a version current and waits until it answers."""
+    fields = {"model": kind, "version": version, "expectedVersion": expected}
+    answer = way.ask(Question(MODEL + "SetCurrentVersion", fields), None)
+    deadline = time.monotonic() + 60
+    while way.api.ask(MODEL + "GetModelStatus", {"model": kind}).status.version != version:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{kind} {version} does not answer after 60 s: {answer}")
+        time.sleep(0.05)
+    return answer
 
 
 def raw_calls(api: Api):

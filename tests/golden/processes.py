@@ -71,7 +71,7 @@ def serving(bin: Path, models: Path, logs: Path):
             start("redis", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
             behind += ["--redis", f"redis://{redis}"]
         start("gateway", bin / "gateway", *behind, *flags("gateway"))
-        start("standalone", bin / "standalone", "--models", models, "--allow-publish", *flags("standalone"))
+        start("standalone", bin / "standalone", "--models", models, "--allow-publish", "--reload-every", "100ms", *flags("standalone"))
         for name, address in metrics.items():
             wait_until_ready(name, address, logs)
         yield Serving(listen["gateway"], listen["standalone"], metrics)

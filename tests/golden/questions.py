@@ -69,7 +69,7 @@ def spread(items: list, count: int) -> list:
     """This many of a list, evenly, the first and the last among them."""
     if len(items) <= count:
         return list(items)
-    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+    return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def instant(at: datetime) -> str:
@@ -515,6 +515,24 @@ def churn(shop: Shop, features: list[str]):
     yield ask("ListAtRiskCustomers", {"minRiskLevel": 9})
     yield from bad_pages(CHURN + "ListAtRiskCustomers")
     yield ask("GetChurnCalibration", {})
+
+
+def recipe(shop: Shop, versions: dict[str, list[str]]):
+    """Questions for a segmentation model of another recipe."""
+    ask = lambda method, fields: Question(SEGMENTATION + method, fields)
+    yield ask("ListSegments", {})
+    for customer in spread(shop.customers, 12):
+        yield ask("GetCustomerSegment", {"customerId": customer})
+    dice = random.Random("recipe")
+    for _ in range(20):
+        rfm = {"recencyDays": dice.randrange(300), "frequency": 1 + dice.randrange(30), "monetary": dice.randrange(9000)}
+        yield ask("ClassifyCustomer", {"rfm": rfm})
+    yield ask("ListCustomerSegments", {"pageSize": 20})
+    yield from movements(versions)
+    yield Question(INSIGHTS + "ListRevenueBySegment", {})
+    values = [("recency_days", [1.0, 300.0]), ("frequency", [40.0, 1.0]), ("monetary", [9000.0, 20.0])]
+    inputs = [tensor(name, "FP64", numbers) for name, numbers in values]
+    yield Question(INFERENCE + "ModelInfer", {"modelName": "segmentation", "id": "7", "inputs": inputs})
 
 
 def movements(versions: dict[str, list[str]]):

@@ -10,11 +10,13 @@ from pathlib import Path
 from processes import run
 from questions import MODELS
 
-SHOP = ["--customers", "700", "--products", "300", "--days", "450", "--seed", "42"]
-# The segments of an earlier day are published first, so that there are movements to ask for.
-EARLIER = "2024-09-01"
+SHOP = ["--customers", "450", "--products", "150", "--days", "420", "--seed", "2"]
+# A model of an earlier day is published first, so that there are movements between segments.
+EARLIER = "2024-07-01"
 REAL_AS_OF = "2011-09-01"
 RECIPES = ["rfm3", "value4"]
+# Beside the tables: the time that they are as of.
+AS_OF = "as_of"
 # Instructions that decide how floating-point sums are rounded.
 CAPABILITIES = ("fma", "avx2", "avx512f")
 
@@ -36,7 +38,8 @@ def sample_shop(bin: Path, work: Path):
     trainer, file = bin / "trainer", work / "shop.csv"
     flags = ["--lake", work / "lake", "--models", work / "models"]
     run(trainer, "synth", "--output", file, *SHOP)
-    run(trainer, "run", "--input", file, "--as-of", EARLIER, "--only", "segmentation", *flags)
+    earlier = ["--as-of", EARLIER, "--only", "segmentation", "--recipe", f"segmentation={RECIPES[0]}"]
+    run(trainer, "run", "--input", file, *earlier, *flags)
     run(trainer, "run", "--input", file, *flags)
     current = pointer(work / "models", "segmentation")
     for recipe in RECIPES:
@@ -81,12 +84,20 @@ def known_versions(models: Path) -> dict[str, list[str]]:
     return found
 
 
+def latest_of_recipe(models: Path, recipe: str) -> str:
+    """The segmentation model of a recipe with the latest as-of time."""
+    recipe_of = lambda version: json.loads((models / "segmentation" / version / "manifest.json").read_text())["recipe"]
+    return max(version for version in known_versions(models)["segmentation"] if recipe_of(version) == recipe)
+
+
 def versions(models: Path) -> dict:
-    """Every version, and a hash over the bytes of its files."""
+    """Every version, and a hash for each of its files."""
     return {
         kind: {
             "current": pointer(models, kind),
-            "versions": {name: folder_digest(models / kind / name) for name in sorted(names)},
+            "versions": {
+                name: {file.name: digest(file) for file in sorted((models / kind / name).iterdir())} for name in sorted(names)
+            },
         }
         for kind, names in known_versions(models).items()
     }
@@ -116,8 +127,10 @@ def scores(bin: Path, work: Path) -> dict[str, str]:
     }
     for name, arguments in commands.items():
         run(trainer, "score", *arguments, "--models", work / "models", "--output", folder / name)
-    for name in tables(work / "lake"):
+    for name in [*tables(work / "lake"), "quarantine"]:
         table = name.removesuffix(".parquet")
+        if name == AS_OF:
+            continue
         written = folder / f"sql-{table}.csv"
         run(trainer, "sql", f"SELECT * FROM {table}", "--lake", work / "lake", "--output", written)
     return {path.name: digest(path) for path in sorted(folder.iterdir())}
