@@ -1,4 +1,4 @@
-// The browser and the pages, as the tests and the pictures use them.
+// What the browser tests, `pictures.mjs` and `speed.mjs` share: the browser, the pages, and waiting for them.
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 
@@ -7,15 +7,18 @@ const CHROMIUM =
 
 export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
 
-/** Longest that anything is waited for: a machine may be slow, and have much else to do. */
-export const PATIENCE = 120_000;
+/** Timeout of every wait, in milliseconds. Generous, because the machine may be slow or busy. */
+export const TIMEOUT_MS = 120_000;
 
-/** Says what is wrong where a gateway has no pages, rather than leave each test to find it out. */
-export async function needsPages(url) {
+/** Fails with a hint if no gateway answers, or if it was built without the dashboard. */
+export async function requirePages(url) {
   const page = await fetch(url).catch((error) => {
-    throw new Error(`nothing answers at ${url}: start a gateway, and name it in DASHBOARD_URL`, {
-      cause: error,
-    });
+    throw new Error(
+      `nothing answers at ${url}: start a gateway and set DASHBOARD_URL to its address`,
+      {
+        cause: error,
+      },
+    );
   });
   if (!(await page.text()).includes('id="app"'))
     throw new Error(
@@ -23,7 +26,7 @@ export async function needsPages(url) {
     );
 }
 
-/** A page of its own that keeps what goes wrong in it. */
+/** Opens a page in a new browser context. `errors` collects exceptions, console errors and requests to other hosts. */
 export async function open(
   browser,
   url,
@@ -37,26 +40,26 @@ export async function open(
     reducedMotion: "reduce",
     acceptDownloads: true,
   });
-  context.setDefaultTimeout(PATIENCE);
+  context.setDefaultTimeout(TIMEOUT_MS);
   const page = await context.newPage();
-  const wrong = [];
-  page.on("pageerror", (error) => wrong.push(String(error)));
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (message) => {
-    // A gateway may be without its own metrics or without a service; the page says so, and so does the browser.
-    const absent =
+    // A gateway may lack metrics or a service. The page handles the 404, but the browser logs it as well.
+    const expected404 =
       message.text().includes("status of 404") &&
       /\/metrics$|\/shopkeeper\./.test(message.location().url);
-    if (message.type() === "error" && !absent)
-      wrong.push(`${message.text()} ${message.location().url}`);
+    if (message.type() === "error" && !expected404)
+      errors.push(`${message.text()} ${message.location().url}`);
   });
   page.on("request", (request) => {
     if (!request.url().startsWith(url) && !/^(blob|data):/.test(request.url()))
-      wrong.push(`asked ${request.url()}`);
+      errors.push(`requested ${request.url()}`);
   });
   await prepare?.(page);
   await page.goto(`${url}/#/${address}`);
   await settled(page);
-  return { page, wrong, close: () => context.close() };
+  return { page, errors, close: () => context.close() };
 }
 
 export const card = (page, title) =>
@@ -65,19 +68,19 @@ export const figure = (page, name) =>
   page
     .locator(".figure", { has: page.locator("dt", { hasText: new RegExp(`^${name}$`) }) })
     .locator("strong");
-/** A number as en-GB writes it. */
+/** Parses a number in the format of en-GB. */
 export const number = (text) => Number(text.replaceAll(/[^\d.-]/g, ""));
 
-/** Asks until it holds. */
+/** Polls a condition until it holds. */
 export async function until(what, holds) {
-  const end = Date.now() + PATIENCE;
+  const end = Date.now() + TIMEOUT_MS;
   while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`not within ${PATIENCE} ms: ${what}`);
+    if (Date.now() > end) throw new Error(`timed out after ${TIMEOUT_MS} ms: ${what}`);
     await new Promise((done) => setTimeout(done, 50));
   }
 }
 
-/** Every page, with filters that give it something to show. */
+/** The address of every page, with filters for which it has data. */
 export const PAGES = {
   overview: "overview",
   actions: "actions",
@@ -94,7 +97,7 @@ export const PAGES = {
   system: "system",
 };
 
-/** Waits until nothing loads, nothing that took too long is asked again, and every chart is drawn. */
+/** Waits until no card is loading or about to retry after a timeout, and every chart is drawn. */
 export async function settled(page) {
   await page.locator("h1").waitFor();
   await page.waitForFunction(
@@ -108,9 +111,9 @@ export async function settled(page) {
         (chart) => chart.dataset.drawn !== "true",
       ),
     undefined,
-    { timeout: PATIENCE },
+    { timeout: TIMEOUT_MS },
   );
-  // A frame or two for the canvas.
+  // Two frames, so that the canvas is painted.
   await page.evaluate(
     () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
   );

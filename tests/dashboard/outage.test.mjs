@@ -1,14 +1,14 @@
-// A service that dies and comes back, seen in a browser: DASHBOARD_URL=... CHURN='["churn", "--models", ...]' node --test outage.test.mjs
-// The churn service is this test's to start and to kill; the gateway and the other services run already.
+// Test of an outage in a browser: DASHBOARD_URL=... CHURN='["churn", "--models", ...]' node --test outage.test.mjs
+// The test starts and kills the churn service; the gateway and the other services run already.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { after, before, test } from "node:test";
-import { card, figure, launch, needsPages, open, settled } from "./browser.mjs";
+import { card, figure, launch, requirePages, open, settled } from "./browser.mjs";
 
 const GATEWAY = process.env.DASHBOARD_URL;
 const [command, ...args] = JSON.parse(process.env.CHURN);
-await needsPages(GATEWAY);
+await requirePages(GATEWAY);
 
 let browser, churn;
 before(async () => (browser = await launch()));
@@ -22,18 +22,18 @@ const kill = async () => {
   await once(churn, "exit");
 };
 
-test("a service that is away shows it, the rest works, and it comes back by itself", async () => {
+test("a service that is down shows an alert, the rest of the page works, and the alert goes when it is back", async () => {
   start();
-  const { page, wrong, close } = await open(browser, GATEWAY, "customer?id=14911");
+  const { page, errors, close } = await open(browser, GATEWAY, "customer?id=14911");
   await figure(page, "Chance").waitFor();
 
   await kill();
-  // Somebody else: what was answered about the first may come from the cache.
+  // Another customer, because the answer about the first may come from the cache.
   await page.goto(`${GATEWAY}/#/customer?id=17841`);
   const risk = card(page, "Churn risk");
   await risk.getByRole("alert").waitFor();
   assert.match(await risk.innerText(), /not answering/);
-  assert.equal(await page.getByRole("alert").count(), 1, "the rest goes on");
+  assert.equal(await page.getByRole("alert").count(), 1, "only the churn card fails");
   await card(page, "Segment").locator(".strategy").waitFor();
   await figure(page, "Revenue").waitFor();
   await page.goto(`${GATEWAY}/#/system`);
@@ -45,6 +45,6 @@ test("a service that is away shows it, the rest works, and it comes back by itse
   await figure(page, "Chance").waitFor();
   await settled(page);
   assert.equal(await page.getByRole("alert").count(), 0);
-  assert.deepEqual(wrong, []);
+  assert.deepEqual(errors, []);
   await close();
 });

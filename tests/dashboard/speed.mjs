@@ -1,4 +1,5 @@
-// Milliseconds until the last answer that the first page asks for, five times: node speed.mjs URL. The aim is a second.
+// Prints the milliseconds until the last answer of the overview has arrived, for five loads: node speed.mjs URL
+// The target is one second.
 import { launch, settled } from "./browser.mjs";
 
 const [url] = process.argv.slice(2);

@@ -1,4 +1,4 @@
-// The frame around pages: where one can go, the theme, and the key when the gateway asks for one.
+// The frame around every page: navigation, theme, and the dialog for an API key.
 import { Code, ConnectError } from "@connectrpc/connect";
 import {
   ChartLine,
@@ -20,12 +20,13 @@ import {
 import type { ComponentChildren } from "preact";
 import { lazy, Suspense } from "preact/compat";
 import { useEffect, useErrorBoundary, useRef, useState } from "preact/hooks";
-import { queries } from "./api";
-import { Empty, Loading, Page, Problem } from "./parts";
-import { apiKey, keyWanted, theme, toggleTheme } from "./session";
-import { href, place } from "./url";
+import { Page } from "./components/layout";
+import { Empty, Loading, Problem } from "./components/states";
+import { queryClient } from "./data/api";
+import { apiKey, keyRequested, theme, toggleTheme } from "./session";
+import { href, route } from "./url";
 
-// Each page is a file of its own, loaded when it is first looked at.
+// Each page is a chunk of its own, loaded when it is first opened.
 const PAGES = {
   overview: {
     title: "Overview",
@@ -55,11 +56,11 @@ export function App() {
   const [menu, setMenu] = useState(false);
   const mainRef = useRef<HTMLElement>(null);
   const isFirstRef = useRef(true);
-  const name = place.value.page;
+  const name = route.value.page;
   const current = Object.entries(PAGES).find(([key]) => key === name)?.[1];
   useEffect(() => {
     setMenu(false);
-    // Whoever goes on by keyboard or screen reader goes on in the new page.
+    // Keyboard and screen reader continue in the new page.
     if (isFirstRef.current) isFirstRef.current = false;
     else {
       scrollTo(0, 0);
@@ -123,11 +124,11 @@ export function App() {
       </aside>
       <main id="main" ref={mainRef} tabIndex={-1}>
         {Current ? (
-          <Whole key={name}>
+          <ErrorBoundary key={name}>
             <Suspense fallback={<Loading />}>
               <Current />
             </Suspense>
-          </Whole>
+          </ErrorBoundary>
         ) : (
           <Page title="No such page" lead="The address names a page that does not exist.">
             <Empty>
@@ -136,18 +137,18 @@ export function App() {
           </Page>
         )}
       </main>
-      {keyWanted.value && <KeyDialog />}
+      {keyRequested.value && <KeyDialog />}
     </>
   );
 }
 
-/** A page that breaks says so, and the others stay. */
-function Whole({ children }: { children: ComponentChildren }) {
-  const [error, again] = useErrorBoundary((thrown) => console.error(thrown));
+/** Catches an error of a page, so that navigation and the other pages keep working. */
+function ErrorBoundary({ children }: { children: ComponentChildren }) {
+  const [error, reset] = useErrorBoundary((thrown) => console.error(thrown));
   return error ? (
     <Problem
       error={new ConnectError("This page could not be shown.", Code.Internal)}
-      retry={again}
+      retry={reset}
     />
   ) : (
     <>{children}</>
@@ -156,7 +157,7 @@ function Whole({ children }: { children: ComponentChildren }) {
 
 function forgetKey() {
   apiKey.value = "";
-  queries.clear();
+  queryClient.clear();
   location.reload();
 }
 
@@ -165,27 +166,27 @@ function KeyDialog() {
   const refused = apiKey.value !== "";
   useEffect(() => dialogRef.current?.showModal(), []);
   return (
-    <dialog ref={dialogRef} aria-labelledby="key-title" onCancel={() => (keyWanted.value = false)}>
+    <dialog
+      ref={dialogRef}
+      aria-labelledby="key-title"
+      onCancel={() => (keyRequested.value = false)}
+    >
       <form
         onSubmit={(event) => {
           event.preventDefault();
           const key = new FormData(event.currentTarget).get("key");
           apiKey.value = typeof key === "string" ? key.trim() : "";
-          keyWanted.value = false;
-          void queries.resetQueries();
+          keyRequested.value = false;
+          void queryClient.resetQueries();
         }}
       >
         <h2 id="key-title">API key</h2>
-        <p>
-          {refused
-            ? "The server does not know this key."
-            : "This shop's figures are for those with a key."}
-        </p>
+        <p>{refused ? "The server does not know this key." : "This shop requires an API key."}</p>
         <label>
           Key
           <input name="key" type="password" autoComplete="current-password" required />
         </label>
-        <p class="quiet">Kept until you close this tab.</p>
+        <p class="quiet">The key is kept until you close this tab.</p>
         <button type="submit" class="primary">
           Continue
         </button>

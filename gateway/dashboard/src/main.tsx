@@ -1,10 +1,11 @@
 import { QueryClientProvider } from "@tanstack/preact-query";
 import { render } from "preact";
-import { queries } from "./api";
 import { App } from "./app";
+import { queryClient } from "./data/api";
 import "./style.css";
 
-// A page that was open while the gateway was replaced asks for files that are gone: load it anew, but not over and over.
+// After a new version of the gateway is deployed, an open page requests chunks that no longer exist. Reload it then, once in
+// ten seconds at most.
 addEventListener("vite:preloadError", () => {
   const last = Number(sessionStorage.getItem("reloaded"));
   if (Date.now() - last < 10_000) return;
@@ -13,7 +14,7 @@ addEventListener("vite:preloadError", () => {
 });
 
 render(
-  <QueryClientProvider client={queries}>
+  <QueryClientProvider client={queryClient}>
     <App />
   </QueryClientProvider>,
   document.getElementById("app")!,

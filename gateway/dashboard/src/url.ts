@@ -1,24 +1,28 @@
-// Where the reader is: `#/page?filter=value`. Every filter lives here, so that a link shows what its sender saw.
+// The address of a page: `#/page?filter=value`. It holds every filter, so that a shared link shows the same view.
 import { signal } from "@preact/signals";
 
-function read() {
+function parseHash() {
   const [path = "", query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   return { page: path || "overview", filters: new URLSearchParams(query) };
 }
-export const place = signal(read());
-addEventListener("hashchange", () => (place.value = read()));
 
-/** Filters that go along from page to page. */
+export const route = signal(parseHash());
+
+addEventListener("hashchange", () => (route.value = parseHash()));
+
+/** Filters that links to other pages keep. */
 const SHARED = ["country", "from", "to"];
 
-export const filter = (name: string, otherwise = "") => place.value.filters.get(name) ?? otherwise;
-/** A number within its bounds, whatever somebody typed into the address. */
-export function numberFilter(name: string, otherwise: number, least: number, most: number) {
-  const value = Number(filter(name) || otherwise);
-  return Number.isFinite(value) ? Math.min(most, Math.max(least, value)) : otherwise;
+export const filter = (name: string, fallback = "") => route.value.filters.get(name) ?? fallback;
+
+/** A number from the address, clamped to its bounds. */
+export function numberFilter(name: string, fallback: number, min: number, max: number) {
+  const value = Number(filter(name) || fallback);
+  return Number.isFinite(value) ? Math.min(max, Math.max(min, value)) : fallback;
 }
 
 type Changes = Record<string, string | number | undefined>;
+
 function address(page: string, filters: URLSearchParams, changes: Changes) {
   const changed = new URLSearchParams(filters);
   for (const [name, value] of Object.entries(changes)) {
@@ -29,19 +33,20 @@ function address(page: string, filters: URLSearchParams, changes: Changes) {
   return `#/${page}${query && `?${query}`}`;
 }
 
-/** A link to a page with the shared filters of this one. */
+/** A link to a page that keeps the shared filters. */
 export function href(page: string, filters: Changes = {}) {
   const shared = new URLSearchParams(
-    [...place.value.filters].filter(([name]) => SHARED.includes(name)),
+    [...route.value.filters].filter(([name]) => SHARED.includes(name)),
   );
   return address(page, shared, filters);
 }
-/** Changes filters of this page; `replace` while somebody types, so that Back leaves the page. */
+
+/** Changes filters of this page. With `replace` no history entry is added, so that typing does not fill the history. */
 export function setFilters(changes: Changes, replace = false) {
-  const to = address(place.value.page, place.value.filters, changes);
+  const to = address(route.value.page, route.value.filters, changes);
   if (to === location.hash) return;
   if (replace) {
     history.replaceState(null, "", to);
-    place.value = read();
+    route.value = parseHash();
   } else location.hash = to;
 }

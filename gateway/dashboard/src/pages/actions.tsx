@@ -1,47 +1,37 @@
-// What to do today, for which customers and products: the five models together, each line with its worth.
+// Proposed actions of all models, each with its reason and its expected value.
 import { useQueries } from "@tanstack/preact-query";
-import { collect, KINDS, type Action, type Kind } from "../actions";
-import { CountryFilter } from "../filters";
-import { count, enumWord, money } from "../format";
-import {
-  Badge,
-  Card,
-  Choice,
-  CustomerLink,
-  Empty,
-  Figure,
-  Loading,
-  NumberFilter,
-  Page,
-  Problem,
-  ProductLink,
-} from "../parts";
-import { done } from "../session";
-import { Table, type Column } from "../table";
+import { CountryFilter } from "../components/filters";
+import { Choice, NumberFilter } from "../components/inputs";
+import { Badge, Card, CustomerLink, Figure, Page, ProductLink } from "../components/layout";
+import { Empty, Loading, Problem } from "../components/states";
+import { type Column, Table } from "../components/table";
+import { type Action, collect, type Kind, KINDS } from "../data/actions";
+import { count, enumLabel, money } from "../format";
+import { doneActions } from "../session";
 import { filter, numberFilter } from "../url";
 
-const COLUMNS: Column<Action>[] = [
+const ACTION_COLUMNS: Column<Action>[] = [
   {
     header: "Done",
-    value: (a) => (done.has(a.key) ? "done" : "open"),
-    show: (a) => (
+    value: (a) => (doneActions.has(a.key) ? "done" : "open"),
+    render: (a) => (
       <input
         type="checkbox"
         aria-label={`Done: ${a.what}`}
-        checked={done.has(a.key)}
-        onChange={() => done.toggle(a.key)}
+        checked={doneActions.has(a.key)}
+        onChange={() => doneActions.toggle(a.key)}
       />
     ),
   },
   {
     header: "Kind",
     value: (a) => KINDS[a.kind].name,
-    show: (a) => <Badge tone={KINDS[a.kind].tone}>{KINDS[a.kind].name}</Badge>,
+    render: (a) => <Badge tone={KINDS[a.kind].tone}>{KINDS[a.kind].name}</Badge>,
   },
   {
     header: "For",
     value: (a) => a.customer ?? a.product,
-    show: (a) =>
+    render: (a) =>
       a.customer ? <CustomerLink id={a.customer} /> : <ProductLink code={a.product ?? ""} />,
   },
   { header: "What to do", value: (a) => a.what, wide: true },
@@ -50,14 +40,14 @@ const COLUMNS: Column<Action>[] = [
     header: "Expected value",
     value: (a) => a.value && Math.round(a.value * 100) / 100,
     format: money,
-    show: (a) => (
+    render: (a) => (
       <>
         {a.value === undefined ? "–" : money(a.value)}
         <span class="below-value formula">{a.formula}</span>
       </>
     ),
   },
-  { header: "How that is counted", value: (a) => a.formula, hidden: true },
+  { header: "How the value is calculated", value: (a) => a.formula, downloadOnly: true },
 ];
 
 export default function Actions() {
@@ -83,25 +73,25 @@ export default function Actions() {
   const chosen = all.filter(
     (a) =>
       (kind === "all" || a.kind === kind) &&
-      (show === "all" || done.has(a.key) === (show === "done")),
+      (show === "all" || doneActions.has(a.key) === (show === "done")),
   );
   return (
     <Page
       title="To do today"
-      lead="For which customers and products something is worth doing now. Each line says why, and what it may bring by the rates set here."
+      lead="Proposed actions for customers and products. Each line gives its reason and its expected value at the response rates set here."
       filters={
         <>
           <CountryFilter />
           <Choice
             name="kind"
             label="Kind"
-            otherwise="all"
+            fallback="all"
             options={[["all", "All"], ...kinds.map((k): [string, string] => [k, KINDS[k].name])]}
           />
           <Choice
             name="show"
             label="Show"
-            otherwise="open"
+            fallback="open"
             options={[
               ["open", "Open"],
               ["done", "Done"],
@@ -113,36 +103,36 @@ export default function Actions() {
     >
       <div class="cards">
         <Card
-          title="Worth"
+          title="Expected value"
           note={
             country
-              ? "Customers and lines of the country; products of the whole shop"
-              : "By kind, of all that is open or done"
+              ? "Customers and lines of the country, products of the whole shop"
+              : "By kind, of open and done actions"
           }
           actions={
             <form class="filters" aria-label="Rates" onSubmit={(event) => event.preventDefault()}>
               <NumberFilter
                 name="winback"
-                label="Won back by asking"
-                otherwise={10}
-                least={0}
-                most={100}
+                label="Customers won back"
+                fallback={10}
+                min={0}
+                max={100}
                 unit="%"
               />
               <NumberFilter
                 name="crosssell"
-                label="More by an offer"
-                otherwise={5}
-                least={0}
-                most={100}
+                label="More spend by an offer"
+                fallback={5}
+                min={0}
+                max={100}
                 unit="%"
               />
               <NumberFilter
                 name="bundle"
-                label="Take up a bundle"
-                otherwise={2}
-                least={0}
-                most={100}
+                label="Orders that add a bundle"
+                fallback={2}
+                min={0}
+                max={100}
                 unit="%"
               />
             </form>
@@ -150,7 +140,7 @@ export default function Actions() {
         >
           <dl class="figures">
             {kinds.map((k, at) => {
-              const those = all.filter((a) => a.kind === k);
+              const actions = all.filter((a) => a.kind === k);
               return (
                 <Figure
                   key={k}
@@ -160,12 +150,12 @@ export default function Actions() {
                       ? "…"
                       : k === "orderLess"
                         ? "–"
-                        : money(those.reduce((sum, a) => sum + (a.value ?? 0), 0))
+                        : money(actions.reduce((sum, a) => sum + (a.value ?? 0), 0))
                   }
                   note={
                     answers[at]!.data
-                      ? `${count(those.length)} lines`
-                      : enumWord(answers[at]!.status)
+                      ? `${count(actions.length)} lines`
+                      : enumLabel(answers[at]!.status)
                   }
                 />
               );
@@ -180,19 +170,19 @@ export default function Actions() {
             ) : null,
           )}
         </Card>
-        <Card title="Actions" note="The most valuable first">
+        <Card title="Actions" note="In descending order of expected value">
           {chosen.length > 0 ? (
             <Table
               label="Actions"
               rows={chosen}
-              columns={COLUMNS}
+              columns={ACTION_COLUMNS}
               pageSize={15}
               download="actions"
             />
           ) : answers.some((a) => a.isPending) ? (
             <Loading />
           ) : (
-            <Empty>Nothing to do that matches the filters.</Empty>
+            <Empty>No action matches the filters.</Empty>
           )}
         </Card>
       </div>

@@ -1,28 +1,30 @@
-// Lines that look wrong, and whether somebody has looked at them.
+// Unusual lines, and which of them the reader has marked as seen.
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { useQuery } from "@tanstack/preact-query";
-import { ask, askAll } from "../api";
-import { axis, Chart, timeAxis, tooltip } from "../chart";
-import { ClearFilters, CountryFilter, RangeFilter } from "../filters";
-import { count, enumWord, isoDay, moment, money, price, sentence, timeOf } from "../format";
-import { AnomalyService, Severity, type Anomaly } from "../gen/shopkeeper/anomaly/v1/anomaly_pb";
+import { axis, Chart, timeAxis, tooltip } from "../components/chart";
+import { ClearFilters, CountryFilter, RangeFilter } from "../components/filters";
+import { Choice, SelectFilter } from "../components/inputs";
+import { Badge, Card, CustomerLink, Figure, Page, ProductLink } from "../components/layout";
+import { Answer } from "../components/states";
+import { type Column, Table } from "../components/table";
+import { call, callAllPages } from "../data/api";
+import { useRange } from "../data/queries";
 import {
-  Answer,
-  Badge,
-  Card,
-  Choice,
-  CustomerLink,
-  Figure,
-  Page,
-  ProductLink,
-  SelectFilter,
-} from "../parts";
-import { seen } from "../session";
-import { useRange } from "../shop";
-import { Table, type Column } from "../table";
+  count,
+  enumLabel,
+  formatIsoDate,
+  dateTime,
+  money,
+  price,
+  sentence,
+  isoDateTime,
+} from "../format";
+import { type Anomaly, AnomalyService, Severity } from "../gen/shopkeeper/anomaly/v1/anomaly_pb";
+import { seenAnomalies } from "../session";
 import { filter } from "../url";
 
 const SEVERITIES = [Severity.HIGH, Severity.MEDIUM, Severity.LOW];
+
 const TONES = {
   [Severity.HIGH]: "bad",
   [Severity.MEDIUM]: "weak",
@@ -31,78 +33,81 @@ const TONES = {
 
 export const SeverityBadge = ({ severity }: { severity: Severity }) => (
   <Badge tone={TONES[severity as keyof typeof TONES] ?? "plain"}>
-    {enumWord(Severity[severity])}
+    {enumLabel(Severity[severity])}
   </Badge>
 );
 
-/** The line's name among those seen: lines of a receipt can be alike in all but their number. */
+/** The key of a line among those seen. Lines of an invoice can be equal in all but their line id. */
 export const anomalyKey = ({ transaction: t }: Anomaly) =>
   `${t?.invoice}/${t?.lineId}/${t?.stockCode}`;
+
 const total = ({ transaction: t }: Anomaly) => Number(t?.quantity ?? 0) * (t?.unitPrice ?? 0);
+
 const severityOf = (a: Anomaly) => a.score?.severity ?? Severity.NONE;
 
-const COLUMNS: Column<Anomaly>[] = [
+const ANOMALY_COLUMNS: Column<Anomaly>[] = [
   {
     header: "Seen",
-    value: (a) => (seen.has(anomalyKey(a)) ? "seen" : "new"),
-    show: (a) => (
+    value: (a) => (seenAnomalies.has(anomalyKey(a)) ? "seen" : "new"),
+    render: (a) => (
       <input
         type="checkbox"
         aria-label={`Seen: ${a.transaction?.stockCode} of ${a.transaction?.invoice}`}
-        checked={seen.has(anomalyKey(a))}
-        onChange={() => seen.toggle(anomalyKey(a))}
+        checked={seenAnomalies.has(anomalyKey(a))}
+        onChange={() => seenAnomalies.toggle(anomalyKey(a))}
       />
     ),
   },
   {
     header: "Severity",
-    value: (a) => enumWord(Severity[severityOf(a)]),
-    show: (a) => <SeverityBadge severity={severityOf(a)} />,
+    value: (a) => enumLabel(Severity[severityOf(a)]),
+    render: (a) => <SeverityBadge severity={severityOf(a)} />,
   },
   {
     header: "When",
-    value: (a) => timeOf(a.transaction?.invoiceTime),
-    show: (a) => (
+    value: (a) => isoDateTime(a.transaction?.invoiceTime),
+    render: (a) => (
       <>
-        {moment(a.transaction?.invoiceTime)}
+        {dateTime(a.transaction?.invoiceTime)}
         <span class="below-value">invoice {a.transaction?.invoice}</span>
       </>
     ),
   },
-  { header: "Invoice", value: (a) => a.transaction?.invoice, hidden: true },
-  { header: "Line id", value: (a) => a.transaction?.lineId, hidden: true },
+  { header: "Invoice", value: (a) => a.transaction?.invoice, downloadOnly: true },
+  { header: "Line id", value: (a) => a.transaction?.lineId, downloadOnly: true },
   {
     header: "Product",
     value: (a) => a.transaction?.stockCode,
-    show: (a) => <ProductLink code={a.transaction?.stockCode ?? ""} />,
+    render: (a) => <ProductLink code={a.transaction?.stockCode ?? ""} />,
   },
   { header: "Reason", value: (a) => sentence(a.score?.reason ?? ""), wide: true },
-  { header: "Pieces", value: (a) => Number(a.transaction?.quantity), format: count },
+  { header: "Units", value: (a) => Number(a.transaction?.quantity), format: count },
   { header: "Unit price", value: (a) => a.transaction?.unitPrice, format: price },
   { header: "Total", value: total, format: money },
-  { header: "Score", value: (a) => a.score?.score, hidden: true },
+  { header: "Score", value: (a) => a.score?.score, downloadOnly: true },
   {
     header: "Customer",
     value: (a) => a.transaction?.customerId,
-    show: (a) => <CustomerLink id={a.transaction?.customerId ?? ""} />,
+    render: (a) => <CustomerLink id={a.transaction?.customerId ?? ""} />,
   },
-  { header: "Country", value: (a) => a.transaction?.country, hidden: true },
+  { header: "Country", value: (a) => a.transaction?.country, downloadOnly: true },
 ];
 
 export default function Anomalies() {
   const { startTime, endTime } = useRange();
-  const least = Severity[filter("severity", "MEDIUM") as keyof typeof Severity] ?? Severity.MEDIUM;
+  const minSeverity =
+    Severity[filter("severity", "MEDIUM") as keyof typeof Severity] ?? Severity.MEDIUM;
   const country = filter("country");
   const show = filter("show", "all");
   const answer = useQuery({
-    queryKey: ["anomalies", least, filter("from"), filter("to")],
+    queryKey: ["anomalies", minSeverity, filter("from"), filter("to")],
     queryFn: () =>
-      askAll(
+      callAllPages(
         (pageToken) =>
-          ask(AnomalyService.method.listAnomalies, {
+          call(AnomalyService.method.listAnomalies, {
             pageSize: 1000,
             pageToken,
-            minSeverity: least,
+            minSeverity,
             startTime,
             endTime,
           }),
@@ -113,7 +118,7 @@ export default function Anomalies() {
   const ofCountry =
     answer.data?.items.filter((a) => !country || a.transaction?.country === country) ?? [];
   const chosen = ofCountry.filter(
-    (a) => show === "all" || seen.has(anomalyKey(a)) === (show === "seen"),
+    (a) => show === "all" || seenAnomalies.has(anomalyKey(a)) === (show === "seen"),
   );
   return (
     <Page
@@ -126,13 +131,13 @@ export default function Anomalies() {
           <SelectFilter
             name="severity"
             label="Severity at least"
-            otherwise="MEDIUM"
-            options={SEVERITIES.map((s): [string, string] => [Severity[s], enumWord(Severity[s])])}
+            fallback="MEDIUM"
+            options={SEVERITIES.map((s): [string, string] => [Severity[s], enumLabel(Severity[s])])}
           />
           <Choice
             name="show"
             label="Show"
-            otherwise="all"
+            fallback="all"
             options={[
               ["all", "All"],
               ["new", "Not seen"],
@@ -145,24 +150,24 @@ export default function Anomalies() {
     >
       <div class="cards">
         <Card title="Figures">
-          <Answer of={answer}>
+          <Answer query={answer}>
             {() => (
               <dl class="figures">
-                {SEVERITIES.filter((s) => s >= least).map((s) => (
+                {SEVERITIES.filter((s) => s >= minSeverity).map((s) => (
                   <Figure
                     key={s}
-                    name={`${enumWord(Severity[s])} severity`}
+                    name={`${enumLabel(Severity[s])} severity`}
                     value={count(ofCountry.filter((a) => severityOf(a) === s).length)}
                     note="lines"
                   />
                 ))}
                 <Figure
                   name="Not seen"
-                  value={count(ofCountry.filter((a) => !seen.has(anomalyKey(a))).length)}
+                  value={count(ofCountry.filter((a) => !seenAnomalies.has(anomalyKey(a))).length)}
                   note="in this browser"
                 />
                 <Figure
-                  name="Their total"
+                  name="Total"
                   value={money(ofCountry.reduce((all, a) => all + total(a), 0))}
                   note="as booked"
                 />
@@ -170,15 +175,20 @@ export default function Anomalies() {
             )}
           </Answer>
         </Card>
-        <Card title="Timeline" note="Lines a day">
-          <Answer of={answer} empty={() => chosen.length === 0}>
+        <Card title="Timeline" note="Lines per day">
+          <Answer query={answer} isEmpty={() => chosen.length === 0}>
             {() => <Timeline anomalies={chosen} />}
           </Answer>
         </Card>
-        <Card title="Lines" note="The most severe first">
-          <Answer of={answer} empty={() => chosen.length === 0}>
+        <Card title="Lines" note="In descending order of severity">
+          <Answer query={answer} isEmpty={() => chosen.length === 0}>
             {() => (
-              <Table label="Unusual lines" rows={chosen} columns={COLUMNS} download="anomalies" />
+              <Table
+                label="Unusual lines"
+                rows={chosen}
+                columns={ANOMALY_COLUMNS}
+                download="anomalies"
+              />
             )}
           </Answer>
         </Card>
@@ -191,10 +201,11 @@ interface Day {
   day: string;
   counts: number[];
 }
-const DAYS: Column<Day>[] = [
-  { header: "Day", value: (d) => d.day, show: (d) => isoDay(d.day) },
+
+const DAY_COLUMNS: Column<Day>[] = [
+  { header: "Day", value: (d) => d.day, render: (d) => formatIsoDate(d.day) },
   ...SEVERITIES.map((s, at): Column<Day> => ({
-    header: enumWord(Severity[s]),
+    header: enumLabel(Severity[s]),
     value: (d) => d.counts[at],
     format: count,
   })),
@@ -206,24 +217,24 @@ function Timeline({ anomalies }: { anomalies: Anomaly[] }) {
     (a) => timestampDate(a.transaction!.invoiceTime!).toISOString().slice(0, 10),
   );
   const rows = [...byDay]
-    .map(([on, those]): Day => ({
+    .map(([on, lines]): Day => ({
       day: on,
-      counts: SEVERITIES.map((s) => those.filter((a) => severityOf(a) === s).length),
+      counts: SEVERITIES.map((s) => lines.filter((a) => severityOf(a) === s).length),
     }))
     .toSorted((a, b) => a.day.localeCompare(b.day));
   return (
     <Chart
-      label="Unusual lines a day by severity"
+      label="Unusual lines per day by severity"
       height="low"
       rows={rows}
-      columns={DAYS}
+      columns={DAY_COLUMNS}
       option={(colors) => ({
         color: [colors.bad, colors.series[1]!, colors.series[7]!],
         tooltip: tooltip(colors, { trigger: "axis", axisPointer: { type: "shadow" } }),
         xAxis: timeAxis(colors),
         yAxis: { type: "value", minInterval: 1, ...axis(colors) },
         series: SEVERITIES.map((s, at) => ({
-          name: enumWord(Severity[s]),
+          name: enumLabel(Severity[s]),
           type: "bar",
           stack: "lines",
           barMaxWidth: 14,
