@@ -409,7 +409,7 @@ test("a forecast is compared with the same number of days before it, measured as
   await close();
 });
 
-test("the median is shown beside the mean, with a notice if the mean is outside of the range", async () => {
+test("the median is shown beside the mean, with a notice if the mean is outside of the interval", async () => {
   const { page, close } = await open("forecast?level=country&country=France&every=month");
   const { points } = await json(
     "/v1/sales:forecast?level=LEVEL_COUNTRY&key=France&frequency=FREQUENCY_MONTHLY",
@@ -431,7 +431,7 @@ test("the median is shown beside the mean, with a notice if the mean is outside 
   const outside = points.some(
     ({ mean, quantiles: [low, , high] }) => mean < low.value || mean > high.value,
   );
-  assert.equal(await page.getByText("outside of the range").count(), Number(outside));
+  assert.equal(await page.getByText("outside of the interval").count(), Number(outside));
   await close();
 });
 

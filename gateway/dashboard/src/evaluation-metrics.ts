@@ -3,7 +3,7 @@ import { decimal, percent, spacedName } from "./format";
 
 const NAMES: [RegExp, string][] = [
   [/^wape_/, "Error (WAPE), "],
-  [/^coverage_80_/, "Within the 80 % range, "],
+  [/^coverage_80_/, "Within the 80 % interval, "],
   [/^auc$/, "AUC: ranks churners above others"],
   [/^auc_/, "AUC of the "],
   [/^brier$/, "Brier score (less is better)"],

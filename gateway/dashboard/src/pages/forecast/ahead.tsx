@@ -126,7 +126,7 @@ function Forecasted({ answer, history }: { answer: ForecastSalesResponse; histor
     : { full: money, short: shortMoney };
   const forecast = forecastRows(answer.points, period.begin);
   const actual = salesRows(history.sales, period.begin);
-  const meanOutsideRange = forecast.some((row) => row.mean! < row.low! || row.mean! > row.high!);
+  const meanOutsideInterval = forecast.some((row) => row.mean! < row.low! || row.mean! > row.high!);
   return (
     <>
       <ForecastFigures
@@ -136,7 +136,7 @@ function Forecasted({ answer, history }: { answer: ForecastSalesResponse; histor
         unit={inUnits ? "units" : undefined}
       />
       <Chart
-        label={`Sales so far and forecast with ${percent(interval, 0)} range`}
+        label={`Sales so far and forecast with ${percent(interval, 0)} interval`}
         height="tall"
         rows={[...actual, ...forecast]}
         columns={forecastColumns(format.full, interval, period === PERIODS.day)}
@@ -144,10 +144,10 @@ function Forecasted({ answer, history }: { answer: ForecastSalesResponse; histor
         option={(colors) => drawing(colors, actual, forecast, format, interval)}
       />
       {history.error && <Problem error={history.error} retry={history.refetch} />}
-      {meanOutsideRange && (
+      {meanOutsideInterval && (
         <p class="notice below">
-          The expected value is the mean, which lies outside of the range here. Sales are above the
-          median as often as below it, so the median is the better guide.
+          The expected value is the mean, which lies outside of the interval here. Sales are above
+          the median as often as below it, so the median is the better guide.
         </p>
       )}
       <ul class="reasons below">

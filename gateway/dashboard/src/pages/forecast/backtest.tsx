@@ -68,7 +68,7 @@ export function Backtest() {
                       note="of sales; lower is better"
                     />
                     <Figure
-                      name="Within the 80 % range"
+                      name="Within the 80 % interval"
                       value={percent(a.coverage)}
                       note="should be 80 %"
                     />

@@ -1,4 +1,4 @@
-// The chart of sales, forecast and range.
+// The chart of sales, forecast and prediction interval.
 import { axis, legend, type Palette, timeAxis, tooltip } from "../../components/chart";
 import { count, formatIsoDate, percent } from "../../format";
 import { type Row, isWholePeriod } from "./rows";
@@ -27,7 +27,7 @@ export function drawing(
   const showMedian = future.some(
     (r) => r.median !== undefined && Math.abs(r.median - r.mean!) > 0.02 * r.mean!,
   );
-  const range = `${percent(interval, 0)} range`;
+  const intervalName = `${percent(interval, 0)} interval`;
   return {
     tooltip: tooltip(colors, {
       trigger: "axis",
@@ -44,7 +44,7 @@ export function drawing(
           ...(row?.median === undefined ? [] : [`Median: ${format.full(row.median)}`]),
           ...(row?.low === undefined
             ? []
-            : [`Range: ${format.full(row.low)} to ${format.full(row.high!)}`]),
+            : [`Interval: ${format.full(row.low)} to ${format.full(row.high!)}`]),
         ].join("\n");
       },
     }),
@@ -53,7 +53,7 @@ export function drawing(
         "Actual",
         showMedian ? MEAN : "Expected",
         ...(showMedian ? [MEDIAN] : []),
-        range,
+        intervalName,
         ...(partial.length > 0 ? [PART] : []),
       ],
     }),
@@ -68,19 +68,19 @@ export function drawing(
     ],
     series: [
       { ...line, name: "Actual", color: blue, data: past.map((r) => [r.from, r.actual]) },
-      // The range is the area between two stacked lines: `low`, invisible, and `high - low` above it.
+      // The interval is the area between two stacked lines: `low`, invisible, and `high - low` above it.
       {
         ...line,
         name: "low",
-        stack: "range",
+        stack: "interval",
         lineStyle: { opacity: 0 },
         silent: true,
         data: future.map((r) => [r.from, r.low]),
       },
       {
         ...line,
-        name: range,
-        stack: "range",
+        name: intervalName,
+        stack: "interval",
         color: orange,
         lineStyle: { opacity: 0 },
         areaStyle: { opacity: 0.25 },

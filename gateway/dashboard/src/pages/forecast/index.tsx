@@ -13,7 +13,7 @@ export default function Forecast() {
   return (
     <Page
       title="Forecast"
-      lead="Expected sales of the shop, a country or a product, with the range in which they will probably fall."
+      lead="Expected sales of the shop, a country or a product, with a prediction interval."
       filters={
         <>
           <Choice
@@ -50,7 +50,7 @@ export default function Forecast() {
           />
           <SelectFilter
             name="interval"
-            label="Range"
+            label="Prediction interval"
             fallback="80"
             options={[
               ["50", "50 %: one time in two"],

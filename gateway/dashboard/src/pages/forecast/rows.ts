@@ -21,7 +21,7 @@ export const isWholePeriod = (row: Row) => row.days === row.daysInPeriod;
 export const total = (rows: { value?: number }[]) =>
   rows.reduce((all, { value = 0 }) => all + value, 0);
 
-/** Rows of a forecast, whose quantiles are the low end of the range, the median, and the high end. */
+/** Rows of a forecast, whose quantiles are the low end of the interval, the median, and the high end. */
 export function forecastRows(points: ForecastPoint[], begin: Begin): Row[] {
   return points.map((p) => {
     const from = isoDate(p.periodStart);
