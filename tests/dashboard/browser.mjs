@@ -1,4 +1,5 @@
-// What the browser tests, `pictures.mjs` and `speed.mjs` share: the browser, the pages, and waiting for them.
+// What the browser tests, `pictures.mjs` and `speed.mjs` share: the browser, the pages, and waiting
+// for them.
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 
@@ -26,7 +27,10 @@ export async function requirePages(url) {
     );
 }
 
-/** Opens a page in a new browser context. `errors` collects exceptions, console errors and requests to other hosts. */
+/**
+ * Opens a page in a new browser context. `errors` collects exceptions, console errors and requests
+ * to other hosts.
+ */
 export async function open(
   browser,
   url,
@@ -45,7 +49,8 @@ export async function open(
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (message) => {
-    // A gateway may lack metrics or a service. The page handles the 404, but the browser logs it as well.
+    // A gateway may lack metrics or a service. The page handles the 404, but the browser logs it as
+    // well.
     const expected404 =
       message.text().includes("status of 404") &&
       /\/metrics$|\/shopkeeper\./.test(message.location().url);

@@ -1,4 +1,5 @@
-// Tests of the dashboard in a browser, against a running gateway: DASHBOARD_URL=http://127.0.0.1:50050 npm test
+// Tests of the dashboard in a browser, against a running gateway:
+// DASHBOARD_URL=http://127.0.0.1:50050 npm test
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -54,7 +55,8 @@ for (const [name, address] of Object.entries(PAGES))
           0,
           `${variant}: shows a problem`,
         );
-        // `evaluate` uses the debugger protocol, which is exempt from the page's Content-Security-Policy.
+        // `evaluate` uses the debugger protocol, which is exempt from the page's
+        // Content-Security-Policy.
         await page.evaluate(AXE);
         const { violations } = await page.evaluate(() =>
           globalThis.axe.run({
@@ -146,7 +148,10 @@ test("the overview's filters change its figures, and its download has only the m
   await close();
 });
 
-/** Expected figures for some filters, from SQL over the curated table: revenue, orders, customers, items, lines, products, months. */
+/**
+ * Expected figures for some filters, from SQL over the curated table: revenue, orders, customers,
+ * items, lines, products, months.
+ */
 const EXPECTED = JSON.parse(process.env.DASHBOARD_FIGURES ?? "[]");
 
 test(

@@ -1,4 +1,5 @@
-// Test of an outage in a browser: DASHBOARD_URL=... CHURN='["churn", "--models", ...]' node --test outage.test.mjs
+// Test of an outage in a browser: DASHBOARD_URL=... CHURN='["churn", "--models", ...]' node --test
+// outage.test.mjs
 // The test starts and kills the churn service; the gateway and the other services run already.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

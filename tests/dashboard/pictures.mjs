@@ -1,5 +1,5 @@
-// Takes a screenshot of every page: node pictures.mjs URL FOLDER [PAGE...]
-// THEMES=light,dark and WIDTHS=1280,390 select variants (default: light, 1280), HEIGHT=1400 cuts off long pages.
+// Takes a screenshot of every page: node pictures.mjs URL FOLDER [PAGE...] THEMES=light,dark and
+// WIDTHS=1280,390 select variants (default: light, 1280), HEIGHT=1400 cuts off long pages.
 import { mkdir } from "node:fs/promises";
 import { launch, PAGES, settled } from "./browser.mjs";
 

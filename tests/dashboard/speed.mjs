@@ -1,5 +1,5 @@
-// Prints the milliseconds until the last answer of the overview has arrived, for five loads: node speed.mjs URL
-// The target is one second.
+// Prints the milliseconds until the last answer of the overview has arrived, for five loads: node
+// speed.mjs URL The target is one second.
 import { launch, settled } from "./browser.mjs";
 
 const [url] = process.argv.slice(2);

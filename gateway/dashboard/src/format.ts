@@ -1,7 +1,10 @@
 // Numbers, amounts and dates as text in the reader's locale.
 import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 
-/** ISO 4217 code of the shop's currency, which the gateway writes into the page; without one amounts have no unit. */
+/**
+ * ISO 4217 code of the shop's currency, which the gateway writes into the page; without one amounts
+ * have no unit.
+ */
 const currency = document.documentElement.dataset.currency;
 
 const amount = (value: number, options: Intl.NumberFormatOptions) =>

@@ -1,4 +1,5 @@
-// State kept in the browser: the API key until the tab is closed; theme and checked items permanently.
+// State kept in the browser: the API key until the tab is closed; theme and checked items
+// permanently.
 import { effect, signal } from "@preact/signals";
 
 /** Sent with every call. */

@@ -1,4 +1,5 @@
-// The address of a page: `#/page?filter=value`. It holds every filter, so that a shared link shows the same view.
+// The address of a page: `#/page?filter=value`. It holds every filter, so that a shared link shows
+// the same view.
 import { signal } from "@preact/signals";
 
 function parseHash() {
@@ -41,7 +42,10 @@ export function href(page: string, filters: Changes = {}) {
   return address(page, shared, filters);
 }
 
-/** Changes filters of this page. With `replace` no history entry is added, so that typing does not fill the history. */
+/**
+ * Changes filters of this page. With `replace` no history entry is added, so that typing does not
+ * fill the history.
+ */
 export function setFilters(changes: Changes, replace = false) {
   const to = address(route.value.page, route.value.filters, changes);
   if (to === location.hash) return;

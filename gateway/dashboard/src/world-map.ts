@@ -1,4 +1,5 @@
-// The world map for ECharts: Natural Earth's outlines (world-atlas), looked up by country names as shops write them.
+// The world map for ECharts: Natural Earth's outlines (world-atlas), looked up by country names as
+// shops write them.
 import type { Geometry, Position } from "geojson";
 import countries from "i18n-iso-countries";
 import english from "i18n-iso-countries/langs/en.json";
@@ -8,7 +9,8 @@ import worldUrl from "world-atlas/countries-110m.json?url";
 
 countries.registerLocale(english);
 
-// Names in the two published data sets that are neither ISO names nor known aliases; empty for what is not a country.
+// Names in the two published data sets that are neither ISO names nor known aliases; empty for what
+// is not a country.
 const MORE_NAMES: Record<string, string> = {
   EIRE: "IE",
   RSA: "ZA",
@@ -26,7 +28,10 @@ export function countryCode(name: string): string | undefined {
   return code ? countries.alpha2ToNumeric(code) : undefined;
 }
 
-/** Joins a country that crosses the date line: longitudes beyond it continue eastwards, above 180 degrees. */
+/**
+ * Joins a country that crosses the date line: longitudes beyond it continue eastwards, above 180
+ * degrees.
+ */
 function joinAtDateLine(geometry: Geometry): Geometry {
   const ring = (points: Position[]) => {
     const crosses = points.some(

@@ -1,4 +1,5 @@
-// The chart of all pages: ECharts on a canvas in the theme's colours, with its data as a table below.
+// The chart of all pages: ECharts on a canvas in the theme's colours, with its data as a table
+// below.
 import type { EChartsOption } from "echarts";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { theme } from "../session";
@@ -45,7 +46,7 @@ const library = import("./echarts");
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** Options that all charts share. ECharts has no defaults for axes, so that each takes them from `axis`. */
+/** Options that all charts share. Those of axes are in `axis`. */
 function base(colors: Palette): EChartsOption {
   return {
     color: colors.series,
@@ -77,7 +78,10 @@ export const legend = (colors: Palette, more: object = {}) => ({
   ...more,
 });
 
-/** A tooltip drawn on the canvas, because the gateway's Content-Security-Policy forbids inline styles. */
+/**
+ * A tooltip drawn on the canvas, because the gateway's Content-Security-Policy forbids inline
+ * styles.
+ */
 export const tooltip = (colors: Palette, more: object = {}) => ({
   renderMode: "richText" as const,
   confine: true,
@@ -118,7 +122,9 @@ interface Props<T extends object> {
   height?: "low" | "tall";
   /** Called when an item of the data is clicked, with its name and its index. */
   onChoose?: (name: string, at: number) => void;
-  /** Runs before the first drawing, to register maps; must stay the same function between renders. */
+  /**
+   * Runs before the first drawing, to register maps; must stay the same function between renders.
+   */
   prepare?: (echarts: typeof import("./echarts")) => Promise<void>;
 }
 

@@ -1,4 +1,5 @@
-// The parts of ECharts that the pages use. A module of its own, so that it is loaded after the page.
+// The parts of ECharts that the pages use. A module of its own, so that it is loaded after the
+// page.
 import { BarChart, HeatmapChart, LineChart, MapChart, ScatterChart } from "echarts/charts";
 import {
   DataZoomInsideComponent,

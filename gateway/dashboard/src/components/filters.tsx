@@ -68,7 +68,9 @@ export function ClearFilters() {
   );
 }
 
-/** A product by code or description, with suggestions in a `datalist` that is updated during typing. */
+/**
+ * A product by code or description, with suggestions in a `datalist` that is updated during typing.
+ */
 export function ProductFilter({
   name,
   label,

@@ -1,4 +1,5 @@
-// Form fields that read and write filters in the address. `fallback` is the value of a filter that is not set.
+// Form fields that read and write filters in the address. `fallback` is the value of a filter that
+// is not set.
 import { useEffect, useState } from "preact/hooks";
 import { filter, setFilters } from "../url";
 

@@ -1,4 +1,5 @@
-// Proposes actions of each kind: the customer or product, the reason, and the expected value with its formula.
+// Proposes actions of each kind: the customer or product, the reason, and the expected value with
+// its formula.
 import { count, decimal, money, percent, price, sentence } from "../format";
 import { AnomalyService, Measure, Severity } from "../gen/shopkeeper/anomaly/v1/anomaly_pb";
 import { type ChurnRisk, ChurnService, RiskLevel } from "../gen/shopkeeper/churn/v1/churn_pb";
@@ -25,7 +26,10 @@ export type Kind = keyof typeof KINDS;
 
 export interface Action {
   kind: Kind;
-  /** Stable from day to day, so that an action marked as done stays done until a new model version proposes it again. */
+  /**
+   * Stable from day to day, so that an action marked as done stays done until a new model version
+   * proposes it again.
+   */
   key: string;
   customer?: string;
   product?: string;
@@ -136,7 +140,10 @@ const crossSell: Collect = async (country, rates) => {
   return actions.flat();
 };
 
-/** A product and its units sold and not returned in the 28 days before the forecast, also as a share of all units sold. */
+/**
+ * A product and its units sold and not returned in the 28 days before the forecast, also as a share
+ * of all units sold.
+ */
 interface Sold {
   key: string;
   name: string;
@@ -146,7 +153,10 @@ interface Sold {
 
 const DAY_SECS = 86_400;
 
-/** The best-selling products of the last 28 days by units sold minus units returned: a cancelled order is no demand. */
+/**
+ * The best-selling products of the last 28 days by units sold minus units returned: a cancelled
+ * order is no demand.
+ */
 async function topProducts(limit: number): Promise<Sold[]> {
   const { model } = await call(ForecastService.method.listSeries, {
     level: Level.PRODUCT,
@@ -187,7 +197,8 @@ async function stockActions(above: boolean): Promise<Action[]> {
         frequency: Frequency.DAILY,
         horizon: 28,
       });
-      // The forecast counts units before returns, so it is scaled by the share that was not returned.
+      // The forecast counts units before returns, so it is scaled by the share that was not
+      // returned.
       const expected = keptShare * points.reduce((all, p) => all + p.mean, 0);
       const more = expected - units;
       if (more > 0 !== above || Math.abs(more) < 0.25 * units) return [];

@@ -22,7 +22,10 @@ export function useStatuses() {
   }).map((query, at) => ({ model: MODELS[at]!, query }));
 }
 
-/** The status of a model: polled every second while its service is loading another version, otherwise every ten. */
+/**
+ * The status of a model: polled every second while its service is loading another version,
+ * otherwise every ten.
+ */
 export const useStatus = (model: string) =>
   useQuery({
     ...createQueryOptions(ModelService.method.getModelStatus, { model }, { transport }),

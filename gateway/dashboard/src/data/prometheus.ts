@@ -51,7 +51,10 @@ export function sumBy(samples: Sample[], name: string, label: string): Map<strin
   return sums;
 }
 
-/** A quantile of a histogram, interpolated within its bucket as in PromQL; undefined without observations. */
+/**
+ * A quantile of a histogram, interpolated within its bucket as in PromQL; undefined without
+ * observations.
+ */
 export function quantile(
   samples: Sample[],
   name: string,

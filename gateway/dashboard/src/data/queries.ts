@@ -67,7 +67,10 @@ export interface Customer {
   risk?: ChurnRisk;
 }
 
-/** Customers of a segment in descending order of spend. Filtered by country, only those that the churn model knows. */
+/**
+ * Customers of a segment in descending order of spend. Filtered by country, only those that the
+ * churn model knows.
+ */
 export const useCustomers = (country: string, segmentId: number, lifecycle: Lifecycle) =>
   useQuery({
     queryKey: ["customers", country, segmentId, lifecycle],
@@ -83,7 +86,8 @@ export const useCustomers = (country: string, segmentId: number, lifecycle: Life
             }),
           (answer) => answer.customerSegments,
         ),
-        // Without the churn model the list lacks risks. Only that model knows countries, so that a filter by country fails.
+        // Without the churn model the list lacks risks. Only that model knows countries, so that a
+        // filter by country fails.
         fetchRisks(country).catch((error: unknown) => {
           if (country) throw error;
         }),

@@ -1,6 +1,6 @@
-// Daily sales, measured as the forecast model measures them: units for a product; for the shop and for a country the amount
-// paid before returns, with postage and fees. Revenue of the insights service excludes postage and fees, so these are added
-// from an export of the lines.
+// Daily sales, measured as the forecast model measures them: units for a product; for the shop and
+// for a country the amount paid before returns, with postage and fees. Revenue of the insights
+// service excludes postage and fees, so these are added from an export of the lines.
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { isoDate } from "../format";
@@ -20,7 +20,10 @@ export interface DailySales {
 
 const midnight = (day: string) => timestampFromDate(new Date(`${day}T00:00:00Z`));
 
-/** Sales of each day from `first`, or from the shop's first day, up to but without `last`; empty if the data end earlier. */
+/**
+ * Sales of each day from `first`, or from the shop's first day, up to but without `last`; empty if
+ * the data end earlier.
+ */
 export async function dailySales(
   level: Level,
   key: string,
@@ -59,7 +62,10 @@ export async function dailySales(
   });
 }
 
-/** The end of a line of the CSV export: quantity, time, price, customer, country, kind, duplicate, total. */
+/**
+ * The end of a line of the CSV export: quantity, time, price, customer, country, kind, duplicate,
+ * total.
+ */
 const LINE = /,(-?\d+),(\d{4}-\d\d-\d\d) [^,]*,(-?[\d.]+),.*,(-?[\d.]+)$/;
 
 async function servicesByDay(range: { countries: string[] }): Promise<Map<string, number>> {

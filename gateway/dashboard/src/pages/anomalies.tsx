@@ -37,7 +37,9 @@ export const SeverityBadge = ({ severity }: { severity: Severity }) => (
   </Badge>
 );
 
-/** The key of a line among those seen. Lines of an invoice can be equal in all but their line id. */
+/**
+ * The key of a line among those seen. Lines of an invoice can be equal in all but their line id.
+ */
 export const anomalyKey = ({ transaction: t }: Anomaly) =>
   `${t?.invoice}/${t?.lineId}/${t?.stockCode}`;
 

@@ -55,7 +55,8 @@ export function Ahead() {
         </Empty>
       </Card>
     );
-  // The previous answer stays in `data` while another loads or fails, so its name may be that of another series.
+  // The previous answer stays in `data` while another loads or fails, so its name may be that of
+  // another series.
   const series = forecast.data?.series;
   const name = series?.key === key && !forecast.error ? series.name : "";
   return (
@@ -87,7 +88,10 @@ export function Ahead() {
   );
 }
 
-/** Sales up to the first day of a forecast: as many periods as are shown, and at least as many days as the forecast has. */
+/**
+ * Sales up to the first day of a forecast: as many periods as are shown, and at least as many days
+ * as the forecast has.
+ */
 function useSalesHistory(points: ForecastPoint[]) {
   const { level, key, period } = useQuestion();
   const [start, last] = [isoDate(points[0]?.periodStart), isoDate(points.at(-1)?.periodStart)];
@@ -112,7 +116,9 @@ function useSalesHistory(points: ForecastPoint[]) {
     /** Days that the forecast covers, and the day after the last of them. */
     span,
     end,
-    /** Total of as many days before the forecast; undefined if the data do not reach back that far. */
+    /**
+     * Total of as many days before the forecast; undefined if the data do not reach back that far.
+     */
     totalBefore: span > 0 && before.length === span ? total(before) : undefined,
   };
 }

@@ -17,7 +17,8 @@ export function drawing(
   interval: number,
 ) {
   const [past, future] = [actual.filter(isWholePeriod), forecast.filter(isWholePeriod)];
-  // Partial periods are points of their own: on the line, two days of a week would look like a slump.
+  // Partial periods are points of their own: on the line, two days of a week would look like a
+  // slump.
   const partial = [...actual, ...forecast.filter((r) => !actual.includes(r))].filter(
     (r) => !isWholePeriod(r),
   );
@@ -68,7 +69,8 @@ export function drawing(
     ],
     series: [
       { ...line, name: "Actual", color: blue, data: past.map((r) => [r.from, r.actual]) },
-      // The interval is the area between two stacked lines: `low`, invisible, and `high - low` above it.
+      // The interval is the area between two stacked lines: `low`, invisible, and `high - low`
+      // above it.
       {
         ...line,
         name: "low",

@@ -1,4 +1,5 @@
-// The forecast of the shop, a country or a product, its backtest, and the series that have a forecast.
+// The forecast of the shop, a country or a product, its backtest, and the series that have a
+// forecast.
 import { CountryFilter, ProductFilter } from "../../components/filters";
 import { Choice, NumberFilter, SelectFilter } from "../../components/inputs";
 import { Page } from "../../components/layout";

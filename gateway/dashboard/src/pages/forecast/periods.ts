@@ -11,8 +11,9 @@ export const daysBetween = (from: string, to: string) =>
   Math.round((Date.parse(to) - Date.parse(from)) / DAY_MS);
 
 /**
- * Lengths of a period. `horizon`: periods ahead by default, `maxHorizon` at most; `past`: periods shown before the forecast;
- * `begin`: the first day of the period that contains a day, or of the period `later` ones after it.
+ * Lengths of a period. `horizon`: periods ahead by default, `maxHorizon` at most; `past`: periods
+ * shown before the forecast; `begin`: the first day of the period that contains a day, or of the
+ * period `later` ones after it.
  */
 export const PERIODS = {
   day: {

@@ -9,7 +9,10 @@ const LEVELS: Record<string, Level> = {
   product: Level.PRODUCT,
 };
 
-/** The series, period and prediction interval of the filters; not `complete` until a country or product is chosen. */
+/**
+ * The series, period and prediction interval of the filters; not `complete` until a country or
+ * product is chosen.
+ */
 export function useQuestion() {
   const level = LEVELS[filter("level", "shop")] ?? Level.TOTAL;
   const key =

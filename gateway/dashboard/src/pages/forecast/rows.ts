@@ -6,7 +6,10 @@ import { type Begin, daysBetween } from "./periods";
 
 export interface Row {
   from: string;
-  /** Days that the row covers, fewer than `daysInPeriod` if the forecast begins within a week or month. */
+  /**
+   * Days that the row covers, fewer than `daysInPeriod` if the forecast begins within a week or
+   * month.
+   */
   days: number;
   daysInPeriod: number;
   actual?: number;
@@ -21,7 +24,10 @@ export const isWholePeriod = (row: Row) => row.days === row.daysInPeriod;
 export const total = (rows: { value?: number }[]) =>
   rows.reduce((all, { value = 0 }) => all + value, 0);
 
-/** Rows of a forecast, whose quantiles are the low end of the interval, the median, and the high end. */
+/**
+ * Rows of a forecast, whose quantiles are the low end of the interval, the median, and the high
+ * end.
+ */
 export function forecastRows(points: ForecastPoint[], begin: Begin): Row[] {
   return points.map((p) => {
     const from = isoDate(p.periodStart);

@@ -71,7 +71,10 @@ export default function Segments() {
   );
 }
 
-/** The quality of the segments by the aim of their recipe: separate clusters (silhouette), or explained spend. */
+/**
+ * The quality of the segments by the aim of their recipe: separate clusters (silhouette), or
+ * explained spend.
+ */
 function useQuality(of: ListSegmentsResponse | undefined): string {
   const details = useCall(ModelService.method.getModelStatus, { model: "segmentation" }).data
     ?.status?.details;

@@ -15,8 +15,9 @@ import {
 import { filter, setFilters } from "../../url";
 
 /**
- * Segments of a recipe are numbered in descending order of value, so that a lower number is a move up. A customer without a
- * segment is new or gone. Segments of different recipes have no order: the customer is in both models.
+ * Segments of a recipe are numbered in descending order of value, so that a lower number is a move
+ * up. A customer without a segment is new or gone. Segments of different recipes have no order: the
+ * customer is in both models.
  */
 type Direction = "up" | "down" | "stayed" | "both" | "new" | "gone";
 

@@ -6,7 +6,9 @@ import { type Column, Table } from "../../components/table";
 import { useStatuses } from "../../data/model-status";
 import { enumLabel, dateTime } from "../../format";
 
-/** Whether an error means that the gateway has no such service, rather than that the service failed. */
+/**
+ * Whether an error means that the gateway has no such service, rather than that the service failed.
+ */
 const isNotOffered = (error: unknown) =>
   [Code.Unimplemented, Code.InvalidArgument, Code.NotFound].includes(ConnectError.from(error).code);
 
