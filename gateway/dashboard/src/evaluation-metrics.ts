@@ -18,7 +18,7 @@ const NAMES: [RegExp, string][] = [
   [/^false_high$/, "Ordinary lines called high"],
   [/^silhouette$/, "Silhouette"],
   [/^spend_explained$/, "Variance of later spend explained"],
-  [/^capped_spend_explained$/, "The same, largest spenders capped"],
+  [/^capped_spend_explained$/, "Variance of later spend explained, capped"],
   [/^smallest_share$/, "Smallest segment"],
 ];
 

@@ -76,7 +76,7 @@ export default function Churn() {
                 <Figure
                   name="Value at risk"
                   value={money(valueAtRisk(all))}
-                  note="chance × spend of the last year"
+                  note="chance × last year's spend"
                 />
               </dl>
             )}

@@ -23,7 +23,7 @@ export const CUSTOMER_COLUMNS: Column<Customer>[] = [
   },
   { header: "Segment", value: (c) => c.segment.segmentName },
   { header: "RFM cell", value: (c) => c.segment.rfmCell },
-  { header: "Lifecycle", value: (c) => enumLabel(Lifecycle[c.segment.lifecycle]) },
+  { header: "Stage", value: (c) => enumLabel(Lifecycle[c.segment.lifecycle]) },
   { header: "Days since last order", value: (c) => c.segment.rfm?.recencyDays, format: count },
   { header: "Orders", value: (c) => c.segment.rfm?.frequency, format: count },
   { header: "Spend", value: (c) => c.segment.rfm?.monetary, format: money },

@@ -38,7 +38,7 @@ export default function Segments() {
           />
           <SelectFilter
             name="lifecycle"
-            label="Lifecycle"
+            label="Lifecycle stage"
             options={[
               ["", "Any"],
               ...[Lifecycle.NEW, Lifecycle.ACTIVE, Lifecycle.COOLING, Lifecycle.LAPSED].map(
