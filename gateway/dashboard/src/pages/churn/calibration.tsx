@@ -22,7 +22,7 @@ export function Calibration() {
   return (
     <Card
       title="Does a chance of 70 % mean 70 %?"
-      note="Predictions made 90 days before the model's as-of time against what happened. On the dashed line both agree. Larger points: more customers."
+      note="Predictions made 90 days before the as-of day against what happened. On the dashed line both agree. Larger points: more customers."
       span={6}
     >
       <Answer

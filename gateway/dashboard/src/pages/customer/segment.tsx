@@ -23,7 +23,7 @@ export function Segment({ id }: { id: string }) {
               </p>
               <dl class="pairs">
                 <dt>Last order</dt>
-                <dd>{days(s.rfm?.recencyDays ?? 0)} before the model's as-of time</dd>
+                <dd>{days(s.rfm?.recencyDays ?? 0)} before the as-of day</dd>
                 <dt>Orders</dt>
                 <dd>{count(s.rfm?.frequency ?? 0)}</dd>
                 <dt>Spend</dt>
