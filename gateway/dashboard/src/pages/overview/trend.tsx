@@ -40,7 +40,7 @@ export function Trend() {
       actions={
         <Choice
           name="every"
-          label="One point a"
+          label="Per"
           fallback="week"
           options={[
             ["day", "Day"],
