@@ -54,9 +54,10 @@ impl AnomalyService for Api {
     ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
         let (live, channel) = (self.0.clone(), serving::channel(&request));
         live.on(channel)?;
-        // Lines that have come already are scored together, others as they come. More are asked for
-        // when the answers before them have been taken: the caller's window is the buffer.
-        // What cannot be read ends the stream: tonic would say the same of it for ever.
+        // Lines that have arrived already are scored together, others as they arrive. More are read
+        // when the answers before them have been taken, so that the caller's flow-control window is
+        // the only buffer. A message that cannot be read ends the stream, because tonic would
+        // return the same error for ever.
         let lines = request.into_inner().ready_chunks(AT_ONCE);
         let answers = stream::try_unfold(Some((lines, live)), move |going_on| async move {
             let Some((mut lines, live)) = going_on else {
@@ -65,7 +66,7 @@ impl AnomalyService for Api {
             let Some(asked) = lines.next().await else {
                 return Ok(None);
             };
-            // They are scored by the model of their moment; a stream may outlive many.
+            // Each batch is scored by the model that is current now; a stream may outlive many.
             let answers = score_each(&*live.on(channel)?, asked);
             let going_on = answers.iter().all(Result::is_ok).then_some((lines, live));
             Ok::<_, Status>(Some((stream::iter(answers), going_on)))
@@ -91,7 +92,7 @@ fn severity(severity: model::Severity) -> Severity {
     }
 }
 
-/// A line alone.
+/// The score of a line without a known invoice.
 fn score(
     loaded: &Loaded<Anomaly>,
     transaction: Option<&Transaction>,
@@ -121,7 +122,7 @@ fn score_each(
     loaded.note(scores.iter().map(|score| ("score", score.score)));
     let mut scores = scores.iter();
     let answers = asked.iter().zip(lines).map(|(asked, line)| {
-        // Those that can be used have a score each, in their order.
+        // `scores` has one score for each usable line, in order.
         let scored = line.and_then(|(line, line_id)| {
             let score = scores.next().ok_or(Refusal::Internal)?;
             Ok(message(score, line_id, line.stock_code, line.customer_id))
@@ -142,7 +143,7 @@ fn score_each(
         .collect()
 }
 
-/// A line of a request as the model takes it, and its id.
+/// A line of a request as the model accepts it, and its id.
 fn of_message(
     transaction: Option<&Transaction>,
 ) -> Result<(model::Transaction<'_>, &str), Refusal> {
@@ -160,7 +161,7 @@ fn of_message(
     Ok((line, line_id))
 }
 
-/// A line as the model takes it.
+/// A line as the model accepts it.
 fn usable<'a>(
     stock_code: &'a str,
     quantity: i64,
@@ -298,7 +299,7 @@ const SCORE: Tensor<f64> = Tensor::column("score");
 const SEVERITY: Tensor<String> = Tensor::column("severity");
 const REASON: Tensor<String> = Tensor::column("reason");
 
-/// What ScoreTransaction takes; customers need not be given.
+/// Accepts the fields of ScoreTransaction; the customer may be left out.
 static INTERFACE: Interface<Anomaly> = Interface {
     inputs: &[
         STOCK_CODE.info(),

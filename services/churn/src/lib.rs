@@ -151,7 +151,7 @@ fn batch(loaded: &Loaded<Churn>, ids: &[String]) -> Result<BatchGetChurnRisksRes
     })
 }
 
-/// A feature as the model takes it, or what is wrong with it.
+/// A feature as the model accepts it, or what is wrong with it.
 fn usable(value: f64) -> Result<f32, String> {
     match value as f32 {
         // f32 is what the model computes in; a number beyond it is as unusable as NaN.
@@ -175,7 +175,7 @@ fn score(
             Err(problem) => problems.push((format!("features.{}", feature.name()), problem)),
         }
     }
-    // Names that are all known are as many as the features.
+    // A name too many is an unknown one, because every feature was found.
     if !problems.is_empty() || given.len() != features.len() {
         let mut unknown: Vec<_> = given
             .keys()
@@ -256,7 +256,7 @@ fn list(
     })
 }
 
-/// Whether anybody buys there; an empty name is anywhere.
+/// Whether any customer buys in a country; an empty name stands for all countries.
 fn knows_country(customers: &[Customer], country: &str) -> bool {
     country.is_empty()
         || customers
@@ -286,7 +286,7 @@ const CUSTOMER_ID: Tensor<String> = Tensor::column("customer_id");
 const PROBABILITY: Tensor<f64> = Tensor::column("probability");
 const RISK_LEVEL: Tensor<String> = Tensor::column("risk_level");
 
-/// The model's features in its own order, as ScoreChurn takes them by name, or customers whom it
+/// Accepts the features of ScoreChurn in the model's order, or ids of customers that the model
 /// knows.
 static INTERFACE: Interface<Churn> = Interface {
     inputs: &[FEATURES.info(), CUSTOMER_ID.info()],

@@ -13,10 +13,10 @@ use scoring::forecast::{self as model, Forecast};
 use serving::{Live, Loaded};
 use tonic::{Request, Response, Status};
 
-/// Quantiles when the caller does not say.
+/// Quantiles by default.
 const USUAL_QUANTILES: [f64; 3] = [0.1, 0.5, 0.9];
 const MOST_QUANTILES: usize = 9;
-/// Periods of a caller's own history.
+/// Periods that a history in a request may have.
 const HISTORY: std::ops::RangeInclusive<usize> = 8..=5000;
 
 /// The service over a model.
@@ -196,7 +196,7 @@ fn find<'a>(model: &'a Forecast, of: i32, key: &str) -> Result<&'a model::Series
         .ok_or_else(|| Refusal::not_found(of.as_str(), key))
 }
 
-/// What a series is asked for by.
+/// The name of a series in a request.
 fn asked(series: &model::Series) -> &str {
     if series.key.is_empty() {
         series.level.as_str()
@@ -247,7 +247,7 @@ fn backtest(
         .iter()
         .map(|point| (point.actual - point.mean).abs())
         .sum();
-    // A day that was known to be closed is no achievement.
+    // A closed day is known in advance, and so does not count towards the coverage.
     let open: Vec<_> = points.iter().filter(|point| point.mean > 0.0).collect();
     let within = open
         .iter()
@@ -327,7 +327,7 @@ fn past(
             .as_ref()
             .ok_or_else(|| Refusal::field(&field, "is missing"))?;
         let day = DateTime::from_timestamp(start.seconds, 0).map(|time| time.date_naive());
-        // Calendars end, and sums over them must not.
+        // chrono's calendar ends; adding periods to a date near its end would panic.
         let day = day.filter(|day| (1900..2200).contains(&chrono::Datelike::year(day)));
         let day = frequency
             .begin(day.ok_or_else(|| Refusal::field(&field, "is no day from 1900 to 2199"))?);

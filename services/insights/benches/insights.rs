@@ -4,9 +4,9 @@
 //!     cargo bench -p insights                      10,000,000 lines, 200 calls of each method
 //!     cargo bench -p insights -- LINES CALLS
 //!
-//! Time on a core is that of all threads of this process, the client's among them: what a call
-//! takes on a machine that has nothing else to do. Exits 1 where a method takes more than 50 ms of
-//! it in one call of a hundred.
+//! Time on a core is the processor time of all threads of this process, the client's among them:
+//! the duration of a call on an idle machine. Exits 1 if the 99th percentile of a method is above
+//! 50 ms.
 
 #![expect(
     clippy::unwrap_used,
@@ -293,13 +293,23 @@ async fn main() {
         is_slow: false,
     };
     macro_rules! ask {
-        ($name:literal, $method:ident, $request:ident { $($field:ident: $value:expr),* $(,)? } $(, $random:ident)?) => {
+        (
+            $name:literal,
+            $method:ident,
+            $request:ident { $($field:ident: $value:expr),* $(,)? }
+            $(, $random:ident)?
+        ) => {
             bench
                 .ask($name, |random| {
                     let (countries, start_time, end_time) = range(random);
                     $(let $random = random;)?
-                    let request =
-                        pb::$request { countries, start_time, end_time, $($field: $value,)* ..Default::default() };
+                    let request = pb::$request {
+                        countries,
+                        start_time,
+                        end_time,
+                        $($field: $value,)*
+                        ..Default::default()
+                    };
                     let mut client = client.clone();
                     async move { client.$method(request).await.unwrap() }
                 })
@@ -427,7 +437,8 @@ async fn main() {
         })
         .await;
 
-    // Without a segmentation model there is nobody to ask; the work is this.
+    // The service needs a segmentation model for this method; the bench calls the function below
+    // it.
     let group_of: Vec<u16> = (0..shop.customers().len())
         .map(|customer| (customer % 11) as u16)
         .collect();

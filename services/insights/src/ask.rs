@@ -1,4 +1,4 @@
-//! What requests ask for, checked field by field.
+//! The fields of requests, checked one by one.
 
 use prost_types::Timestamp;
 use proto::insights::v1 as pb;
@@ -6,7 +6,7 @@ use runtime::{Refusal, required};
 use scoring::insights::{Filter, Frequency, Kinds, Selection, Shop};
 use transactions::{CustomerId, LineKind};
 
-/// Most names of a list.
+/// Most names in a list.
 const MOST: usize = 1000;
 
 /// The fields that requests have in common.
@@ -20,7 +20,7 @@ pub(crate) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// The lines that are asked for, and what a page token must be bound to.
+    /// The selected lines, and the values that a page token is bound to.
     pub(crate) fn select(
         self,
         shop: &Shop,
@@ -68,8 +68,8 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// An instant in microseconds since 1970. What lies between two of them counts as the later one,
-/// which takes and leaves the same lines.
+/// An instant in microseconds since 1970. A fraction of a microsecond rounds up, which selects the
+/// same lines, because lines have whole microseconds.
 fn micros(field: &str, time: Option<&Timestamp>) -> Result<Option<i64>, Refusal> {
     let Some(Timestamp { seconds, nanos }) = time else {
         return Ok(None);
@@ -86,7 +86,7 @@ fn micros(field: &str, time: Option<&Timestamp>) -> Result<Option<i64>, Refusal>
     }
 }
 
-/// An instant of the shop's.
+/// An instant of the shop as a protobuf timestamp.
 pub(crate) fn timestamp(micros: i64) -> Timestamp {
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or_default();
     Timestamp {
@@ -95,7 +95,7 @@ pub(crate) fn timestamp(micros: i64) -> Timestamp {
     }
 }
 
-/// The length of a period; `None`: the caller does not say.
+/// The length of a period; `None` if the request has none.
 pub(crate) fn frequency(frequency: i32) -> Result<Option<Frequency>, Refusal> {
     let unknown = |_| Refusal::field("frequency", format!("is {frequency}, which is none"));
     Ok(match pb::Frequency::try_from(frequency).map_err(unknown)? {
@@ -131,7 +131,7 @@ pub(crate) fn kinds(kinds: &[i32]) -> Result<Kinds, Refusal> {
     ))
 }
 
-/// A customer whom the shop knows.
+/// The number of a customer that the shop knows.
 pub(crate) fn customer(shop: &Shop, id: &str) -> Result<u32, Refusal> {
     let id = CustomerId::canonical(required("customer_id", id)?);
     shop.customer_number(id)

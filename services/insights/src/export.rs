@@ -1,5 +1,5 @@
-//! Lines as a file in pieces: CSV or Parquet. A piece is made when the caller has room for it, and
-//! nothing else is kept.
+//! Lines as a file in chunks: CSV or Parquet. A chunk is written when the caller is ready for it,
+//! so that memory holds one chunk or row group at a time.
 
 use std::{collections::VecDeque, io::Write, sync::Arc};
 
@@ -15,14 +15,14 @@ use parquet::{
 use scoring::insights::{Cursor, Kinds, Selection, Shop};
 use transactions::Line;
 
-/// Lines of a piece of CSV: some hundred KiB.
+/// Lines of a chunk of CSV: some hundred KiB.
 const CSV_LINES: usize = 2048;
 /// Lines of a row group of Parquet.
 const GROUP_LINES: usize = 1 << 16;
-/// Most bytes of a piece.
-const PIECE: usize = 256 << 10;
+/// Most bytes of a chunk.
+const MAX_CHUNK_BYTES: usize = 256 << 10;
 
-/// Why an export ends early: a bug, or memory that cannot be had.
+/// Why an export ends early: a bug, or no memory.
 #[derive(Debug)]
 pub(crate) struct Unwritable(String);
 
@@ -51,18 +51,20 @@ pub(crate) enum Format {
     Parquet,
 }
 
-/// A file in the making.
+/// A file that is being written.
 pub(crate) struct Export {
     shop: Arc<Shop>,
     selection: Selection,
     kinds: Kinds,
     cursor: Cursor,
     file: File,
-    /// Pieces that are made and not yet asked for: at most a row group's.
+    /// Chunks that the caller has not taken yet: at most those of a row group.
     ready: VecDeque<Vec<u8>>,
-    /// Lines written, and those of them that no piece in `ready` has a part of.
+    /// Lines written.
     rows: i64,
-    whole: i64,
+    /// Lines whole in the chunks that were taken.
+    taken_rows: i64,
+    /// Lines of the whole file.
     total_rows: i64,
 }
 
@@ -72,11 +74,11 @@ enum File {
     Done,
 }
 
-/// A piece of the file.
+/// A chunk of the file.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct Chunk {
     pub(crate) data: Vec<u8>,
-    /// Lines written up to its end.
+    /// Lines that are whole up to its end.
     pub(crate) rows: i64,
     /// Lines of the whole file.
     pub(crate) total_rows: i64,
@@ -114,13 +116,13 @@ impl Export {
             file,
             ready,
             rows: 0,
-            whole: 0,
+            taken_rows: 0,
             total_rows,
         })
     }
 
-    /// The next piece; `None` after the last.
-    pub(crate) fn next(&mut self) -> Result<Option<Piece>, Unwritable> {
+    /// The next chunk; `None` after the last.
+    pub(crate) fn next(&mut self) -> Result<Option<Chunk>, Unwritable> {
         while self.ready.is_empty() {
             let bytes = match &mut self.file {
                 File::Done => return Ok(None),
@@ -180,15 +182,16 @@ impl Export {
                     bytes
                 }
             };
-            self.ready.extend(bytes.chunks(PIECE).map(<[u8]>::to_vec));
+            self.ready
+                .extend(bytes.chunks(MAX_CHUNK_BYTES).map(<[u8]>::to_vec));
         }
         let data = self.ready.pop_front().unwrap_or_default();
         if self.ready.is_empty() {
-            self.whole = self.rows;
+            self.taken_rows = self.rows;
         }
-        Ok(Some(Piece {
+        Ok(Some(Chunk {
             data,
-            rows: self.whole,
+            rows: self.taken_rows,
             total_rows: self.total_rows,
         }))
     }

@@ -14,7 +14,7 @@ use transactions::Money;
 
 use crate::ask::{Asked, customer, frequency, timestamp};
 
-/// Periods that a cohort is followed for.
+/// Periods that a cohort is followed for, by default.
 const COHORT_PERIODS: usize = 13;
 const MOST_COHORT_PERIODS: usize = 120;
 /// Most characters of a query.
@@ -23,10 +23,10 @@ const MOST_QUERY: usize = 200;
 const TOP: usize = 10;
 /// Seconds of a day.
 const DAY: f64 = 86_400.0;
-/// What lines of nobody in a segment are called.
+/// Name of the group of lines without a customer in any segment.
 const NO_SEGMENT: &str = "No segment";
 
-/// Takes apart the fields that requests have in common.
+/// The fields that requests have in common.
 macro_rules! asked {
     ($request:expr) => {
         Asked {
@@ -46,7 +46,7 @@ macro_rules! asked {
 
 type Answer<T> = Result<T, Refusal>;
 
-/// A part of something; 0 where there is nothing to have a part of.
+/// A part of a whole; 0 if the whole is 0.
 fn share(part: i64, whole: i64) -> f64 {
     if whole > 0 {
         part as f64 / whole as f64
@@ -55,7 +55,7 @@ fn share(part: i64, whole: i64) -> f64 {
     }
 }
 
-/// A part of an amount; 0 of nothing.
+/// A part of an amount; 0 if the whole is 0.
 fn amount_share(part: Money, whole: Money) -> f64 {
     share(part.ten_thousandths(), whole.ten_thousandths())
 }
@@ -140,7 +140,7 @@ pub(crate) fn by_country(
     })
 }
 
-/// The periods of a page, which alone are computed.
+/// The periods of a page: figures are computed for these only.
 struct Paged {
     selection: Selection,
     periods: model::Periods,
@@ -176,7 +176,7 @@ impl Paged {
         })
     }
 
-    /// Where each begins, with what it came to.
+    /// The start of each period of the page, with its figures.
     fn with<T>(&self, all: Vec<T>) -> impl Iterator<Item = (Option<Timestamp>, T)> {
         self.periods.starts[self.places.clone()]
             .iter()
@@ -341,7 +341,7 @@ pub(crate) fn top_products(
     })
 }
 
-/// A product's place.
+/// A product's place in a ranking.
 struct Ranked {
     rank: usize,
     product: u32,
@@ -395,7 +395,7 @@ impl Ranked {
     }
 }
 
-/// Who is in which segment, for a version of each of two models.
+/// The segment of each customer, for a version of each of the two models.
 pub(crate) struct Groups {
     versions: [String; 2],
     /// The place of each customer's segment among the model's.
@@ -411,7 +411,7 @@ impl Groups {
                 .customer(id)
                 .and_then(|customer| u16::try_from(customer.segment).ok())
         };
-        // As they call themselves: a shadow answers under the name of another.
+        // The manifests' versions, not those of the answers: a shadow answers under another name.
         let versions = [
             loaded.manifest.version.clone(),
             segments.manifest.version.clone(),
@@ -424,7 +424,7 @@ impl Groups {
         }
     }
 
-    /// Whether they are those of these versions.
+    /// Whether the groups belong to these versions.
     pub(crate) fn are_of(
         &self,
         loaded: &Loaded<Insights>,
@@ -454,15 +454,15 @@ pub(crate) fn by_segment(
     let known = &segments.model.parameters().segments;
     let mut figures = shop.by_group(&selection, &groups.of, known.len());
     let total = figures.iter().map(|sales| sales.sums.revenue()).sum();
-    let nobody = figures.pop().unwrap_or_default();
+    let other = figures.pop().unwrap_or_default();
     let mut all: Vec<_> = known
         .iter()
         .zip(figures)
         .map(|(segment, of)| (segment.id, segment.name.as_str(), of))
         .collect();
     all.sort_by_key(|(id, _, of)| (Reverse(of.sums.revenue()), *id));
-    if nobody.sums.lines > 0 {
-        all.push((0, NO_SEGMENT, nobody));
+    if other.sums.lines > 0 {
+        all.push((0, NO_SEGMENT, other));
     }
     let (part, next_page_token) = page.cut(&all);
     let segment = |(id, name, of): &(u32, &str, model::Sales)| pb::SegmentSales {

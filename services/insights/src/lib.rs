@@ -33,7 +33,7 @@ use crate::{
     figures::Groups,
 };
 
-/// The service over the lines, and over the segments that revenue is asked by.
+/// The service over the lines, and over the segments that group revenue.
 pub fn service(live: Live<Insights>, segments: Live<Segmentation>) -> runtime::Service {
     let api = Api {
         live: live.clone(),
@@ -46,7 +46,7 @@ pub fn service(live: Live<Insights>, segments: Live<Segmentation>) -> runtime::S
 struct Api {
     live: Live<Insights>,
     segments: Live<Segmentation>,
-    /// Who is in which segment, for the two models that were asked last.
+    /// The segment of each customer, for the versions that were asked last.
     groups: Arc<Mutex<Option<Arc<Groups>>>>,
 }
 
@@ -61,13 +61,14 @@ impl Api {
     }
 }
 
-/// Answers where it may take milliseconds: beside the threads that carry calls.
+/// Runs an answer that may take milliseconds on a blocking thread, so that it does not delay the
+/// calls of this one.
 async fn aside<T: Send + 'static>(
     answer: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     match tokio::task::spawn_blocking(answer).await {
         Ok(answer) => answer,
-        // As if it had happened here: what surrounds every call makes a refusal of it.
+        // Panics here as well, so that the layer around every call answers it.
         Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
         Err(_) => Err(Refusal::Internal.into()),
     }
@@ -79,7 +80,7 @@ impl InsightsService for Api {
         &self,
         request: Request<GetSummaryRequest>,
     ) -> Result<Response<GetSummaryResponse>, Status> {
-        // Everything has been added up already.
+        // The figures of everything were computed when the model was loaded.
         if *request.get_ref() == GetSummaryRequest::default() {
             return self.live.answer(request, figures::summary);
         }
@@ -181,24 +182,23 @@ impl InsightsService for Api {
         let begin =
             move || loaded.answer(|loaded| Ok((begin(loaded, &request)?, loaded.info.clone())));
         let started = aside(begin).await?;
-        // The lines of the version that the call began with, to the end of the file. A piece is
-        // made when the one before it has been taken: the caller's window is the only
-        // buffer.
+        // All lines come from the version that the call began with. A chunk is written when the one
+        // before it has been taken, so that the caller's flow-control window is the only buffer.
         Ok(started.map(|(export, info)| {
-            let pieces = stream::try_unfold(export, move |mut export| {
+            let chunks = stream::try_unfold(export, move |mut export| {
                 let model = Some(info.clone());
                 async move {
                     let made = tokio::task::spawn_blocking(move || {
-                        export.next().map(|piece| (piece, export))
+                        export.next().map(|chunk| (chunk, export))
                     })
                     .await;
-                    let (piece, export) = match made {
+                    let (chunk, export) = match made {
                         Ok(Ok(made)) => made,
                         Ok(Err(error)) => return Err(broken(&error).into()),
                         Err(error) => return Err(broken(&error).into()),
                     };
-                    Ok(piece.map(
-                        |export::Piece {
+                    Ok(chunk.map(
+                        |export::Chunk {
                              data,
                              rows,
                              total_rows,
@@ -216,7 +216,7 @@ impl InsightsService for Api {
                     ))
                 }
             });
-            Box::pin(pieces) as Self::ExportTransactionsStream
+            Box::pin(chunks) as Self::ExportTransactionsStream
         }))
     }
 }
@@ -253,7 +253,7 @@ fn begin(
     Export::new(Arc::clone(shop), selection, kinds, format).map_err(|error| broken(&error))
 }
 
-/// What must not happen: the log has what the caller cannot do anything about.
+/// Logs an error that the caller cannot do anything about.
 fn broken(error: &impl Display) -> Refusal {
     tracing::error!(%error, "an export has failed");
     Refusal::Internal

@@ -15,7 +15,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let served = serving::serve_from("insights", Args::parse().process, async |store| {
-        // Two models: the lines, and who is in which segment.
+        // Two models: the lines, and the segments of customers.
         Ok(insights::service(
             serving::watch(store).await?,
             serving::watch(store).await?,

@@ -67,7 +67,7 @@ fn bought_before(times: u64) -> String {
     }
 }
 
-/// Two prices, where both are given, of which the first is not above the second.
+/// Refuses a highest price below the least one.
 fn in_order(min_price: Option<f64>, max_price: Option<f64>) -> Result<(), Refusal> {
     match min_price.zip(max_price) {
         Some((min, max)) if max < min => Err(Refusal::field(
@@ -112,7 +112,7 @@ fn recommend(
         "" => None,
         id => match model.customer(id) {
             None if basket.is_empty() => return Err(Refusal::not_found("customer", id)),
-            // A stranger with a basket is served by the basket.
+            // An unknown customer with a basket gets what goes with the basket.
             found => found,
         },
     };

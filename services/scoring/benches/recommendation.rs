@@ -1,9 +1,9 @@
-//! What a recommendation costs that was not found beforehand: `cargo bench -p scoring --bench
+//! What a recommendation costs that training has not found: `cargo bench -p scoring --bench
 //! recommendation`.
 //!
-//! Shops are made up: so many products with 64 factors, 30 of the same taste and 10 in one order
-//! each, and two rankers of 150 trees of depth 4. Who asks holds a hundred products, or has ten in
-//! the basket; or asks what is like a product. It is told ten. One core does it.
+//! The shops are synthetic: `n` products with 64 factors, each with 30 links by taste and 10 by
+//! order, and two rankers of 150 trees of depth 4. The customer has bought a hundred products, or
+//! has ten in the basket, or the request is for similar products. The answer has ten. One core.
 #![expect(clippy::print_stdout, reason = "what was measured is the output")]
 
 mod draw;
@@ -33,7 +33,7 @@ const DEPTH: u32 = 4;
 const HELD: usize = 100;
 const BASKET: usize = 10;
 const LIMIT: usize = 10;
-/// So far are the products apart that somebody holds.
+/// Distance between the rows of products that the customer has bought.
 const APART: usize = 997;
 
 type Done<T> = Result<T, Box<dyn std::error::Error>>;

@@ -9,7 +9,7 @@
 //! - 1/2) + z / 2`: both on the scale of log-odds, half and half (the slope of the logit of `p` at
 //! 1/2 is 4). The probability's log-odds are `slope * score + intercept + season`.
 //!
-//! `model.safetensors`: the [`Forest`], whose trees hold the share of churn; `mean`, `scale`,
+//! `model.safetensors`: the [`Forest`], with the share of churn in its trees; `mean`, `scale`,
 //! `low`, `high`, `weight` `[F]` f64 of the logit; `customer` `[n, F]` f32 in the order of
 //! `customers.parquet`: `customer_id`, `country`, `annual_value`.
 
@@ -22,10 +22,10 @@ use crate::{
     customer::Feature,
 };
 
-/// Days that a customer is watched for a purchase.
+/// Days in which a customer without a purchase counts as lost.
 pub const HORIZON_DAYS: i64 = 90;
 
-/// Coordinates of a customer's taste: where their products lie among those of all.
+/// Coordinates of a customer's taste: the place of their products among all products.
 pub const TASTES: usize = 20;
 
 /// Length of a vector.
@@ -57,12 +57,12 @@ pub struct Parameters {
     pub levels: [f64; 2],
 }
 
-/// A customer whom the model knows.
+/// A customer that the model knows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Customer {
-    /// Who.
+    /// The customer's id.
     pub id: CustomerId,
-    /// Where they buy.
+    /// Country of delivery.
     pub country: Box<str>,
     /// Spend net of returns in the year before the as-of time, shop currency.
     pub annual_value: f64,
@@ -70,12 +70,12 @@ pub struct Customer {
     pub features: Box<[f32]>,
     /// Calibrated probability.
     pub probability: f64,
-    /// What it rests on, once somebody has asked.
+    /// The reasons for it, computed at the first request.
     reasons: OnceLock<Box<[Reason]>>,
 }
 
 impl Customer {
-    /// What would be lost, shop currency.
+    /// The probability times the annual value, shop currency.
     pub fn value_at_risk(&self) -> f64 {
         self.probability * self.annual_value.max(0.0)
     }
@@ -95,8 +95,7 @@ pub enum About {
 pub struct Reason {
     /// What it is about.
     pub about: About,
-    /// How far it moves the log-odds from those of a customer of whom nothing is known; above 0:
-    /// towards churn.
+    /// How far it moves the log-odds from those of an unknown customer; above 0 towards churn.
     pub contribution: f64,
 }
 
@@ -204,7 +203,7 @@ impl Logit {
 /// Forest and logit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Blend {
-    /// Trees whose values are shares of churn.
+    /// Trees with shares of churn as values.
     pub forest: Forest,
     /// The logit.
     pub logit: Logit,
@@ -229,7 +228,7 @@ impl Blend {
             .collect()
     }
 
-    /// The score of a customer of whom nothing is known.
+    /// The score of an unknown customer.
     pub fn base(&self) -> f64 {
         score(
             self.forest.base() / self.forest.trees() as f64,
@@ -271,7 +270,7 @@ pub fn probability(log_odds: f64) -> f64 {
     1.0 / (1.0 + (-log_odds).exp())
 }
 
-/// Customers of a rehearsal whose predicted probabilities were alike.
+/// Customers of a backtest with similar predicted probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationBin {
     /// Least probability of the bin.
@@ -287,7 +286,7 @@ pub struct CalibrationBin {
 }
 
 impl CalibrationBin {
-    /// Ten bins of equal width; those that nobody is in are left out.
+    /// Ten bins of equal width; those without customers are left out.
     pub fn tenths(probability: &[f64], churned: &[bool]) -> Vec<Self> {
         let mut bins = [(0.0, 0_u64, 0_u64); 10];
         for (p, churned) in probability.iter().zip(churned) {
@@ -418,7 +417,7 @@ fn average_taste(customers: &[Customer]) -> [f32; TASTES] {
 }
 
 impl Churn {
-    /// A customer whom the model knows.
+    /// A customer that the model knows.
     pub fn customer(&self, id: &str) -> Option<&Customer> {
         self.places
             .get(CustomerId::canonical(id))
@@ -435,8 +434,7 @@ impl Churn {
         &self.blend
     }
 
-    /// How predicted probabilities compared with what came, when the model's training was
-    /// rehearsed.
+    /// How predicted probabilities compared with the outcome in the backtest.
     pub fn calibration(&self) -> &[CalibrationBin] {
         &self.calibration
     }
@@ -446,8 +444,8 @@ impl Churn {
         self.parameters.levels
     }
 
-    /// The vector of somebody of whose purchases nothing is known but these features, in the order
-    /// of [`Feature::ALL`]: an average taste stands for theirs.
+    /// The vector of a customer given by the features of [`Feature::ALL`] alone: the taste, which
+    /// is not known, is the average one.
     pub fn with_average_taste(&self, features: &[f32]) -> [f32; WIDTH] {
         let mut vector = [0.0; WIDTH];
         vector
@@ -480,8 +478,8 @@ impl Churn {
         }
     }
 
-    /// [`Self::probability`] and what it rests on, the strongest first; features without a part are
-    /// left out. Together with [`Self::base`] the contributions make the log-odds of the
+    /// [`Self::probability`] and its reasons, the strongest first; features that contribute nothing
+    /// are left out. [`Self::base`] and the contributions add up to the log-odds of the
     /// probability.
     pub fn explain(&self, features: &[f32]) -> (f64, Vec<Reason>) {
         let (score, parts) = self.blend.explain(features);
@@ -507,14 +505,14 @@ impl Churn {
         (self.parameters.probability(score), reasons)
     }
 
-    /// The reasons of a customer of this model, worked out once.
+    /// The reasons of a customer of this model, computed once.
     pub fn reasons_of<'a>(&self, customer: &'a Customer) -> &'a [Reason] {
         customer
             .reasons
             .get_or_init(|| self.explain(&customer.features).1.into())
     }
 
-    /// Log-odds of a customer of whom nothing is known.
+    /// Log-odds of an unknown customer.
     pub fn base(&self) -> f64 {
         self.base
     }

@@ -6,6 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::quantile::median;
+
 const DAY: f64 = 86_400.0;
 
 /// A line of a customer's history.
@@ -17,7 +19,7 @@ pub struct Line {
     pub invoice: u64,
     /// Number of the product.
     pub product: u32,
-    /// Pieces; below 0 for returns.
+    /// Units; below 0 for returns.
     pub quantity: f64,
     /// Shop currency; below 0 for returns.
     pub amount: f64,
@@ -165,11 +167,12 @@ fn percent(share: f64) -> String {
 }
 
 /// The features of a customer as of an instant (seconds since 1970), from all lines before it;
-/// `None` for who has bought nothing before. `live` tells the products that anybody has bought in
-/// the [`LIVE_DAYS`] before. Lines may come in any order; those from `as_of` on are not looked at.
+/// `None` for a customer that has bought nothing before. `live` tells whether any customer has
+/// bought a product in the [`LIVE_DAYS`] before. Lines may come in any order; those from `as_of` on
+/// are ignored.
 ///
-/// Who has ordered on one day has no gap between orders, but one of at least their tenure to come:
-/// that stands for it.
+/// A customer with orders on a single day has no gap between orders yet. Their tenure, which the
+/// first gap will exceed, stands for it.
 pub fn features(lines: &[Line], as_of: i64, live: impl Fn(u32) -> bool) -> Option<Vec<f32>> {
     let bought: Vec<&Line> = lines
         .iter()
@@ -283,16 +286,6 @@ fn month(time: i64) -> i64 {
         .unwrap_or_default()
         .date_naive();
     i64::from(day.year()) * 12 + i64::from(day.month0())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => 0.0,
-        n if n % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
 }
 
 #[cfg(test)]
@@ -415,10 +408,12 @@ mod tests {
                 .iter()
                 .map(|(d, i, p, q)| line(*d, *i, *p, f64::from(*q), f64::from(*q) * 2.0))
                 .collect();
-            let past: Vec<Line> = history.iter().copied().filter(|l| l.time < as_of * 86_400).collect();
+            let mut past = history.clone();
+            past.retain(|line| line.time < as_of * 86_400);
             let with_future = features(&history, as_of * 86_400, |_| true);
             prop_assert_eq!(&with_future, &features(&past, as_of * 86_400, |_| true));
-            prop_assert!(with_future.is_none_or(|vector| vector.iter().all(|value| value.is_finite() && *value >= 0.0)));
+            let is_sound = |value: &f32| value.is_finite() && *value >= 0.0;
+            prop_assert!(with_future.is_none_or(|vector| vector.iter().all(is_sound)));
         }
     }
 }

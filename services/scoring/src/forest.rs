@@ -11,13 +11,15 @@ use crate::{ModelError, TensorFile, Tensors};
 
 /// Deepest trees that are read.
 const DEEPEST: u32 = 16;
-/// So many go down side by side, one vector several trees or several vectors one tree: each step of
-/// one waits for the one before it, and the processor has the others to go on with.
+/// Walks that are done side by side, of one vector down several trees or of several vectors down
+/// one tree: each step of a walk waits for the one before it, and the processor continues with the
+/// others meanwhile.
 const ABREAST: usize = 8;
-/// Vectors that are kept at hand while one tree after the other is read for them.
+/// Vectors that each tree is walked for before the next tree, so that they and the tree stay in the
+/// cache.
 const TILE: usize = 64;
 
-/// Trees whose values are added up.
+/// An ensemble of trees; its score is the sum of one value of each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forest {
     trees: usize,
@@ -29,7 +31,7 @@ pub struct Forest {
     values: Vec<f32>,
 }
 
-/// What a node asks: whether a feature is above a threshold.
+/// The condition of a node: whether a feature is above a threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Split {
     threshold: f32,
@@ -50,7 +52,7 @@ fn child(splits: &[Split], node: usize, features: &[f32]) -> usize {
     node << 1 | usize::from(features[usize::from(feature)] > threshold)
 }
 
-/// [`ABREAST`] vectors by feature; 0 where there are fewer.
+/// [`ABREAST`] vectors by feature, filled up with 0.
 fn columns(vectors: &[f32], width: usize) -> Vec<[f32; ABREAST]> {
     let mut columns = vec![[0.0; ABREAST]; width];
     for (at, vector) in vectors.chunks_exact(width).enumerate() {
@@ -126,10 +128,10 @@ impl Forest {
         })
     }
 
-    /// Reads the tensors `feature`, `threshold` and `value`, whose names start with `prefix`.
+    /// Reads the tensors `feature`, `threshold` and `value`, each name after a `prefix`.
     ///
     /// # Errors
-    /// As [`Self::new`], or where a tensor is missing or of another shape.
+    /// As [`Self::new`], or if a tensor is missing or of another shape.
     pub fn read(tensors: &Tensors<'_>, prefix: &str, width: usize) -> Result<Self, ModelError> {
         let name = |what: &str| format!("{prefix}{what}");
         let [trees, inner] = tensors.shape(&name("feature"))?;
@@ -188,7 +190,7 @@ impl Forest {
         (0..self.trees).map(|at| self.tree(at))
     }
 
-    /// Tells of every tree, in their order, the leaf in which a vector ends.
+    /// Calls `tell` with every tree, in order, and the leaf in which a vector ends.
     #[inline]
     fn descend(&self, features: &[f32], mut tell: impl FnMut(Tree<'_>, usize)) {
         let mut blocks = self.splits.chunks_exact(ABREAST << self.depth);
@@ -248,7 +250,7 @@ impl Forest {
         sums
     }
 
-    /// Sum of the trees' roots: the score of a vector of which nothing is known.
+    /// Sum of the trees' roots: the score of an unknown vector.
     pub fn base(&self) -> f64 {
         self.each().map(|tree| f64::from(tree.values[1])).sum()
     }
@@ -345,7 +347,8 @@ mod tests {
                 forest.each().fold(0.0, |sum, tree| sum + f64::from(tree.values[leaf(tree)]))
             };
             let each: Vec<f64> = vectors.chunks(2).map(alone).collect();
-            prop_assert_eq!(vectors.chunks(2).map(|x| forest.sum(x)).collect::<Vec<_>>(), each.clone());
+            let one_by_one: Vec<f64> = vectors.chunks(2).map(|x| forest.sum(x)).collect();
+            prop_assert_eq!(&one_by_one, &each);
             prop_assert_eq!(forest.sums(vectors, 2), each);
         }
 

@@ -7,40 +7,23 @@
 pub mod anomaly;
 pub mod artifact;
 pub mod churn;
-mod columns;
+mod csr;
 pub mod customer;
-mod distribution;
 mod error;
 pub mod forecast;
 mod forest;
 pub mod insights;
-mod manifest;
+mod linear_algebra;
+mod model;
+pub mod quantile;
 pub mod recommendation;
 pub mod segmentation;
-mod table;
-mod tensors;
 
-pub use artifact::{Artifact, ArtifactBuilder};
-pub use columns::Names;
-pub use distribution::Distribution;
+pub use artifact::{
+    Artifact, ArtifactBuilder, Distribution, Element, FORMAT, File, Gate, Kept, Manifest, Metric,
+    ModelKind, Names, Table, TensorFile, Tensors, UnknownModel,
+};
 pub use error::ModelError;
 pub use forest::Forest;
-pub use manifest::{FORMAT, File, Gate, Manifest, Metric, ModelKind, UnknownModel};
-pub use table::Table;
-pub use tensors::{Element, Kept, TensorFile, Tensors};
+pub use model::Model;
 pub use transactions::{CustomerId, StockCode};
-
-/// A model that can be loaded from an artifact and answer questions.
-pub trait Model: Sized + Send + Sync + 'static {
-    /// Which of the models it is.
-    const KIND: ModelKind;
-
-    /// Reads and checks everything that answering relies on.
-    ///
-    /// # Errors
-    /// Names the file, tensor, column or value that is missing or wrong.
-    fn load(artifact: &Artifact) -> Result<Self, ModelError>;
-
-    /// Answers a typical question once, so that the first caller does not pay for cold memory.
-    fn warm(&self) {}
-}

@@ -1,5 +1,5 @@
-//! Segmentation: which kind of customer somebody is; beside it the classic RFM grid and the
-//! customer's place in their life with the shop.
+//! Segmentation: the segment of a customer; beside it the cell of the classic RFM grid and the
+//! customer's stage with the shop.
 //!
 //! Two ways, by recipe. `Tiers`: six tiers of what a customer is expected to spend in the next 90
 //! days, from a typical and an average forecast made in training ([`tier`]); values given without a
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Artifact, CustomerId, Forest, Model, ModelError, ModelKind};
 
-/// What a decision rests on.
+/// Recency, frequency and monetary value of a customer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rfm {
     /// Days since the last order.
@@ -32,7 +32,7 @@ pub struct Rfm {
     pub monetary: f64,
 }
 
-/// In which space customers are compared.
+/// The space in which customers are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Space {
@@ -93,7 +93,7 @@ pub enum Placement {
     Tiers(Cuts),
 }
 
-/// Where tiers begin.
+/// The forecasts from which on a customer is in each tier.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Cuts {
     /// The typical forecast from which on a customer is in the fifth, fourth, third, second tier.
@@ -106,8 +106,8 @@ pub struct Cuts {
 pub const TIERS: usize = 6;
 
 /// The tier of two forecasts of the next 90 days, 0 the highest. The lower five go by the typical
-/// spend (mean of the logarithm: who will buy at all); the first by the average spend (logarithm of
-/// the mean: who will buy a great deal).
+/// spend (mean of the logarithm, which tells whether a customer will buy at all); the first by the
+/// average spend (logarithm of the mean, which tells whether a customer will buy a great deal).
 pub fn tier(typical: f64, average: f64, cuts: &Cuts) -> usize {
     if average >= cuts.average {
         return 0;
@@ -130,7 +130,7 @@ pub struct Parameters {
     pub usual_gap_days: f64,
 }
 
-/// Where somebody is in their life with the shop.
+/// A customer's stage with the shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifecycle {
     /// First order within 30 days.
@@ -145,8 +145,8 @@ pub enum Lifecycle {
 
 impl Lifecycle {
     /// From days since the last and the first order, and their number. The usual interval is the
-    /// customer's own average gap, between two weeks and 90 days; the shop's usual gap for who
-    /// has ordered once.
+    /// customer's own average gap, between two weeks and 90 days; for a customer with one order the
+    /// shop's usual gap.
     pub fn of(recency_days: f64, tenure_days: f64, orders: f64, usual_gap_days: f64) -> Self {
         let gap = if orders > 1.0 {
             (tenure_days - recency_days) / (orders - 1.0)
@@ -209,10 +209,10 @@ pub fn rfm_cell(recency: u8, frequency: u8, monetary: u8) -> &'static str {
     }
 }
 
-/// A customer whom the model knows.
+/// A customer that the model knows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Customer {
-    /// What a decision rests on.
+    /// Recency, frequency and monetary value of a customer.
     pub rfm: Rfm,
     /// Days since the first order.
     pub tenure_days: f64,
@@ -229,7 +229,7 @@ impl Customer {
     }
 }
 
-/// A forecast of what somebody spends in the next 90 days, as logarithms of 1 and the shop's
+/// A forecast of what a customer spends in the next 90 days, as logarithms of 1 and the shop's
 /// currency.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spend {
@@ -239,7 +239,7 @@ pub struct Spend {
     pub average: f64,
 }
 
-/// The answer.
+/// Where a customer belongs, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classified<'a> {
     /// The segment.
@@ -359,8 +359,8 @@ impl Placer {
                 mean,
                 scale,
             } => {
-                // Further out than any customer, and yet near enough that squares stay finite and
-                // the nearest the nearest.
+                // Clamped further out than any customer, so that squares of extreme values stay
+                // finite and the nearest centroid stays the nearest.
                 let far = |x: f64| x.clamp(-1e6, 1e6);
                 let point = space.coordinates(rfm);
                 let standard = point
@@ -451,7 +451,7 @@ impl Model for Segmentation {
 }
 
 impl Segmentation {
-    /// A customer whom the model knows.
+    /// A customer that the model knows.
     pub fn customer(&self, id: &str) -> Option<&Customer> {
         self.customers.get(CustomerId::canonical(id))
     }
@@ -473,12 +473,12 @@ impl Segmentation {
         self.classified(self.placer.place(rfm), rfm)
     }
 
-    /// The segment of a customer whom the model knows.
+    /// The segment of a customer that the model knows.
     pub fn place(&self, customer: &Customer) -> Classified<'_> {
         self.classified(customer.segment, customer.rfm)
     }
 
-    /// Where a customer is in their life with the shop.
+    /// A customer's stage with the shop.
     pub fn lifecycle(&self, customer: &Customer) -> Lifecycle {
         let Rfm {
             recency_days,
@@ -642,17 +642,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_segment_is_that_of_the_nearest_centroid(r in 0.0..1e4_f64, f in 1.0..1e3_f64, m in -1e4..1e6_f64) {
+        fn the_segment_is_that_of_the_nearest_centroid(
+            r in 0.0..1e4_f64,
+            f in 1.0..1e3_f64,
+            m in -1e4..1e6_f64,
+        ) {
             let rfm = Rfm { recency_days: r, frequency: f, monetary: m };
-            let Placer::Centroids { centroids, mean, scale, .. } = clustered() else { unreachable!() };
+            let Placer::Centroids { centroids, mean, scale, .. } = clustered() else {
+                unreachable!()
+            };
             let x = [r.ln_1p(), f.ln_1p(), m.max(0.0).ln_1p()];
-            let far = |c: &Vec<f64>| (0..3).map(|i| (c[i] - (x[i] - mean[i]) / scale[i]).powi(2)).sum::<f64>();
+            let apart = |c: &[f64], i: usize| c[i] - (x[i] - mean[i]) / scale[i];
+            let far = |c: &Vec<f64>| (0..3).map(|i| apart(c, i).powi(2)).sum::<f64>();
             let placed = far(&centroids[clustered().place(rfm)]);
             prop_assert!(centroids.iter().all(|centroid| far(centroid) >= placed - 1e-9));
         }
 
         #[test]
-        fn every_pair_of_forecasts_has_one_tier_and_more_is_never_lower(a in 0.0..9.0_f64, b in 0.0..9.0_f64, h in 0.0..9.0_f64) {
+        fn every_pair_of_forecasts_has_one_tier_and_more_is_never_lower(
+            a in 0.0..9.0_f64,
+            b in 0.0..9.0_f64,
+            h in 0.0..9.0_f64,
+        ) {
             let cuts = Cuts { typical: [1.0, 3.0, 5.0, 6.0], average: 7.0 };
             prop_assert!(tier(a.max(b), h, &cuts) <= tier(a.min(b), h, &cuts));
             prop_assert_eq!(tier(a, h, &cuts) == 0, h >= 7.0);

@@ -24,14 +24,14 @@ use tonic::{Request, Response, Status};
 /// Most customers of a batch.
 const MOST: usize = 1000;
 
-/// Place among the segments of who is in none: after all others.
+/// Place of a customer in no segment: after all others.
 const NONE: usize = usize::MAX;
 
 /// The service over a model.
 pub fn service(live: Live<Segmentation>) -> runtime::Service {
     let api = Api {
         live: live.clone(),
-        beside: Mutex::default(),
+        earlier: Mutex::default(),
     };
     let own = serving::limited!(SegmentationServiceServer::new(api));
     serving::service(&live, own).and(serving::inference::service(&live, &INTERFACE))
@@ -39,15 +39,15 @@ pub fn service(live: Live<Segmentation>) -> runtime::Service {
 
 struct Api {
     live: Live<Segmentation>,
-    /// The earlier version that was asked for last. Who needs another fetches it alone: they are
-    /// large.
-    beside: Mutex<Option<Arc<Loaded<Segmentation>>>>,
+    /// The earlier version that was requested last. One is kept, because versions are large; a
+    /// request for another one fetches it while others wait.
+    earlier: Mutex<Option<Arc<Loaded<Segmentation>>>>,
 }
 
 impl Api {
-    /// A named version, or the last one of the same recipe that was current before; fetched where
-    /// it is not the one that was asked for last.
-    async fn beside(
+    /// A named version, or the last one of the same recipe that was current before; fetched unless
+    /// it was requested last.
+    async fn earlier(
         &self,
         name: &str,
         loaded: &Loaded<Segmentation>,
@@ -57,7 +57,7 @@ impl Api {
             name => Some(name.to_owned()),
         };
         let Some(name) = name else { return Ok(None) };
-        let mut kept = self.beside.lock().await;
+        let mut kept = self.earlier.lock().await;
         if let Some(kept) = kept.as_ref().filter(|kept| kept.info.version == name) {
             return Ok(Some(Arc::clone(kept)));
         }
@@ -113,7 +113,7 @@ impl SegmentationService for Api {
     ) -> Result<Response<ListSegmentMovementsResponse>, Status> {
         let loaded = self.live.asked(&request)?;
         let before = self
-            .beside(&request.get_ref().since_version, &loaded)
+            .earlier(&request.get_ref().since_version, &loaded)
             .await?;
         loaded.answer(|loaded| {
             let recipes = before
@@ -217,7 +217,7 @@ fn batch(
     })
 }
 
-/// Measures as the model takes them.
+/// Measures as the model accepts them.
 fn usable(rfm: Rfm) -> Result<model::Rfm, Refusal> {
     let rfm = model::Rfm {
         recency_days: non_negative("recency_days", rfm.recency_days)?,
@@ -353,7 +353,7 @@ fn list_customers(
     })
 }
 
-/// Whether the segments of then and now are the same, as their recipes are.
+/// Refuses to compare segments of different recipes.
 fn comparable(recipes: Option<[&str; 2]>) -> Result<(), Refusal> {
     match recipes {
         Some([then, now]) if then != now => {
@@ -377,7 +377,7 @@ fn movements(
             model,
         };
     };
-    // By places among the segments of then and now.
+    // Customers and their spend by place among the earlier segments and among the current ones.
     let mut pairs = BTreeMap::<(usize, usize), (i64, f64)>::new();
     let mut count = |from, to, customer: &model::Customer| {
         let (customers, monetary) = pairs.entry((from, to)).or_default();
@@ -430,7 +430,7 @@ const CUSTOMER_ID: Tensor<String> = Tensor::column("customer_id");
 const SEGMENT_ID: Tensor<i32> = Tensor::column("segment_id");
 const SEGMENT_NAME: Tensor<String> = Tensor::column("segment_name");
 
-/// What ClassifyCustomer takes, or customers whom the model knows.
+/// Accepts the fields of ClassifyCustomer, or ids of customers that the model knows.
 static INTERFACE: Interface<Segmentation> = Interface {
     inputs: &[
         RECENCY_DAYS.info(),

@@ -47,7 +47,7 @@ impl Money {
         self.0 as f64 / Self::SCALE as f64
     }
 
-    /// Without its sign; `None` for the one amount whose opposite does not fit.
+    /// Without its sign; `None` for the least amount, which has no opposite.
     pub const fn checked_abs(self) -> Option<Self> {
         match self.0.checked_abs() {
             Some(amount) => Some(Self(amount)),

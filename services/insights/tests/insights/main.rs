@@ -448,7 +448,12 @@ async fn what_cannot_be_answered_is_refused_by_name() {
         mut client, store, ..
     } = start(&ROWS).await;
     macro_rules! refused {
-        ($method:ident, $request:ident { $($field:ident: $value:expr),* }, $code:ident, $message:literal) => {
+        (
+            $method:ident,
+            $request:ident { $($field:ident: $value:expr),* },
+            $code:ident,
+            $message:literal
+        ) => {
             let request = pb::$request { $($field: $value,)* ..Default::default() };
             let status = client.$method(request).await.unwrap_err();
             assert_eq!((status.code(), status.message()), (Code::$code, $message));
@@ -737,7 +742,7 @@ async fn an_export_is_one_file_of_either_format() {
         (Some("17850"), None)
     );
 
-    // What revenue is made of, where nothing else is asked for; a file without lines is a file.
+    // Without `kinds` an export has the lines that make revenue; a file without lines is a file.
     let (_, rows) = export(&mut client, pb::ExportTransactionsRequest::default()).await;
     assert_eq!(rows, 6);
     for (format, head) in [(1, &b"line_id"[..]), (2, b"PAR1")] {

@@ -1,178 +1,31 @@
 //! What is usual, by the recent lines of each product and customer, kept up to date line by line.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
 use transactions::{CustomerId, Interner, StockCode};
 
-use super::{Measure, Transaction};
-use crate::{Artifact, ModelError};
-
-/// Lines of a product that are remembered, the latest.
-pub const OF_PRODUCT: usize = 128;
-/// Lines of a customer that are remembered, the latest.
-pub const OF_CUSTOMER: usize = 64;
-/// A product of fewer lines than this is looked at anew with each invoice, others once a day.
-const YOUNG: usize = 16;
-/// Lines of the shop's that stand beside a product's, a customer's, a price's own.
-const SHRINK_PRODUCT: f64 = 2.0;
-const SHRINK_CUSTOMER: f64 = 5.0;
-const SHRINK_PRICE: f64 = 1.0;
-/// From the MAD to the standard deviation of a normal distribution.
-const MAD: f64 = 1.4826;
-/// Least spreads of a logarithm: what never moved may yet move a little.
-const LEAST_QUANTITY: f64 = 0.3;
-const LEAST_PRICE: f64 = 0.05;
-/// Prices within this of each other, as logarithms, are the same.
-pub(super) const SAME_PRICE: f64 = 0.03;
-
-/// Length of a line's vector where nothing of its invoice is known; what the invoice says comes
-/// after.
-pub const ALONE: usize = 15;
-/// Length of a line's vector.
-pub const WIDTH: usize = ALONE + 5;
-
-/// What each of a line's features measures, where it is one thing.
-pub(super) const MEASURED: [Option<Measure>; WIDTH] = {
-    use Measure::{LineTotal, Quantity, UnitPrice};
-    [
-        Some(UnitPrice),
-        Some(LineTotal),
-        None,
-        Some(Quantity),
-        Some(UnitPrice),
-        Some(UnitPrice),
-        Some(UnitPrice),
-        Some(Quantity),
-        Some(Quantity),
-        Some(Quantity),
-        Some(Quantity),
-        Some(Quantity),
-        Some(Quantity),
-        Some(UnitPrice),
-        Some(UnitPrice),
-        Some(Quantity),
-        Some(UnitPrice),
-        Some(LineTotal),
-        None,
-        Some(Quantity),
-    ]
+use super::{
+    features::{
+        Input, Invoice, Neighbours, Others, Over, Remembered, SHRINK_PRICE, WIDTH, features,
+    },
+    levels::{
+        ChannelPrices, CustomerLevels, LEAST_PRICE, LEAST_QUANTITY, Level, MAD, ProductLevels, Shop,
+    },
+    line::{Observation, Transaction},
 };
+use crate::{Artifact, ModelError, quantile::median};
 
-/// A line as logarithms, with its product and customer by number.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Observation {
-    /// The product; none: never sold before.
-    pub product: Option<u32>,
-    /// The customer; none: not known.
-    pub customer: Option<u32>,
-    /// Whether a customer is named at all.
-    pub named: bool,
-    /// Logarithm of the pieces.
-    pub quantity: f64,
-    /// Logarithm of the price.
-    pub price: f64,
-}
-
-/// Median and spread of a logarithm.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Level {
-    /// The median.
-    pub median: f64,
-    /// Robust standard deviation.
-    pub spread: f64,
-}
-
-impl Level {
-    /// How many spreads above the median.
-    pub fn z(self, log: f64) -> f64 {
-        (log - self.median) / self.spread
-    }
-}
-
-/// What is usual in the shop as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Shop {
-    /// Pieces: the spread is that within a product.
-    pub quantity: Level,
-    /// Prices: the spread is that between products.
-    pub price: Level,
-    /// Spread of a product's prices.
-    pub price_within: f64,
-}
-
-impl Shop {
-    /// From lines, of which each has a product.
-    pub fn of(lines: &[Observation]) -> Self {
-        let mut products: HashMap<Option<u32>, Vec<usize>> = HashMap::new();
-        for (at, line) in lines.iter().enumerate() {
-            products.entry(line.product).or_default().push(at);
-        }
-        let off = |of: fn(&Observation) -> f64, least: f64| {
-            let mut off = Vec::with_capacity(lines.len());
-            for group in products.values() {
-                let centre = median(group.iter().map(|at| of(&lines[*at])).collect());
-                off.extend(group.iter().map(|at| (of(&lines[*at]) - centre).abs()));
-            }
-            (MAD * median(off)).max(least)
-        };
-        let price = median(lines.iter().map(|line| line.price).collect());
-        let between = MAD
-            * median(
-                lines
-                    .iter()
-                    .map(|line| (line.price - price).abs())
-                    .collect(),
-            );
-        Self {
-            quantity: Level {
-                median: median(lines.iter().map(|line| line.quantity).collect()),
-                spread: off(|line| line.quantity, LEAST_QUANTITY),
-            },
-            price: Level {
-                median: price,
-                spread: between.max(LEAST_PRICE),
-            },
-            price_within: off(|line| line.price, LEAST_PRICE),
-        }
-    }
-
-    pub(super) fn check(&self) -> Result<(), ModelError> {
-        let Self {
-            quantity,
-            price,
-            price_within,
-        } = self;
-        let medians = [quantity.median, price.median];
-        let spreads = [quantity.spread, price.spread, *price_within];
-        if medians.iter().chain(&spreads).all(|x| x.is_finite())
-            && spreads.iter().all(|spread| *spread > 0.0)
-        {
-            return Ok(());
-        }
-        Err(ModelError::inconsistent(
-            "shop",
-            "has a level that is not finite, or a spread that is not above 0",
-        ))
-    }
-}
-
-/// What is usual of a product.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct ProductLevels {
-    pub(super) quantity: Level,
-    pub(super) price: Level,
-    /// Its price for customers that are named, and for those that are not.
-    channel: [f64; 2],
-}
-
-/// What is usual of a customer: pieces over the product's usual ones.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct CustomerLevels {
-    pub(super) quantity: Level,
-    most: f64,
-}
-
+/// The latest lines of a product are remembered, up to this many.
+pub const OF_PRODUCT: usize = 128;
+/// The latest lines of a customer are remembered, up to this many.
+pub const OF_CUSTOMER: usize = 64;
+/// The levels of a product with fewer lines than this are recomputed with each invoice, others once
+/// a day.
+const YOUNG: usize = 16;
+/// Lines of the shop's usual level that stand beside a product's own.
+const SHRINK_PRODUCT: f64 = 2.0;
+/// Lines of the shop's usual level that stand beside a customer's own.
+const SHRINK_CUSTOMER: f64 = 5.0;
 /// A line that is remembered.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Line {
@@ -184,7 +37,7 @@ struct Line {
     price: f32,
 }
 
-/// How often lines had exactly a value, the greatest ones together.
+/// How many lines had exactly a value; values from the greatest place on are counted together.
 #[derive(Debug, Clone)]
 struct Counts {
     of: Vec<u32>,
@@ -215,7 +68,7 @@ impl Counts {
     }
 }
 
-fn pieces(log: f64) -> f64 {
+fn units(log: f64) -> f64 {
     log.exp()
 }
 
@@ -243,16 +96,15 @@ fn load_ids(
     Ok(interner)
 }
 
-/// What stands beside a line: what is usual of its customer, and what the other lines of its
-/// invoice say.
+/// What a line is compared with beside its product: what is usual of its customer, and the other
+/// lines of its invoice.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Context<'a> {
     pub(super) customer: Option<CustomerLevels>,
-    /// Medians of the others: quantity and price over the product's usual ones, and the total.
-    others: Option<[f64; 3]>,
-    /// Quantities of all.
+    others: Option<Others>,
+    /// Quantities of all lines of the invoice.
     quantities: &'a [f64],
-    /// The one's place among them.
+    /// The line's place among them.
     place: usize,
 }
 
@@ -267,7 +119,7 @@ pub struct History {
     levels: Vec<Option<ProductLevels>>,
     /// The day of the first line that the levels have not seen.
     stale: Vec<Option<i64>>,
-    pieces: Counts,
+    units: Counts,
     cents: Counts,
     next: u32,
 }
@@ -283,7 +135,7 @@ impl History {
             of_customer: Vec::new(),
             levels: Vec::new(),
             stale: Vec::new(),
-            pieces: Counts::new(2_000),
+            units: Counts::new(2_000),
             cents: Counts::new(20_000),
             next: 0,
         }
@@ -294,7 +146,7 @@ impl History {
         &self.shop
     }
 
-    /// A line by number; its product and customer get one where they have none.
+    /// A line by number; a new product or customer gets the next number.
     pub fn number(&mut self, line: &Transaction<'_>) -> Observation {
         for (names, id) in [
             (&mut self.products, StockCode::canonical(line.stock_code)),
@@ -326,7 +178,8 @@ impl History {
         }
     }
 
-    /// Adds a line that has a number, later than those before it; `day` counts days from anywhere.
+    /// Adds a numbered line, which is later than all lines added before; `day` counts days from any
+    /// origin.
     pub fn push(&mut self, line: &Observation, day: i64) {
         let Some(product) = line.product else { return };
         let (quantity, price) = (line.quantity as f32, line.price as f32);
@@ -339,17 +192,17 @@ impl History {
         };
         self.next += 1;
         let ring = &mut self.of_product[product as usize];
-        // What is full makes room first: one more would double the memory that it has.
+        // A full ring drops its oldest line first: one more line would double its memory.
         let old = if ring.len() == OF_PRODUCT {
             ring.pop_front()
         } else {
             None
         };
         ring.push_back(kept);
-        self.pieces.count(pieces(quantity.into()), 1);
+        self.units.count(units(quantity.into()), 1);
         self.cents.count(cents(price.into()), 1);
         if let Some(old) = old {
-            self.pieces.count(pieces(old.quantity.into()), -1);
+            self.units.count(units(old.quantity.into()), -1);
             self.cents.count(cents(old.price.into()), -1);
         }
         if let Some(customer) = line.customer {
@@ -362,8 +215,8 @@ impl History {
         self.stale[product as usize].get_or_insert(day);
     }
 
-    /// Brings a product's levels up to date on a day: by the lines of earlier days, or by all where
-    /// it has few.
+    /// Brings a product's levels up to date on a day: by the lines of earlier days, or by all lines
+    /// if there are few.
     pub fn refresh(&mut self, product: Option<u32>, day: i64) {
         let Some(product) = product.map(|product| product as usize) else {
             return;
@@ -386,7 +239,7 @@ impl History {
         self.levels.get(line.product? as usize)?.as_ref()
     }
 
-    /// None where nothing is remembered.
+    /// `None` if no line of the customer is remembered.
     pub(super) fn customer(&self, line: &Observation) -> Option<CustomerLevels> {
         let ring = self.of_customer.get(line.customer? as usize)?;
         let over: Vec<f64> = ring
@@ -414,17 +267,18 @@ impl History {
         levels.map_or(self.shop.quantity.median, |levels| levels.quantity.median)
     }
 
-    /// Quantity and price over the product's usual ones; the shop's for a product never sold.
-    pub(super) fn over(&self, line: &Observation) -> (f64, f64) {
+    /// Quantity and price over the product's usual ones, or over the shop's for a product that was
+    /// never sold.
+    pub(super) fn over(&self, line: &Observation) -> Over {
         let product = self.product(line);
         let quantity = product.map_or(self.shop.quantity.median, |product| product.quantity.median);
-        (
-            line.quantity - quantity,
-            product.map_or(0.0, |product| line.price - product.price.median),
-        )
+        Over {
+            quantity: line.quantity - quantity,
+            price: product.map_or(0.0, |product| line.price - product.price.median),
+        }
     }
 
-    /// What stands beside a line of which the invoice is not known.
+    /// The context of a line without a known invoice.
     pub fn alone(&self, line: &Observation) -> Context<'static> {
         Context {
             customer: self.customer(line),
@@ -434,14 +288,14 @@ impl History {
         }
     }
 
-    /// What stands beside each line of an invoice, whose quantities are given once more.
+    /// The context of each line of an invoice; `quantities` are those of its lines.
     pub fn contexts<'a>(&self, invoice: &[Observation], quantities: &'a [f64]) -> Vec<Context<'a>> {
         let n = invoice.len() as f64;
-        let over: Vec<(f64, f64)> = invoice.iter().map(|line| self.over(line)).collect();
+        let over: Vec<Over> = invoice.iter().map(|line| self.over(line)).collect();
         let of = |value: &dyn Fn(usize) -> f64| {
             others(&(0..invoice.len()).map(value).collect::<Vec<_>>())
         };
-        let (quantity, price) = (of(&|at| over[at].0), of(&|at| over[at].1));
+        let (quantity, price) = (of(&|at| over[at].quantity), of(&|at| over[at].price));
         let total = of(&|at| invoice[at].quantity + invoice[at].price);
         // As a rule an invoice has one customer.
         let mut of_customer: Vec<(Option<u32>, Option<CustomerLevels>)> = Vec::new();
@@ -458,13 +312,11 @@ impl History {
         };
         let context = |place: usize| Context {
             customer: customer(&invoice[place]),
-            // The fewer they are, the less their quantities say.
-            others: quantity[place].map(|q| {
-                [
-                    q * (n - 1.0) / n,
-                    price[place].unwrap_or_default(),
-                    total[place].unwrap_or_default(),
-                ]
+            // Shrinks towards 0: the fewer the other lines, the less their quantities say.
+            others: quantity[place].map(|quantity| Others {
+                quantity: quantity * (n - 1.0) / n,
+                price: price[place].unwrap_or_default(),
+                total: total[place].unwrap_or_default(),
             }),
             quantities,
             place,
@@ -472,93 +324,38 @@ impl History {
         (0..invoice.len()).map(context).collect()
     }
 
-    /// What the trees see of a line; [`ALONE`] of it say nothing of the invoice, and the rest is 0
-    /// without one.
+    /// What the trees see of a line: the first [`ALONE`] features say nothing of the invoice, the
+    /// rest are 0 if it is not known.
     pub fn features(&self, line: &Observation, context: &Context<'_>) -> [f32; WIDTH] {
-        let customer = context.customer;
-        let product = self.product(line);
-        let (quantity, price) = self.over(line);
         let ring = line
             .product
             .and_then(|product| self.of_product.get(product as usize));
-        let n = ring.map_or(0.0, |ring| ring.len() as f64);
-        // One pass over the product's lines: how near its prices come, which quantities went at
-        // this one.
-        let (mut nearest, mut second) = (f64::INFINITY, f64::INFINITY);
-        let (mut near, mut near_quantity) = (0.0, 0.0);
-        let (mut same, mut alike, mut larger) = (0.0, 0.0, 0.0_f64);
-        for other in ring.into_iter().flatten() {
-            let apart = (f64::from(other.price) - line.price).abs();
-            if apart < nearest {
-                (nearest, second) = (apart, nearest);
-            } else if apart < second {
-                second = apart;
-            }
-            if apart < SAME_PRICE {
-                near += 1.0;
-                near_quantity += f64::from(other.quantity);
-            }
-            let more = f64::from(other.quantity) - line.quantity;
-            if more.abs() < 1e-5 {
-                same += 1.0;
-            }
-            if other.customer.is_some() == line.named {
-                alike += 1.0;
-                if more > -1e-5 {
-                    larger += 1.0;
-                }
-            }
-        }
-        let second = match n {
-            0.0 => -1.0,
-            1.0 => nearest,
-            _ => second,
+        let remembered = ring.into_iter().flatten().map(|other| Remembered {
+            named: other.customer.is_some(),
+            quantity: other.quantity.into(),
+            price: other.price.into(),
+        });
+        let input = Input {
+            line,
+            shop: &self.shop,
+            product: self.product(line),
+            customer: context.customer,
+            over: self.over(line),
+            neighbours: Neighbours::of(line, remembered),
+            quantity_share: self.units.share(units(line.quantity)),
+            price_share: self.cents.share(cents(line.price)),
         };
-        let usual = line.quantity - quantity;
-        let mut x = [0.0; WIDTH];
-        x[..ALONE].copy_from_slice(&[
-            line.price,
-            line.quantity + line.price,
-            n.ln_1p(),
-            quantity
-                / product.map_or(1.5 * self.shop.quantity.spread, |product| {
-                    product.quantity.spread
-                }),
-            product.map_or(self.shop.price.z(line.price), |product| {
-                product.price.z(line.price)
-            }),
-            second,
-            ((near + 0.5) / (n + 1.0)).ln(),
-            line.quantity - (near_quantity + SHRINK_PRICE * usual) / (near + SHRINK_PRICE),
-            ((larger + 0.5) / (alike + 1.0)).ln(),
-            self.pieces.share(pieces(line.quantity)),
-            ((same + 0.5) / (n + 1.0)).ln(),
-            customer.map_or(quantity, |customer| quantity - customer.quantity.median),
-            customer.map_or(0.0, |customer| quantity - customer.most),
-            product.map_or(0.0, |product| {
-                line.price - product.channel[usize::from(!line.named)]
-            }),
-            self.cents.share(cents(line.price)),
-        ]);
-        if let Some([of_quantity, of_price, of_total]) = context.others {
-            let n = context.quantities.len() as f64;
-            let others = context
-                .quantities
-                .iter()
-                .enumerate()
-                .filter(|(place, _)| *place != context.place);
-            let larger = others
-                .filter(|(_, other)| **other > line.quantity - 1e-6)
-                .count() as f64;
-            x[ALONE..].copy_from_slice(&[
-                quantity - of_quantity,
-                price - of_price,
-                line.quantity + line.price - of_total,
-                n.ln(),
-                ((larger + 0.5) / n).ln(),
-            ]);
-        }
-        x.map(|feature| feature as f32)
+        let invoice = context.others.map(|others| {
+            let quantities = context.quantities.iter().enumerate();
+            let other = quantities.filter(|(place, _)| *place != context.place);
+            let larger = other.filter(|(_, other)| **other > line.quantity - 1e-6);
+            Invoice {
+                others,
+                lines: context.quantities.len() as f64,
+                larger: larger.count() as f64,
+            }
+        });
+        features(&input, invoice.as_ref())
     }
 
     /// Products and customers by number, and the lines that are remembered, the oldest first.
@@ -615,7 +412,7 @@ impl History {
                 below(customer[row], customers),
             );
             let (quantity, price) = (quantity[row], price[row]);
-            // A comparison that a NaN fails as well.
+            // `!(a < b)` rather than `a >= b`, so that a NaN is refused as well.
             if product.is_none() || !(quantity.abs() < 50.0 && price.abs() < 50.0) {
                 return Err(ModelError::inconsistent(
                     "lines",
@@ -638,7 +435,8 @@ impl History {
     }
 }
 
-/// None of no line.
+/// The levels of a product by its remembered lines, shrunk towards the shop's; `None` without a
+/// line.
 fn product_levels(ring: &VecDeque<Line>, shop: &Shop) -> Option<ProductLevels> {
     let n = ring.len() as f64;
     let weight = n / (n + SHRINK_PRODUCT);
@@ -654,7 +452,7 @@ fn product_levels(ring: &VecDeque<Line>, shop: &Shop) -> Option<ProductLevels> {
         |own: f64, typical: f64| (weight * own.powi(2) + (1.0 - weight) * typical.powi(2)).sqrt();
     let ((quantity, quantity_spread), (price, price_spread)) =
         (level(|line| line.quantity), level(|line| line.price));
-    let channel = [true, false].map(|named| {
+    let channel = |named: bool| {
         let of: Vec<f64> = ring
             .iter()
             .filter(|line| line.customer.is_some() == named)
@@ -662,7 +460,7 @@ fn product_levels(ring: &VecDeque<Line>, shop: &Shop) -> Option<ProductLevels> {
             .collect();
         let k = of.len() as f64;
         (k * median(of) + SHRINK_PRICE * price) / (k + SHRINK_PRICE)
-    });
+    };
     (!ring.is_empty()).then(|| ProductLevels {
         quantity: Level {
             median: weight * quantity + (1.0 - weight) * shop.quantity.median,
@@ -672,11 +470,14 @@ fn product_levels(ring: &VecDeque<Line>, shop: &Shop) -> Option<ProductLevels> {
             median: price,
             spread: shrunk(price_spread, shop.price_within).max(LEAST_PRICE),
         },
-        channel,
+        channel: ChannelPrices {
+            named: channel(true),
+            anonymous: channel(false),
+        },
     })
 }
 
-/// Median of the others for each value; none for a single one.
+/// For each value the median of all others; `None` for a single value.
 fn others(values: &[f64]) -> Vec<Option<f64>> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
@@ -693,24 +494,6 @@ fn others(values: &[f64]) -> Vec<Option<f64>> {
         ));
     }
     medians
-}
-
-/// 0 of nothing.
-fn median(mut values: Vec<f64>) -> f64 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let middle = values.len() / 2;
-    let (below, upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
-    let upper = *upper;
-    if below.len() < middle || values.len() % 2 == 1 {
-        return upper;
-    }
-    let lower = values[..middle]
-        .iter()
-        .copied()
-        .fold(f64::NEG_INFINITY, f64::max);
-    f64::midpoint(lower, upper)
 }
 
 #[cfg(test)]
@@ -792,16 +575,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn medians_of_others_are_their_medians(values in prop::collection::vec(-9.0..9.0_f64, 2..12)) {
+        fn medians_of_others_are_their_medians(
+            values in prop::collection::vec(-9.0..9.0_f64, 2..12),
+        ) {
             for (at, found) in others(&values).into_iter().enumerate() {
-                let rest = values.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, value)| *value);
-                prop_assert_eq!(found, Some(median(rest.collect())));
+                let mut rest = values.clone();
+                rest.remove(at);
+                prop_assert_eq!(found, Some(median(rest)));
             }
         }
 
         #[test]
         fn what_is_remembered_makes_the_same_history(
-            lines in prop::collection::vec((0..3_usize, 0..40_usize, 1..50_u16, 1..9_u16), 1..900)
+            lines in prop::collection::vec(
+                (0..3_usize, 0..40_usize, 1..50_u16, 1..9_u16),
+                1..900,
+            )
         ) {
             let mut history = History::new(shop());
             let codes = ["A", "B", "C"];
@@ -829,9 +618,11 @@ mod tests {
             }
             again.refresh_all();
             prop_assert_eq!(&again.levels[..history.levels.len()], &history.levels[..]);
-            prop_assert_eq!((again.pieces.of, again.cents.of), (history.pieces.of.clone(), history.cents.of.clone()));
+            prop_assert_eq!(again.units.of, history.units.of.clone());
+            prop_assert_eq!(again.cents.of, history.cents.of.clone());
             for line in &lines {
-                prop_assert!(history.features(line, &history.alone(line)).iter().all(|x| x.is_finite()));
+                let features = history.features(line, &history.alone(line));
+                prop_assert!(features.iter().all(|x| x.is_finite()));
             }
         }
     }

@@ -1,15 +1,14 @@
-//! Anomaly: how likely a line carries a typing error in its quantity or price, and what about it is
-//! off.
+//! Anomaly: how likely a line has a typing error in its quantity or price, and which measure is
+//! unusual.
 //!
-//! What a product's and a customer's recent lines say is usual ([`History`]), and what the other
-//! lines of the invoice say where these are known, makes the features of a line; boosted trees turn
-//! the features into log-odds. The trees have learnt from errors planted among real lines: a factor
-//! of 3 to 300 in quantity or price. A second ensemble judges a line of which the invoice is not
-//! known.
+//! The features of a line compare it with the recent lines of its product and customer
+//! ([`History`]) and, if they are known, with the other lines of its invoice. Boosted trees turn
+//! the features into log-odds. They were trained on errors planted among real lines: a factor of 3
+//! to 300 in quantity or price. A second ensemble scores a line without a known invoice.
 //!
-//! The artifact holds the recent lines: [`Anomaly::score_all`] goes on from them invoice by
-//! invoice, as the trees were taught, and learns what it has scored. What looks wrong it leaves
-//! out, until another invoice says the same price.
+//! The artifact holds the recent lines. [`Anomaly::score_all`] continues from them invoice by
+//! invoice, as in training, and adds the lines that it has scored. It leaves out a line that looks
+//! wrong until another invoice has the same price.
 //!
 //! `model.safetensors`: the [`Forest`]s, that of lines alone with the prefix `alone.`.
 //! `products.parquet`: `stock_code`; `customers.parquet`: `customer_id`; `lines.parquet`:
@@ -23,55 +22,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Artifact, Forest, Model, ModelError, ModelKind, Table};
 
+mod features;
 mod history;
+mod levels;
+mod line;
 
-pub use history::{
-    ALONE, Context, History, Level, OF_CUSTOMER, OF_PRODUCT, Observation, Shop, WIDTH,
-};
-use history::{MEASURED, SAME_PRICE};
+pub use features::{ALONE, WIDTH};
+use features::{MEASURED, Over, SAME_PRICE};
+pub use history::{Context, History, OF_CUSTOMER, OF_PRODUCT};
+pub use levels::{Level, Shop};
+pub use line::{Measure, Observation, Sold, Transaction};
 
-/// Prefix of the tensors of the trees that judge lines alone.
+/// Prefix of the tensors of the trees for lines without a known invoice.
 pub const OF_ALONE: &str = "alone.";
 
-/// What is measured, in this order everywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    /// Pieces.
-    Quantity,
-    /// Price of a piece, shop currency.
-    UnitPrice,
-    /// Quantity times unit price.
-    LineTotal,
-}
-
-impl Measure {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Quantity, Self::UnitPrice, Self::LineTotal];
-
-    /// The name in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Quantity => "quantity",
-            Self::UnitPrice => "unit_price",
-            Self::LineTotal => "line_total",
-        }
-    }
-
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Quantity => "quantity",
-            Self::UnitPrice => "unit price",
-            Self::LineTotal => "line total",
-        }
-    }
-}
-
-/// With whom a line is compared.
+/// The lines that a line is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Baseline {
-    /// The same product's lines.
+    /// Those of the same product.
     Product,
-    /// The same customer's lines.
+    /// Those of the same customer.
     Customer,
     /// All lines.
     Shop,
@@ -118,18 +88,18 @@ impl Severity {
 pub struct Parameters {
     /// What is usual in the shop as a whole.
     pub shop: Shop,
-    /// Of lines among the others of their invoice.
+    /// For a line among the others of its invoice.
     pub whole: Judge,
-    /// Of lines alone.
+    /// For a line without a known invoice.
     pub alone: Judge,
 }
 
 /// What turns the sum of trees into a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
-    /// Log-odds beside the trees'.
+    /// Log-odds that are added to the trees'.
     pub base: f64,
-    /// Lines that score more are not learnt from.
+    /// Lines with a higher score do not become part of the history.
     pub learnt_below: f64,
     /// Scores from which on a line is low, medium, high.
     pub severity: [f64; 3],
@@ -171,42 +141,12 @@ impl Judge {
     }
 }
 
-/// A line to be scored.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Transaction<'a> {
-    /// The product.
-    pub stock_code: &'a str,
-    /// Pieces, 1 or more.
-    pub quantity: f64,
-    /// Price of a piece, above 0.
-    pub unit_price: f64,
-    /// The customer; empty: unknown.
-    pub customer_id: &'a str,
-}
-
-/// A line of an invoice.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sold<'a> {
-    /// The invoice; empty: unknown.
-    pub invoice: &'a str,
-    /// When.
-    pub time: NaiveDateTime,
-    /// What.
-    pub line: Transaction<'a>,
-}
-
-impl Sold<'_> {
-    fn sells(&self) -> bool {
-        self.line.quantity > 0.0 && self.line.unit_price > 0.0
-    }
-}
-
 /// A comparison.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Deviation {
-    /// What is compared.
+    /// The measure that is compared.
     pub measure: Measure,
-    /// With whom.
+    /// The lines it is compared with.
     pub baseline: Baseline,
     /// The line's value.
     pub value: f64,
@@ -219,23 +159,23 @@ pub struct Deviation {
 /// How unusual a line is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
-    /// Log-odds of a typing error as if every second line carried one. So many do not: what a
-    /// score is worth, its severity says.
+    /// Log-odds of a typing error if every second line had one. Far fewer lines do: the severity
+    /// says what a score means.
     pub score: f64,
     /// How serious that is.
     pub severity: Severity,
-    /// How large the line is: robust standard deviations of its pieces' logarithm above the shop's
-    /// median. A large order is no error.
+    /// How large the line is: robust standard deviations of its quantity's logarithm above the
+    /// shop's median. A large order is not an error.
     pub size: f64,
     /// One for each measure, the largest |z| first.
     pub deviations: [Deviation; 3],
-    /// What raised the score most, by what the trees add for each feature; none for an ordinary
-    /// line.
+    /// The measure that raised the score most, by what the trees add for each feature; `None` for
+    /// an ordinary line.
     pub cause: Option<Measure>,
 }
 
-/// The lines that sell something, invoice by invoice: by its first time, then by name. A line
-/// without an invoice stands by itself.
+/// The lines that sell something by invoice, in order of the invoice's first time, then name. A
+/// line without an invoice is one of its own.
 pub fn invoices(lines: &[Sold<'_>]) -> Vec<Vec<usize>> {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut invoices: Vec<(NaiveDateTime, &str, Vec<usize>)> = Vec::new();
@@ -257,7 +197,7 @@ pub fn invoices(lines: &[Sold<'_>]) -> Vec<Vec<usize>> {
     invoices.into_iter().map(|(.., members)| members).collect()
 }
 
-/// The day of a time, counted from anywhere.
+/// The day of a time, counted from 1970.
 pub fn day(time: NaiveDateTime) -> i64 {
     time.and_utc().timestamp().div_euclid(86_400)
 }
@@ -271,17 +211,17 @@ pub struct Recorded {
     pub invoice: Box<str>,
     /// Its product.
     pub stock_code: Box<str>,
-    /// Pieces.
+    /// Units.
     pub quantity: i64,
-    /// Price of a piece.
+    /// Price of a unit.
     pub unit_price: f64,
-    /// Who bought; empty: unknown.
+    /// The customer; empty if unknown.
     pub customer_id: Box<str>,
-    /// Where to.
+    /// Country of delivery.
     pub country: Box<str>,
     /// When.
     pub time: NaiveDateTime,
-    /// How unusual, among the other lines of its invoice.
+    /// How unusual it is among the other lines of its invoice.
     pub score: Score,
 }
 
@@ -293,10 +233,10 @@ pub struct Anomaly {
     recorded: Vec<Recorded>,
 }
 
-/// What is usual, and trees that judge by it.
+/// What is usual, and the trees that score by it.
 #[derive(Debug, Clone)]
 pub struct Scorer {
-    /// Thresholds and bases.
+    /// Thresholds and base scores.
     pub parameters: Parameters,
     /// The trees for a line among the others of its invoice, on [`WIDTH`] features.
     pub whole: Forest,
@@ -307,7 +247,7 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// How unusual a line is of which the invoice is not known. Its values are finite and above 0.
+    /// How unusual a line without a known invoice is. Its values are finite and above 0.
     pub fn score(&self, line: &Transaction<'_>) -> Score {
         let observed = self.history.observe(line);
         let context = self.history.alone(&observed);
@@ -367,9 +307,8 @@ impl Scorer {
         }
     }
 
-    /// How unusual each of many lines is, among the others of its invoice; none for those that sell
-    /// nothing. Lines from `as_of` on become part of what is usual for the invoices after
-    /// theirs.
+    /// How unusual each of many lines is among the others of its invoice; `None` for a line that
+    /// sells nothing. Lines from `as_of` on become part of the history for later invoices.
     pub fn score_all(&self, lines: &[Sold<'_>], as_of: NaiveDateTime) -> Vec<Option<Score>> {
         let mut scores = vec![None; lines.len()];
         let mut now = self.clone();
@@ -436,7 +375,7 @@ impl Scorer {
         raw: &Transaction<'_>,
     ) -> [Deviation; 3] {
         let (product, customer) = (self.history.product(line), context.customer);
-        let (over, _) = self.history.over(line);
+        let Over { quantity: over, .. } = self.history.over(line);
         let shop = self.history.shop();
         let usual = product.map_or(shop.quantity, |product| product.quantity);
         let whose = if product.is_some() {
@@ -452,12 +391,13 @@ impl Scorer {
                 Measure::UnitPrice => raw.unit_price,
                 Measure::LineTotal => raw.quantity * raw.unit_price,
             },
-            // Through the logarithm and back, 2.95 comes a little short.
+            // The logarithm and back make 2.95 a little less; rounding to a millionth restores it.
             expected: (level.median.exp() * 1e6).round() / 1e6,
             z: level.z(log),
         };
         let mut quantity = deviation(Measure::Quantity, whose, line.quantity, usual);
-        // A quantity is odd where it is so for the product and for the customer.
+        // A quantity is odd only if it is odd for the product and for the customer, so that the
+        // smaller of the two deviations counts.
         if let Some(customer) =
             customer.filter(|customer| customer.quantity.z(over).abs() < quantity.z.abs())
         {
@@ -484,7 +424,7 @@ impl Scorer {
     }
 }
 
-/// A line as trees see it.
+/// A line, its context and its features.
 struct Seen<'a> {
     line: &'a Observation,
     context: &'a Context<'a>,
@@ -493,7 +433,7 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// The measure whose features add most to the score.
+    /// The measure of the features that add most to the score.
     fn cause(&self) -> Measure {
         let mut parts = [0.0; WIDTH];
         self.forest.contribute(self.features, &mut parts);
@@ -514,13 +454,13 @@ impl Seen<'_> {
     }
 }
 
-/// Lines that looked wrong, the last of each product.
+/// Lines that looked wrong: of each product the price and invoice of the last.
 #[derive(Debug, Default)]
 struct Held(HashMap<Option<u32>, (f64, usize)>);
 
 impl Held {
-    /// Whether a line that looks wrong has the price of one before it, on another invoice: an error
-    /// seldom comes twice, a new price does. If not, it is held itself.
+    /// Whether a line that looks wrong has the price of one before it on another invoice: an error
+    /// seldom repeats, a new price does. If not, the line is held itself.
     fn confirms(&mut self, line: &Observation, invoice: usize) -> bool {
         let before = self.0.get(&line.product);
         let again = before
@@ -533,13 +473,13 @@ impl Held {
 }
 
 impl Score {
-    /// What is off, in words; empty for an ordinary line.
+    /// What is unusual, in words; empty for an ordinary line.
     pub fn reason(&self, stock_code: &str, customer_id: &str) -> String {
         let Some(cause) = self.cause else {
             return String::new();
         };
-        // Of what is about as far off as anything, that which the trees found odd. A total is off
-        // because something else is.
+        // Among the largest deviations, the measure that the trees found odd; a total last, because
+        // it deviates whenever quantity or price does.
         let most = self.deviations[0].z.abs();
         let far = self
             .deviations
@@ -572,7 +512,7 @@ impl Score {
             Baseline::Customer => format!("of customer {customer_id}"),
             Baseline::Shop => "of the shop".to_owned(),
         };
-        // Nobody orders hundredths of a piece.
+        // Quantities are whole numbers; medians of them may lie between two.
         let (value, expected) = match measure {
             Measure::Quantity => (format!("{value:.0}"), format!("{expected:.1}")),
             Measure::UnitPrice | Measure::LineTotal => {
@@ -615,7 +555,7 @@ impl Model for Anomaly {
 }
 
 impl Anomaly {
-    /// How unusual a line is of which the invoice is not known. Its values are finite and above 0.
+    /// How unusual a line without a known invoice is. Its values are finite and above 0.
     pub fn score(&self, line: &Transaction<'_>) -> Score {
         self.scorer.score(line)
     }
@@ -670,8 +610,8 @@ fn recorded(table: &Table, scorer: &Scorer) -> Result<Vec<Recorded>, ModelError>
         let observed = scorer.history.observe(&line);
         let context = scorer.history.alone(&observed);
         let features = scorer.history.features(&observed, &context);
-        // The others of its invoice are not kept: what raises a score that is known is seen without
-        // them.
+        // The artifact does not keep the other lines of the invoice, so the cause of the known
+        // score is found without them.
         let forest = &scorer.alone;
         let seen = Seen {
             line: &observed,
@@ -700,7 +640,7 @@ fn recorded(table: &Table, scorer: &Scorer) -> Result<Vec<Recorded>, ModelError>
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{features::Feature, *};
 
     fn line<'a>(
         stock_code: &'a str,
@@ -749,13 +689,12 @@ mod tests {
             push(line(&format!("P{}", n % 9), 5.0, 3.0, ""));
         }
         history.refresh_all();
-        // Features 5 and 11: distance to the second nearest price, quantity over the customer's
-        // usual one.
+        let asked = [Feature::OverCustomer, Feature::PriceDistance].map(|feature| feature as i32);
         let forest = |width| {
             Forest::new(
                 width,
                 1,
-                &[11, 5],
+                &asked,
                 &[2.0, 1.0],
                 &[0.0, 0.0, 5.0, 0.0, 0.0, 5.0],
             )
@@ -928,11 +867,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_line_has_a_finite_score(quantity in 1.0..1e9_f64, price in 1e-4..1e9_f64, known: bool, named: bool) {
-            let line = line(if known { "85123A" } else { "new" }, quantity, price, if named { "14911" } else { "" });
+        fn every_line_has_a_finite_score(
+            quantity in 1.0..1e9_f64,
+            price in 1e-4..1e9_f64,
+            known: bool,
+            named: bool,
+        ) {
+            let stock_code = if known { "85123A" } else { "new" };
+            let line = line(stock_code, quantity, price, if named { "14911" } else { "" });
             let score = scorer().score(&line);
             prop_assert!(score.score.is_finite() && score.size.is_finite());
-            prop_assert!(score.deviations.iter().all(|d| d.z.is_finite() && d.z.abs() <= score.deviations[0].z.abs()));
+            let most = score.deviations[0].z.abs();
+            prop_assert!(score.deviations.iter().all(|of| of.z.is_finite() && of.z.abs() <= most));
             prop_assert_eq!(scorer().scores(&[line; 11]), vec![score; 11], "among others as alone");
         }
     }

@@ -3,7 +3,8 @@
 use chrono::{Datelike, Days, NaiveDate};
 use serde::{Deserialize, Serialize};
 
-use super::smoothing::{mean, quantile};
+use super::smoothing::mean;
+use crate::quantile;
 
 /// When the shop is closed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -142,8 +143,8 @@ impl Shop {
             .collect()
     }
 
-    /// The days from the end on, `None` where the shop is closed: weekday, place among the open
-    /// days ahead from 1 on.
+    /// The days from the end on: weekday, and place among the open days ahead, 1 the first; `None`
+    /// for a day on which the shop is closed.
     pub fn ahead(&self, days: usize) -> Vec<Option<(usize, usize)>> {
         let mut place = 0;
         let day = |at: usize| {
@@ -163,8 +164,9 @@ impl Shop {
     }
 }
 
-/// Open days whose mean is the level now, and those whose mean is the level at a time of last year.
+/// Open days that the level now is the mean of.
 const NOW: usize = 24;
+/// Open days that the level at a time of last year is the mean of.
 const THEN: usize = 18;
 /// A year of whole weeks.
 const YEAR: f64 = 364.0;
@@ -200,7 +202,7 @@ impl Season {
             return none;
         }
         let values: Vec<f64> = open.iter().map(|at| total[*at]).collect();
-        let highest = quantile(&values, 0.98);
+        let highest = quantile::linear(&values, 0.98);
         let window = |range: std::ops::Range<usize>| {
             let places: Vec<f64> = open[range.clone()].iter().map(|at| *at as f64).collect();
             let capped: Vec<f64> = values[range]

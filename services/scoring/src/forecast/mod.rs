@@ -16,6 +16,7 @@
 //! countries and products in this order.
 
 pub mod calendar;
+mod linear;
 pub mod pieces;
 pub mod revenue;
 pub mod smoothing;
@@ -25,6 +26,8 @@ use std::{collections::HashMap, sync::OnceLock};
 
 use chrono::{Datelike, Days, Months, NaiveDate};
 use serde::{Deserialize, Serialize};
+
+pub use linear::Linear;
 
 use self::{
     calendar::{Calendar, Shop},
@@ -134,22 +137,6 @@ impl Frequency {
             Self::Weekly => 7,
             Self::Monthly => 28,
         }
-    }
-}
-
-/// A linear rule.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Linear {
-    /// One a feature.
-    pub weights: Vec<f64>,
-    /// What all 0 give.
-    pub intercept: f64,
-}
-
-impl Linear {
-    /// The rule's value.
-    pub fn of(&self, x: &[f64]) -> f64 {
-        self.intercept + self.weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>()
     }
 }
 

@@ -2,10 +2,11 @@
 //! best-selling products, with simple exponential smoothing of each.
 
 use super::{
-    Linear,
     calendar::Shop,
-    smoothing::{mean, quantile, smoothed, spread, tamed},
+    linear::Linear,
+    smoothing::{mean, smoothed, spread, tamed},
 };
+use crate::quantile;
 
 /// Features of a week ahead.
 pub const FEATURES: usize = 28;
@@ -73,7 +74,7 @@ impl Recent {
             log(back(2, 1)),
             log(back(4, 2)),
             log(back(4, 0)),
-            log(quantile(last(8), 0.5)),
+            log(quantile::linear(last(8), 0.5)),
             log(back(13, 0)),
             log(since(0.08)),
             log(since(0.2)),

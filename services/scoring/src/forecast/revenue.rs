@@ -3,10 +3,11 @@
 //! lumpy series, the weekday's median; countries brought to add up to the shop.
 
 use super::{
-    Linear,
     calendar::Shop,
-    smoothing::{Theta, is_lumpy, mean, quantile, tamed},
+    linear::Linear,
+    smoothing::{Theta, is_lumpy, mean, tamed},
 };
+use crate::quantile;
 
 /// Features of a day ahead.
 pub const FEATURES: usize = 23;
@@ -63,7 +64,13 @@ impl Recent {
                 return [last(8) / level; 5];
             }
             let first = |n: usize| mean(&days[..n.min(days.len())]);
-            [days[0], first(2), first(4), first(8), quantile(&days, 0.5)]
+            [
+                days[0],
+                first(2),
+                first(4),
+                first(8),
+                quantile::linear(&days, 0.5),
+            ]
         });
         Self {
             level,

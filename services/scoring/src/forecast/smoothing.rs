@@ -1,6 +1,8 @@
 //! Forecasts of a series by itself, and what makes its outliers harmless.
 
-/// 0 of nothing.
+use crate::quantile;
+
+/// 0 of no values.
 pub(super) fn mean(values: &[f64]) -> f64 {
     if values.is_empty() {
         0.0
@@ -24,23 +26,6 @@ pub(super) fn spread(values: &[f64]) -> f64 {
     deviation(values)
 }
 
-/// Linear between the order statistics (Hyndman and Fan 1996, definition 7); 0 of nothing.
-pub fn quantile(values: &[f64], level: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    of_sorted(&sorted, level)
-}
-
-/// The same of values in order.
-pub(super) fn of_sorted(sorted: &[f64], level: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else {
-        return 0.0;
-    };
-    let place = level.clamp(0.0, 1.0) * last as f64;
-    let (low, part) = (place.floor() as usize, place.fract());
-    sorted[low] + part * (sorted[(low + 1).min(last)] - sorted[low])
-}
-
 /// Whether sizes vary too much for a mean to be steady: the squared coefficient of variation of
 /// what is not 0 is 0.49 and more (Syntetos, Boylan and Croston 2005).
 pub fn is_lumpy(values: &[f64]) -> bool {
@@ -62,7 +47,7 @@ pub fn tamed(values: Vec<f64>, level: f64) -> Vec<f64> {
         .copied()
         .filter(|value| *value > 0.0)
         .collect();
-    let most = quantile(&sold, level);
+    let most = quantile::linear(&sold, level);
     values.into_iter().map(|value| value.min(most)).collect()
 }
 
@@ -140,7 +125,7 @@ impl Theta {
             }
             (error, level, rate)
         };
-        // Where the history is too short to choose, all errors are 0.
+        // A history that is too short to choose by leaves all errors at 0; 0.1 is the default rate.
         let tried = RATES.map(follow);
         let chosen = tried
             .into_iter()
@@ -178,15 +163,6 @@ fn slope(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_lie_between_their_neighbours() {
-        let values = [4.0, 1.0, 3.0, 2.0];
-        for (level, expected) in [(0.0, 1.0), (0.5, 2.5), (0.9, 3.7), (1.0, 4.0)] {
-            assert!((quantile(&values, level) - expected).abs() < 1e-12);
-        }
-        assert_eq!(quantile(&[], 0.5), 0.0);
-    }
 
     #[test]
     fn one_great_order_is_tamed_and_a_steady_series_is_left_alone() {

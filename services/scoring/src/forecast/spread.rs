@@ -1,6 +1,7 @@
 //! How far actual sales fall from their mean: quantiles of what forecasts of the past erred by.
 
-use super::smoothing::{mean, of_sorted, quantile};
+use super::smoothing::mean;
+use crate::quantile;
 
 /// Levels at which quantiles are stored.
 pub const LEVELS: [f64; 21] = [
@@ -8,7 +9,7 @@ pub const LEVELS: [f64; 21] = [
     0.85, 0.9, 0.95, 0.99,
 ];
 
-/// Errors fewer than these say too little.
+/// Quantiles of fewer errors than this say too little.
 pub const FEWEST: usize = 16;
 
 /// Quantiles of errors, in parts of a scale; between the stored levels linear, the outermost hold
@@ -17,8 +18,8 @@ pub const FEWEST: usize = 16;
 pub struct Spread {
     /// By level, in order.
     pub errors: [f64; LEVELS.len()],
-    /// Errors grow with the root of the mean, as counts' do, and this is where they are in
-    /// proportion; 0 where they grow with the mean itself.
+    /// The mean at which errors are in proportion to it; elsewhere they grow with the root of the
+    /// mean, as those of counts do. 0 if they grow with the mean itself.
     pub usual: f64,
 }
 
@@ -37,8 +38,8 @@ impl Spread {
             return None;
         }
         let idle = pairs().filter(|(_, actual)| **actual <= 0.0).count();
-        // Where a tenth of days sell nothing, the lowest quantile lies on 0, and what is between
-        // them covers too much: the upper ones are pulled in.
+        // If a tenth of days sell nothing, the lowest quantile lies on 0 and the range up to the
+        // highest covers too many days: the upper quantiles are pulled in.
         let pulled = lumpy && idle * 10 >= n;
         let pull = |level: f64| {
             if pulled && level > 0.5 {
@@ -53,9 +54,13 @@ impl Spread {
             .collect();
         errors.sort_by(f64::total_cmp);
         // The centre of a steady series is its forecast.
-        let centre = if lumpy { 0.0 } else { of_sorted(&errors, 0.5) };
+        let centre = if lumpy {
+            0.0
+        } else {
+            quantile::linear_of_sorted(&errors, 0.5)
+        };
         Some(Self {
-            errors: LEVELS.map(|level| of_sorted(&errors, pull(level)) - centre),
+            errors: LEVELS.map(|level| quantile::linear_of_sorted(&errors, pull(level)) - centre),
             usual,
         })
     }
@@ -63,7 +68,7 @@ impl Spread {
     /// Errors in parts of a scale of the caller's own, as they are; `None` of too few.
     pub fn scaled(errors: &[f64]) -> Option<Self> {
         (errors.len() >= FEWEST).then(|| Self {
-            errors: LEVELS.map(|level| quantile(errors, level)),
+            errors: LEVELS.map(|level| quantile::linear(errors, level)),
             usual: 0.0,
         })
     }

@@ -3,10 +3,13 @@
 use chrono::NaiveDateTime;
 use transactions::{DescriptionCounts, Interner, Line};
 
-use super::{NONE, code, files, kind_of};
+use super::{
+    codes::{NONE, code, kind_of},
+    files,
+};
 use crate::{
     Artifact, ModelError, ModelKind,
-    columns::{Names, Written, write},
+    artifact::columns::{Names, Written, write},
 };
 
 /// An artifact in the making: lines in any order.
@@ -20,7 +23,7 @@ pub struct Builder {
     rows: Vec<Row>,
 }
 
-/// A line whose names are numbers, in the order in which lines are kept.
+/// A line with numbers for names. The order of its fields is the order in which lines are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     time: i64,
@@ -51,7 +54,7 @@ impl Builder {
     /// Adds a line.
     ///
     /// # Errors
-    /// [`ModelError::Inconsistent`] where a number is beyond what is kept.
+    /// [`ModelError::Inconsistent`] if a number is beyond the range of its column.
     pub fn push(&mut self, line: &Line<'_>) -> Result<(), ModelError> {
         let quantity = i32::try_from(line.quantity).map_err(|_| {
             ModelError::inconsistent("quantity", format!("is {}, beyond 2^31", line.quantity))
@@ -78,7 +81,7 @@ impl Builder {
     /// The artifact. The same lines in another order give the same bytes.
     ///
     /// # Errors
-    /// [`ModelError`] where there is more than the format can hold.
+    /// [`ModelError`] if there is more than the format can hold.
     pub fn finish(
         mut self,
         recipe: &str,

@@ -1,4 +1,4 @@
-//! Days, weeks, months and years, by where they begin.
+//! Days, weeks, months and years, each by its start.
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime};
 
@@ -16,7 +16,7 @@ pub enum Frequency {
 }
 
 impl Frequency {
-    /// Where the period begins that an instant is in, microseconds since 1970.
+    /// Start of the period that an instant is in, microseconds since 1970.
     pub fn floor(self, micros: i64) -> i64 {
         let date = date(micros);
         let start = match self {
@@ -30,7 +30,7 @@ impl Frequency {
         start.map_or(i64::MIN, midnight)
     }
 
-    /// Where the period after the one that begins at `start` begins.
+    /// Start of the period after the one that starts at `start`.
     pub fn next(self, start: i64) -> i64 {
         let date = date(start);
         let next = match self {
@@ -42,7 +42,7 @@ impl Frequency {
         next.map_or(i64::MAX, midnight)
     }
 
-    /// Where the periods begin that reach into `from..to`.
+    /// Starts of the periods that reach into `from..to`.
     pub fn starts(self, from: i64, to: i64) -> Vec<i64> {
         if from >= to {
             return Vec::new();

@@ -1,8 +1,12 @@
-//! The lines one after another, for whoever wants them all.
+//! The lines one after another, for an export.
 
 use transactions::{Line, LineKind};
 
-use super::{KIND, NONE, Selection, Shop, code, kind_of};
+use super::{
+    codes::{DUPLICATE, KIND, NONE, code, kind_of},
+    select::Selection,
+    shop::Shop,
+};
 
 /// Kinds of lines, as a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -111,7 +115,7 @@ impl Shop {
             customer: (customer != NONE).then(|| self.customers.get(customer)),
             country: self.countries.get(receipts.country[receipt].into()),
             kind: kind_of(lines.kind[at]),
-            is_duplicate: lines.kind[at] & super::DUPLICATE != 0,
+            is_duplicate: lines.kind[at] & DUPLICATE != 0,
         }
     }
 }

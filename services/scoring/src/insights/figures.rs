@@ -4,29 +4,24 @@ use std::{collections::HashMap, ops::Range};
 
 use transactions::Money;
 
-use super::{CANCELLATION, Frequency, KIND, NONE, SALE, Selection, Shop, Sums};
-
-/// Sums, and how many orders and customers are behind them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sales {
-    /// The sums.
-    pub sums: Sums,
-    /// Invoices that sold something.
-    pub orders: i64,
-    /// Known customers who bought something.
-    pub customers: i64,
-}
+use super::{
+    calendar::Frequency,
+    codes::{CANCELLATION, KIND, NONE, SALE},
+    select::Selection,
+    shop::Shop,
+    sums::{Sales, Sums},
+};
 
 /// The periods that a selection reaches into, without a gap.
 #[derive(Debug, Clone)]
 pub struct Periods {
     frequency: Frequency,
-    /// Where each begins, microseconds since 1970.
+    /// Start of each, microseconds since 1970.
     pub starts: Vec<i64>,
 }
 
 impl Periods {
-    /// Where the one after `at` begins.
+    /// End of the period at a place.
     fn end(&self, at: usize) -> i64 {
         match (self.starts.get(at + 1), self.starts.get(at)) {
             (Some(next), _) => *next,
@@ -35,7 +30,7 @@ impl Periods {
         }
     }
 
-    /// The time that some of them take.
+    /// The time from the start of the first to the end of the last of some of them.
     fn time(&self, range: &Range<usize>) -> Range<i64> {
         let start = self.starts.get(range.start).copied().unwrap_or(i64::MAX);
         start..if range.is_empty() {
@@ -56,9 +51,9 @@ impl Periods {
 /// New and returning customers of a period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Growth {
-    /// Customers whose first order of all was in it.
+    /// Customers with their first order in it.
     pub new_customers: i64,
-    /// Customers who had bought before.
+    /// Customers that had bought before.
     pub returning_customers: i64,
     /// Revenue from new customers.
     pub new_revenue: Money,
@@ -68,19 +63,19 @@ pub struct Growth {
     pub other_revenue: Money,
 }
 
-/// Customers who first bought in the same period.
+/// Customers that first bought in the same period.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cohort {
-    /// How many they are.
+    /// Customers of the cohort.
     pub customers: i64,
-    /// What they did, from that period on.
+    /// What they bought in each period from that one on.
     pub cells: Vec<Cell>,
 }
 
 /// What a cohort did in a period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cell {
-    /// Those who bought something in it.
+    /// Customers that bought something in it.
     pub customers: i64,
     /// Revenue net of returns.
     pub revenue: Money,
@@ -91,7 +86,7 @@ pub struct Cell {
 pub struct Profile {
     /// The figures.
     pub sales: Sales,
-    /// Where the last order went to.
+    /// Country of delivery of the last order.
     pub country: Option<u32>,
     /// Time of the first and the last order, microseconds since 1970.
     pub span: Option<(i64, i64)>,
@@ -106,13 +101,13 @@ pub struct Order {
     pub invoice: u32,
     /// Its first line, microseconds since 1970.
     pub time: i64,
-    /// Where to.
+    /// Country of delivery.
     pub country: u32,
     /// What its lines add up to.
     pub sums: Sums,
 }
 
-/// Which numbers have been seen, since when.
+/// The mark under which each number was seen last.
 struct Seen(Vec<u32>);
 
 impl Seen {
@@ -120,7 +115,7 @@ impl Seen {
         Self(vec![0; numbers])
     }
 
-    /// Whether a number comes for the first time under a mark of 1 or more.
+    /// Whether a number is seen for the first time under a mark, which is 1 or more.
     fn is_new(&mut self, number: u32, mark: u32) -> bool {
         let seen = &mut self.0[number as usize];
         std::mem::replace(seen, mark) != mark
@@ -143,7 +138,7 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Adds a receipt to figures, of which those with the same mark are the same.
+    /// Adds a receipt to figures; each of several figures has a mark of its own.
     fn add(&mut self, sales: &mut Sales, mark: u32, receipt: usize, sums: &Sums) {
         sales.sums.add(sums);
         if sums.sold() {
@@ -165,7 +160,12 @@ impl Shop {
         }
     }
 
-    pub(super) fn add_up(&self, selection: &Selection) -> Sales {
+    /// Adds up everything once, so that the figures of everything are at hand.
+    pub(super) fn add_up_whole(&mut self) {
+        self.whole = self.add_up(&self.all());
+    }
+
+    fn add_up(&self, selection: &Selection) -> Sales {
         let (mut tally, mut sales) = (Tally::new(self), Sales::default());
         for receipt in self.selected(selection) {
             tally.add(&mut sales, 1, receipt, &self.sums(selection, receipt));
@@ -178,7 +178,7 @@ impl Shop {
         let mut tally = Tally::new(self);
         let mut all = Vec::new();
         for country in 0..self.countries.len() as u32 {
-            let receipts = self.by_country.of(country);
+            let receipts = self.by_country.get(country as usize);
             let [start, end] = [selection.receipts.start, selection.receipts.end]
                 .map(|bound| receipts.partition_point(|receipt| (*receipt as usize) < bound));
             let mut sales = Sales::default();
@@ -402,7 +402,7 @@ impl Shop {
                 continue;
             };
             let cohort = *cohort as usize;
-            // What was taken back before the first purchase is in no period of the cohort.
+            // A return before the first purchase is in no period of the cohort.
             let Some(offset) = at.checked_sub(cohort) else {
                 continue;
             };
@@ -415,12 +415,12 @@ impl Shop {
         all
     }
 
-    /// The figures of groups of customers, `groups` of them; last those of everybody else.
-    /// `group_of` has a group for each customer; any number from `groups` on is everybody
-    /// else's.
+    /// The figures of `groups` groups of customers, and last of all other lines. `group_of` has a
+    /// group for each customer; a number from `groups` on is none of them.
     pub fn by_group(&self, selection: &Selection, group_of: &[u16], groups: usize) -> Vec<Sales> {
         let mut all = vec![Sales::default(); groups + 1];
-        // Groups come in any order, so that each has marks of its own: a bit for each invoice.
+        // Receipts of a group are not next to each other, so that one mark for each invoice does
+        // not do: each group has a bit for each invoice.
         let words = self.invoices.len().div_ceil(64);
         let mut invoices = vec![0_u64; words * all.len()];
         let mut customers = Seen::new(self.customers.len());
@@ -515,7 +515,7 @@ impl Shop {
     ) -> impl Iterator<Item = usize> + 'a {
         let receipts = self
             .by_customer
-            .of(customer)
+            .get(customer as usize)
             .iter()
             .map(|receipt| *receipt as usize);
         receipts.filter(|receipt| {
@@ -525,7 +525,7 @@ impl Shop {
 
     /// Time of a country's first and last line, and what they add up to.
     pub fn country(&self, country: u32) -> Option<(i64, i64, Sums)> {
-        let receipts = self.by_country.of(country);
+        let receipts = self.by_country.get(country as usize);
         let time = |receipt: &u32| self.receipts.time[*receipt as usize];
         let sums = self.country_sums.get(country as usize)?;
         Some((
@@ -535,8 +535,8 @@ impl Shop {
         ))
     }
 
-    /// Products whose code or description holds all words: those whose code begins with the query
-    /// first, the one that it is before them, then by revenue.
+    /// Products that hold all words of the query in code or description. First the product with the
+    /// query as its code, then those with a code that begins with it, then by revenue.
     pub fn search(&self, query: &str) -> Vec<u32> {
         let query = query.trim().to_lowercase();
         let words: Vec<&str> = query.split_whitespace().collect();

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use transactions::{CustomerId, StockCode};
 
-use super::{NONE, Shop, Sums};
+use super::{codes::NONE, shop::Shop, sums::Sums};
 
 /// What is asked for, by name.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,7 +13,7 @@ pub struct Filter<'a> {
     pub countries: &'a [String],
     /// These products alone; empty: all.
     pub stock_codes: &'a [String],
-    /// These customers alone; empty: everybody.
+    /// These customers alone; empty: all.
     pub customers: &'a [String],
     /// Lines from this instant on, microseconds since 1970.
     pub from: Option<i64>,
@@ -117,7 +117,7 @@ impl Shop {
     fn with_receipts(&self, mask: Vec<bool>) -> Products {
         let mut receipts = vec![0_u64; self.receipts.time.len().div_ceil(64)];
         for (product, _) in (0..).zip(&mask).filter(|(_, is_asked)| **is_asked) {
-            for receipt in self.by_product.of(product) {
+            for receipt in self.by_product.get(product as usize) {
                 receipts[*receipt as usize / 64] |= 1 << (receipt % 64);
             }
         }
@@ -159,8 +159,8 @@ impl Shop {
             .filter(|receipt| self.takes(selection, *receipt))
     }
 
-    /// Whether a receipt is selected, by all but its time; where products are asked for, some of
-    /// its lines.
+    /// Whether a receipt is selected, by everything but its time; if the selection has products,
+    /// whether some of its lines are.
     pub(super) fn takes(&self, selection: &Selection, receipt: usize) -> bool {
         selection
             .countries
@@ -176,8 +176,8 @@ impl Shop {
                 .is_none_or(|products| products.is_in(receipt))
     }
 
-    /// What the selected lines of a receipt add up to: known beforehand where every product is
-    /// asked for.
+    /// What the selected lines of a receipt add up to: the stored sums, unless the selection has
+    /// products.
     pub(super) fn sums(&self, selection: &Selection, receipt: usize) -> Sums {
         match &selection.products {
             None => self.receipts.sums[receipt],

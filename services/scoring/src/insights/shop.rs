@@ -1,13 +1,19 @@
-//! The lines in columns, checked, and what is added up beforehand.
+//! The lines in columns, checked, and the sums that are computed when they are loaded.
 
 use std::ops::Range;
 
 use transactions::Money;
 
-use super::{CANCELLATION, DUPLICATE, Frequency, KIND, NONE, SALE, Sales, Sums, files};
+use super::{
+    calendar::Frequency,
+    codes::{CANCELLATION, DUPLICATE, KIND, NONE, SALE},
+    files,
+    sums::{Sales, Sums},
+};
 use crate::{
     Artifact, ModelError,
-    columns::{ColumnFile, Names},
+    artifact::columns::{ColumnFile, Names},
+    csr::Rows,
 };
 
 /// Instants that a protobuf Timestamp can hold, microseconds: the years 1 to 9999.
@@ -26,11 +32,11 @@ pub struct Shop {
     pub(super) receipts: Receipts,
     pub(super) lines: Lines,
     /// Receipts of each customer, in order.
-    pub(super) by_customer: Groups,
+    pub(super) by_customer: Rows<u32>,
     /// Receipts of each country, in order.
-    pub(super) by_country: Groups,
+    pub(super) by_country: Rows<u32>,
     /// Receipts that have a line of each product, in order.
-    pub(super) by_product: Groups,
+    pub(super) by_product: Rows<u32>,
     /// Each customer's first receipt that sold something.
     pub(super) first_receipt: Vec<u32>,
     pub(super) cube: Cube,
@@ -50,10 +56,10 @@ pub(super) struct Receipts {
     /// Microseconds since 1970.
     pub(super) time: Vec<i64>,
     pub(super) invoice: Vec<u32>,
-    /// [`NONE`] where nobody is named.
+    /// [`NONE`] if the line names no customer.
     pub(super) customer: Vec<u32>,
     pub(super) country: Vec<u16>,
-    /// Where its lines begin; one more than there are receipts.
+    /// First line of each, and the number of all lines at the end.
     pub(super) first: Vec<u32>,
     pub(super) sums: Vec<Sums>,
 }
@@ -69,47 +75,6 @@ pub(super) struct Lines {
     pub(super) kind: Vec<u8>,
 }
 
-/// Receipts by something that each has one of.
-#[derive(Debug, Default)]
-pub(super) struct Groups {
-    starts: Vec<u32>,
-    receipts: Vec<u32>,
-}
-
-impl Groups {
-    fn new(groups: usize, of: impl Iterator<Item = u32> + Clone) -> Self {
-        let mut starts = vec![0_u32; groups + 1];
-        let mut total = 0;
-        for group in of.clone().filter(|group| *group != NONE) {
-            starts[group as usize + 1] += 1;
-            total += 1;
-        }
-        for group in 0..groups {
-            starts[group + 1] += starts[group];
-        }
-        let (mut next, mut receipts) = (starts.clone(), vec![0; total]);
-        for (receipt, group) in of.enumerate().filter(|(_, group)| *group != NONE) {
-            let place = &mut next[group as usize];
-            receipts[*place as usize] = receipt as u32;
-            *place += 1;
-        }
-        Self { starts, receipts }
-    }
-
-    /// The receipts of a group, in order.
-    pub(super) fn of(&self, group: u32) -> &[u32] {
-        let at = group as usize;
-        match (self.starts.get(at), self.starts.get(at + 1)) {
-            (Some(start), Some(end)) => &self.receipts[*start as usize..*end as usize],
-            _ => &[],
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        4 * (self.starts.capacity() + self.receipts.capacity())
-    }
-}
-
 /// What a product came to in a country and a month.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CubeCell {
@@ -122,16 +87,14 @@ pub(super) struct CubeCell {
 pub(super) struct Cube {
     /// Receipts of each month that has any, in order of time.
     pub(super) months: Vec<Range<usize>>,
-    /// Where the cells of a month and a country begin: by month, then country.
-    starts: Vec<u32>,
-    cells: Vec<CubeCell>,
+    /// By month, then country.
+    cells: Rows<CubeCell>,
     countries: usize,
 }
 
 impl Cube {
     pub(super) fn cells(&self, month: usize, country: usize) -> &[CubeCell] {
-        let at = month * self.countries + country;
-        &self.cells[self.starts[at] as usize..self.starts[at + 1] as usize]
+        self.cells.row(month * self.countries + country)
     }
 }
 
@@ -196,11 +159,10 @@ impl Shop {
             .map(|at| lines.sums(receipts.lines(at), |_| true))
             .collect();
 
-        let by_customer = Groups::new(customers.len(), receipts.customer.iter().copied());
-        let by_country = Groups::new(
-            countries.len(),
-            receipts.country.iter().map(|country| (*country).into()),
-        );
+        let known = |customer: &u32| (*customer != NONE).then_some(*customer);
+        let by_customer = Rows::of_numbers(customers.len(), receipts.customer.iter().map(known));
+        let country = |country: &u16| Some((*country).into());
+        let by_country = Rows::of_numbers(countries.len(), receipts.country.iter().map(country));
         let by_product = by_product(&receipts, &lines, products.len());
         let mut country_sums = vec![Sums::default(); countries.len()];
         for (country, sums) in receipts.country.iter().zip(&receipts.sums) {
@@ -208,7 +170,7 @@ impl Shop {
         }
         let first_sale = |customer| {
             by_customer
-                .of(customer)
+                .get(customer as usize)
                 .iter()
                 .find(|at| receipts.sums[**at as usize].sold())
         };
@@ -223,9 +185,9 @@ impl Shop {
             products.len(),
         );
         let mut product_sums = vec![Sums::default(); products.len()];
-        cube.cells
-            .iter()
-            .for_each(|cell| product_sums[cell.product as usize].add(&cell.sums));
+        for cell in cube.cells.items() {
+            product_sums[cell.product as usize].add(&cell.sums);
+        }
         let text = |(product, description): (usize, &u32)| {
             let text = format!(
                 "{} {}",
@@ -235,7 +197,7 @@ impl Shop {
             text.to_lowercase().into_boxed_str()
         };
         let product_text = product_description.iter().enumerate().map(text).collect();
-        let mut shop = Self {
+        Ok(Self {
             countries,
             customers,
             products,
@@ -253,9 +215,7 @@ impl Shop {
             country_sums,
             product_text,
             whole: Sales::default(),
-        };
-        shop.whole = shop.add_up(&shop.all());
-        Ok(shop)
+        })
     }
 
     /// The names of countries, in order.
@@ -278,7 +238,7 @@ impl Shop {
         &self.invoices
     }
 
-    /// What a product is called; empty where it never was.
+    /// The usual description of a product; empty if no line has one.
     pub fn description(&self, product: u32) -> &str {
         match self.product_description.get(product as usize) {
             Some(description) if *description != NONE => self.descriptions.get(*description),
@@ -308,7 +268,7 @@ impl Shop {
         [
             self.lines.id.len(),
             self.receipts.time.len(),
-            self.cube.cells.len(),
+            self.cube.cells.items().len(),
         ]
     }
 
@@ -344,7 +304,7 @@ impl Shop {
             &self.invoices,
         ];
         let names: usize = names.iter().map(|names| names.bytes()).sum();
-        let cube = of(&self.cube.months) + of(&self.cube.starts) + of(&self.cube.cells);
+        let cube = of(&self.cube.months) + self.cube.cells.bytes();
         let products = of(&self.product_description)
             + of(&self.product_sums)
             + of(&self.country_sums)
@@ -360,7 +320,7 @@ impl Shop {
     }
 }
 
-/// Numbers of names; where none is allowed, -1 is [`NONE`].
+/// Numbers of names; -1 is [`NONE`], if `or_none` allows it.
 fn codes(
     file: &ColumnFile,
     column: &'static str,
@@ -387,8 +347,8 @@ impl Receipts {
 }
 
 impl Lines {
-    /// What adding up relies on: no sum of lines, whichever, is beyond an i64; what was sold is at
-    /// least a piece.
+    /// What adding up relies on: no sum of any lines is beyond an i64, and a sale has at least one
+    /// unit.
     fn check(&self) -> Result<(), ModelError> {
         let mut total = 0_u64;
         for ((kind, quantity), unit_price) in
@@ -432,27 +392,8 @@ impl Lines {
 }
 
 /// The receipts of each product, each once.
-fn by_product(receipts: &Receipts, lines: &Lines, products: usize) -> Groups {
-    let mut starts = vec![0_u32; products + 1];
-    each_product(receipts, lines, products, |product, _| {
-        starts[product as usize + 1] += 1
-    });
-    for product in 0..products {
-        starts[product + 1] += starts[product];
-    }
-    let (mut next, mut found) = (
-        starts.clone(),
-        vec![0; starts.last().copied().unwrap_or_default() as usize],
-    );
-    each_product(receipts, lines, products, |product, receipt| {
-        let place = &mut next[product as usize];
-        found[*place as usize] = receipt;
-        *place += 1;
-    });
-    Groups {
-        starts,
-        receipts: found,
-    }
+fn by_product(receipts: &Receipts, lines: &Lines, products: usize) -> Rows<u32> {
+    Rows::visit(products, |put| each_product(receipts, lines, products, put))
 }
 
 /// Each product of each receipt, once.
@@ -460,7 +401,7 @@ fn each_product(
     receipts: &Receipts,
     lines: &Lines,
     products: usize,
-    mut take: impl FnMut(u32, u32),
+    take: &mut dyn FnMut(u32, u32),
 ) {
     let mut last = vec![NONE; products];
     for (at, receipt) in (0..receipts.time.len()).zip(0_u32..) {
@@ -476,24 +417,23 @@ fn each_product(
 fn cube(
     receipts: &Receipts,
     lines: &Lines,
-    by_country: &Groups,
+    by_country: &Rows<u32>,
     countries: usize,
     products: usize,
 ) -> Cube {
     let mut cube = Cube {
         countries,
-        starts: vec![0],
         ..Cube::default()
     };
     let mut cursors = vec![0_usize; countries];
-    // One place for each product, and the list of those in use: sums without hashing.
+    // A place for each product and a list of those in use, which is faster than a hash map.
     let (mut sums, mut used) = (vec![Sums::default(); products], Vec::<u32>::new());
     let mut start = 0;
     while let Some(time) = receipts.time.get(start) {
         let next = Frequency::Monthly.next(Frequency::Monthly.floor(*time));
         let end = start + receipts.time[start..].partition_point(|time| *time < next);
         for (country, cursor) in cursors.iter_mut().enumerate() {
-            for &receipt in by_country.of(country as u32)[*cursor..]
+            for &receipt in by_country.row(country)[*cursor..]
                 .iter()
                 .take_while(|at| (**at as usize) < end)
             {
@@ -510,12 +450,10 @@ fn cube(
                 }
             }
             used.sort_unstable();
-            let taken = used.drain(..).map(|product| CubeCell {
+            cube.cells.push_row(used.drain(..).map(|product| CubeCell {
                 product,
                 sums: std::mem::take(&mut sums[product as usize]),
-            });
-            cube.cells.extend(taken);
-            cube.starts.push(cube.cells.len() as u32);
+            }));
         }
         cube.months.push(start..end);
         start = end;

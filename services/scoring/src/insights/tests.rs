@@ -3,15 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use transactions::Line;
+use transactions::{Line, LineKind, Money};
 
 use super::*;
 
 const DAY: i64 = 86_400_000_000;
+const FREQUENCIES: [Frequency; 4] = [
+    Frequency::Daily,
+    Frequency::Weekly,
+    Frequency::Monthly,
+    Frequency::Yearly,
+];
 /// 2010-12-20.
 const START: i64 = 1_292_803_200_000_000;
 
-/// A line with names of its own.
+/// A line that owns its names.
 #[derive(Debug, Clone)]
 struct Owned {
     invoice: String,
@@ -23,6 +29,30 @@ struct Owned {
     customer: Option<String>,
     country: String,
     kind: LineKind,
+}
+
+impl Owned {
+    fn line(&self, id: i64) -> Line<'_> {
+        Line {
+            id,
+            invoice: &self.invoice,
+            stock_code: &self.product,
+            description: self.description.as_deref(),
+            quantity: self.quantity,
+            time: self.time,
+            unit_price: self.price,
+            customer: self.customer.as_deref(),
+            country: &self.country,
+            kind: self.kind,
+            is_duplicate: id % 7 == 0,
+        }
+    }
+
+    /// What lines of one receipt have in common.
+    fn receipt(&self) -> (i64, &str, Option<&str>, &str) {
+        let customer = self.customer.as_deref();
+        (self.time, &self.invoice, customer, &self.country)
+    }
 }
 
 fn arbitrary() -> impl Strategy<Value = Vec<Owned>> {
@@ -74,21 +104,7 @@ fn arbitrary() -> impl Strategy<Value = Vec<Owned>> {
 fn load(lines: &[Owned]) -> Insights {
     let mut builder = Builder::new();
     for (id, line) in (0..).zip(lines) {
-        builder
-            .push(&Line {
-                id,
-                invoice: &line.invoice,
-                stock_code: &line.product,
-                description: line.description.as_deref(),
-                quantity: line.quantity,
-                time: line.time,
-                unit_price: line.price,
-                customer: line.customer.as_deref(),
-                country: &line.country,
-                kind: line.kind,
-                is_duplicate: id % 7 == 0,
-            })
-            .unwrap();
+        builder.push(&line.line(id)).unwrap();
     }
     let as_of = chrono::DateTime::from_timestamp_micros(START + 200 * DAY)
         .unwrap()
@@ -96,7 +112,7 @@ fn load(lines: &[Owned]) -> Insights {
     Insights::load(&builder.finish("lines", as_of, 42).unwrap()).unwrap()
 }
 
-/// What is asked for: hours from the start, and which names.
+/// A filter that owns its names.
 #[derive(Debug, Clone)]
 struct Asked {
     from: Option<i64>,
@@ -189,6 +205,10 @@ fn naive<'a>(lines: impl Iterator<Item = &'a Owned>) -> Sales {
     }
 }
 
+fn naive_of(lines: &[&Owned]) -> Sales {
+    naive(lines.iter().copied())
+}
+
 fn first_purchase<'a>(lines: &'a [Owned], customer: &str) -> Option<&'a Owned> {
     let bought =
         |line: &&Owned| line.kind == LineKind::Sale && line.customer.as_deref() == Some(customer);
@@ -214,7 +234,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn figures_equal_a_naive_count(lines in arbitrary(), asked in asked(), frequency in 0..4_u8) {
+    fn figures_equal_a_naive_count(
+        lines in arbitrary(),
+        asked in asked(),
+        frequency in prop::sample::select(FREQUENCIES.to_vec()),
+    ) {
         let insights = load(&lines);
         let shop = insights.shop();
         let asked = asked.known(shop);
@@ -224,99 +248,115 @@ proptest! {
 
         let countries = shop.by_country(&selection);
         let wanted = by_key(&taken, |line| &line.country);
-        let wanted = wanted.iter().map(|(name, lines)| (name.as_str(), naive(lines.iter().copied())));
+        let wanted = wanted.iter().map(|(name, lines)| (name.as_str(), naive_of(lines)));
         let wanted: BTreeMap<_, _> = wanted.filter(|(_, sales)| sales.sums.lines > 0).collect();
-        prop_assert!(countries.is_sorted_by_key(|(_, sales)| std::cmp::Reverse(sales.sums.revenue())));
-        prop_assert_eq!(countries.iter().map(|(c, s)| (shop.countries().get(*c), *s)).collect::<BTreeMap<_, _>>(), wanted);
+        let revenue = |(_, sales): &(u32, Sales)| std::cmp::Reverse(sales.sums.revenue());
+        prop_assert!(countries.is_sorted_by_key(revenue));
+        let countries = countries.iter().map(|(c, sales)| (shop.countries().get(*c), *sales));
+        prop_assert_eq!(countries.collect::<BTreeMap<_, _>>(), wanted);
 
         let products = shop.products(&selection);
         let wanted = by_key(&taken, |line| &line.product);
-        let wanted = wanted.iter().map(|(name, lines)| (name.as_str(), naive(lines.iter().copied()).sums));
+        let wanted = wanted.iter().map(|(name, lines)| (name.as_str(), naive_of(lines).sums));
         let wanted: BTreeMap<_, _> = wanted.filter(|(_, sums)| sums.lines > 0).collect();
-        let products: BTreeMap<_, _> = products.iter().map(|(p, s)| (shop.products_by_name().get(*p), *s)).collect();
-        prop_assert_eq!(products, wanted);
+        let products = products.iter().map(|(p, sums)| (shop.products_by_name().get(*p), *sums));
+        prop_assert_eq!(products.collect::<BTreeMap<_, _>>(), wanted);
 
-        let frequency = [Frequency::Daily, Frequency::Weekly, Frequency::Monthly, Frequency::Yearly][usize::from(frequency)];
         let periods = shop.periods(&selection, frequency);
         let count = periods.starts.len();
         // In two parts, as pages are.
         let parts = [0..count / 2, count / 2..count];
-        let trend: Vec<Sales> = parts.iter().flat_map(|part| shop.trend(&selection, &periods, part.clone())).collect();
-        let growth: Vec<Growth> = parts.iter().flat_map(|part| shop.growth(&selection, &periods, part.clone())).collect();
+        let in_parts = || parts.iter().cloned();
+        let trend = in_parts().flat_map(|part| shop.trend(&selection, &periods, part));
+        let trend: Vec<Sales> = trend.collect();
+        let growth = in_parts().flat_map(|part| shop.growth(&selection, &periods, part));
+        let growth: Vec<Growth> = growth.collect();
+        let period = |at: usize| periods.starts[at]..frequency.next(periods.starts[at]);
         let in_period = |at: usize| {
-            let (start, end) = (periods.starts[at], frequency.next(periods.starts[at]));
-            taken.iter().copied().filter(move |line| (start..end).contains(&line.time))
+            let period = period(at);
+            taken.iter().copied().filter(move |line| period.contains(&line.time))
         };
         for at in 0..count {
             let sales = naive(in_period(at));
             prop_assert_eq!(trend[at], sales);
             let begins = periods.starts[at].max(asked.from.unwrap_or(i64::MIN));
-            let bought = |line: &&&Owned| line.kind == LineKind::Sale;
-            let customers: BTreeSet<&str> =
-                in_period(at).collect::<Vec<_>>().iter().filter(bought).filter_map(|l| l.customer.as_deref()).collect();
-            let new = customers.iter().filter(|c| first_purchase(&lines, c).unwrap().time >= begins).count() as i64;
-            prop_assert_eq!((growth[at].new_customers, growth[at].returning_customers), (new, sales.customers - new));
-            let Growth { new_revenue, returning_revenue, other_revenue, .. } = growth[at];
-            prop_assert_eq!(new_revenue + returning_revenue + other_revenue, sales.sums.revenue());
+            let bought = in_period(at).filter(|line| line.kind == LineKind::Sale);
+            let customers: BTreeSet<&str> = bought.filter_map(|l| l.customer.as_deref()).collect();
+            let is_new = |c: &&&str| first_purchase(&lines, c).unwrap().time >= begins;
+            let new = customers.iter().filter(is_new).count() as i64;
+            let growth = growth[at];
+            prop_assert_eq!(growth.new_customers, new);
+            prop_assert_eq!(growth.returning_customers, sales.customers - new);
+            let known = growth.new_revenue + growth.returning_revenue;
+            prop_assert_eq!(known + growth.other_revenue, sales.sums.revenue());
         }
 
-        let cohorts: Vec<Cohort> =
-            parts.iter().flat_map(|part| shop.cohorts(&selection, &periods, part.clone(), 4)).collect();
+        let cohorts = in_parts().flat_map(|part| shop.cohorts(&selection, &periods, part, 4));
+        let cohorts: Vec<Cohort> = cohorts.collect();
         for (at, cohort) in cohorts.iter().enumerate() {
-            let (start, end) = (periods.starts[at], frequency.next(periods.starts[at]));
-            let members: BTreeSet<String> = (1..6).map(|customer: u8| customer.to_string()).filter(|customer| {
-                first_purchase(&lines, customer).is_some_and(|line| {
-                    // Which of its lines is the first does not matter: products are asked for by receipt.
-                    let has_product = lines.iter().any(|other| {
-                        let same = (other.time, &other.invoice, &other.customer, &other.country)
-                            == (line.time, &line.invoice, &line.customer, &line.country);
-                        same && asked.takes(other)
-                    });
-                    has_product && (start..end).contains(&line.time)
+            let is_member = |customer: &String| {
+                first_purchase(&lines, customer).is_some_and(|first| {
+                    // A receipt is selected as a whole, whichever of its lines is the first.
+                    let is_same = |line: &&Owned| line.receipt() == first.receipt();
+                    let is_taken = lines.iter().filter(is_same).any(|line| asked.takes(line));
+                    is_taken && period(at).contains(&first.time)
                 })
-            }).collect();
+            };
+            let customers = (1..6).map(|customer: u8| customer.to_string());
+            let members: BTreeSet<String> = customers.filter(is_member).collect();
             prop_assert_eq!(cohort.customers, members.len() as i64);
             prop_assert_eq!(cohort.cells.len(), 4.min(count - at));
             for (offset, cell) in cohort.cells.iter().enumerate() {
-                let theirs = in_period(at + offset).filter(|l| l.customer.as_ref().is_some_and(|c| members.contains(c)));
-                let sales = naive(theirs);
-                prop_assert_eq!((cell.customers, cell.revenue), (sales.customers, sales.sums.revenue()));
+                let is_theirs = |line: &&Owned| {
+                    let customer = line.customer.as_ref();
+                    customer.is_some_and(|customer| members.contains(customer))
+                };
+                let sales = naive(in_period(at + offset).filter(is_theirs));
+                prop_assert_eq!(cell.customers, sales.customers);
+                prop_assert_eq!(cell.revenue, sales.sums.revenue());
             }
         }
 
-        let group_of: Vec<u16> = (0..shop.customers().len() as u16).map(|customer| customer % 3).collect();
+        let customers = 0..shop.customers().len() as u16;
+        let group_of: Vec<u16> = customers.map(|customer| customer % 3).collect();
         for (group, sales) in shop.by_group(&selection, &group_of, 2).into_iter().enumerate() {
             let of = |line: &&Owned| {
-                let number = line.customer.as_ref().and_then(|name| shop.customer_number(name));
-                number.map_or(2, |number| usize::from(group_of[number as usize]).min(2)) == group
+                let customer = line.customer.as_ref();
+                let number = customer.and_then(|name| shop.customer_number(name));
+                let of = |number: u32| usize::from(group_of[number as usize]).min(2);
+                number.map_or(2, of) == group
             };
             prop_assert_eq!(sales, naive(taken.iter().copied().filter(of)));
         }
     }
 
     #[test]
-    fn an_export_holds_every_line_once_and_in_order(lines in arbitrary(), asked in asked(), most in 1..9_usize) {
+    fn an_export_holds_every_line_once_and_in_order(
+        lines in arbitrary(),
+        asked in asked(),
+        most in 1..9_usize,
+    ) {
         let insights = load(&lines);
         let shop = insights.shop();
         let asked = asked.known(shop);
         let selection = shop.select(&asked.filter()).unwrap();
         for kinds in [Kinds::REVENUE, Kinds::of(LineKind::ALL)] {
             let (mut cursor, mut seen) = (Cursor::default(), Vec::new());
-            while shop.lines(&selection, kinds, &mut cursor, most, |line| seen.push(line)) == most {}
+            let mut page = || shop.lines(&selection, kinds, &mut cursor, most, |l| seen.push(l));
+            while page() == most {}
             prop_assert!(seen.is_sorted_by_key(|line| (line.time, line.invoice)));
-            let wanted = (0..).zip(&lines).filter(|(_, line)| {
-                asked.takes(line) && (kinds != Kinds::REVENUE || matches!(line.kind, LineKind::Sale | LineKind::Cancellation))
-            });
-            let wanted: BTreeMap<i64, &Owned> = wanted.collect();
+            let is_revenue = |kind| matches!(kind, LineKind::Sale | LineKind::Cancellation);
+            let is_kind = |kind| kinds != Kinds::REVENUE || is_revenue(kind);
+            let is_wanted =
+                |(_, line): &(i64, &Owned)| asked.takes(line) && is_kind(line.kind);
+            let wanted: BTreeMap<i64, &Owned> = (0..).zip(&lines).filter(is_wanted).collect();
             prop_assert_eq!(shop.count(&selection, kinds), wanted.len() as u64);
-            prop_assert_eq!(seen.iter().map(|line| line.id).collect::<BTreeSet<_>>(), wanted.keys().copied().collect());
+            let ids: BTreeSet<i64> = seen.iter().map(|line| line.id).collect();
+            prop_assert_eq!(ids, wanted.keys().copied().collect());
             prop_assert_eq!(seen.len(), wanted.len());
             for line in seen {
                 let owned = wanted[&line.id];
-                prop_assert_eq!((line.invoice, line.stock_code, line.country), (&*owned.invoice, &*owned.product, &*owned.country));
-                prop_assert_eq!((line.description, line.customer), (owned.description.as_deref(), owned.customer.as_deref()));
-                prop_assert_eq!((line.quantity, line.time, line.unit_price), (owned.quantity, owned.time, owned.price));
-                prop_assert_eq!((line.kind, line.is_duplicate), (owned.kind, line.id % 7 == 0));
+                prop_assert_eq!(line, owned.line(line.id));
             }
         }
     }
@@ -328,15 +368,19 @@ proptest! {
         let asked = Asked { products: vec![], ..asked.known(shop) };
         let selection = shop.select(&asked.filter()).unwrap();
         for (number, customer) in (0..).zip(shop.customers().iter()) {
-            let theirs: Vec<&Owned> =
-                lines.iter().filter(|line| line.customer.as_deref() == Some(customer) && asked.takes(line)).collect();
+            let is_theirs = |line: &&Owned| line.customer.as_deref() == Some(customer);
+            let theirs = lines.iter().filter(is_theirs);
+            let theirs: Vec<&Owned> = theirs.filter(|line| asked.takes(line)).collect();
             let profile = shop.profile(number, &selection);
             let sales = naive(theirs.iter().copied());
             prop_assert_eq!(profile.sales, sales);
-            prop_assert_eq!(profile.products.iter().map(|(_, sums)| sums.lines).sum::<i64>(), sales.sums.lines);
+            let lines = profile.products.iter().map(|(_, sums)| sums.lines);
+            prop_assert_eq!(lines.sum::<i64>(), sales.sums.lines);
             let orders = shop.orders(number, &selection);
-            prop_assert_eq!(orders.iter().filter(|order| order.sums.sold()).count() as i64, sales.orders);
-            prop_assert_eq!(orders.iter().map(|order| order.sums.revenue()).sum::<Money>(), sales.sums.revenue());
+            let sold = orders.iter().filter(|order| order.sums.sold()).count();
+            prop_assert_eq!(sold as i64, sales.orders);
+            let revenue: Money = orders.iter().map(|order| order.sums.revenue()).sum();
+            prop_assert_eq!(revenue, sales.sums.revenue());
             prop_assert!(orders.is_sorted_by_key(|order| std::cmp::Reverse(order.time)));
         }
     }

@@ -1,19 +1,29 @@
-//! What each customer is recommended who wishes nothing but a number of products, found beforehand:
-//! the answer that is asked for most costs a service a look into a table.
+//! Recommendations for each known customer, found in training: the most frequent request, one
+//! without a basket or conditions, costs a service only a look into a table.
 //!
 //! `answers.safetensors`, by row of the customer, the best product first: `product` `[n, k]` u32,
 //! `score` `[n, k]` f64, `spoken_for` `[n, k]` u8. They are what
-//! [`Recommendations::rank`](super::Recommendations::rank) finds with the files beside this one. A
-//! model without the file finds them when it is asked.
+//! [`Recommendations::rank`](super::Recommendations::rank) finds with the other files of the model.
+//! A model without this file finds them when they are requested.
 
-use super::Found;
 use crate::{Artifact, Kept, ModelError, TensorFile};
 
 /// Name of the file.
 pub const FILE: &str = "answers.safetensors";
 
-/// Products that are found beforehand for each customer, unless there are fewer.
+/// Products that are found for each customer, unless the shop has fewer.
 pub const MOST: usize = 20;
+
+/// A product that was found for a customer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Found {
+    /// How well it fits.
+    pub score: f64,
+    /// Row of the product.
+    pub product: usize,
+    /// Whether anything that the customer has bought speaks for it.
+    pub spoken_for: bool,
+}
 
 /// The answers, `[n, each]`.
 #[derive(Debug)]
@@ -25,7 +35,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Those of `n` customers over `m` products, where there are any.
+    /// Answers for `n` customers over `m` products; `None` if the artifact has none.
     pub(super) fn read(
         artifact: &Artifact,
         n: usize,
@@ -60,7 +70,7 @@ impl Answers {
         }))
     }
 
-    /// A customer's, unless more are wanted than there are.
+    /// A customer's products; `None` if more are wanted than were found.
     pub(super) fn of(&self, customer: usize, limit: usize) -> Option<Vec<Found>> {
         if limit > self.each {
             return None;
@@ -77,7 +87,7 @@ impl Answers {
     }
 }
 
-/// The file: what was found for each customer, for all as much.
+/// The file of what was found, as many products for each customer.
 pub fn write(answers: &[Vec<Found>]) -> TensorFile {
     let shape = [answers.len(), answers.first().map_or(0, Vec::len)];
     let all = || answers.iter().flatten();

@@ -1,4 +1,4 @@
-//! Tensors by name, type and shape, or not at all.
+//! Tensors, read by name, type and shape and refused if one of them differs.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData, ops::Deref};
 
@@ -38,10 +38,11 @@ macro_rules! element {
 }
 element!(f32 => F32, f64 => F64, i64 => I64, i32 => I32, u32 => U32, u16 => U16, u8 => U8);
 
-/// Kept where they lie in a file: those of a file that is mapped take no memory of their own.
+/// Numbers that stay in the bytes of their file: those of a mapped file take no memory of their
+/// own.
 #[derive(Clone)]
 pub struct Kept<T> {
-    /// As many as there are, aligned.
+    /// Aligned for `T`, a whole number of them.
     bytes: Bytes,
     of: PhantomData<T>,
 }
@@ -50,7 +51,7 @@ impl<T: Element> Deref for Kept<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // No bytes lie nowhere in particular.
+        // An empty slice need not be aligned, which `cast_slice` requires.
         if self.bytes.is_empty() {
             &[]
         } else {
@@ -103,7 +104,7 @@ impl<'a> Tensors<'a> {
     /// Shape of a tensor with `N` dimensions.
     ///
     /// # Errors
-    /// [`ModelError::Part`] where it is missing or has another number of dimensions.
+    /// [`ModelError::Part`] if it is missing or has another number of dimensions.
     pub fn shape<const N: usize>(&self, name: &str) -> Result<[usize; N], ModelError> {
         let found = self.view(name)?.shape().to_vec();
         <[usize; N]>::try_from(found).map_err(|found| {
@@ -118,7 +119,7 @@ impl<'a> Tensors<'a> {
     /// A tensor of type `T` and the given shape, row by row.
     ///
     /// # Errors
-    /// [`ModelError::Part`] where it is missing or has another type or shape.
+    /// [`ModelError::Part`] if it is missing or has another type or shape.
     pub fn get<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Vec<T>, ModelError> {
         Ok(self
             .data::<T>(name, shape)?
@@ -191,7 +192,7 @@ impl TensorFile {
     /// The file's bytes.
     ///
     /// # Errors
-    /// [`ModelError::Part`] where a tensor's numbers do not fill its shape.
+    /// [`ModelError::Part`] if a tensor's numbers do not fill its shape.
     pub fn into_bytes(self) -> Result<Bytes, ModelError> {
         let mut views = BTreeMap::new();
         for (name, (dtype, shape, data)) in &self.0 {

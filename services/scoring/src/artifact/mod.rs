@@ -1,4 +1,4 @@
-//! A model as it lies in the store: a manifest and the files it lists.
+//! A model as it is stored: a manifest and the files that it lists.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,19 @@ use chrono::NaiveDateTime;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    Distribution, File, Gate, Manifest, Metric, ModelError, ModelKind, Table, Tensors,
-    manifest::FORMAT,
-};
+pub(crate) mod columns;
+mod distribution;
+mod manifest;
+mod table;
+mod tensors;
+
+pub use columns::Names;
+pub use distribution::Distribution;
+pub use manifest::{FORMAT, File, Gate, Manifest, Metric, ModelKind, UnknownModel};
+pub use table::Table;
+pub use tensors::{Element, Kept, TensorFile, Tensors};
+
+use crate::ModelError;
 
 /// Name of the manifest's file.
 pub const MANIFEST: &str = "manifest.json";
@@ -19,8 +28,8 @@ pub const MANIFEST: &str = "manifest.json";
 #[derive(Debug, Clone)]
 pub struct Artifact {
     manifest: Manifest,
-    /// The manifest as it is stored: the checksum is of its text, which numbers need not survive
-    /// being read.
+    /// The manifest as it is stored. The checksum is of this text, because numbers may change when
+    /// JSON is read and written again.
     text: Bytes,
     files: BTreeMap<String, Bytes>,
 }
@@ -29,7 +38,7 @@ impl Artifact {
     /// Reads a manifest, and refuses one that a newer program wrote.
     ///
     /// # Errors
-    /// [`ModelError::Manifest`], [`ModelError::NewerFormat`], or [`ModelError::Damaged`] where a
+    /// [`ModelError::Manifest`], [`ModelError::NewerFormat`], or [`ModelError::Damaged`] if a
     /// file's name leaves the artifact's folder.
     pub fn read_manifest(bytes: &[u8]) -> Result<Manifest, ModelError> {
         #[derive(serde::Deserialize)]
@@ -39,7 +48,7 @@ impl Artifact {
         let unreadable = |e: serde_json::Error| ModelError::Manifest {
             reason: e.to_string(),
         };
-        // The format first: a newer one may well lack fields that this one has.
+        // Reads the format first: a newer one may lack fields that this one requires.
         let Format { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
         if format > FORMAT {
             return Err(ModelError::NewerFormat { found: format });
@@ -54,7 +63,7 @@ impl Artifact {
         }
     }
 
-    /// Puts a stored manifest and its files together again.
+    /// Joins a stored manifest and its files, and checks every checksum.
     ///
     /// # Errors
     /// As [`Self::read_manifest`]; [`ModelError::MissingFile`] or [`ModelError::Damaged`], naming
@@ -113,7 +122,7 @@ impl Artifact {
         }
     }
 
-    /// What the artifact says of itself.
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -142,7 +151,7 @@ impl Artifact {
         Self::named(self.manifest, self.files)
     }
 
-    /// The same with one more file, which was made with it; the version changes with it.
+    /// The same with one more file; the version changes with it.
     #[must_use]
     pub fn with_file(self, name: &str, bytes: impl Into<Bytes>) -> Self {
         let Self {
@@ -155,7 +164,7 @@ impl Artifact {
             .finish()
     }
 
-    /// Gives a manifest the version that its text makes.
+    /// Gives a manifest the version that follows from its text.
     fn named(mut manifest: Manifest, files: BTreeMap<String, Bytes>) -> Self {
         manifest.version.clear();
         manifest.version = version(&manifest, &pretty(&manifest));
@@ -181,16 +190,16 @@ impl Artifact {
     /// What scoring needs beside tensors and tables.
     ///
     /// # Errors
-    /// [`ModelError::Part`] where the parameters are not of the expected form.
+    /// [`ModelError::Part`] if the parameters are not of the expected form.
     pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, ModelError> {
         T::deserialize(&self.manifest.parameters)
             .map_err(|e| ModelError::part(MANIFEST, "parameters", e.to_string()))
     }
 
-    /// What evaluation compared; the default where nothing was kept, or nobody has evaluated yet.
+    /// What evaluation compared; the default if the model was not evaluated, or keeps nothing.
     ///
     /// # Errors
-    /// [`ModelError::Part`] where it is not of the expected form.
+    /// [`ModelError::Part`] if it is not of the expected form.
     pub fn backtest<T: DeserializeOwned + Default>(&self) -> Result<T, ModelError> {
         let backtest = &self.manifest.backtest;
         if backtest.is_null() {
@@ -230,7 +239,7 @@ pub struct ArtifactBuilder {
 }
 
 impl ArtifactBuilder {
-    /// Adds a file: `*.safetensors` from [`TensorFile`](crate::TensorFile), `*.parquet`.
+    /// Adds a file: `*.safetensors` from [`TensorFile`], `*.parquet`.
     #[must_use]
     pub fn file(mut self, name: &str, bytes: impl Into<Bytes>) -> Self {
         debug_assert!(is_plain(name), "{name}");
@@ -241,7 +250,7 @@ impl ArtifactBuilder {
     /// Sets what scoring needs beside tensors and tables.
     ///
     /// # Errors
-    /// [`ModelError::Manifest`] where they cannot be written as JSON.
+    /// [`ModelError::Manifest`] if they cannot be written as JSON.
     pub fn parameters(mut self, parameters: &impl Serialize) -> Result<Self, ModelError> {
         self.manifest.parameters =
             serde_json::to_value(parameters).map_err(|e| ModelError::Manifest {
@@ -257,8 +266,7 @@ impl ArtifactBuilder {
         self
     }
 
-    /// Keeps how a number was spread in training: a feature, or a score of those the model was
-    /// trained on.
+    /// Keeps the distribution in training of a feature or a score.
     #[must_use]
     pub fn distribution(mut self, name: &str, values: impl IntoIterator<Item = f64>) -> Self {
         self.manifest
@@ -267,7 +275,7 @@ impl ArtifactBuilder {
         self
     }
 
-    /// Names and checksums everything.
+    /// Adds checksums and the version.
     #[must_use]
     pub fn finish(mut self) -> Artifact {
         self.manifest.files = self
@@ -283,8 +291,8 @@ impl ArtifactBuilder {
     }
 }
 
-/// The as-of time, for people, and 48 bits of a checksum over the manifest's text without this
-/// name: other content, other name; same content, same name.
+/// The as-of time, for people, and 48 bits of a checksum over the manifest's text without its
+/// version: the same content has the same version, other content another one.
 fn version(manifest: &Manifest, text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let anonymous = text.replacen(
@@ -318,7 +326,6 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TensorFile;
 
     fn artifact() -> Artifact {
         let as_of = chrono::NaiveDate::from_ymd_opt(2011, 9, 1)
@@ -332,7 +339,10 @@ mod tests {
         Artifact::builder(ModelKind::Churn, "test", as_of, 42)
             .file("model.safetensors", tensors)
             // Numbers that a JSON reader may round.
-            .parameters(&serde_json::json!({"trees": 3, "scale": [0.1 + 0.2, 1.0 / 3.0, 6.02214076e23 / 7.0]}))
+            .parameters(&serde_json::json!({
+                "trees": 3,
+                "scale": [0.1 + 0.2, 1.0 / 3.0, 6.02214076e23 / 7.0],
+            }))
             .unwrap()
             .finish()
     }

@@ -1,14 +1,14 @@
-//! How a number was spread in training, and how far what is seen now is from that.
+//! The distribution of a number in training, and how far the values seen now have drifted from it.
 //! In:  finite values, in the number's own unit.
-//! Out: the population stability index: 0 for the same spread, above 0.1 for one to look at, above
-//! 0.25 for another one.
+//! Out: the population stability index: 0 for the same distribution, above 0.1 for one to look at,
+//! above 0.25 for a different one.
 
 use serde::{Deserialize, Serialize};
 
-/// Bins of a distribution, where its values differ enough.
+/// Bins of a distribution with enough different values.
 const BINS: usize = 10;
-/// The least share that a bin is compared with: in what training never saw, one value is not
-/// infinitely surprising.
+/// The least share that a bin is compared with, so that one value in a bin that was empty in
+/// training does not make the index infinite.
 const LEAST: f64 = 1e-4;
 
 /// Quantile bins of a number's values.
@@ -21,7 +21,7 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// The distribution of these values; none where there are none. What is not finite is left out.
+    /// The distribution of the finite ones of some values; `None` if there is none.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values
             .into_iter()
@@ -42,7 +42,7 @@ impl Distribution {
         Some(distribution)
     }
 
-    /// Whether it is one: bins in order, and a share for each.
+    /// Whether it is well formed: bins in order, and a share for each.
     pub fn is_sound(&self) -> bool {
         self.shares.len() == self.edges.len() + 1
             && self.edges.is_sorted()
@@ -59,7 +59,7 @@ impl Distribution {
         self.edges.partition_point(|edge| *edge < value)
     }
 
-    /// The population stability index of values that fell into the bins so often.
+    /// The population stability index of values, given how many fell into each bin.
     pub fn drift(&self, counts: &[u64]) -> f64 {
         let all: u64 = counts.iter().sum();
         let one = |(was, count): (&f64, &u64)| {

@@ -5,26 +5,26 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
 
-use crate::Distribution;
+use super::Distribution;
 
 /// Newest manifest format that this program reads, and the one it writes.
 pub const FORMAT: u32 = 1;
 
-/// The models there are.
+/// The kinds of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelKind {
-    /// Which kind of customer somebody is.
+    /// Groups customers by value and behaviour.
     Segmentation,
-    /// What will sell.
+    /// Predicts what will sell.
     Forecast,
-    /// What to put beside the till.
+    /// Recommends products.
     Recommendation,
-    /// Who is about to stop buying.
+    /// Predicts which customers stop buying.
     Churn,
-    /// Which transaction line looks wrong.
+    /// Finds transaction lines that look wrong.
     Anomaly,
-    /// What the shop's figures are.
+    /// Answers questions about the shop's figures.
     Insights,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for ModelKind {
     }
 }
 
-/// A name that is none of the models'.
+/// A name that no kind of model has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a model: segmentation, forecast, recommendation, churn, anomaly or insights")]
 pub struct UnknownModel(pub String);
@@ -98,10 +98,10 @@ pub struct Manifest {
     pub metrics: Vec<Metric>,
     /// The checks it had to pass before it was published.
     pub gates: Vec<Gate>,
-    /// What evaluation compared, in the model's own form; null where it keeps nothing.
+    /// What evaluation compared, in the model's own form; null if it keeps nothing.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub backtest: serde_json::Value,
-    /// How the numbers that it is given and gives were spread in training, by name.
+    /// Distributions of features and scores in training, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub distributions: BTreeMap<String, Distribution>,
     /// What scoring needs beside tensors and tables.
@@ -117,7 +117,7 @@ pub struct Metric {
     pub name: String,
     /// Its value.
     pub value: f64,
-    /// The same figure for the naive answer to the same question, where there is one.
+    /// The same figure for the naive answer to the same question, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<f64>,
 }

@@ -17,9 +17,8 @@ use parquet::{
 
 use crate::ModelError;
 
-/// A Parquet file of text, numbers and times, without nesting. A column is decoded when it is asked
-/// for, and kept by nobody else: of a large table no more is in memory at once than is wanted of
-/// it.
+/// A Parquet file of text, numbers and times, without nesting. A column is decoded when it is
+/// requested and not kept, so that only the columns in use are in memory.
 pub struct Table {
     file: String,
     rows: usize,
@@ -44,7 +43,8 @@ enum Column {
     Bool,
 }
 
-/// The values that are there, and of every row whether its is; of no row where all are.
+/// The values that are present, and for every row whether it has one; `is_present` is empty if all
+/// rows have.
 struct Values<T> {
     present: Vec<T>,
     is_present: Vec<bool>,
@@ -79,10 +79,10 @@ impl<T> Values<T> {
 }
 
 impl Table {
-    /// Reads what columns there are.
+    /// Reads the schema.
     ///
     /// # Errors
-    /// [`ModelError::Damaged`] where the bytes are not such a table.
+    /// [`ModelError::Damaged`] if the bytes are not such a table.
     pub fn parse(file: &str, bytes: Bytes) -> Result<Self, ModelError> {
         let (reader, rows) = open(file, bytes)?;
         let mut places = BTreeMap::new();

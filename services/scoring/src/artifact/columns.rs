@@ -17,7 +17,8 @@ use parquet::{
     schema::types::Type,
 };
 
-use crate::{ModelError, table};
+use super::table;
+use crate::ModelError;
 
 /// Values that are read at once.
 const BATCH: usize = 8192;
@@ -92,7 +93,7 @@ impl Names {
     }
 }
 
-/// A Parquet file whose columns are read one at a time. None of them may hold nulls.
+/// A Parquet file that is read column by column. No column may hold nulls.
 pub(crate) struct ColumnFile {
     file: String,
     reader: SerializedFileReader<Bytes>,
