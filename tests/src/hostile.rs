@@ -14,8 +14,9 @@ use model_store::ModelStore;
 use prost::Message;
 use proto::inference::ModelInferResponse;
 use scoring::{
-    Artifact, Model, ModelError, ModelKind, anomaly::Anomaly, churn::Churn, forecast::Forecast,
-    insights::Insights, recommendation::Recommendations, segmentation::Segmentation,
+    Artifact, Model, ModelError, ModelKind, anomaly::AnomalyModel, churn::ChurnModel,
+    forecast::ForecastModel, insights::InsightsModel, recommendation::RecommendationModel,
+    segmentation::SegmentationModel,
 };
 use standalone::{Standalone, StandaloneArgs};
 use tokio::runtime::Runtime;
@@ -181,12 +182,12 @@ impl Entrances {
         let damaged = damaged(artifact, damage);
         // Refused, or as good as any: then it must answer.
         let _ = match artifact.manifest().model {
-            ModelKind::Segmentation => loads::<Segmentation>(&damaged),
-            ModelKind::Forecast => loads::<Forecast>(&damaged),
-            ModelKind::Recommendation => loads::<Recommendations>(&damaged),
-            ModelKind::Churn => loads::<Churn>(&damaged),
-            ModelKind::Anomaly => loads::<Anomaly>(&damaged),
-            ModelKind::Insights => loads::<Insights>(&damaged),
+            ModelKind::Segmentation => loads::<SegmentationModel>(&damaged),
+            ModelKind::Forecast => loads::<ForecastModel>(&damaged),
+            ModelKind::Recommendation => loads::<RecommendationModel>(&damaged),
+            ModelKind::Churn => loads::<ChurnModel>(&damaged),
+            ModelKind::Anomaly => loads::<AnomalyModel>(&damaged),
+            ModelKind::Insights => loads::<InsightsModel>(&damaged),
         };
     }
 

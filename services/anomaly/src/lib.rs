@@ -12,7 +12,7 @@ use proto::anomaly::v1::{
     score_transactions_response,
 };
 use runtime::{Page, Refusal, item_status, positive, required};
-use scoring::anomaly::{self as model, Anomaly, Recorded};
+use scoring::anomaly::{self as model, AnomalyModel, Recorded};
 use serving::{
     Live, Loaded,
     inference::{Batch, Interface, Output, Tensor, at},
@@ -20,7 +20,7 @@ use serving::{
 use tonic::{Request, Response, Status, Streaming};
 
 /// The service over a model.
-pub fn service(live: Live<Anomaly>) -> runtime::Service {
+pub fn service(live: Live<AnomalyModel>) -> runtime::Service {
     let own = serving::limited!(AnomalyServiceServer::new(Api(live.clone())));
     serving::service(&live, own).and(serving::inference::service(&live, &INTERFACE))
 }
@@ -28,7 +28,7 @@ pub fn service(live: Live<Anomaly>) -> runtime::Service {
 /// Most lines of a stream that are scored together.
 const AT_ONCE: usize = 64;
 
-struct Api(Live<Anomaly>);
+struct Api(Live<AnomalyModel>);
 
 #[tonic::async_trait]
 impl AnomalyService for Api {
@@ -94,7 +94,7 @@ fn severity(severity: model::Severity) -> Severity {
 
 /// The score of a line without a known invoice.
 fn score(
-    loaded: &Loaded<Anomaly>,
+    loaded: &Loaded<AnomalyModel>,
     transaction: Option<&Transaction>,
 ) -> Result<TransactionScore, Refusal> {
     let (line, line_id) = of_message(transaction)?;
@@ -105,7 +105,7 @@ fn score(
 
 /// The answers to many lines, up to the first that could not be read.
 fn score_each(
-    loaded: &Loaded<Anomaly>,
+    loaded: &Loaded<AnomalyModel>,
     asked: Vec<Result<ScoreTransactionsRequest, Status>>,
 ) -> Vec<Result<ScoreTransactionsResponse, Status>> {
     let mut unread = None;
@@ -217,7 +217,7 @@ fn message(
 }
 
 fn list(
-    loaded: &Loaded<Anomaly>,
+    loaded: &Loaded<AnomalyModel>,
     request: &ListAnomaliesRequest,
 ) -> Result<ListAnomaliesResponse, Refusal> {
     let ListAnomaliesRequest {
@@ -300,7 +300,7 @@ const SEVERITY: Tensor<String> = Tensor::column("severity");
 const REASON: Tensor<String> = Tensor::column("reason");
 
 /// Accepts the fields of ScoreTransaction; the customer may be left out.
-static INTERFACE: Interface<Anomaly> = Interface {
+static INTERFACE: Interface<AnomalyModel> = Interface {
     inputs: &[
         STOCK_CODE.info(),
         QUANTITY.info(),
@@ -311,7 +311,7 @@ static INTERFACE: Interface<Anomaly> = Interface {
     infer,
 };
 
-fn infer(model: &Anomaly, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
+fn infer(model: &AnomalyModel, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
     let (stock_codes, quantities) = (batch.required(&STOCK_CODE)?, batch.required(&QUANTITY)?);
     let unit_prices = batch.required(&UNIT_PRICE)?;
     let customers = batch

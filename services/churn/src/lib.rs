@@ -13,7 +13,7 @@ use proto::churn::v1::{
 };
 use runtime::{Page, Refusal, at_least_one, item_status, required};
 use scoring::{
-    churn::{self as model, About, Churn, Customer},
+    churn::{self as model, About, ChurnModel, Customer},
     customer::Feature,
 };
 use serving::{
@@ -28,12 +28,12 @@ const MOST: usize = 1000;
 const REASONS: usize = 5;
 
 /// The service over a model.
-pub fn service(live: Live<Churn>) -> runtime::Service {
+pub fn service(live: Live<ChurnModel>) -> runtime::Service {
     let own = serving::limited!(ChurnServiceServer::new(Api(live.clone())));
     serving::service(&live, own).and(serving::inference::service(&live, &INTERFACE))
 }
 
-struct Api(Live<Churn>);
+struct Api(Live<ChurnModel>);
 
 #[tonic::async_trait]
 impl ChurnService for Api {
@@ -84,7 +84,7 @@ fn level(level: model::RiskLevel) -> RiskLevel {
     }
 }
 
-fn with_reasons(model: &Churn, all: &[model::Reason], probability: f64) -> ChurnRisk {
+fn with_reasons(model: &ChurnModel, all: &[model::Reason], probability: f64) -> ChurnRisk {
     let (told, rest) = all.split_at(all.len().min(REASONS));
     let reasons = told.iter().map(|reason| {
         let (feature, value) = match reason.about {
@@ -110,7 +110,7 @@ fn with_reasons(model: &Churn, all: &[model::Reason], probability: f64) -> Churn
     }
 }
 
-fn of_customer(model: &Churn, customer: &Customer) -> ChurnRisk {
+fn of_customer(model: &ChurnModel, customer: &Customer) -> ChurnRisk {
     ChurnRisk {
         customer_id: customer.id.to_string(),
         annual_value: Some(customer.annual_value),
@@ -119,14 +119,14 @@ fn of_customer(model: &Churn, customer: &Customer) -> ChurnRisk {
     }
 }
 
-fn find<'a>(model: &'a Churn, id: &str) -> Result<&'a Customer, Refusal> {
+fn find<'a>(model: &'a ChurnModel, id: &str) -> Result<&'a Customer, Refusal> {
     let id = scoring::CustomerId::canonical(required("customer_id", id)?);
     model
         .customer(id)
         .ok_or_else(|| Refusal::not_found("customer", id))
 }
 
-fn get(loaded: &Loaded<Churn>, id: &str) -> Result<GetChurnRiskResponse, Refusal> {
+fn get(loaded: &Loaded<ChurnModel>, id: &str) -> Result<GetChurnRiskResponse, Refusal> {
     let risk = of_customer(&loaded.model, find(&loaded.model, id)?);
     loaded.note([("probability", risk.probability)]);
     Ok(GetChurnRiskResponse {
@@ -135,7 +135,10 @@ fn get(loaded: &Loaded<Churn>, id: &str) -> Result<GetChurnRiskResponse, Refusal
     })
 }
 
-fn batch(loaded: &Loaded<Churn>, ids: &[String]) -> Result<BatchGetChurnRisksResponse, Refusal> {
+fn batch(
+    loaded: &Loaded<ChurnModel>,
+    ids: &[String],
+) -> Result<BatchGetChurnRisksResponse, Refusal> {
     let results = at_least_one("customer_ids", ids, MOST)?.iter().map(|id| {
         let result = match find(&loaded.model, id) {
             Ok(customer) => result::Result::ChurnRisk(of_customer(&loaded.model, customer)),
@@ -162,7 +165,7 @@ fn usable(value: f64) -> Result<f32, String> {
 }
 
 fn score(
-    loaded: &Loaded<Churn>,
+    loaded: &Loaded<ChurnModel>,
     given: &HashMap<String, f64>,
 ) -> Result<ScoreChurnResponse, Refusal> {
     let (mut features, mut problems) = (Vec::with_capacity(model::WIDTH), Vec::new());
@@ -207,7 +210,7 @@ fn score(
 }
 
 fn list(
-    loaded: &Loaded<Churn>,
+    loaded: &Loaded<ChurnModel>,
     request: &ListAtRiskCustomersRequest,
 ) -> Result<ListAtRiskCustomersResponse, Refusal> {
     let ListAtRiskCustomersRequest {
@@ -264,7 +267,7 @@ fn knows_country(customers: &[Customer], country: &str) -> bool {
             .any(|customer| *customer.country == *country)
 }
 
-fn calibration(loaded: &Loaded<Churn>) -> GetChurnCalibrationResponse {
+fn calibration(loaded: &Loaded<ChurnModel>) -> GetChurnCalibrationResponse {
     let bins = loaded.model.calibration().iter().map(|bin| CalibrationBin {
         lower: bin.lower,
         upper: bin.upper,
@@ -288,13 +291,13 @@ const RISK_LEVEL: Tensor<String> = Tensor::column("risk_level");
 
 /// Accepts the features of ScoreChurn in the model's order, or ids of customers that the model
 /// knows.
-static INTERFACE: Interface<Churn> = Interface {
+static INTERFACE: Interface<ChurnModel> = Interface {
     inputs: &[FEATURES.info(), CUSTOMER_ID.info()],
     outputs: &[PROBABILITY.info(), RISK_LEVEL.info()],
     infer,
 };
 
-fn infer(model: &Churn, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
+fn infer(model: &ChurnModel, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
     let probabilities: Vec<f64> = match batch.alone(&CUSTOMER_ID)? {
         None => of_features(model, &batch.required(&FEATURES)?)?,
         Some(ids) => {
@@ -312,7 +315,7 @@ fn infer(model: &Churn, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
     Ok(vec![RISK_LEVEL.of(levels), PROBABILITY.of(probabilities)])
 }
 
-fn of_features(model: &Churn, rows: &[f32]) -> Result<Vec<f64>, Refusal> {
+fn of_features(model: &ChurnModel, rows: &[f32]) -> Result<Vec<f64>, Refusal> {
     let mut vectors = Vec::with_capacity(rows.len());
     for (row, given) in rows.chunks_exact(Feature::ALL.len()).enumerate() {
         for (value, feature) in given.iter().zip(Feature::ALL) {

@@ -9,7 +9,7 @@ use proto::forecast::v1::{
     forecast_service_server::{ForecastService, ForecastServiceServer},
 };
 use runtime::{Page, Refusal, finite, non_negative, required, within};
-use scoring::forecast::{self as model, Forecast};
+use scoring::forecast::{self as model, ForecastModel};
 use serving::{Live, Loaded};
 use tonic::{Request, Response, Status};
 
@@ -20,14 +20,14 @@ const MOST_QUANTILES: usize = 9;
 const HISTORY: std::ops::RangeInclusive<usize> = 8..=5000;
 
 /// The service over a model.
-pub fn service(live: Live<Forecast>) -> runtime::Service {
+pub fn service(live: Live<ForecastModel>) -> runtime::Service {
     serving::service(
         &live,
         serving::limited!(ForecastServiceServer::new(Api(live.clone()))),
     )
 }
 
-struct Api(Live<Forecast>);
+struct Api(Live<ForecastModel>);
 
 #[tonic::async_trait]
 impl ForecastService for Api {
@@ -153,7 +153,7 @@ fn message(series: &model::Series) -> Series {
 }
 
 fn list(
-    loaded: &Loaded<Forecast>,
+    loaded: &Loaded<ForecastModel>,
     request: &ListSeriesRequest,
 ) -> Result<ListSeriesResponse, Refusal> {
     let of = level(request.level)?;
@@ -179,7 +179,7 @@ fn list(
     })
 }
 
-fn find<'a>(model: &'a Forecast, of: i32, key: &str) -> Result<&'a model::Series, Refusal> {
+fn find<'a>(model: &'a ForecastModel, of: i32, key: &str) -> Result<&'a model::Series, Refusal> {
     let of = level(of)?.unwrap_or(model::Level::Total);
     let key = match of {
         model::Level::Total if !key.is_empty() => {
@@ -206,7 +206,7 @@ fn asked(series: &model::Series) -> &str {
 }
 
 fn sales(
-    loaded: &Loaded<Forecast>,
+    loaded: &Loaded<ForecastModel>,
     request: &ForecastSalesRequest,
 ) -> Result<ForecastSalesResponse, Refusal> {
     let (frequency, levels) = (
@@ -227,7 +227,7 @@ fn sales(
 }
 
 fn backtest(
-    loaded: &Loaded<Forecast>,
+    loaded: &Loaded<ForecastModel>,
     request: &ListBacktestRequest,
 ) -> Result<ListBacktestResponse, Refusal> {
     let frequency = frequency(request.frequency)?;
@@ -277,7 +277,7 @@ fn backtest(
 }
 
 fn history(
-    loaded: &Loaded<Forecast>,
+    loaded: &Loaded<ForecastModel>,
     request: &ForecastHistoryRequest,
 ) -> Result<ForecastHistoryResponse, Refusal> {
     let (frequency, levels) = (

@@ -26,8 +26,8 @@ use proto::insights::v1::{self as pb, insights_service_client::InsightsServiceCl
 use runtime::{Server, ServerArgs};
 use scoring::{
     Artifact, Model,
-    insights::{Builder, Filter, Insights},
-    segmentation::Segmentation,
+    insights::{Builder, Filter, InsightsModel},
+    segmentation::SegmentationModel,
 };
 use serving::Live;
 use transactions::{Line, LineKind, Money};
@@ -253,7 +253,7 @@ async fn main() {
         size >> 20
     );
     let start = Instant::now();
-    let model = Insights::load(&artifact).unwrap();
+    let model = InsightsModel::load(&artifact).unwrap();
     let loaded = start.elapsed().as_secs_f64();
     let [lines, receipts, cells] = model.shop().size();
     println!(
@@ -264,11 +264,11 @@ async fn main() {
     );
 
     let shop = std::sync::Arc::clone(model.shop());
-    let live = Live::<Insights>::fixed(&artifact).unwrap();
+    let live = Live::<InsightsModel>::fixed(&artifact).unwrap();
     drop((model, artifact));
     let folder = tempfile::tempdir().unwrap();
     let store = ModelStore::open(folder.path().to_str().unwrap()).unwrap();
-    let segments = Live::<Segmentation>::follow(store, Duration::from_secs(60)).await;
+    let segments = Live::<SegmentationModel>::follow(store, Duration::from_secs(60)).await;
     let server = Server::bind(&ServerArgs::local())
         .await
         .unwrap()

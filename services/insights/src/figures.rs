@@ -6,8 +6,8 @@ use prost_types::Timestamp;
 use proto::insights::v1::{self as pb};
 use runtime::{Page, Refusal, within};
 use scoring::{
-    insights::{self as model, Frequency, Insights, Selection, Shop, Sums},
-    segmentation::Segmentation,
+    insights::{self as model, Frequency, InsightsModel, Selection, Shop, Sums},
+    segmentation::SegmentationModel,
 };
 use serving::Loaded;
 use transactions::Money;
@@ -96,7 +96,7 @@ fn span(shop: &Shop) -> (Option<Timestamp>, Option<Timestamp>) {
 }
 
 pub(crate) fn summary(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::GetSummaryRequest,
 ) -> Answer<pb::GetSummaryResponse> {
     let shop = loaded.model.shop();
@@ -112,7 +112,7 @@ pub(crate) fn summary(
 }
 
 pub(crate) fn by_country(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::ListSalesByCountryRequest,
 ) -> Answer<pb::ListSalesByCountryResponse> {
     let shop = loaded.model.shop();
@@ -151,7 +151,7 @@ struct Paged {
 impl Paged {
     fn of(
         list: &'static str,
-        loaded: &Loaded<Insights>,
+        loaded: &Loaded<InsightsModel>,
         asked: Asked<'_>,
         frequency: Frequency,
         (size, token): (i32, &str),
@@ -186,7 +186,7 @@ impl Paged {
 }
 
 pub(crate) fn trend(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::ListSalesTrendRequest,
 ) -> Answer<pb::ListSalesTrendResponse> {
     let frequency = frequency(request.frequency)?.unwrap_or(Frequency::Daily);
@@ -219,7 +219,7 @@ pub(crate) fn trend(
 }
 
 pub(crate) fn growth(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::ListCustomerGrowthRequest,
 ) -> Answer<pb::ListCustomerGrowthResponse> {
     let frequency = frequency(request.frequency)?.unwrap_or(Frequency::Daily);
@@ -254,7 +254,7 @@ pub(crate) fn growth(
 }
 
 pub(crate) fn cohorts(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::ListCohortRetentionRequest,
 ) -> Answer<pb::ListCohortRetentionResponse> {
     let frequency = match frequency(request.frequency)? {
@@ -312,7 +312,7 @@ pub(crate) fn cohorts(
 }
 
 pub(crate) fn top_products(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::ListTopProductsRequest,
 ) -> Answer<pb::ListTopProductsResponse> {
     let unknown = |_| Refusal::field("order", format!("is {}, which is none", request.order));
@@ -403,7 +403,10 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(crate) fn new(loaded: &Loaded<Insights>, segments: &Loaded<Segmentation>) -> Self {
+    pub(crate) fn new(
+        loaded: &Loaded<InsightsModel>,
+        segments: &Loaded<SegmentationModel>,
+    ) -> Self {
         let customers = loaded.model.shop().customers().iter();
         let segment = |id| {
             segments
@@ -427,16 +430,16 @@ impl Groups {
     /// Whether the groups belong to these versions.
     pub(crate) fn are_of(
         &self,
-        loaded: &Loaded<Insights>,
-        segments: &Loaded<Segmentation>,
+        loaded: &Loaded<InsightsModel>,
+        segments: &Loaded<SegmentationModel>,
     ) -> bool {
         self.versions == [&*loaded.manifest.version, &*segments.manifest.version]
     }
 }
 
 pub(crate) fn by_segment(
-    loaded: &Loaded<Insights>,
-    segments: &Loaded<Segmentation>,
+    loaded: &Loaded<InsightsModel>,
+    segments: &Loaded<SegmentationModel>,
     groups: &Groups,
     request: &pb::ListRevenueBySegmentRequest,
 ) -> Answer<pb::ListRevenueBySegmentResponse> {
@@ -481,7 +484,7 @@ pub(crate) fn by_segment(
 }
 
 pub(crate) fn countries(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::ListCountriesRequest,
 ) -> Answer<pb::ListCountriesResponse> {
     let shop = loaded.model.shop();
@@ -516,7 +519,7 @@ pub(crate) fn countries(
 }
 
 pub(crate) fn search(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::SearchProductsRequest,
 ) -> Answer<pb::SearchProductsResponse> {
     let length = request.query.chars().count();
@@ -554,7 +557,7 @@ pub(crate) fn search(
 }
 
 pub(crate) fn profile(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::GetCustomerProfileRequest,
 ) -> Answer<pb::GetCustomerProfileResponse> {
     let shop = loaded.model.shop();
@@ -596,7 +599,7 @@ pub(crate) fn profile(
 }
 
 pub(crate) fn orders(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &pb::ListCustomerOrdersRequest,
 ) -> Answer<pb::ListCustomerOrdersResponse> {
     let shop = loaded.model.shop();

@@ -23,7 +23,7 @@ use proto::insights::v1::{
     insights_service_server::{InsightsService, InsightsServiceServer},
 };
 use runtime::Refusal;
-use scoring::{insights::Insights, segmentation::Segmentation};
+use scoring::{insights::InsightsModel, segmentation::SegmentationModel};
 use serving::{Live, Loaded};
 use tonic::{Request, Response, Status};
 
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The service over the lines, and over the segments that group revenue.
-pub fn service(live: Live<Insights>, segments: Live<Segmentation>) -> runtime::Service {
+pub fn service(live: Live<InsightsModel>, segments: Live<SegmentationModel>) -> runtime::Service {
     let api = Api {
         live: live.clone(),
         segments,
@@ -44,8 +44,8 @@ pub fn service(live: Live<Insights>, segments: Live<Segmentation>) -> runtime::S
 }
 
 struct Api {
-    live: Live<Insights>,
-    segments: Live<Segmentation>,
+    live: Live<InsightsModel>,
+    segments: Live<SegmentationModel>,
     /// The segment of each customer, for the versions that were asked last.
     groups: Arc<Mutex<Option<Arc<Groups>>>>,
 }
@@ -54,7 +54,7 @@ impl Api {
     async fn answer<R: Send + 'static, T: PartialEq + Send + 'static>(
         &self,
         request: Request<R>,
-        with: impl Fn(&Loaded<Insights>, &R) -> Result<T, Refusal> + Send + 'static,
+        with: impl Fn(&Loaded<InsightsModel>, &R) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let live = self.live.clone();
         aside(move || live.answer(request, with)).await
@@ -222,7 +222,7 @@ impl InsightsService for Api {
 }
 
 fn begin(
-    loaded: &Loaded<Insights>,
+    loaded: &Loaded<InsightsModel>,
     request: &ExportTransactionsRequest,
 ) -> Result<Export, Refusal> {
     let ExportTransactionsRequest {

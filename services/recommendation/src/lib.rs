@@ -7,7 +7,7 @@ use proto::recommendation::v1::{
     recommendation_service_server::{RecommendationService, RecommendationServiceServer},
 };
 use runtime::{Refusal, non_negative, required, within};
-use scoring::recommendation::{Query, Reason, Recommendations};
+use scoring::recommendation::{Query, Reason, RecommendationModel};
 use serving::{Live, Loaded};
 use tonic::{Request, Response, Status};
 
@@ -17,14 +17,14 @@ const MOST_BASKET: usize = 100;
 const MOST_EXCLUDED: usize = 1000;
 
 /// The service over a model.
-pub fn service(live: Live<Recommendations>) -> runtime::Service {
+pub fn service(live: Live<RecommendationModel>) -> runtime::Service {
     serving::service(
         &live,
         serving::limited!(RecommendationServiceServer::new(Api(live.clone()))),
     )
 }
 
-struct Api(Live<Recommendations>);
+struct Api(Live<RecommendationModel>);
 
 #[tonic::async_trait]
 impl RecommendationService for Api {
@@ -87,7 +87,7 @@ fn share(field: &str, number: f64) -> Result<f64, Refusal> {
 }
 
 fn recommend(
-    loaded: &Loaded<Recommendations>,
+    loaded: &Loaded<RecommendationModel>,
     request: &RecommendProductsRequest,
 ) -> Result<RecommendProductsResponse, Refusal> {
     let model = &loaded.model;
@@ -172,7 +172,7 @@ fn recommend(
     })
 }
 
-fn product(model: &Recommendations, code: &str) -> Result<usize, Refusal> {
+fn product(model: &RecommendationModel, code: &str) -> Result<usize, Refusal> {
     let code = required("stock_code", code)?.trim();
     model
         .product(code)
@@ -180,7 +180,7 @@ fn product(model: &Recommendations, code: &str) -> Result<usize, Refusal> {
 }
 
 fn similar(
-    loaded: &Loaded<Recommendations>,
+    loaded: &Loaded<RecommendationModel>,
     request: &ListSimilarProductsRequest,
 ) -> Result<ListSimilarProductsResponse, Refusal> {
     let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;
@@ -208,7 +208,7 @@ fn similar(
 }
 
 fn together(
-    loaded: &Loaded<Recommendations>,
+    loaded: &Loaded<RecommendationModel>,
     request: &ListBoughtTogetherRequest,
 ) -> Result<ListBoughtTogetherResponse, Refusal> {
     let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;

@@ -20,7 +20,7 @@ use parquet::{
 };
 use scoring::{
     Artifact, Forest, Model, ModelKind, TensorFile,
-    recommendation::{HALF_LIVES, Parameters, Query, Recommendations, WIDTH, WINDOWS, column},
+    recommendation::{HALF_LIVES, Parameters, Query, RecommendationModel, WIDTH, WINDOWS, column},
 };
 
 use draw::Draw;
@@ -77,7 +77,7 @@ fn median(ask: impl Fn() -> usize) -> f64 {
     times[times.len() / 2]
 }
 
-fn shop(products: usize) -> Done<Recommendations> {
+fn shop(products: usize) -> Done<RecommendationModel> {
     let mut draw = Draw(1);
     let mut factors = |rows: usize| {
         (0..rows * FACTORS)
@@ -188,7 +188,7 @@ fn shop(products: usize) -> Done<Recommendations> {
         "rules.parquet",
         table(&of_rules.into_iter().chain(shares).collect::<Vec<_>>())?,
     );
-    Ok(Recommendations::load(&artifact.finish())?)
+    Ok(RecommendationModel::load(&artifact.finish())?)
 }
 
 enum Column {

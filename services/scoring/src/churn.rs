@@ -310,7 +310,7 @@ impl CalibrationBin {
 
 /// The model.
 #[derive(Debug)]
-pub struct Churn {
+pub struct ChurnModel {
     parameters: Parameters,
     calibration: Vec<CalibrationBin>,
     blend: Blend,
@@ -322,7 +322,10 @@ pub struct Churn {
     places: HashMap<CustomerId, usize>,
 }
 
-impl Model for Churn {
+/// The former name of [`ChurnModel`].
+pub type Churn = ChurnModel;
+
+impl Model for ChurnModel {
     const KIND: ModelKind = ModelKind::Churn;
 
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
@@ -416,7 +419,7 @@ fn average_taste(customers: &[Customer]) -> [f32; TASTES] {
     })
 }
 
-impl Churn {
+impl ChurnModel {
     /// A customer that the model knows.
     pub fn customer(&self, id: &str) -> Option<&Customer> {
         self.places
@@ -598,7 +601,7 @@ mod tests {
         );
 
         let levels = [0.3, 0.6];
-        let model = Churn {
+        let model = ChurnModel {
             parameters: Parameters {
                 features: vec![],
                 calibration: [1.0, 0.0],

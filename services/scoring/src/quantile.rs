@@ -18,21 +18,6 @@ pub fn linear_of_sorted(sorted: &[f64], level: f64) -> f64 {
     sorted[low] + part * (sorted[(low + 1).min(last)] - sorted[low])
 }
 
-/// The value nearest to the place `level * (n - 1)`; 0 of no values.
-pub fn nearest(mut values: Vec<f64>, level: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let place = (level * values.len().saturating_sub(1) as f64).round() as usize;
-    values.get(place).copied().unwrap_or_default()
-}
-
-/// The least value, of values in ascending order, that more than `level * n` of them do not exceed;
-/// 0 of no values.
-pub fn above_of_sorted(sorted: &[f64], level: f64) -> f64 {
-    let place = (level * sorted.len() as f64) as usize;
-    let last = sorted.len().saturating_sub(1);
-    sorted.get(place.min(last)).copied().unwrap_or_default()
-}
-
 /// The middle value, or the mean of the middle two; 0 of no values.
 pub fn median(mut values: Vec<f64>) -> f64 {
     let (count, middle) = (values.len(), values.len() / 2);
@@ -72,12 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn other_quantiles_are_values_of_the_sample() {
-        let values = [1.0, 2.0, 3.0, 4.0];
-        assert_eq!(nearest(values.to_vec(), 0.5), 3.0);
-        assert_eq!(nearest(values.to_vec(), 0.4), 2.0);
-        assert_eq!(above_of_sorted(&values, 0.5), 3.0);
-        assert_eq!(above_of_sorted(&values, 1.0), 4.0);
+    fn the_upper_median_is_a_value_of_the_sample() {
         let upper = upper_median_by(&mut [4, 1, 3, 2], Ord::cmp);
         assert_eq!(upper, Some(3));
     }
@@ -85,8 +65,6 @@ mod tests {
     #[test]
     fn quantiles_of_no_values_are_0() {
         assert_eq!(linear(&[], 0.5), 0.0);
-        assert_eq!(nearest(vec![], 0.5), 0.0);
-        assert_eq!(above_of_sorted(&[], 0.5), 0.0);
         assert_eq!(median(vec![]), 0.0);
         assert_eq!(upper_median_by(&mut [0.0; 0], f64::total_cmp), None);
     }

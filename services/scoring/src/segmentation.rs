@@ -252,7 +252,7 @@ pub struct Classified<'a> {
 
 /// The model.
 #[derive(Debug)]
-pub struct Segmentation {
+pub struct SegmentationModel {
     parameters: Parameters,
     placer: Placer,
     average: Rfm,
@@ -388,7 +388,10 @@ impl Rfm {
     }
 }
 
-impl Model for Segmentation {
+/// The former name of [`SegmentationModel`].
+pub type Segmentation = SegmentationModel;
+
+impl Model for SegmentationModel {
     const KIND: ModelKind = ModelKind::Segmentation;
 
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
@@ -450,7 +453,7 @@ impl Model for Segmentation {
     }
 }
 
-impl Segmentation {
+impl SegmentationModel {
     /// A customer that the model knows.
     pub fn customer(&self, id: &str) -> Option<&Customer> {
         self.customers.get(CustomerId::canonical(id))

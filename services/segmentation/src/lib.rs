@@ -13,7 +13,7 @@ use proto::segmentation::v1::{
     segmentation_service_server::{SegmentationService, SegmentationServiceServer},
 };
 use runtime::{Page, Refusal, at_least_one, finite, item_status, non_negative, required};
-use scoring::segmentation::{self as model, Segmentation};
+use scoring::segmentation::{self as model, SegmentationModel};
 use serving::{
     Live, Loaded,
     inference::{Batch, Interface, Output, Tensor, at},
@@ -28,7 +28,7 @@ const MOST: usize = 1000;
 const NONE: usize = usize::MAX;
 
 /// The service over a model.
-pub fn service(live: Live<Segmentation>) -> runtime::Service {
+pub fn service(live: Live<SegmentationModel>) -> runtime::Service {
     let api = Api {
         live: live.clone(),
         earlier: Mutex::default(),
@@ -38,10 +38,10 @@ pub fn service(live: Live<Segmentation>) -> runtime::Service {
 }
 
 struct Api {
-    live: Live<Segmentation>,
+    live: Live<SegmentationModel>,
     /// The earlier version that was requested last. One is kept, because versions are large; a
     /// request for another one fetches it while others wait.
-    earlier: Mutex<Option<Arc<Loaded<Segmentation>>>>,
+    earlier: Mutex<Option<Arc<Loaded<SegmentationModel>>>>,
 }
 
 impl Api {
@@ -50,8 +50,8 @@ impl Api {
     async fn earlier(
         &self,
         name: &str,
-        loaded: &Loaded<Segmentation>,
-    ) -> Result<Option<Arc<Loaded<Segmentation>>>, Refusal> {
+        loaded: &Loaded<SegmentationModel>,
+    ) -> Result<Option<Arc<Loaded<SegmentationModel>>>, Refusal> {
         let name = match name {
             "" => self.live.before(loaded).await?,
             name => Some(name.to_owned()),
@@ -126,7 +126,7 @@ impl SegmentationService for Api {
 }
 
 fn known<'a, 'b>(
-    model: &'a Segmentation,
+    model: &'a SegmentationModel,
     id: &'b str,
 ) -> Result<(&'b str, &'a model::Customer), Refusal> {
     let id = scoring::CustomerId::canonical(required("customer_id", id)?);
@@ -136,7 +136,7 @@ fn known<'a, 'b>(
     Ok((id, customer))
 }
 
-fn find(model: &Segmentation, id: &str) -> Result<CustomerSegment, Refusal> {
+fn find(model: &SegmentationModel, id: &str) -> Result<CustomerSegment, Refusal> {
     let (id, customer) = known(model, id)?;
     Ok(CustomerSegment {
         customer_id: id.to_owned(),
@@ -190,7 +190,10 @@ fn measures(
     }
 }
 
-fn get(loaded: &Loaded<Segmentation>, id: &str) -> Result<GetCustomerSegmentResponse, Refusal> {
+fn get(
+    loaded: &Loaded<SegmentationModel>,
+    id: &str,
+) -> Result<GetCustomerSegmentResponse, Refusal> {
     let customer_segment = Some(find(&loaded.model, id)?);
     Ok(GetCustomerSegmentResponse {
         customer_segment,
@@ -199,7 +202,7 @@ fn get(loaded: &Loaded<Segmentation>, id: &str) -> Result<GetCustomerSegmentResp
 }
 
 fn batch(
-    loaded: &Loaded<Segmentation>,
+    loaded: &Loaded<SegmentationModel>,
     ids: &[String],
 ) -> Result<BatchGetCustomerSegmentsResponse, Refusal> {
     let results = at_least_one("customer_ids", ids, MOST)?.iter().map(|id| {
@@ -234,7 +237,7 @@ fn usable(rfm: Rfm) -> Result<model::Rfm, Refusal> {
 }
 
 fn classify(
-    loaded: &Loaded<Segmentation>,
+    loaded: &Loaded<SegmentationModel>,
     rfm: Option<Rfm>,
 ) -> Result<ClassifyCustomerResponse, Refusal> {
     let rfm = rfm.ok_or_else(|| Refusal::field("rfm", "is missing"))?;
@@ -251,7 +254,7 @@ fn classify(
     })
 }
 
-fn list(loaded: &Loaded<Segmentation>) -> ListSegmentsResponse {
+fn list(loaded: &Loaded<SegmentationModel>) -> ListSegmentsResponse {
     let model::Parameters {
         segments,
         silhouette,
@@ -279,7 +282,7 @@ fn list(loaded: &Loaded<Segmentation>) -> ListSegmentsResponse {
 }
 
 fn list_customers(
-    loaded: &Loaded<Segmentation>,
+    loaded: &Loaded<SegmentationModel>,
     request: &ListCustomerSegmentsRequest,
 ) -> Result<ListCustomerSegmentsResponse, Refusal> {
     let ListCustomerSegmentsRequest {
@@ -366,8 +369,8 @@ fn comparable(recipes: Option<[&str; 2]>) -> Result<(), Refusal> {
 }
 
 fn movements(
-    loaded: &Loaded<Segmentation>,
-    before: Option<&Loaded<Segmentation>>,
+    loaded: &Loaded<SegmentationModel>,
+    before: Option<&Loaded<SegmentationModel>>,
 ) -> ListSegmentMovementsResponse {
     let model = Some(loaded.info.clone());
     let Some(before) = before else {
@@ -431,7 +434,7 @@ const SEGMENT_ID: Tensor<i32> = Tensor::column("segment_id");
 const SEGMENT_NAME: Tensor<String> = Tensor::column("segment_name");
 
 /// Accepts the fields of ClassifyCustomer, or ids of customers that the model knows.
-static INTERFACE: Interface<Segmentation> = Interface {
+static INTERFACE: Interface<SegmentationModel> = Interface {
     inputs: &[
         RECENCY_DAYS.info(),
         FREQUENCY.info(),
@@ -442,7 +445,7 @@ static INTERFACE: Interface<Segmentation> = Interface {
     infer,
 };
 
-fn infer(model: &Segmentation, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
+fn infer(model: &SegmentationModel, batch: &Batch<'_>) -> Result<Vec<Output>, Refusal> {
     let segments: Vec<_> = match batch.alone(&CUSTOMER_ID)? {
         Some(ids) => {
             let placed = ids.iter().enumerate().map(|(row, id)| {

@@ -22,7 +22,6 @@ use scoring::{
         pieces_place, revenue, smoothing,
         spread::{LEVELS, Spread},
     },
-    quantile,
 };
 use tch::Tensor;
 
@@ -334,7 +333,7 @@ fn learn_revenue(
         }
     }
     let sold: Vec<f64> = examples.y.iter().copied().filter(|y| *y > 0.0).collect();
-    let most = quantile::linear(&sold, 0.99);
+    let most = smoothing::quantile(&sold, 0.99);
     // Without examples: the mean of the weekday's last eight.
     let mut prior = Linear {
         weights: vec![0.0; revenue::FEATURES],
@@ -594,7 +593,7 @@ fn of_pieces(
         }
     }
     let edges: Vec<f64> = (1..STEADINESS)
-        .map(|edge| quantile::linear(&unsteady, edge as f64 / STEADINESS as f64))
+        .map(|edge| smoothing::quantile(&unsteady, edge as f64 / STEADINESS as f64))
         .collect();
     let mut pools = vec![Vec::new(); 3 * STEADINESS * 2];
     for (unsteady, frequency, half, error) in errors {

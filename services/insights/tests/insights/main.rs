@@ -12,8 +12,8 @@ use proto::insights::v1::{self as pb, insights_service_client::InsightsServiceCl
 use runtime::{Server, ServerArgs};
 use scoring::{
     Artifact, Table,
-    insights::{Builder, Insights},
-    segmentation::Segmentation,
+    insights::{Builder, InsightsModel},
+    segmentation::SegmentationModel,
 };
 use serving::Live;
 use tonic::{Code, transport::Channel};
@@ -169,8 +169,8 @@ async fn start(rows: &[Row]) -> Running {
         .await
         .unwrap();
     let every = Duration::from_millis(20);
-    let live = Live::<Insights>::follow(store.clone(), every).await;
-    let segments = Live::<Segmentation>::follow(store.clone(), every).await;
+    let live = Live::<InsightsModel>::follow(store.clone(), every).await;
+    let segments = Live::<SegmentationModel>::follow(store.clone(), every).await;
     let server = Server::bind(&ServerArgs::local())
         .await
         .unwrap()

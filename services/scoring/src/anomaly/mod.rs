@@ -6,7 +6,7 @@
 //! the features into log-odds. They were trained on errors planted among real lines: a factor of 3
 //! to 300 in quantity or price. A second ensemble scores a line without a known invoice.
 //!
-//! The artifact holds the recent lines. [`Anomaly::score_all`] continues from them invoice by
+//! The artifact holds the recent lines. [`AnomalyModel::score_all`] continues from them invoice by
 //! invoice, as in training, and adds the lines that it has scored. It leaves out a line that looks
 //! wrong until another invoice has the same price.
 //!
@@ -227,7 +227,7 @@ pub struct Recorded {
 
 /// The model.
 #[derive(Debug)]
-pub struct Anomaly {
+pub struct AnomalyModel {
     scorer: Scorer,
     as_of: NaiveDateTime,
     recorded: Vec<Recorded>,
@@ -526,7 +526,10 @@ impl Score {
     }
 }
 
-impl Model for Anomaly {
+/// The former name of [`AnomalyModel`].
+pub type Anomaly = AnomalyModel;
+
+impl Model for AnomalyModel {
     const KIND: ModelKind = ModelKind::Anomaly;
 
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
@@ -554,7 +557,7 @@ impl Model for Anomaly {
     }
 }
 
-impl Anomaly {
+impl AnomalyModel {
     /// How unusual a line without a known invoice is. Its values are finite and above 0.
     pub fn score(&self, line: &Transaction<'_>) -> Score {
         self.scorer.score(line)

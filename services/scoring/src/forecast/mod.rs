@@ -1,6 +1,6 @@
-//! Forecast: what will sell. The shop's revenue and its countries' by day, products' pieces by
+//! Forecast: what will sell. The shop's revenue and its countries' by day, products' units by
 //! week; each by a regression that is global over its series together with a smoothing of the
-//! series itself (see [`revenue`] and [`pieces`]), on the days on which the shop is open, with what
+//! series itself (see [`revenue`] and [`units`]), on the days on which the shop is open, with what
 //! last year's season does to the level ([`calendar`]).
 //!
 //! In: the days of the shop and its countries, the weeks of products. Out: a mean for each day
@@ -17,42 +17,42 @@
 
 pub mod calendar;
 mod linear;
-pub mod pieces;
 pub mod revenue;
 pub mod smoothing;
 pub mod spread;
+pub mod units;
 
 use std::{collections::HashMap, sync::OnceLock};
 
 use chrono::{Datelike, Days, Months, NaiveDate};
 use serde::{Deserialize, Serialize};
 
-pub use linear::Linear;
+pub use self::{linear::Linear, units as pieces, units_place as pieces_place};
 
 use self::{
     calendar::{Calendar, Shop},
-    pieces::Outlook,
     spread::{LEVELS, Spread},
+    units::Outlook,
 };
 use crate::{Artifact, Model, ModelError, ModelKind, Tensors};
 
 /// Days of history that a forecast looks at.
 pub const DAYS: usize = 728;
 
-/// Days ahead that forecasts of the past are judged on; farther ones are less certain, by the root
-/// of the time.
+/// Days ahead that the backtest covers. Farther days are less certain, by the root of the time.
 pub const JUDGED: usize = 56;
 
 /// Groups of products with errors of their own, from steady to unsteady.
 pub const STEADINESS: usize = 5;
 
-/// Days of the first half of what is judged, which has errors of its own.
+/// Days of the first half of the backtest, which has errors of its own.
 pub const HALF: usize = JUDGED / 2;
 
 /// Days ahead that can be asked for: 53 weeks, or 12 months.
 const AHEAD: usize = 372;
 
-/// Greatest value of a period in a history that is continued: squares and sums of it stay finite.
+/// Greatest value of a period in a history of the caller's own, so that squares and sums of values
+/// stay finite.
 pub const MOST_VALUE: f64 = 1e15;
 
 /// What a series is about.
@@ -63,7 +63,7 @@ pub enum Level {
     Total,
     /// Revenue of a country.
     Country,
-    /// Pieces of a product.
+    /// Units of a product.
     Product,
 }
 
@@ -97,7 +97,7 @@ impl Frequency {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Daily, Self::Weekly, Self::Monthly];
 
-    /// Periods when the caller does not say, and the most.
+    /// Periods by default, and the most.
     pub const fn horizons(self) -> (usize, usize) {
         match self {
             Self::Daily => (28, 366),
@@ -130,7 +130,7 @@ impl Frequency {
         }
     }
 
-    /// Days of a period in forecasts of the past; a month is four weeks there.
+    /// Days of a period in the backtest; a month is four weeks there.
     pub const fn days(self) -> usize {
         match self {
             Self::Daily => 1,
@@ -145,9 +145,9 @@ impl Frequency {
 pub struct Parameters {
     /// When the shop is closed.
     pub calendar: Calendar,
-    /// What part of a week's pieces a weekday sells, from Monday.
+    /// What part of a week's units a weekday sells, from Monday.
     pub share: [f64; 7],
-    /// How the shop has grown, see [`pieces::growth`].
+    /// How the shop has grown, see [`units::growth`].
     pub growth: [f64; 4],
 }
 
@@ -164,7 +164,7 @@ pub struct Series {
     pub start: NaiveDate,
     /// Its sum over the last 28 days.
     pub recent_total: f64,
-    /// Place among those of money, or of pieces.
+    /// Place among the series of revenue, or among those of units.
     row: usize,
 }
 
@@ -179,28 +179,27 @@ pub struct Point {
     pub quantiles: Vec<f64>,
 }
 
-/// What the shop or a country will earn.
+/// Revenue of the shop or a country.
 #[derive(Debug)]
-struct Money {
+struct Revenue {
     /// By day.
     history: Vec<f64>,
     /// By day ahead.
     means: Vec<f64>,
     /// By frequency.
     spreads: [Spread; 3],
-    /// Of its forecasts, once somebody has asked.
+    /// Reasons of its forecasts, computed at the first request.
     reasons: OnceLock<Vec<String>>,
 }
 
-/// A series of the past, forecast from before it when the model's training was rehearsed, and what
-/// came.
+/// Forecasts of a series of the past by rules learnt before it, and what was sold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Backtest {
     /// What it is about.
     pub level: Level,
     /// The country; empty for the shop.
     pub key: String,
-    /// Days, or weeks that begin where a forecast began.
+    /// Days, or weeks that start with a forecast.
     pub frequency: Frequency,
     /// In time order.
     pub points: Vec<BacktestPoint>,
@@ -211,7 +210,7 @@ pub struct Backtest {
 pub struct BacktestPoint {
     /// Its first day.
     pub start: NaiveDate,
-    /// What came.
+    /// What was sold.
     pub actual: f64,
     /// What was forecast.
     pub mean: f64,
@@ -221,20 +220,20 @@ pub struct BacktestPoint {
 
 /// The model.
 #[derive(Debug)]
-pub struct Forecast {
+pub struct ForecastModel {
     backtests: Vec<Backtest>,
     shop: Shop,
     revenue_rule: Linear,
-    pieces_rule: Linear,
+    units_rule: Linear,
     share: [f64; 7],
     growth: [f64; 4],
-    money: Vec<Money>,
+    revenue: Vec<Revenue>,
     /// By product, week by week.
-    pieces: Vec<Vec<f32>>,
+    units: Vec<Vec<f32>>,
     /// By frequency, steadiness and half, flat.
-    pieces_spreads: Vec<Spread>,
-    /// Unsteadiness that parts the groups.
-    pieces_edges: Vec<f64>,
+    units_spreads: Vec<Spread>,
+    /// Unsteadiness at which one group ends and the next begins.
+    units_edges: Vec<f64>,
     /// The shop, then countries, then products; within a level the largest first.
     series: Vec<Series>,
     places: HashMap<(Level, Box<str>), usize>,
@@ -264,7 +263,10 @@ fn errors(
     flat.chunks(LEVELS.len()).map(spread).collect()
 }
 
-impl Model for Forecast {
+/// The former name of [`ForecastModel`].
+pub type Forecast = ForecastModel;
+
+impl Model for ForecastModel {
     const KIND: ModelKind = ModelKind::Forecast;
 
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
@@ -276,8 +278,8 @@ impl Model for Forecast {
         } = artifact.parameters()?;
         let tensors = artifact.tensors("model.safetensors")?;
         let revenue_rule = rule(&tensors, "revenue_rule", revenue::FEATURES)?;
-        let pieces_rule = rule(&tensors, "pieces_rule", pieces::FEATURES)?;
-        let rules = [&revenue_rule, &pieces_rule];
+        let units_rule = rule(&tensors, "pieces_rule", units::FEATURES)?;
+        let rules = [&revenue_rule, &units_rule];
         if rules.iter().any(|rule| {
             rule.weights
                 .iter()
@@ -312,7 +314,7 @@ impl Model for Forecast {
                 row,
             });
         }
-        let of_money = series
+        let of_revenue = series
             .iter()
             .take_while(|series| series.level != Level::Product)
             .count();
@@ -321,28 +323,25 @@ impl Model for Forecast {
             .enumerate()
             .all(|(row, series)| match series.level {
                 Level::Total => row == 0,
-                Level::Country => row > 0 && row < of_money,
-                Level::Product => row >= of_money,
+                Level::Country => row > 0 && row < of_revenue,
+                Level::Product => row >= of_revenue,
             });
-        if !in_order || of_money == 0 {
+        if !in_order || of_revenue == 0 {
             return Err(ModelError::inconsistent(
                 "level",
                 "is not in order, the shop first",
             ));
         }
-        series[of_money..]
+        series[of_revenue..]
             .iter_mut()
             .enumerate()
             .for_each(|(row, series)| series.row = row);
 
         let ([_, days], [_, weeks]) = (tensors.shape("revenue")?, tensors.shape("pieces")?);
-        let revenue: Vec<f32> = tensors.get("revenue", &[of_money, days])?;
-        let pieces: Vec<f32> = tensors.get("pieces", &[series.len() - of_money, weeks])?;
-        let usual: Vec<f64> = tensors.get("revenue_usual", &[of_money])?;
-        if revenue
-            .iter()
-            .chain(&pieces)
-            .any(|value| !value.is_finite())
+        let revenue: Vec<f32> = tensors.get("revenue", &[of_revenue, days])?;
+        let units: Vec<f32> = tensors.get("pieces", &[series.len() - of_revenue, weeks])?;
+        let usual: Vec<f64> = tensors.get("revenue_usual", &[of_revenue])?;
+        if revenue.iter().chain(&units).any(|value| !value.is_finite())
             || usual.iter().any(|usual| !usual.is_finite())
         {
             return Err(ModelError::inconsistent(
@@ -356,9 +355,9 @@ impl Model for Forecast {
                 "or pieces has no history",
             ));
         }
-        let revenue_spreads = errors(&tensors, "revenue_error", &[of_money, 3, LEVELS.len()])?;
-        let pieces_spreads = errors(&tensors, "pieces_error", &[3, STEADINESS, 2, LEVELS.len()])?;
-        let pieces_edges: Vec<f64> = tensors.get("pieces_edge", &[STEADINESS - 1])?;
+        let revenue_spreads = errors(&tensors, "revenue_error", &[of_revenue, 3, LEVELS.len()])?;
+        let units_spreads = errors(&tensors, "pieces_error", &[3, STEADINESS, 2, LEVELS.len()])?;
+        let units_edges: Vec<f64> = tensors.get("pieces_edge", &[STEADINESS - 1])?;
 
         let histories: Vec<Vec<f64>> = revenue
             .chunks(days)
@@ -371,9 +370,9 @@ impl Model for Forecast {
             .chunks(3)
             .zip(usual)
             .map(|(of, usual)| [Spread { usual, ..of[0] }, of[1], of[2]]);
-        let money = histories.into_iter().zip(means).zip(spreads);
-        let money = money
-            .map(|((history, means), spreads)| Money {
+        let revenue = histories.into_iter().zip(means).zip(spreads);
+        let revenue = revenue
+            .map(|((history, means), spreads)| Revenue {
                 history,
                 means,
                 spreads,
@@ -392,26 +391,26 @@ impl Model for Forecast {
             .enumerate()
             .map(|(at, series)| ((series.level, series.key.clone()), at))
             .collect();
-        let pieces = pieces.chunks(weeks).map(<[f32]>::to_vec).collect();
+        let units = units.chunks(weeks).map(<[f32]>::to_vec).collect();
         Ok(Self {
             backtests: artifact.backtest()?,
             shop,
             revenue_rule,
-            pieces_rule,
+            units_rule,
             share,
             growth,
-            money,
-            pieces,
-            pieces_spreads,
-            pieces_edges,
+            revenue,
+            units,
+            units_spreads,
+            units_edges,
             series,
             places,
         })
     }
 }
 
-impl Forecast {
-    /// How a series was forecast in the past; none for series that no rehearsal has kept.
+impl ForecastModel {
+    /// How a series was forecast in the backtest; `None` if the backtest has not kept the series.
     pub fn backtest(&self, series: &Series, frequency: Frequency) -> Option<&Backtest> {
         let of =
             |backtest: &&Backtest| backtest.level == series.level && *backtest.key == *series.key;
@@ -434,13 +433,13 @@ impl Forecast {
     }
 
     fn outlook(&self, series: &Series) -> Outlook {
-        let weeks: Vec<f64> = self.pieces[series.row]
+        let weeks: Vec<f64> = self.units[series.row]
             .iter()
             .map(|value| f64::from(*value))
             .collect();
         Outlook::of(
-            &self.pieces_rule,
-            &pieces::tame(weeks),
+            &self.units_rule,
+            &units::tame(weeks),
             self.growth,
             |ahead| self.shop.season(ahead),
         )
@@ -456,15 +455,15 @@ impl Forecast {
     ) -> Vec<Point> {
         let end = self.shop.end;
         if series.level != Level::Product {
-            let money = &self.money[series.row];
-            return periods(&money.means, end, frequency, horizon)
+            let revenue = &self.revenue[series.row];
+            return periods(&revenue.means, end, frequency, horizon)
                 .into_iter()
-                .map(|period| period.around(&money.spreads[frequency as usize], levels))
+                .map(|period| period.around(&revenue.spreads[frequency as usize], levels))
                 .collect();
         }
         let outlook = self.outlook(series);
         let group = self
-            .pieces_edges
+            .units_edges
             .partition_point(|edge| *edge < outlook.unsteady);
         periods(
             &outlook.days(&self.shop, &self.share, AHEAD),
@@ -475,7 +474,7 @@ impl Forecast {
         .into_iter()
         .map(|period| {
             let half = usize::from(period.away >= HALF);
-            let spread = &self.pieces_spreads[pieces_place(frequency, group, half)];
+            let spread = &self.units_spreads[units_place(frequency, group, half)];
             let scale = period.mean.max(outlook.floor * period.days as f64 / 7.0);
             let quantile = |level: &f64| {
                 (period.mean + scale * period.wider() * spread.error(*level)).max(0.0)
@@ -499,9 +498,9 @@ impl Forecast {
         .collect()
     }
 
-    /// Periods after a history of the caller's own, without gaps. Its days have a calendar of their
-    /// own; how uncertain it is, is told by forecasts of its past, and by the shop's where it
-    /// is too short.
+    /// Periods after a history of the caller's own, which has no gaps. Its calendar is learnt from its
+    /// days. Its quantiles come from forecasts of its own past, or from the shop's if it is too
+    /// short.
     pub fn continue_history(
         &self,
         history: &[(NaiveDate, f64)],
@@ -517,7 +516,7 @@ impl Forecast {
             .iter()
             .map(|(_, value)| *value)
             .collect();
-        // Origins are two of these apart, and judged on four.
+        // Forecast origins are two steps apart, and each covers four.
         let (step, least) = match frequency {
             Frequency::Daily => (7, 84),
             Frequency::Weekly => (1, 13),
@@ -539,7 +538,7 @@ impl Forecast {
             means.extend(ahead(&values[..origin], 4 * step));
             actual.extend_from_slice(&values[origin..origin + 4 * step]);
         }
-        let shops = self.money[0].spreads[frequency as usize];
+        let shops = self.revenue[0].spreads[frequency as usize];
         let lumpy = smoothing::is_lumpy(&values);
         let own = match frequency {
             Frequency::Daily => Spread::of(&means, &actual, lumpy),
@@ -566,7 +565,7 @@ impl Forecast {
         points
     }
 
-    /// Means of the periods after values of the caller's own up to `end`.
+    /// Means of the periods from `end` on, after values of the caller's own.
     fn own(&self, past: &[f64], end: NaiveDate, frequency: Frequency, horizon: usize) -> Vec<f64> {
         match frequency {
             Frequency::Daily => {
@@ -574,13 +573,11 @@ impl Forecast {
                 revenue::forecast(&self.revenue_rule, &shop, &[past], horizon).swap_remove(0)
             }
             Frequency::Weekly => {
-                let tame = pieces::tame(past.to_vec());
+                let tame = units::tame(past.to_vec());
                 let outlook =
-                    Outlook::of(&self.pieces_rule, &tame, pieces::growth(past, past), |_| {
-                        0.0
-                    });
+                    Outlook::of(&self.units_rule, &tame, units::growth(past, past), |_| 0.0);
                 (0..horizon)
-                    .map(|week| outlook.weeks[week.min(pieces::WEEKS - 1)])
+                    .map(|week| outlook.weeks[week.min(units::WEEKS - 1)])
                     .collect()
             }
             Frequency::Monthly => {
@@ -597,8 +594,8 @@ impl Forecast {
                     }
                 });
                 let month = |ahead: usize| match past.len().checked_sub(12) {
-                    // Half the level now, half the same month of last year as the shop has grown
-                    // since.
+                    // The mean of the level now and of the same month last year, which is scaled by
+                    // the growth since.
                     Some(year) if past.len() >= 15 => {
                         (level + past[year + ahead % 12] * grown) / 2.0
                     }
@@ -609,10 +606,10 @@ impl Forecast {
         }
     }
 
-    /// Why a forecast looks so, in words.
+    /// The reasons of a forecast, in words.
     pub fn reasons(&self, series: &Series) -> Vec<String> {
         match series.level {
-            Level::Total | Level::Country => self.money[series.row]
+            Level::Total | Level::Country => self.revenue[series.row]
                 .reasons
                 .get_or_init(|| self.find_reasons(series))
                 .clone(),
@@ -650,7 +647,7 @@ impl Forecast {
             |values: &[f64], n: usize| smoothing::mean(&values[values.len().saturating_sub(n)..]);
         match series.level {
             Level::Product => {
-                let weeks: Vec<f64> = self.pieces[series.row]
+                let weeks: Vec<f64> = self.units[series.row]
                     .iter()
                     .map(|value| f64::from(*value))
                     .collect();
@@ -669,7 +666,7 @@ impl Forecast {
                 }
             }
             Level::Total | Level::Country => {
-                let open = revenue::open_days(&self.shop, &self.money[series.row].history);
+                let open = revenue::open_days(&self.shop, &self.revenue[series.row].history);
                 if open.iter().all(|value| *value <= 0.0) {
                     return vec![
                         "nothing was sold in the history that the model looks at".to_owned(),
@@ -709,8 +706,8 @@ impl Forecast {
     }
 }
 
-/// Place of the errors of products.
-pub fn pieces_place(frequency: Frequency, group: usize, half: usize) -> usize {
+/// Place of the errors of a group of products.
+pub fn units_place(frequency: Frequency, group: usize, half: usize) -> usize {
     (frequency as usize * STEADINESS + group.min(STEADINESS - 1)) * 2 + half
 }
 
@@ -725,7 +722,7 @@ struct Period {
 }
 
 impl Period {
-    /// How much wider errors are than those of forecasts that could be judged.
+    /// How much wider errors are than those of the backtest.
     fn wider(&self) -> f64 {
         (self.away as f64 / JUDGED as f64).max(1.0).sqrt()
     }
@@ -807,7 +804,7 @@ mod tests {
     }
 
     /// A shop of a year and four months without a regression, that sold the same each day.
-    fn model() -> Forecast {
+    fn model() -> ForecastModel {
         let total = vec![10.0; 480];
         let shop = Shop::of(&total, day("2012-04-01"));
         let flat = |width: usize, at: usize, intercept: f64| {
@@ -819,21 +816,21 @@ mod tests {
             errors: LEVELS.map(|level| level - 0.5),
             usual: 0.0,
         };
-        Forecast {
+        ForecastModel {
             backtests: Vec::new(),
             revenue_rule: flat(revenue::FEATURES, 3, 0.0),
-            pieces_rule: flat(pieces::FEATURES, 3, 0.0),
+            units_rule: flat(units::FEATURES, 3, 0.0),
             share: [1.0 / 7.0; 7],
             growth: [0.0; 4],
-            money: vec![Money {
+            revenue: vec![Revenue {
                 means: vec![10.0; AHEAD],
                 history: total,
                 spreads: [spread; 3],
                 reasons: OnceLock::new(),
             }],
-            pieces: Vec::new(),
-            pieces_spreads: Vec::new(),
-            pieces_edges: Vec::new(),
+            units: Vec::new(),
+            units_spreads: Vec::new(),
+            units_edges: Vec::new(),
             series: Vec::new(),
             places: HashMap::new(),
             shop,

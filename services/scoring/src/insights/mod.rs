@@ -40,16 +40,19 @@ use crate::{Artifact, Model, ModelError, ModelKind};
 
 /// The model: the shop's lines. Cheap to share with answers that take long.
 #[derive(Debug, Clone)]
-pub struct Insights(Arc<Shop>);
+pub struct InsightsModel(Arc<Shop>);
 
-impl Insights {
+impl InsightsModel {
     /// The lines.
     pub fn shop(&self) -> &Arc<Shop> {
         &self.0
     }
 }
 
-impl Model for Insights {
+/// The former name of [`InsightsModel`].
+pub type Insights = InsightsModel;
+
+impl Model for InsightsModel {
     const KIND: ModelKind = ModelKind::Insights;
 
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {

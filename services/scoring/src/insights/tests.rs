@@ -101,7 +101,7 @@ fn arbitrary() -> impl Strategy<Value = Vec<Owned>> {
     prop::collection::vec(line, 0..120)
 }
 
-fn load(lines: &[Owned]) -> Insights {
+fn load(lines: &[Owned]) -> InsightsModel {
     let mut builder = Builder::new();
     for (id, line) in (0..).zip(lines) {
         builder.push(&line.line(id)).unwrap();
@@ -109,7 +109,7 @@ fn load(lines: &[Owned]) -> Insights {
     let as_of = chrono::DateTime::from_timestamp_micros(START + 200 * DAY)
         .unwrap()
         .naive_utc();
-    Insights::load(&builder.finish("lines", as_of, 42).unwrap()).unwrap()
+    InsightsModel::load(&builder.finish("lines", as_of, 42).unwrap()).unwrap()
 }
 
 /// A filter that owns its names.
@@ -472,7 +472,10 @@ fn lines_that_cannot_be_added_up_are_refused() {
         let artifact = builder
             .finish("lines", chrono::NaiveDateTime::default(), 42)
             .unwrap();
-        assert_eq!(Insights::load(&artifact).unwrap_err().to_string(), message);
+        assert_eq!(
+            InsightsModel::load(&artifact).unwrap_err().to_string(),
+            message
+        );
     }
 }
 

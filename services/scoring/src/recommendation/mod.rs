@@ -102,7 +102,7 @@ impl Rankers {
 
 /// The model.
 #[derive(Debug)]
-pub struct Recommendations {
+pub struct RecommendationModel {
     parameters: Parameters,
     sources: Sources,
     /// By the folded stock code, see [`StockCode::folded`].
@@ -114,7 +114,10 @@ pub struct Recommendations {
     answers: Option<Answers>,
 }
 
-impl Model for Recommendations {
+/// The former name of [`RecommendationModel`].
+pub type Recommendations = RecommendationModel;
+
+impl Model for RecommendationModel {
     const KIND: ModelKind = ModelKind::Recommendation;
 
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
@@ -160,7 +163,7 @@ impl Model for Recommendations {
     }
 }
 
-impl Recommendations {
+impl RecommendationModel {
     /// What the manifest holds.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
@@ -323,7 +326,7 @@ mod tests {
 
     /// Products of which each goes with the next, at a price of their row; customer 0 has bought
     /// `held`.
-    fn shop(products: usize, held: &[usize], rankers: Option<Rankers>) -> Recommendations {
+    fn shop(products: usize, held: &[usize], rankers: Option<Rankers>) -> RecommendationModel {
         let mut random = 1_u64;
         let mut unit = || {
             random = random
@@ -383,7 +386,7 @@ mod tests {
             slates: Slates::default(),
             products: all,
         };
-        Recommendations {
+        RecommendationModel {
             parameters: Parameters {
                 unobserved: 1.0,
                 lambda: 0.003,

@@ -1,4 +1,4 @@
-//! Pieces of products by week: a ridge regression of logarithms on lags, global over the
+//! Units of products by week: a ridge regression of logarithms on lags, global over the
 //! best-selling products, with simple exponential smoothing of each.
 
 use super::{
@@ -31,14 +31,14 @@ pub fn tame(weeks: Vec<f64>) -> Vec<f64> {
     tamed(weeks, TAME)
 }
 
-/// How the shop has grown, in revenue and pieces: fortnight over eight weeks, four weeks over
+/// How the shop has grown, in revenue and units: fortnight over eight weeks, four weeks over
 /// thirteen, in logarithms.
-pub fn growth(revenue: &[f64], pieces: &[f64]) -> [f64; 4] {
+pub fn growth(revenue: &[f64], units: &[f64]) -> [f64; 4] {
     let of = |weeks: &[f64]| {
         let level = |n: usize| mean(&weeks[weeks.len().saturating_sub(n)..]).max(1.0);
         [(level(2) / level(8)).ln(), (level(4) / level(13)).ln()]
     };
-    let ([a, b], [c, d]) = (of(revenue), of(pieces));
+    let ([a, b], [c, d]) = (of(revenue), of(units));
     [a, b, c, d]
 }
 
@@ -155,7 +155,7 @@ impl Outlook {
         }
     }
 
-    /// Means of the days from the shop's end on. `share`: what part of a week's pieces a weekday
+    /// Means of the days from the shop's end on. `share`: what part of a week's units a weekday
     /// sells.
     pub fn days(&self, shop: &Shop, share: &[f64; 7], days: usize) -> Vec<f64> {
         let day = |(at, day): (usize, &Option<(usize, usize)>)| {
