@@ -25,6 +25,8 @@ FOREIGN = ("proto/google/", "proto/inference/", "proto/grpc/", "LICENSE")
 WHO = re.compile(r"\b(who|whom|whose|whoever|nobody|somebody|anybody|everybody)\b", re.I)
 WHERE = re.compile(r"\bwhere\b", re.I)
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
+# A path in a document: in backticks below a folder of this repository, or the target of a link.
+NAMED = re.compile(r"`((?:proto|services|gateway|trainer|tests|deploy|docs)/[\w./-]*)[`#]|\]\(([^):#]+)[)#]")
 CHAIN = re.compile(r"(?:\.\w+(?:::<[^>]*>)?\((?:[^()]|\([^()]*\))*\)\??){4,}")
 
 
@@ -72,6 +74,12 @@ def prose(file: Path, text: str) -> list[tuple[int, str]]:
         if comment:
             kept.append((number, re.sub(r"`[^`]*`", "", comment[1])))
     return kept
+
+
+def missing_paths(file: Path, text: str) -> list[str]:
+    """Paths in a document that lead nowhere."""
+    named = ((ROOT / here) if here else (ROOT / file).parent / link for here, link in NAMED.findall(text))
+    return [str(path) for path in named if not path.exists()]
 
 
 def without_tests(text: str) -> str:
@@ -227,6 +235,7 @@ def main() -> int:
     wide = Row("lines of Rust above 100 columns", 0)
     chains = Row("lines with four or more chained calls", 0.3, 100, "% of lines of Rust")
     circle = Row("files in import circles within a crate", 0)
+    missing = Row("paths in documents that do not exist", 0)
     comments = Row("comment lines inside functions", float("inf"), 100, "% of code there")
 
     files = tracked(arguments.paths)
@@ -241,6 +250,9 @@ def main() -> int:
             for row, pattern in ((who, WHO), (where, WHERE)):
                 for _ in pattern.findall(line):
                     row.add(f"{file}:{number}: {line.strip()}")
+        if file.suffix == ".md":
+            for path in missing_paths(file, text):
+                missing.add(f"{file}: {path}")
         if file.suffix == ".rs":
             lines = text.split("\n")
             chains.whole += len(lines)
@@ -263,7 +275,7 @@ def main() -> int:
             circle.found.append(f"{source}: {', '.join(str(member.relative_to(source)) for member in members)}")
 
     failed = False
-    for row in (who, where, wide, chains, circle, comments):
+    for row in (who, where, wide, chains, circle, missing, comments):
         value = row.value()
         over = value > row.limit
         failed |= over
