@@ -149,7 +149,10 @@ impl BackendArgs {
                 let connect = move |target, address| {
                     connection::network(area, target, address, connections, tls.clone())
                 };
-                backends.with(area, balancer::among(area, endpoints, hedge_after, connect))
+                backends.with(
+                    area,
+                    balancer::balance(area, endpoints, hedge_after, connect),
+                )
             },
         ))
     }

@@ -9,8 +9,10 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 use crate::{
-    caller::Caller, grpc::compression::Encoding, layers::retry::Budget, method::Method,
-    upstream::balancer::Tried,
+    attempts::{AttemptedReplicas, RetryBudget},
+    caller::Caller,
+    grpc::compression::Encoding,
+    method::Method,
 };
 
 /// A call whose method is known.
@@ -26,10 +28,10 @@ pub(crate) struct Call {
     pub(crate) deadline: Instant,
     /// How the answer's message is compressed, where that is done here.
     pub(crate) reply: Option<Encoding>,
-    /// The replicas that have been asked.
-    pub(crate) tried: Tried,
-    /// What other attempts are paid from, where there may be any.
-    pub(crate) budget: Option<Budget>,
+    /// The replicas that were tried.
+    pub(crate) attempted: AttemptedReplicas,
+    /// What retries and hedges are paid from; none if the call may not be repeated.
+    pub(crate) budget: Option<RetryBudget>,
     /// The request's headers.
     pub(crate) headers: HeaderMap,
     /// The request's messages.
@@ -68,7 +70,7 @@ pub(crate) mod tests {
             deadline: Instant::now() + method.timeout,
             method,
             reply: None,
-            tried: Tried::default(),
+            attempted: AttemptedReplicas::default(),
             budget: None,
             headers: HeaderMap::new(),
             payload: Payload::Whole {

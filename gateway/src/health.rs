@@ -10,13 +10,6 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-/// Resolves when this says true; where nobody can say so any more, never.
-pub(crate) async fn told(mut draining: watch::Receiver<bool>) {
-    if draining.wait_for(|draining| *draining).await.is_err() {
-        std::future::pending().await
-    }
-}
-
 /// Says how each service is doing, nobody serving once the gateway is `open` no more, and ends what
 /// watches it when `until` resolves. `services` are full names, each with the areas that
 /// answer for it, any of which will do; those without are ready when any is.

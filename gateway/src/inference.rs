@@ -24,16 +24,16 @@ use tonic::{
     service::Routes,
 };
 
-use crate::upstream::{
-    backends::Versions,
-    connection::{Backend, in_process},
+use crate::{
+    model_versions::ModelVersions,
+    upstream::backend::{Backend, in_process},
 };
 
 /// Answers for those of the services behind this gateway that speak the protocol.
 pub(crate) fn answers(
     services: &BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     ready: &BTreeMap<Arc<str>, watch::Receiver<bool>>,
-    versions: Versions,
+    versions: ModelVersions,
 ) -> Backend {
     let speak = services.get(GrpcInferenceServiceServer::<Server>::NAME);
     let speaks = |area: &Arc<str>| speak.is_some_and(|areas| areas.contains(area));
@@ -54,7 +54,7 @@ pub(crate) fn answers(
 /// The models behind this gateway, as one server.
 struct Server {
     models: BTreeMap<Arc<str>, watch::Receiver<bool>>,
-    versions: Versions,
+    versions: ModelVersions,
 }
 
 /// Calls that name a model have gone to its service; the gateway has none of its own.
@@ -96,7 +96,7 @@ impl GrpcInferenceService for Server {
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
         let models = self.models.iter().map(|(model, ready)| {
-            let version = self.versions.current(model).filter(|_| *ready.borrow());
+            let version = self.versions.stable(model).filter(|_| *ready.borrow());
             ModelIndex::new(model, version.as_deref().map(String::as_str), "")
         });
         Ok(Response::new(RepositoryIndexResponse::of(

@@ -1,4 +1,4 @@
-//! How long calls of a method take, as far as that has been seen.
+//! Latency quantiles: how long calls of a method take, as far as the gateway has seen.
 
 use std::{
     collections::HashMap,
@@ -6,30 +6,57 @@ use std::{
     time::Duration,
 };
 
-/// What the usual time of a method becomes times itself with a call that took longer, and with any
-/// other. Where it does not change in the long run one call in twenty takes longer.
-const LONGER: f64 = 1.5;
-const NOT: f64 = 0.978_886; // LONGER^(-1/19)
+/// Which quantile is followed, and how fast. An estimate moves by a factor with every call, and is
+/// in balance if `P(longer) * ln(rise) = -P(shorter) * ln(fall)`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QuantileConfig {
+    /// Factor after a call that took longer than the estimate. Default: 1.5.
+    pub(crate) rise: f64,
+    /// Factor after any other call. Default: `rise^(-1/19)`, which makes the estimate the 95th
+    /// percentile.
+    pub(crate) fall: f64,
+}
 
-/// The time in which nineteen of twenty calls of a method are answered, by path. It follows what is
-/// seen, up within a few calls and down within some dozens.
+impl Default for QuantileConfig {
+    fn default() -> Self {
+        Self {
+            rise: 1.5,
+            fall: 0.978_886,
+        }
+    }
+}
+
+/// The latency within which 95 % of a method's calls are answered, by path. The estimate rises
+/// within a few calls and falls within some dozens.
 #[derive(Debug, Default)]
-pub(crate) struct Usual(Mutex<HashMap<Box<str>, f64>>);
+pub(crate) struct LatencyQuantiles {
+    config: QuantileConfig,
+    /// Seconds.
+    estimates: Mutex<HashMap<Box<str>, f64>>,
+}
 
-impl Usual {
-    /// That of a method, where it is known.
-    pub(crate) fn of(&self, path: &str) -> Option<Duration> {
-        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        times.get(path).map(|time| Duration::from_secs_f64(*time))
+impl LatencyQuantiles {
+    /// The estimate for a method, if one of its calls has been seen.
+    pub(crate) fn get(&self, path: &str) -> Option<Duration> {
+        let estimates = self
+            .estimates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        estimates
+            .get(path)
+            .map(|seconds| Duration::from_secs_f64(*seconds))
     }
 
-    /// A call took so long, or longer.
-    pub(crate) fn took(&self, path: &str, took: Duration) {
-        let took = took.as_secs_f64();
-        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match times.get_mut(path) {
-            Some(time) => *time *= if took > *time { LONGER } else { NOT },
-            None => drop(times.insert(path.into(), LONGER * took)),
+    /// A call took this long, or longer.
+    pub(crate) fn observe(&self, path: &str, latency: Duration) {
+        let (latency, QuantileConfig { rise, fall }) = (latency.as_secs_f64(), self.config);
+        let mut estimates = self
+            .estimates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match estimates.get_mut(path) {
+            Some(estimate) => *estimate *= if latency > *estimate { rise } else { fall },
+            None => drop(estimates.insert(path.into(), rise * latency)),
         }
     }
 }
@@ -37,32 +64,32 @@ impl Usual {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Draws;
+    use crate::random::Rng;
 
     #[test]
-    fn the_usual_time_is_that_of_nineteen_in_twenty() {
-        let (usual, draws) = (Usual::default(), Draws::default());
-        assert_eq!(usual.of("/a"), None);
+    fn one_call_in_twenty_takes_longer_than_the_estimate() {
+        let (quantiles, rng) = (LatencyQuantiles::default(), Rng::default());
+        assert_eq!(quantiles.get("/a"), None);
         for slower in [1.0, 20.0, 0.1] {
-            // As times are: most short, few long.
-            let time = || Duration::from_secs_f64(slower * 0.001 * -draws.share().ln());
-            (0..500).for_each(|_| usual.took("/a", time()));
+            // Exponentially distributed: most calls are short, few are long.
+            let latency = || Duration::from_secs_f64(slower * 0.001 * -rng.fraction().ln());
+            (0..500).for_each(|_| quantiles.observe("/a", latency()));
             let longer = (0..10_000).filter(|_| {
-                let (before, took) = (usual.of("/a").unwrap(), time());
-                usual.took("/a", took);
-                took > before
+                let (estimate, latency) = (quantiles.get("/a").unwrap(), latency());
+                quantiles.observe("/a", latency);
+                latency > estimate
             });
             let longer = longer.count();
             assert!((400..600).contains(&longer), "{longer} of 10000");
         }
-        assert_eq!(usual.of("/b"), None);
+        assert_eq!(quantiles.get("/b"), None);
     }
 
     #[test]
-    fn the_usual_time_follows_within_a_few_calls() {
-        let usual = Usual::default();
-        (0..100).for_each(|_| usual.took("/a", Duration::from_millis(1)));
-        (0..10).for_each(|_| usual.took("/a", Duration::from_millis(30)));
-        assert!(usual.of("/a").unwrap() > Duration::from_millis(30));
+    fn the_estimate_rises_within_a_few_calls() {
+        let quantiles = LatencyQuantiles::default();
+        (0..100).for_each(|_| quantiles.observe("/a", Duration::from_millis(1)));
+        (0..10).for_each(|_| quantiles.observe("/a", Duration::from_millis(30)));
+        assert!(quantiles.get("/a").unwrap() > Duration::from_millis(30));
     }
 }

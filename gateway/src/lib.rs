@@ -3,8 +3,11 @@
 //! page to read first.
 
 mod args;
+mod attempts;
 mod call;
 mod caller;
+mod drain;
+mod error;
 mod grpc;
 mod health;
 mod inference;
@@ -12,6 +15,8 @@ mod latency_quantile;
 mod layers;
 pub mod method;
 mod metrics;
+mod model_versions;
+mod outcome;
 mod random;
 pub mod redis;
 mod stack;
@@ -33,14 +38,15 @@ use tower::{ServiceExt, service_fn};
 
 pub use crate::{
     args::{FrontArgs, GatewayArgs},
+    error::BoxError,
     layers::{
         auth::{Auth, AuthArgs},
         cache,
     },
-    stack::{BoxError, Parts, Stack},
+    stack::{Parts, Stack},
     upstream::{
+        backend::{Backend, in_process},
         backends::Backends,
-        connection::{Backend, in_process},
     },
     web::{WebArgs, WebError},
 };
@@ -86,7 +92,7 @@ impl Gateway {
             watch::Sender::new(true),
             watch::Sender::new(false),
         );
-        let until = health::told(draining.subscribe());
+        let until = drain::begun(draining.subscribe());
         tasks.spawn(health::report(
             health.clone(),
             services,

@@ -1,19 +1,19 @@
-//! Numbers that look random.
+//! Pseudo-random numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Numbers that look random, the same ones from every start: SplitMix64 (Steele et al. 2014) of a
-/// counter.
+/// A generator that many threads share without a lock: SplitMix64 (Steele et al. 2014) of a
+/// counter. Every start gives the same numbers.
 #[derive(Debug, Default)]
-pub(crate) struct Draws(AtomicU64);
+pub(crate) struct Rng(AtomicU64);
 
-impl Draws {
-    /// A share of 0 to 1, neither of them.
-    pub(crate) fn share(&self) -> f64 {
+impl Rng {
+    /// A number between 0 and 1, neither of them.
+    pub(crate) fn fraction(&self) -> f64 {
         (f64::from((self.bits() >> 32) as u32) + 0.5) / (f64::from(u32::MAX) + 1.0)
     }
 
-    /// A number below `end`, which is above 0.
+    /// A number below `end`, which must be above 0.
     pub(crate) fn below(&self, end: usize) -> usize {
         (self.bits() % end as u64) as usize
     }
@@ -31,14 +31,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_spread_evenly() {
-        let draws = Draws::default();
-        let shares: Vec<_> = (0..10_000).map(|_| draws.share()).collect();
-        assert!(shares.iter().all(|share| *share > 0.0 && *share < 1.0));
-        for tenth in 0..10 {
-            let within = shares
+    fn fractions_are_uniform() {
+        let rng = Rng::default();
+        let fractions: Vec<_> = (0..10_000).map(|_| rng.fraction()).collect();
+        assert!(
+            fractions
                 .iter()
-                .filter(|share| (**share * 10.0) as i32 == tenth)
+                .all(|fraction| *fraction > 0.0 && *fraction < 1.0)
+        );
+        for tenth in 0..10 {
+            let within = fractions
+                .iter()
+                .filter(|fraction| (**fraction * 10.0) as i32 == tenth)
                 .count();
             assert!((800..1_200).contains(&within), "{tenth}: {within}");
         }

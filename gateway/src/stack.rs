@@ -19,14 +19,9 @@ use crate::{
         deadline, load_shed, policy, rescue, retry, route,
     },
     method::{GATEWAY, Methods},
-    upstream::{
-        backends::{Backends, Versions},
-        connection::Backend,
-    },
+    model_versions::ModelVersions,
+    upstream::{backend::Backend, backends::Backends},
 };
-
-/// An error on its way up to `rescue`.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Every call of every service, answered.
 pub type Stack = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -48,7 +43,7 @@ pub struct Parts {
 
 pub(crate) fn stack(
     parts: Parts,
-    versions: Versions,
+    versions: ModelVersions,
     own: Backend,
     draining: watch::Receiver<bool>,
 ) -> Stack {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::layers::deadline::DeadlineError;
+use crate::error::DeadlineError;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 

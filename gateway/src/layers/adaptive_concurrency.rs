@@ -31,8 +31,11 @@ use tonic::{Code, body::Body};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
-    call::Call, grpc::frame, layers::load_shed::Overloaded, method::Method, metrics,
-    stack::BoxError,
+    call::Call,
+    error::{BoxError, Overloaded},
+    grpc::frame,
+    method::Method,
+    metrics,
 };
 
 /// Places at the beginning.

@@ -13,12 +13,12 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     call::{Call, Payload},
+    error::BoxError,
     grpc::{
         compression::{self, Encoding, OpenError},
         frame::{self, BufferError},
     },
     method::Method,
-    stack::BoxError,
 };
 
 /// Takes requests into memory where that is needed.

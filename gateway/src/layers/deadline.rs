@@ -22,20 +22,12 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
-    call::Call, grpc::frame, health, method::GATEWAY, stack::BoxError,
-    upstream::connection::Unreachable,
+    call::Call,
+    drain,
+    error::{BoxError, DeadlineError, Unreachable},
+    grpc::frame,
+    method::GATEWAY,
 };
-
-/// Why a call is not waited for.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DeadlineError {
-    /// `grpc-timeout` is not as the protocol says.
-    #[error("grpc-timeout cannot be read")]
-    Malformed,
-    /// It has passed.
-    #[error("the deadline has passed")]
-    Passed,
-}
 
 /// A stream that says nothing for so long while the gateway drains is one that would watch for
 /// ever.
@@ -128,7 +120,7 @@ struct Drained {
 impl Drained {
     fn new(draining: watch::Receiver<bool>) -> Self {
         Self {
-            draining: Box::pin(health::told(draining)),
+            draining: Box::pin(drain::begun(draining)),
             silence: None,
             has_begun: false,
         }

@@ -10,7 +10,6 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -20,18 +19,15 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
 
-use crate::{call::Call, grpc::frame::Keeping, metrics, stack::BoxError};
-
-/// When callers are told to try again.
-pub(crate) const RETRY_IN: Duration = Duration::from_millis(100);
+use crate::{
+    call::Call,
+    error::{BoxError, Overloaded},
+    grpc::frame::Keeping,
+    metrics,
+};
 
 /// Bits of a mark that tell it from others of the same time.
 const NUMBER: u32 = 24;
-
-/// Too many calls are in flight.
-#[derive(Debug, thiserror::Error)]
-#[error("too many calls are in flight")]
-pub(crate) struct Overloaded;
 
 /// Lets so many calls be in flight, and so many streams.
 pub(crate) fn layer<S>(most: usize) -> impl Layer<S, Service = Shed<S>> + Clone {
@@ -201,6 +197,7 @@ mod tests {
     use super::*;
     use crate::{call::tests::call, grpc::frame::Known};
     use bytes::Bytes;
+    use std::time::Duration;
     use tower::{ServiceExt, service_fn};
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";

@@ -13,11 +13,11 @@ use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
+    attempts::AttemptedReplicas,
     call::{Call, Payload},
     caller::Caller,
+    error::BoxError,
     method::Methods,
-    stack::BoxError,
-    upstream::balancer::Tried,
 };
 
 /// There is no such method.
@@ -67,7 +67,7 @@ where
             deadline: Instant::now() + method.timeout,
             method,
             reply: None,
-            tried: Tried::default(),
+            attempted: AttemptedReplicas::default(),
             budget: None,
             headers: head.headers,
             payload: Payload::Stream(body),

@@ -13,16 +13,13 @@ use tonic_types::{ErrorDetails, QuotaViolation, StatusExt};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
+    error::{BoxError, DeadlineError, Overloaded, TurnedDown, Unreachable},
     grpc::frame::BufferError,
     layers::{
         auth::{AuthError, TokenError},
-        deadline::DeadlineError,
-        load_shed::{self, Overloaded},
         policy::NoMethod,
         route::RouteError,
     },
-    stack::BoxError,
-    upstream::connection::{TurnedDown, Unreachable},
 };
 
 /// Answers every call.
@@ -71,7 +68,7 @@ fn status(error: BoxError) -> Status {
     }
     if let Some(Overloaded) = error.downcast_ref() {
         return Refusal::Overloaded {
-            retry_in: load_shed::RETRY_IN,
+            retry_in: Overloaded::RETRY_IN,
         }
         .into();
     }

@@ -7,133 +7,45 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderValue, Response};
 use tokio::time::Instant;
-use tonic::{Code, body::Body};
+use tonic::body::Body;
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
 use crate::{
+    attempts::{PREVIOUS_ATTEMPTS, RetryBudget},
     call::{Call, Payload},
-    grpc::frame,
+    error::BoxError,
     metrics,
-    stack::BoxError,
-    upstream::connection::Unreachable,
+    outcome::{Answer, Outcome},
 };
 
-pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// A call is made so many times at most.
 const MOST: u32 = 3;
 /// Long enough for a connection to be seen as broken and begun again, short enough for nobody to
 /// notice. Twice as long before the attempt after that.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Tokens, in tenths.
-const FULL: u32 = 1000;
-const FAILURE: u32 = 10;
-const ANSWER: u32 = 1;
-/// Attempts beside others leave so many to those that nothing can do without.
-const SPARED: u32 = FULL * 3 / 4;
-
-/// How many more attempts a service may be asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct Budget(Arc<AtomicU32>);
-
-impl Budget {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicU32::new(FULL)))
-    }
-
-    /// Takes the token of an attempt beside another, where there is one to spare.
-    pub(crate) fn hedges(&self) -> bool {
-        let spare = |tokens| (tokens > SPARED).then_some(tokens - FAILURE);
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spare)
-            .is_ok()
-    }
-
-    fn answered(&self) {
-        if self.0.load(Ordering::Relaxed) < FULL {
-            self.change(|tokens| (tokens + ANSWER).min(FULL));
+/// Counts how an attempt ended, the `made`-th of its call. Returns the pause before the next one, if
+/// there may be one.
+fn pause(budget: &RetryBudget, answer: &Answer, made: u32) -> Option<Duration> {
+    match Outcome::of(answer) {
+        Outcome::Answered => {
+            budget.answered();
+            None
         }
-    }
-
-    /// Whether there may be another attempt after this failure.
-    fn failed(&self) -> bool {
-        self.change(|tokens| tokens.saturating_sub(FAILURE)) > FULL / 2
-    }
-
-    fn change(&self, change: impl Fn(u32) -> u32) -> u32 {
-        let before = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
-                Some(change(tokens))
-            });
-        before.map_or(0, change)
-    }
-
-    /// After which pause there may be another attempt, when so many have ended so.
-    fn after(&self, answer: &Result<Response<Body>, BoxError>, made: u32) -> Option<Duration> {
-        match Wish::of(answer) {
-            Wish::Answered => {
-                self.answered();
-                None
-            }
-            Wish::Nothing => None,
-            Wish::Never => {
-                self.failed();
-                None
-            }
-            Wish::Again(pause) => self.failed().then(|| pause.unwrap_or(PAUSE * made)),
+        Outcome::Inconclusive => None,
+        Outcome::NoRetry => {
+            budget.failed();
+            None
         }
-    }
-}
-
-/// What an attempt's end asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Wish {
-    /// It was answered, with whatever.
-    Answered,
-    /// It failed in a way that says nothing about the service.
-    Nothing,
-    /// It failed, and there should be no other.
-    Never,
-    /// It failed, and there may be another, after this pause where the service names one.
-    Again(Option<Duration>),
-}
-
-/// Whether it was answered, with whatever, rather than lost or refused.
-pub(crate) fn is_answer(answer: &Result<Response<Body>, BoxError>) -> bool {
-    Wish::of(answer) == Wish::Answered
-}
-
-impl Wish {
-    fn of(answer: &Result<Response<Body>, BoxError>) -> Self {
-        let headers = match answer {
-            Ok(response) => response.headers(),
-            Err(error) if error.is::<Unreachable>() => return Self::Again(None),
-            Err(_) => return Self::Nothing,
-        };
-        let is = |code| frame::code(headers) == Some(code);
-        match headers.get(PUSHBACK) {
-            Some(wish) if is(Code::Unavailable) || is(Code::ResourceExhausted) => {
-                let milliseconds = wish.to_str().ok().and_then(|text| text.parse().ok());
-                milliseconds.map_or(Self::Never, |milliseconds| {
-                    Self::Again(Some(Duration::from_millis(milliseconds)))
-                })
-            }
-            None if is(Code::Unavailable) => Self::Again(None),
-            Some(_) | None => Self::Answered,
-        }
+        Outcome::Retry { after } => budget.failed().then(|| after.unwrap_or(PAUSE * made)),
     }
 }
 
@@ -141,7 +53,7 @@ impl Wish {
 pub(crate) fn layer<S>(areas: BTreeSet<Arc<str>>) -> impl Layer<S, Service = Retrying<S>> + Clone {
     let budgets: HashMap<_, _> = areas
         .into_iter()
-        .map(|area| (area, Budget::new()))
+        .map(|area| (area, RetryBudget::default()))
         .collect();
     let budgets = Arc::new(budgets);
     layer_fn(move |inner| Retrying {
@@ -154,7 +66,7 @@ pub(crate) fn layer<S>(areas: BTreeSet<Arc<str>>) -> impl Layer<S, Service = Ret
 #[derive(Debug, Clone)]
 pub(crate) struct Retrying<S> {
     inner: S,
-    budgets: Arc<HashMap<Arc<str>, Budget>>,
+    budgets: Arc<HashMap<Arc<str>, RetryBudget>>,
 }
 
 impl<S> Service<Call> for Retrying<S>
@@ -188,7 +100,7 @@ where
                 made += 1;
                 let next = again(&call, made).filter(|_| made < MOST);
                 let answer = inner.ready().await?.call(call).await;
-                match (budget.after(&answer, made), next) {
+                match (pause(&budget, &answer, made), next) {
                     (Some(pause), Some(next)) if Instant::now() + pause < next.deadline => {
                         metrics::retried(&next.area);
                         tokio::time::sleep(pause).await;
@@ -208,14 +120,14 @@ fn again(call: &Call, made: u32) -> Option<Call> {
     };
     call.method.is_repeatable().then(|| {
         let mut headers = call.headers.clone();
-        headers.insert(ATTEMPTS, HeaderValue::from(made));
+        headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(made));
         Call {
             method: call.method.clone(),
             area: call.area.clone(),
             caller: call.caller,
             deadline: call.deadline,
             reply: call.reply,
-            tried: call.tried.clone(),
+            attempted: call.attempted.clone(),
             budget: call.budget.clone(),
             headers,
             payload: Payload::Whole {
@@ -229,8 +141,14 @@ fn again(call: &Call, made: u32) -> Option<Call> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{call::tests::call, layers::deadline::DeadlineError, method::Method};
-    use tonic::Status;
+    use crate::{
+        call::tests::call,
+        error::{DeadlineError, Unreachable},
+        grpc::frame,
+        method::Method,
+        outcome::PUSHBACK,
+    };
+    use tonic::{Code, Status};
     use tower_test::mock::{Handle, Mock, pair};
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
@@ -271,7 +189,7 @@ mod tests {
         let Payload::Whole { body: sent, .. } = &call.payload else {
             panic!("a stream")
         };
-        let (sent, tried) = (sent.clone(), call.tried.clone());
+        let (sent, attempted) = (sent.clone(), call.attempted.clone());
         let answer = service.ready().await.unwrap().call(call);
         tokio::pin!(answer);
         let mut made = 0;
@@ -284,10 +202,10 @@ mod tests {
                 }
                 request = handle.next_request() => {
                     let (call, send) = request.unwrap();
-                    let attempts = call.headers.get(ATTEMPTS).map(|attempts| attempts.to_str().unwrap().to_owned());
+                    let attempts = call.headers.get(PREVIOUS_ATTEMPTS).map(|attempts| attempts.to_str().unwrap().to_owned());
                     assert_eq!(attempts, (made > 0).then(|| made.to_string()));
                     assert!(matches!(call.payload, Payload::Whole { body, .. } if body == sent));
-                    assert!(call.tried.is(&tried), "whom to avoid is known");
+                    assert!(call.attempted.is_same(&attempted), "attempts share one list");
                     made += 1;
                     match answers.next().unwrap() {
                         Ok(response) => send.send_response(response),
@@ -369,15 +287,6 @@ mod tests {
             .0,
             1
         );
-    }
-
-    #[test]
-    fn attempts_beside_others_leave_some_for_those_after() {
-        let budget = Budget::new();
-        assert_eq!((0..100).filter(|_| budget.hedges()).count(), 25);
-        assert!(budget.failed(), "a call that was lost may be made again");
-        (0..200).for_each(|_| budget.answered());
-        assert!(budget.hedges());
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,9 +14,9 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     call::{Call, Payload},
+    error::BoxError,
     grpc::frame,
     method::GATEWAY,
-    stack::BoxError,
 };
 
 /// Why nobody is asked.

@@ -6,11 +6,8 @@
 //! without the tasks and channels in between that a client of hyper has for every call.
 
 use std::{
-    convert::Infallible,
-    fmt,
     net::SocketAddr,
     pin::Pin,
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -25,24 +22,25 @@ use h2::{Ping, PingPong, Reason, RecvStream, SendStream, client::SendRequest};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_TYPE, TE, TRANSFER_ENCODING, UPGRADE},
-    uri::{Authority, Scheme},
 };
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
-use runtime::{ClientTls, Gathered, Refusal, Turns, WINDOW, WINDOWS};
+use runtime::{ClientTls, Gathered, Turns, WINDOW, WINDOWS};
 use tokio::{
     net::TcpStream,
     sync::{Notify, watch},
 };
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::either::Either;
-use tonic::{Status, body::Body, service::Routes};
-use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+use tonic::{Status, body::Body};
+use tower::{Service, util::BoxCloneSyncService};
 
-use crate::{grpc::frame, stack::BoxError, tasks::Tasks};
-
-/// A service of ours.
-pub type Backend = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+use crate::{
+    error::{BoxError, TurnedDown, Unreachable},
+    grpc::frame,
+    tasks::Tasks,
+    upstream::{backend::Backend, target::Target},
+};
 
 /// Time for a connection.
 pub(crate) const CONNECT: Duration = Duration::from_secs(1);
@@ -50,8 +48,6 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 /// A connection that lived this long was a good one, answers or not.
 const GOOD: Duration = Duration::from_secs(1);
-/// When callers are told to try again.
-pub(crate) const RETRY_IN: Duration = Duration::from_millis(500);
 /// How often a silent connection is asked whether it is alive, and how long it has to say so.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Time for calls in flight to a service that is asked no more.
@@ -59,141 +55,18 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Heads of answers, bytes.
 const LARGEST_HEAD: u32 = 16 << 10;
 
-/// A service cannot be reached, or was lost before it answered.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{service} cannot be reached: {problem}")]
-pub(crate) struct Unreachable {
-    service: Arc<str>,
-    problem: Arc<str>,
-}
-
-impl Unreachable {
-    pub(crate) fn new(service: impl Into<Arc<str>>, problem: impl Into<Arc<str>>) -> Self {
-        Self {
-            service: service.into(),
-            problem: problem.into(),
-        }
-    }
-
-    /// What the caller is told.
-    pub(crate) fn refusal(&self) -> Refusal {
-        Refusal::Unreachable {
-            service: (*self.service).to_owned(),
-            problem: (*self.problem).to_owned(),
-            retry_in: RETRY_IN,
-        }
-    }
-}
-
-/// A service has turned a call down without an answer of gRPC: it is there, and would do so again.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{service} turned the call down: {problem}")]
-pub(crate) struct TurnedDown {
-    pub(crate) service: Arc<str>,
-    problem: Arc<str>,
-    /// Whether the call itself was the reason, as far as anybody can tell.
-    pub(crate) its_own_fault: bool,
-}
-
-impl TurnedDown {
-    /// Turned down for what it is.
-    pub(crate) fn new(service: impl Into<Arc<str>>, problem: impl Into<Arc<str>>) -> Self {
-        Self {
-            service: service.into(),
-            problem: problem.into(),
-            its_own_fault: true,
-        }
-    }
-
-    /// Where a stream was reset, or is none of HTTP/2, and its connection goes on. One that the
-    /// service refuses to begin is lost: it has done nothing for it.
-    fn of(service: &Arc<str>, error: &h2::Error) -> Option<Self> {
-        let lost =
-            error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
-        // Where it was not the service that did so, the request broke off.
-        let its_own_fault = !error.is_remote() && !error.is_library();
-        (!lost).then(|| Self {
-            its_own_fault,
-            ..Self::new(service.clone(), error.to_string())
-        })
-    }
-}
-
-/// A service in this process: no socket between.
-pub fn in_process(routes: Routes) -> Backend {
-    let routes = routes.prepare();
-    BoxCloneSyncService::new(ServiceExt::<Request<Body>>::map_err(
-        routes,
-        |never: Infallible| match never {},
-    ))
-}
-
-/// Where a service listens: `http://host:port`, or `https://host:port`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Target {
-    scheme: Scheme,
-    authority: Authority,
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
-/// Why an address of a service cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TargetError {
-    /// It is no URL.
-    #[error("is no URL; http://localhost:50051 is one")]
-    NotAUrl,
-    /// It is neither http nor https.
-    #[error("is neither http:// nor https://")]
-    NotHttp,
-    /// It has a path.
-    #[error("has a path; services have none")]
-    HasPath,
-}
-
-impl FromStr for Target {
-    type Err = TargetError;
-
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        let uri = Uri::from_str(text).map_err(|_| TargetError::NotAUrl)?;
-        let authority = uri.authority().ok_or(TargetError::NotAUrl)?.clone();
-        let scheme = uri.scheme().ok_or(TargetError::NotAUrl)?.clone();
-        let usual = match scheme.as_str() {
-            "http" => 80,
-            "https" => 443,
-            _ => return Err(TargetError::NotHttp),
-        };
-        if authority.as_str().contains('@') || authority.host().is_empty() {
-            return Err(TargetError::NotAUrl);
-        }
-        if uri.path() != "/" || uri.query().is_some() {
-            return Err(TargetError::HasPath);
-        }
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        Ok(Self {
-            scheme,
-            host,
-            port: authority.port_u16().unwrap_or(usual),
-            authority,
-        })
-    }
-}
-
-impl Target {
-    /// Whether it is reached over TLS.
-    pub(crate) fn is_encrypted(&self) -> bool {
-        self.scheme == Scheme::HTTPS
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.authority)
-    }
+/// Returns how a service turned a call down, if its stream was reset, or is no HTTP/2, while the
+/// connection goes on. A stream that the service refuses to begin is lost instead: the service has
+/// done nothing for it.
+fn turned_down(service: &Arc<str>, error: &h2::Error) -> Option<TurnedDown> {
+    let is_lost =
+        error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
+    // If the service did not reset it, the request broke off.
+    let caused_by_call = !error.is_remote() && !error.is_library();
+    (!is_lost).then(|| TurnedDown {
+        caused_by_call,
+        ..TurnedDown::new(service.clone(), error.to_string())
+    })
 }
 
 /// What listens at an address of a network, over so many connections. They are made at once, kept,
@@ -459,8 +332,8 @@ impl Connections {
             .headers_mut()
             .insert(TE, HeaderValue::from_static("trailers"));
         let lost = |error: h2::Error| -> BoxError {
-            match TurnedDown::of(&self.service, &error) {
-                Some(turned_down) => turned_down.into(),
+            match turned_down(&self.service, &error) {
+                Some(error) => error.into(),
                 None => Unreachable::new(self.service.clone(), chain(&error)).into(),
             }
         };
@@ -645,33 +518,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_target_is_where_a_service_listens() {
-        for (text, host) in [
-            ("http://localhost:50051", Ok(("localhost", 50051))),
-            ("http://churn/", Ok(("churn", 80))),
-            ("http://[::1]:7", Ok(("::1", 7))),
-            ("https://churn", Ok(("churn", 443))),
-            ("ftp://churn:1", Err(TargetError::NotHttp)),
-            ("churn:1", Err(TargetError::NotAUrl)),
-            ("churn", Err(TargetError::NotAUrl)),
-            ("http://", Err(TargetError::NotAUrl)),
-            ("http://me@churn:1", Err(TargetError::NotAUrl)),
-            ("http://churn:1/api", Err(TargetError::HasPath)),
-            ("", Err(TargetError::NotAUrl)),
-        ] {
-            let target = text.parse::<Target>();
-            assert_eq!(
-                target
-                    .as_ref()
-                    .map(|t| (t.host.as_str(), t.port))
-                    .map_err(Clone::clone),
-                host,
-                "{text}"
-            );
-        }
-    }
+    use tower::ServiceExt;
 
     #[tokio::test]
     async fn nobody_at_home_is_said_at_once() {

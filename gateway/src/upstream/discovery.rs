@@ -15,7 +15,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
-use crate::upstream::connection::{Target, TargetError};
+use crate::upstream::target::{Target, TargetError};
 
 /// Time for a name to be looked up.
 const LOOKUP: Duration = Duration::from_secs(2);

@@ -34,8 +34,8 @@ use self::{
 };
 use crate::{
     layers::{auth::Auth, rescue},
+    model_versions::MODEL_CHANNEL,
     stack::Stack,
-    upstream::backends::MODEL_CHANNEL,
 };
 
 /// Why there is no way in over the web.

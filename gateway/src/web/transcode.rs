@@ -38,7 +38,7 @@ use crate::{
         frame::{self, BufferError, Known},
     },
     layers::rescue,
-    upstream::backends::MODEL_CHANNEL,
+    model_versions::MODEL_CHANNEL,
 };
 
 /// Headers of HTTP that are metadata of the call. All others are between the caller and this

@@ -35,10 +35,10 @@ use self::{
 use crate::{
     call::Call,
     caller::{API_KEY, Caller},
+    error::BoxError,
     method::{Method, Methods},
     metrics,
     redis::{self, Client},
-    stack::BoxError,
     tasks::Tasks,
 };
 pub(crate) use tokens::TokenError;

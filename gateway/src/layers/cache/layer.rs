@@ -31,16 +31,16 @@ use super::{
 use crate::{
     call::{Call, Payload},
     caller::Caller,
+    error::BoxError,
     grpc::{
         compression::{self, Encoding},
         frame::{self, Known, Resumed},
     },
-    latency_quantile::Usual,
+    latency_quantile::LatencyQuantiles,
     method::Method,
     metrics,
-    random::Draws,
-    stack::BoxError,
-    upstream::backends::Versions,
+    model_versions::ModelVersions,
+    random::Rng,
 };
 use proto::policy::v1::Scope;
 
@@ -62,16 +62,16 @@ const LARGE: usize = 1 << 12;
 /// Puts these caches in front of the services whose model versions these are.
 pub(crate) fn layer<S>(
     tiers: Tiers,
-    versions: Versions,
+    versions: ModelVersions,
 ) -> impl Layer<S, Service = Caching<S>> + Clone {
-    let (flights, large, draws) = (Flights::default(), Large::default(), Draws::default());
+    let (flights, large, rng) = (Flights::default(), Large::default(), Rng::default());
     let store = Arc::new(Store {
         tiers,
         versions,
         flights,
         large,
-        usual: Usual::default(),
-        draws,
+        latency: LatencyQuantiles::default(),
+        rng,
     });
     layer_fn(move |inner| Caching {
         inner,
@@ -147,12 +147,12 @@ where
 #[derive(Debug)]
 struct Store {
     tiers: Tiers,
-    versions: Versions,
+    versions: ModelVersions,
     flights: Flights<Arc<Entry>>,
     large: Large,
     /// How long services take.
-    usual: Usual,
-    draws: Draws,
+    latency: LatencyQuantiles,
+    rng: Rng,
 }
 
 impl Store {
@@ -176,7 +176,7 @@ impl Store {
         };
         if let Some((tier, entry)) = self.tiers.get(&key).await {
             let answer = hit(&entry, outcome(tier));
-            if entry.is_due(SystemTime::now(), || self.draws.share()) {
+            if entry.is_due(SystemTime::now(), || self.rng.fraction()) {
                 self.refresh(inner, call, asked, version);
             }
             return Ok(answer);
@@ -207,7 +207,7 @@ impl Store {
             // It may have landed since it was looked up, or be on its way to another replica.
             let landed = match self.tiers.near(&key).await {
                 None => {
-                    let usual = || self.usual.of(asked.method.path.path());
+                    let usual = || self.latency.get(asked.method.path.path());
                     self.tiers
                         .awaited(
                             &key,
@@ -288,7 +288,7 @@ impl Store {
                 keepable(&asked.method, &head.headers, &data, trailers.as_ref())
         {
             let (made, took) = (SystemTime::now(), begun.elapsed());
-            self.usual.took(asked.method.path.path(), took);
+            self.latency.observe(asked.method.path.path(), took);
             let entry = Entry {
                 version: version.to_owned(),
                 made,
@@ -494,9 +494,13 @@ fn joined(first: Bytes, more: BytesMut) -> Bytes {
 
 /// Notes the version that an answer is of. Once one has been seen, what an earlier one said is not
 /// said again.
-fn see<'a>(versions: &Versions, area: &str, version: Option<&'a HeaderValue>) -> Option<&'a str> {
+fn see<'a>(
+    versions: &ModelVersions,
+    area: &str,
+    version: Option<&'a HeaderValue>,
+) -> Option<&'a str> {
     let version = version?.to_str().ok()?;
-    versions.seen(area, version);
+    versions.observed(area, version);
     Some(version)
 }
 
@@ -558,13 +562,13 @@ mod tests {
     type Mocked = (
         Caching<Mock<Call, Response<Body>>>,
         Handle<Call, Response<Body>>,
-        Versions,
+        ModelVersions,
     );
 
     fn mocked() -> Mocked {
         let (mock, mut handle) = pair();
         handle.allow(100);
-        let versions = Versions::of(["churn"]);
+        let versions = ModelVersions::of(["churn"]);
         versions.set("churn", Some("v1"));
         let tiers = Tiers::new(vec![Arc::new(Memory::new(1 << 20))]);
         (layer(tiers, versions.clone()).layer(mock), handle, versions)
@@ -1071,7 +1075,7 @@ mod tests {
     async fn an_answer_near_its_end_is_made_anew_while_it_serves() {
         let (mock, mut handle) = pair();
         handle.allow(100);
-        let versions = Versions::of(["churn"]);
+        let versions = ModelVersions::of(["churn"]);
         versions.set("churn", Some("v1"));
         let memory = Arc::new(Memory::new(1 << 20));
         let tiers = Tiers::new(vec![memory.clone()]);
