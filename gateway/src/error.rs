@@ -78,3 +78,15 @@ impl Overloaded {
     /// When the caller is asked to try again.
     pub(crate) const RETRY_IN: Duration = Duration::from_millis(100);
 }
+
+/// An error and its sources on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -4,6 +4,7 @@
 
 mod args;
 mod attempts;
+mod backoff;
 mod call;
 mod caller;
 mod drain;

@@ -486,8 +486,7 @@ mod tests {
             picked.into_iter().all(|picked| picked != replicas[1].id()),
             "one that is not ready gets no call"
         );
-        let made = made.lock().unwrap();
-        assert!(made.values().all(|times| *times == 1), "{made:?}");
+        assert!(made.lock().unwrap().values().all(|times| *times == 1));
 
         found.send_replace(vec![]);
         sleep(config.refresh * 2).await;

@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 pub(crate) mod backends;
 pub(crate) mod balancer;
+mod body;
 mod circuit_breaker;
 pub(crate) mod connection;
 pub(crate) mod discovery;

@@ -12,12 +12,33 @@ use tonic_health::pb::{
 };
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
-use crate::{metrics, model_versions::ModelVersions, upstream::backend::Backend};
+use crate::{backoff::Backoff, metrics, model_versions::ModelVersions, upstream::backend::Backend};
 
-/// Pauses between attempts to watch a service: the first one, doubled up to the longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
-/// Longest wait for the response head of a watch.
-const FIRST_RESPONSE: Duration = Duration::from_secs(5);
+/// How services are watched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WatchConfig {
+    /// Pauses between attempts. Default: 50 to 500 ms.
+    pub(crate) retry: Backoff,
+    /// Longest wait for the response head of a watch. Default: 5 s.
+    pub(crate) first_response: Duration,
+    /// Shortest time between two answers that make the gateway ask for the version again at once.
+    /// Default: 500 ms.
+    pub(crate) min_recheck: Duration,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        let half_a_second = Duration::from_millis(500);
+        Self {
+            retry: Backoff {
+                first: Duration::from_millis(50),
+                longest: half_a_second,
+            },
+            first_response: Duration::from_secs(5),
+            min_recheck: half_a_second,
+        }
+    }
+}
 
 /// A backend with the error type that tonic's clients need.
 fn client(backend: Backend) -> BoxCloneSyncService<Request<Body>, Response<Body>, Status> {
@@ -40,7 +61,8 @@ pub(super) async fn watch_readiness(
             tell(ready);
         }
     };
-    let [mut pause, longest] = PAUSES;
+    let config = WatchConfig::default();
+    let mut pauses = config.retry.pauses();
     loop {
         let mut was_serving = false;
         let watched: Result<(), Status> = async {
@@ -48,7 +70,7 @@ pub(super) async fn watch_readiness(
             let whole_process = HealthCheckRequest {
                 service: String::new(),
             };
-            let mut changes = first_response(client.watch(whole_process))
+            let mut changes = in_time(config.first_response, client.watch(whole_process))
                 .await?
                 .into_inner();
             while let Some(change) = changes.message().await? {
@@ -59,7 +81,7 @@ pub(super) async fn watch_readiness(
                 set(is_serving);
                 was_serving = is_serving;
                 if is_serving {
-                    pause = PAUSES[0];
+                    pauses.reset();
                 } else if several {
                     return Ok(());
                 }
@@ -76,8 +98,7 @@ pub(super) async fn watch_readiness(
             "health is not known"
         );
         set(false);
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        tokio::time::sleep(pauses.next()).await;
     }
 }
 
@@ -94,7 +115,8 @@ pub(super) async fn report_readiness(area: Arc<str>, mut ready: watch::Receiver<
 
 /// Keeps what a service announces as its versions.
 pub(super) async fn watch_version(area: Arc<str>, backend: Backend, versions: ModelVersions) {
-    let [mut pause, longest] = PAUSES;
+    let config = WatchConfig::default();
+    let mut pauses = config.retry.pauses();
     let mut asked_again: Option<Instant> = None;
     loop {
         let mut contradicted = false;
@@ -103,7 +125,7 @@ pub(super) async fn watch_version(area: Arc<str>, backend: Backend, versions: Mo
             let its_own = WatchModelRequest {
                 model: String::new(),
             };
-            let mut changes = first_response(client.watch_model(its_own))
+            let mut changes = in_time(config.first_response, client.watch_model(its_own))
                 .await?
                 .into_inner();
             loop {
@@ -119,14 +141,14 @@ pub(super) async fn watch_version(area: Arc<str>, backend: Backend, versions: Mo
                 let Some(status) = change.map(|change| change.status.unwrap_or_default()) else {
                     return Ok(());
                 };
-                pause = PAUSES[0];
+                pauses.reset();
                 tracing::debug!(service = &*area, model.version = status.version, "model");
                 versions.announced(&area, status);
             }
         }
         .await;
         versions.suspect(&area);
-        if contradicted && asked_again.is_none_or(|at| at.elapsed() >= longest) {
+        if contradicted && asked_again.is_none_or(|at| at.elapsed() >= config.min_recheck) {
             asked_again = Some(Instant::now());
             continue; // at once, but not in a loop
         }
@@ -135,14 +157,14 @@ pub(super) async fn watch_version(area: Arc<str>, backend: Backend, versions: Mo
             error = watched.err().map(tracing::field::display),
             "version is not known"
         );
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        tokio::time::sleep(pauses.next()).await;
     }
 }
 
-async fn first_response<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     let late = |_| Status::deadline_exceeded("no answer");
-    tokio::time::timeout(FIRST_RESPONSE, answer)
-        .await
-        .map_err(late)?
+    tokio::time::timeout(limit, answer).await.map_err(late)?
 }
