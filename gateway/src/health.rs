@@ -1,5 +1,5 @@
-//! grpc.health.v1 for one address: the gateway itself by the empty name, each service by what is
-//! known of the process behind it.
+//! `grpc.health.v1` of the gateway: itself under the empty name, each service under its full name
+//! by the health of the process behind it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,9 +10,9 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-/// Says how each service is doing, nobody serving once the gateway is `open` no more, and ends what
-/// watches it when `until` resolves. `services` are full names, each with the areas that
-/// answer for it, any of which will do; those without are ready when any is.
+/// Reports the health of each service; once the gateway is no longer `open`, none is serving. When
+/// `until` resolves, all watches end. `services` are full names with the areas that can answer, one
+/// of which must be ready; for a service without areas any area will do.
 pub(crate) async fn report(
     mut reporter: HealthReporter,
     services: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
@@ -37,7 +37,7 @@ async fn mirror(
     ready: &mut BTreeMap<Arc<str>, watch::Receiver<bool>>,
     open: &mut watch::Receiver<bool>,
 ) {
-    let mut said = HashMap::new();
+    let mut reported = HashMap::new();
     loop {
         let is_open = *open.borrow_and_update();
         let now: BTreeMap<_, _> = ready
@@ -52,7 +52,7 @@ async fn mirror(
             )
         });
         for (service, is_ready) in states.chain([("", is_open)]) {
-            if said.insert(service, is_ready) != Some(is_ready) {
+            if reported.insert(service, is_ready) != Some(is_ready) {
                 let status = if is_ready {
                     ServingStatus::Serving
                 } else {
@@ -61,7 +61,7 @@ async fn mirror(
                 reporter.set_service_status(service, status).await;
             }
         }
-        // An end of the watchers is an end of the gateway, and of this task.
+        // The watchers end with the gateway, and so does this task.
         let mut changes: FuturesUnordered<_> = ready
             .values_mut()
             .chain([&mut *open])

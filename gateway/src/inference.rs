@@ -1,6 +1,6 @@
-//! What the Open Inference Protocol asks of a server rather than of a model: whether it lives,
-//! whether its models are ready, and which there are. The gateway answers for the services behind
-//! it; what is asked of a model goes to its service.
+//! The Open Inference Protocol's methods about a server: whether it is live and ready, and which
+//! models it has. The gateway answers them for the services behind it; a call that names a model
+//! goes to the service of that model.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,17 +29,17 @@ use crate::{
     upstream::backend::{Backend, in_process},
 };
 
-/// Answers for those of the services behind this gateway that speak the protocol.
+/// The gateway's own service, which answers for those services that implement the protocol.
 pub(crate) fn answers(
     services: &BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     ready: &BTreeMap<Arc<str>, watch::Receiver<bool>>,
     versions: ModelVersions,
 ) -> Backend {
-    let speak = services.get(GrpcInferenceServiceServer::<Server>::NAME);
-    let speaks = |area: &Arc<str>| speak.is_some_and(|areas| areas.contains(area));
+    let implementing = services.get(GrpcInferenceServiceServer::<Server>::NAME);
+    let implements = |area: &Arc<str>| implementing.is_some_and(|areas| areas.contains(area));
     let models = ready
         .iter()
-        .filter(|(area, _)| speaks(area))
+        .filter(|(area, _)| implements(area))
         .map(|(area, ready)| (area.clone(), ready.clone()));
     let server = GrpcInferenceServiceServer::new(Server {
         models: models.collect(),
@@ -51,13 +51,14 @@ pub(crate) fn answers(
     ))
 }
 
-/// The models behind this gateway, as one server.
+/// The models behind this gateway as those of one server.
 struct Server {
     models: BTreeMap<Arc<str>, watch::Receiver<bool>>,
     versions: ModelVersions,
 }
 
-/// Calls that name a model have gone to its service; the gateway has none of its own.
+/// Answers a call that names a model. Such calls go to the service of the model; one that arrives
+/// here names none that exists.
 fn no_model(name: &str) -> Status {
     Refusal::NotServed {
         kind: "model",

@@ -21,7 +21,6 @@ mod outcome;
 mod random;
 pub mod redis;
 mod stack;
-mod tasks;
 mod upstream;
 mod web;
 
@@ -29,7 +28,7 @@ use std::sync::Arc;
 
 use futures_util::future::Either;
 use http::Request;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tonic::{body::Body, service::Routes};
 use tonic_health::{
     pb::health_server::HealthServer,
@@ -37,6 +36,7 @@ use tonic_health::{
 };
 use tower::{ServiceExt, service_fn};
 
+use crate::web::Web;
 pub use crate::{
     args::{FrontArgs, GatewayArgs},
     error::BoxError,
@@ -51,7 +51,6 @@ pub use crate::{
     },
     web::{WebArgs, WebError},
 };
-use crate::{tasks::Tasks, web::Web};
 
 /// A gateway at work: it watches its services until it is dropped.
 #[derive(Debug)]
@@ -65,7 +64,7 @@ pub struct Gateway {
     health: HealthReporter,
     ready: watch::Sender<bool>,
     draining: watch::Sender<bool>,
-    _tasks: Tasks,
+    _tasks: JoinSet<()>,
 }
 
 impl Gateway {
@@ -74,7 +73,7 @@ impl Gateway {
     /// # Errors
     /// Where the paths beside the methods in the .proto files cannot be used.
     pub fn new(parts: Parts, web: &WebArgs) -> Result<Self, WebError> {
-        let mut tasks = Tasks::default();
+        let mut tasks = JoinSet::new();
         let (versions, ready) = parts.backends.watch(&mut tasks);
         parts.auth.watch(&parts.methods, &mut tasks);
         let mut services = parts.methods.services();

@@ -19,6 +19,7 @@ use redis::{Cmd, FromRedisValue};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::Notify,
+    task::JoinSet,
     time::{Instant, timeout},
 };
 
@@ -26,7 +27,7 @@ use super::{
     Certificates,
     servers::{Connection, RedisError, Servers},
 };
-use crate::{metrics, tasks::Tasks};
+use crate::metrics;
 
 /// What a failure adds to a connection's account and an answer takes off it, and the balance at
 /// which the circuit breaker opens: 5 failures in a row, or more than 1 in 11 for long.
@@ -47,7 +48,7 @@ const REFUSED: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
-    _tasks: Tasks,
+    _tasks: JoinSet<()>,
 }
 
 struct Shared {
@@ -93,7 +94,7 @@ impl Client {
             timeout,
             link: ArcSwapOption::empty(),
         });
-        let mut tasks = Tasks::default();
+        let mut tasks = JoinSet::new();
         tasks.spawn(keep_connected(servers, shared.clone()));
         Ok(Self {
             shared,

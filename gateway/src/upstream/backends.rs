@@ -9,7 +9,10 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{Method as Verb, Request, Response, Uri, Version};
 use runtime::ClientTls;
-use tokio::sync::watch::{Receiver, Sender};
+use tokio::{
+    sync::watch::{Receiver, Sender},
+    task::JoinSet,
+};
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
@@ -19,7 +22,6 @@ use crate::{
     grpc::{frame::Known, timeout, trace},
     metrics,
     model_versions::ModelVersions,
-    tasks::Tasks,
     upstream::{backend::Backend, hedge::Hedge, watch},
 };
 
@@ -53,7 +55,7 @@ impl Backends {
     /// Begins to watch all services. Returns their versions, and by area whether each is ready.
     pub(crate) fn watch(
         &self,
-        tasks: &mut Tasks,
+        tasks: &mut JoinSet<()>,
     ) -> (ModelVersions, BTreeMap<Arc<str>, Receiver<bool>>) {
         let versions = ModelVersions::of(self.by_area.keys().map(|area| &**area));
         let mut ready = BTreeMap::new();

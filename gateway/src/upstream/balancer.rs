@@ -18,7 +18,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tonic::body::Body;
 use tower::{Service, util::BoxCloneSyncService};
 
@@ -26,7 +29,6 @@ use crate::{
     attempts::AttemptedReplicas,
     error::BoxError,
     outcome::Answer,
-    tasks::Tasks,
     upstream::{
         backend::Backend,
         discovery::Endpoints,
@@ -70,7 +72,7 @@ pub(crate) fn balance(
 ) -> Backend {
     let set = Arc::new(ReplicaSet::new(service, ReplicaConfig::default()));
     let config = BalancerConfig::default();
-    let mut discovery = Tasks::default();
+    let mut discovery = JoinSet::new();
     discovery.spawn(discover(set.clone(), endpoints, config.clone(), connect));
     BoxCloneSyncService::new(Balancer {
         set,
@@ -87,7 +89,7 @@ async fn discover(
     config: BalancerConfig,
     connect: impl Fn(Target, SocketAddr) -> Backend,
 ) {
-    let mut known: BTreeMap<SocketAddr, (Target, Arc<Replica>, Tasks)> = BTreeMap::new();
+    let mut known: BTreeMap<SocketAddr, (Target, Arc<Replica>, JoinSet<()>)> = BTreeMap::new();
     loop {
         let found = endpoints.look().await;
         known.retain(|address, (target, ..)| {
@@ -125,7 +127,7 @@ struct Balancer {
     hedge_after: Option<Duration>,
     max_wait: Duration,
     /// Ends with the last clone.
-    discovery: Arc<Tasks>,
+    discovery: Arc<JoinSet<()>>,
 }
 
 impl Service<Request<Body>> for Balancer {
@@ -450,7 +452,7 @@ mod tests {
             *maker.lock().unwrap().entry(address).or_insert(0) += 1;
             backend
         };
-        let mut tasks = Tasks::default();
+        let mut tasks = JoinSet::new();
         tasks.spawn(discover(set.clone(), endpoints, config.clone(), connect));
 
         // A call that comes before any replica is known waits for the first that is ready.

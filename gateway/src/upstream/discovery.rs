@@ -1,4 +1,4 @@
-//! Where the replicas of a service are: at addresses, at names that are looked up again and again,
+//! Discovery of a service's replicas: at addresses, under names that are looked up again and again,
 //! in files that are read again and again. Promise: a name that cannot be looked up and a file that
 //! cannot be used change nothing.
 
@@ -17,25 +17,37 @@ use tokio::time::timeout;
 
 use crate::upstream::target::{Target, TargetError};
 
-/// Time for a name to be looked up.
-const LOOKUP: Duration = Duration::from_secs(2);
+/// How replicas are looked up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DiscoveryConfig {
+    /// Longest time for the lookup of a name. Default: 2 s.
+    pub(crate) lookup_timeout: Duration,
+}
 
-/// Where some replicas of a service are.
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self {
+            lookup_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Some replicas of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// At every address of a host.
     Target(Target),
-    /// At every host that a file names, an URL a line.
+    /// At every target that a file lists, one URL per line.
     File(PathBuf),
 }
 
 impl Endpoint {
-    /// Whether it is at `https://`.
+    /// Whether its URL is `https://`.
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self, Self::Target(target) if target.is_encrypted())
     }
 
-    /// Whether a file names them.
+    /// Whether a file lists them.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self, Self::File(_))
     }
@@ -52,31 +64,32 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Says which addresses a host has.
+/// Looks up the addresses of a host.
 pub(crate) type Lookup = Arc<
     dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
 >;
 
-/// As this machine looks names up.
+/// Looks names up as this machine does.
 pub(crate) fn system() -> Lookup {
     Arc::new(|host, port| {
         Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
     })
 }
 
-/// Addresses of replicas, and by which name each was found.
+/// Addresses of replicas, and the target that each was found under.
 pub(crate) type Addresses = BTreeMap<SocketAddr, Target>;
 
-/// Where all replicas of a service are.
+/// All endpoints of a service.
 pub(crate) struct Endpoints {
     service: Arc<str>,
-    given: Vec<Endpoint>,
+    config: DiscoveryConfig,
+    configured: Vec<Endpoint>,
     lookup: Lookup,
-    /// What the files named when they could be used last.
+    /// What each file listed when it could be used last.
     files: HashMap<PathBuf, Vec<Target>>,
-    /// Which addresses the hosts had when they could be looked up last.
+    /// The addresses of each host when it could be looked up last.
     hosts: HashMap<Target, Vec<SocketAddr>>,
-    /// What is wrong with a file or a host now.
+    /// What is wrong now, by file or host.
     problems: BTreeMap<String, String>,
 }
 
@@ -84,18 +97,18 @@ impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoints")
             .field("service", &self.service)
-            .field("given", &self.given)
+            .field("configured", &self.configured)
             .finish_non_exhaustive()
     }
 }
 
 impl Endpoints {
-    /// Those that are given.
-    pub(crate) fn new(service: Arc<str>, given: Vec<Endpoint>, lookup: Lookup) -> Self {
-        let (files, hosts, problems) = Default::default();
+    pub(crate) fn new(service: Arc<str>, configured: Vec<Endpoint>, lookup: Lookup) -> Self {
+        let (config, files, hosts, problems) = Default::default();
         Self {
             service,
-            given,
+            config,
+            configured,
             lookup,
             files,
             hosts,
@@ -103,34 +116,38 @@ impl Endpoints {
         }
     }
 
-    /// Whether they are the same for ever: addresses alone.
+    /// Whether the replicas never change, since all endpoints are addresses.
     pub(crate) fn are_fixed(&self) -> bool {
-        self.given.iter().all(|endpoint| match endpoint {
+        self.configured.iter().all(|endpoint| match endpoint {
             Endpoint::Target(target) => target.host.parse::<IpAddr>().is_ok(),
             Endpoint::File(_) => false,
         })
     }
 
-    /// Reads every file and looks every name up.
+    /// Reads every file and looks up every name.
     pub(crate) async fn look(&mut self) -> Addresses {
         let mut targets = Vec::new();
-        for endpoint in self.given.clone() {
+        for endpoint in self.configured.clone() {
             match endpoint {
                 Endpoint::Target(target) => targets.push(target),
                 Endpoint::File(path) => targets.extend(self.read(&path).await),
             }
         }
+        // What is no longer listed is forgotten, and so is its problem.
         self.hosts.retain(|host, _| targets.contains(host));
-        let files = self.given.iter().filter_map(|endpoint| match endpoint {
-            Endpoint::File(path) => Some(path.display().to_string()),
-            Endpoint::Target(_) => None,
-        });
-        let asked: BTreeSet<_> = targets
+        let files = self
+            .configured
+            .iter()
+            .filter_map(|endpoint| match endpoint {
+                Endpoint::File(path) => Some(path.display().to_string()),
+                Endpoint::Target(_) => None,
+            });
+        let in_use: BTreeSet<_> = targets
             .iter()
             .map(ToString::to_string)
             .chain(files)
             .collect();
-        self.problems.retain(|what, _| asked.contains(what));
+        self.problems.retain(|what, _| in_use.contains(what));
         let mut addresses = Addresses::new();
         for target in targets {
             let found = self.find(&target).await;
@@ -139,7 +156,7 @@ impl Endpoints {
         addresses
     }
 
-    /// What is wrong, where something is.
+    /// Describes all problems.
     pub(crate) fn problem(&self) -> String {
         let problems: Vec<_> = self
             .problems
@@ -158,7 +175,7 @@ impl Endpoints {
             .await
             .map_err(|error| format!("cannot be read: {error}"));
         let used = read.and_then(|text| targets(&text));
-        let used = self.tell(path.display().to_string(), used);
+        let used = self.report(path.display().to_string(), used);
         self.files
             .extend(used.map(|targets| (path.to_owned(), targets)));
         self.files.get(path).cloned().unwrap_or_default()
@@ -168,19 +185,21 @@ impl Endpoints {
         if let Ok(address) = target.host.parse() {
             return vec![SocketAddr::new(address, target.port)];
         }
-        let found = match timeout(LOOKUP, (self.lookup)(target.host.clone(), target.port)).await {
+        let limit = self.config.lookup_timeout;
+        let lookup = (self.lookup)(target.host.clone(), target.port);
+        let found = match timeout(limit, lookup).await {
             Ok(Ok(found)) if found.is_empty() => Err("has no address".to_owned()),
             Ok(found) => found.map_err(|error| format!("cannot be looked up: {error}")),
-            Err(_) => Err(format!("cannot be looked up within {LOOKUP:?}")),
+            Err(_) => Err(format!("cannot be looked up within {limit:?}")),
         };
-        let found = self.tell(target.to_string(), found);
+        let found = self.report(target.to_string(), found);
         self.hosts
             .extend(found.map(|addresses| (target.clone(), addresses)));
         self.hosts.get(target).cloned().unwrap_or_default()
     }
 
-    /// Says once what is wrong with it.
-    fn tell<T>(&mut self, what: String, used: Result<T, String>) -> Option<T> {
+    /// Logs a problem of a file or host once, and remembers it as long as it lasts.
+    fn report<T>(&mut self, what: String, used: Result<T, String>) -> Option<T> {
         match used {
             Ok(used) => {
                 self.problems.remove(&what);
@@ -200,7 +219,7 @@ impl Endpoints {
     }
 }
 
-/// The lines of a file; `#` begins a comment.
+/// Reads the targets in a file, one per line; `#` begins a comment.
 fn targets(text: &str) -> Result<Vec<Target>, String> {
     let lines = text
         .lines()
@@ -212,7 +231,7 @@ fn targets(text: &str) -> Result<Vec<Target>, String> {
     };
     let targets = lines.map(target).collect::<Result<Vec<_>, _>>()?;
     if targets.is_empty() {
-        Err("names nobody".to_owned())
+        Err("lists no target".to_owned())
     } else {
         Ok(targets)
     }
@@ -223,7 +242,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Names, and what they stand for now.
+    /// Names and their addresses, which a test changes.
     #[derive(Clone, Default)]
     struct Names(Arc<Mutex<HashMap<String, Vec<IpAddr>>>>);
 
@@ -251,12 +270,12 @@ mod tests {
             })
         }
 
-        fn endpoints(&self, given: &[&str]) -> Endpoints {
-            let given = given
+        fn endpoints(&self, configured: &[&str]) -> Endpoints {
+            let configured = configured
                 .iter()
                 .map(|endpoint| endpoint.parse().unwrap())
                 .collect();
-            Endpoints::new("churn".into(), given, self.lookup())
+            Endpoints::new("churn".into(), configured, self.lookup())
         }
     }
 
@@ -284,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_all_its_addresses_and_the_last_ones_while_it_has_none() {
+    async fn a_name_stands_for_all_its_addresses_and_keeps_them_while_lookups_fail() {
         let names = Names::default();
         let mut endpoints = names.endpoints(&["http://churn:7", "http://[::1]:8"]);
         assert!(
@@ -318,13 +337,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_is_looked_up_for_ever_holds_nobody_up() {
+    async fn a_lookup_without_an_answer_holds_no_other_endpoint_up() {
         let silent: Lookup = Arc::new(|_, _| Box::pin(std::future::pending()));
-        let given = vec![
+        let configured = vec![
             "http://churn:7".parse().unwrap(),
             "http://10.0.0.1:1".parse().unwrap(),
         ];
-        let mut endpoints = Endpoints::new("churn".into(), given, silent);
+        let mut endpoints = Endpoints::new("churn".into(), configured, silent);
         assert_eq!(look(&mut endpoints).await, ["10.0.0.1:1"]);
     }
 
@@ -339,24 +358,42 @@ mod tests {
             "{}",
             endpoints.problem()
         );
-        for (text, addresses, problem) in [
-            (
-                "http://10.0.0.1:1\n\n# another\n  http://10.0.0.2:1 # here\n",
-                &["10.0.0.1:1", "10.0.0.2:1"][..],
-                None,
-            ),
-            ("", &["10.0.0.1:1", "10.0.0.2:1"], Some("names nobody")),
-            (
-                "http://10.0.0.3:1\n10.0.0.4:1",
-                &["10.0.0.1:1", "10.0.0.2:1"],
-                Some("line 2 is no URL"),
-            ),
-            (
-                "http://nowhere:1\nhttp://10.0.0.3:1",
-                &["10.0.0.3:1"],
-                Some("http://nowhere:1 cannot be looked up"),
-            ),
-            ("http://10.0.0.3:1", &["10.0.0.3:1"], None),
+        struct Case {
+            text: &'static str,
+            addresses: &'static [&'static str],
+            problem: Option<&'static str>,
+        }
+        let before = &["10.0.0.1:1", "10.0.0.2:1"];
+        for Case {
+            text,
+            addresses,
+            problem,
+        } in [
+            Case {
+                text: "http://10.0.0.1:1\n\n# another\n  http://10.0.0.2:1 # here\n",
+                addresses: before,
+                problem: None,
+            },
+            Case {
+                text: "",
+                addresses: before,
+                problem: Some("lists no target"),
+            },
+            Case {
+                text: "http://10.0.0.3:1\n10.0.0.4:1",
+                addresses: before,
+                problem: Some("line 2 is no URL"),
+            },
+            Case {
+                text: "http://nowhere:1\nhttp://10.0.0.3:1",
+                addresses: &["10.0.0.3:1"],
+                problem: Some("http://nowhere:1 cannot be looked up"),
+            },
+            Case {
+                text: "http://10.0.0.3:1",
+                addresses: &["10.0.0.3:1"],
+                problem: None,
+            },
         ] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(look(&mut endpoints).await, addresses, "{text}");

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
     sync::{Notify, watch},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -13,7 +14,6 @@ use crate::{
     latency_quantile::LatencyQuantiles,
     metrics,
     random::Rng,
-    tasks::Tasks,
     upstream::{
         backend::Backend,
         circuit_breaker::CircuitBreaker,
@@ -76,7 +76,7 @@ impl ReplicaSet {
         self: &Arc<Self>,
         address: SocketAddr,
         backend: Backend,
-    ) -> (Arc<Replica>, Tasks) {
+    ) -> (Arc<Replica>, JoinSet<()>) {
         let now = self.now();
         let slowest = self
             .replicas
@@ -92,7 +92,7 @@ impl ReplicaSet {
             set.changes.send_replace(());
         };
         let name = format!("{} at {address}", self.service);
-        let mut watch = Tasks::default();
+        let mut watch = JoinSet::new();
         watch.spawn(watch_readiness(name.into(), backend, false, report));
         (replica, watch)
     }

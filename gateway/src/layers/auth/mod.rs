@@ -23,6 +23,7 @@ use http::{HeaderMap, HeaderValue, Response, header::AUTHORIZATION};
 use proto::policy::v1::Scope;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use tokio::task::JoinSet;
 use tonic::body::Body;
 use tower::{Layer, Service, layer::layer_fn};
 
@@ -39,7 +40,6 @@ use crate::{
     method::{Method, Methods},
     metrics,
     redis::{self, Client},
-    tasks::Tasks,
 };
 pub(crate) use tokens::TokenError;
 
@@ -259,7 +259,7 @@ impl Guard {
 
 impl Auth {
     /// Reads the keys again when they change.
-    pub(crate) fn watch(&self, methods: &Methods, tasks: &mut Tasks) {
+    pub(crate) fn watch(&self, methods: &Methods, tasks: &mut JoinSet<()>) {
         let Some(guard) = &self.0 else { return };
         if let Some(keys) = guard.keys.clone() {
             tasks.spawn(keys.watch(methods.clone()));

@@ -14,13 +14,12 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use super::{Cache, Codec, Entry, Key, Tier};
 use crate::{
     metrics,
     redis::{Client, is_about_the_value},
-    tasks::Tasks,
 };
 
 /// Time for a batch of writes, which no call waits for.
@@ -36,7 +35,7 @@ pub struct Redis {
     client: Arc<Client>,
     codec: Codec,
     writes: mpsc::Sender<Write>,
-    _tasks: Tasks,
+    _tasks: JoinSet<()>,
 }
 
 struct Write {
@@ -50,7 +49,7 @@ impl Redis {
     /// runtime.
     pub fn new(client: Arc<Client>, codec: Codec) -> Self {
         let (writes, queue) = mpsc::channel(WAITING);
-        let mut tasks = Tasks::default();
+        let mut tasks = JoinSet::new();
         tasks.spawn(write(client.clone(), queue));
         Self {
             client,
