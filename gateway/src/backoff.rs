@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// The steps of a backoff: they double from `first` to `longest`. A pause is drawn at random between
-/// half of its step and the whole.
+/// The steps of a backoff: they double from `first` to `longest`. A pause is drawn at random
+/// between half of its step and the whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
     pub(crate) first: Duration,

@@ -1,7 +1,7 @@
 //! Balances calls among the replicas of a service. Promise: while one replica answers, calls do.
 //!
-//! - `discovery` finds the replicas, `replica_set` keeps them; one that is new gets calls once it is
-//!   connected and reports that it is ready.
+//! - `discovery` finds the replicas, `replica_set` keeps them; one that is new gets calls once it
+//!   is connected and reports that it is ready.
 //! - `picker` picks the less loaded of two: calls in flight times latency (`peak_ewma`).
 //! - `outlier_detection` ejects replicas that lose calls or fail more often than the others.
 //! - `circuit_breaker` refuses calls at once while every replica loses them.

@@ -2,8 +2,8 @@
 //! after the first attempt; a response that breaks off ends with a status; a response that its
 //! caller does not read holds no other one up.
 //!
-//! Calls use h2 itself: a caller's task writes the request and is woken by the response, without the
-//! task and the channels per call that hyper's client has.
+//! Calls use h2 itself: a caller's task writes the request and is woken by the response, without
+//! the task and the channels per call that hyper's client has.
 
 use std::{
     net::SocketAddr,

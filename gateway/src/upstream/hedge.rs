@@ -1,11 +1,11 @@
 //! Hedges a call: if a replica has not answered within the latency of nearly all calls of the
 //! method, a second replica gets the same request ("The Tail at Scale", Dean and Barroso 2013). The
-//! first good answer is the caller's; the other attempt is cancelled. A replica that stands still so
-//! costs its callers a moment rather than an answer.
+//! first good answer is the caller's; the other attempt is cancelled. A replica that stands still
+//! so costs its callers a moment rather than an answer.
 //!
 //! Promise: at most one hedge per call, to another, healthy replica, within the caller's deadline,
-//! only for methods without side effects, and only while the retry budget is above its reserve. What
-//! a replica refuses, whatever its pushback, is left to `layers::retry` (gRFC A6).
+//! only for methods without side effects, and only while the retry budget is above its reserve.
+//! What a replica refuses, whatever its pushback, is left to `layers::retry` (gRFC A6).
 
 use std::{pin::pin, sync::Arc, time::Duration};
 

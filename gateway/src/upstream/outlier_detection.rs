@@ -1,7 +1,7 @@
-//! [Outlier detection]: a replica that fails much more often than its peers, or has just lost calls,
-//! is ejected for a while, longer each time.
+//! Outlier detection, as [Envoy] has it: a replica that fails much more often than its peers, or has
+//! just lost calls, is ejected for a while, longer each time.
 //!
-//! [Outlier detection]: https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier
+//! [Envoy]: https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ pub(crate) struct OutlierDetection {
     /// Hedges lost in a row, with no answer between, after which a replica counts as having lost
     /// calls. Default: 3.
     pub(crate) consecutive_lost_hedges: u32,
-    /// First ejection of a replica that fails; doubles each time up to `max_ejection`. Default: 1 s.
+    /// First ejection of a replica that fails; doubles each time up to `max_ejection`.
+    /// Default: 1 s.
     pub(crate) base_ejection: Duration,
     /// First ejection of a replica that lost a call; doubles likewise. Default: 100 ms.
     pub(crate) base_ejection_after_loss: Duration,

@@ -161,8 +161,8 @@ impl Replica {
         self.record().streak.end();
     }
 
-    /// It lost a call that began at `began`, to silence or for another reason. Returns whether it is
-    /// ejected for that.
+    /// It lost a call that began at `began`, to silence or for another reason. Returns whether it
+    /// is ejected for that.
     pub(super) fn lost(&self, began: Duration, silent: bool, now: Duration) -> bool {
         let ReplicaConfig {
             outlier_detection,

@@ -46,8 +46,8 @@ fn client(backend: Backend) -> BoxCloneSyncService<Request<Body>, Response<Body>
 }
 
 /// Calls `tell` with whether a service is ready, once that is known and after each change. With
-/// `several` replicas behind `backend`, a watch that ends or says "not ready" begins again: the next
-/// replica may be ready.
+/// `several` replicas behind `backend`, a watch that ends or says "not ready" begins again: the
+/// next replica may be ready.
 pub(super) async fn watch_readiness(
     name: Arc<str>,
     backend: Backend,
