@@ -72,7 +72,7 @@ enum Part {
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: RecvStream, service: Arc<str>, sending: Option<JoinSet<()>>) -> Body {
+    pub(super) fn body(body: RecvStream, service: Arc<str>, sending: Option<JoinSet<()>>) -> Body {
         Body::new(Self {
             body,
             service,

@@ -347,7 +347,7 @@ impl Connections {
             return Err(Unreachable::new(self.service.clone(), problem).into());
         }
         lifecycle.answered.store(true, Ordering::Relaxed);
-        let body = ResponseBody::new(body, self.service.clone(), sending);
+        let body = ResponseBody::body(body, self.service.clone(), sending);
         Ok(Response::from_parts(head, body))
     }
 
@@ -424,12 +424,13 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 fn turned_down(service: &Arc<str>, error: &h2::Error) -> Option<TurnedDown> {
     let is_lost =
         error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
+    if is_lost {
+        return None;
+    }
+    let mut turned_down = TurnedDown::new(service.clone(), error.to_string());
     // If the service did not reset it, the request broke off.
-    let caused_by_call = !error.is_remote() && !error.is_library();
-    (!is_lost).then(|| TurnedDown {
-        caused_by_call,
-        ..TurnedDown::new(service.clone(), error.to_string())
-    })
+    turned_down.caused_by_call = !error.is_remote() && !error.is_library();
+    Some(turned_down)
 }
 
 #[derive(Clone)]

@@ -69,7 +69,7 @@ impl InFlight {
         self.replica
             .backend
             .clone()
-            .oneshot(request.map(|body| SentBody::new(body, self.sent.clone())))
+            .oneshot(request.map(|body| SentBody::body(body, self.sent.clone())))
     }
 
     /// Cancels the call: another replica answered it first.
@@ -158,7 +158,7 @@ struct SentBody {
 }
 
 impl SentBody {
-    fn new(body: Body, sent: Arc<AtomicBool>) -> Body {
+    fn body(body: Body, sent: Arc<AtomicBool>) -> Body {
         if http_body::Body::is_end_stream(&body) {
             sent.store(true, Ordering::Relaxed);
             return body;

@@ -1,5 +1,5 @@
-//! Outlier detection, as [Envoy] has it: a replica that fails much more often than its peers, or has
-//! just lost calls, is ejected for a while, longer each time.
+//! Outlier detection, as [Envoy] has it: a replica that fails much more often than its peers, or
+//! has just lost calls, is ejected for a while, longer each time.
 //!
 //! [Envoy]: https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier
 

@@ -716,7 +716,7 @@ mod tests {
                 .0,
             "miss"
         );
-        assert_eq!(m.2.current("churn"), None);
+        assert_eq!(m.2.stable("churn"), None);
         assert_eq!(
             ask_and_read(&mut m, call(RISK, b"1"), || found("v2", b"new"))
                 .await
