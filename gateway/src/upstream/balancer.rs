@@ -427,6 +427,11 @@ mod tests {
         }))
     }
 
+    fn endpoints(lookup: Lookup) -> Endpoints {
+        let host = "http://churn:1".parse().unwrap();
+        Endpoints::new("churn".into(), vec![host], lookup)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn replicas_come_and_go_as_they_are_found() {
         let (found, addresses) = watch::channel(vec!["10.0.0.1", "10.0.0.2"]);
@@ -438,11 +443,7 @@ mod tests {
                 .collect();
             Box::pin(std::future::ready(Ok(now)))
         });
-        let endpoints = Endpoints::new(
-            "churn".into(),
-            vec!["http://churn:1".parse().unwrap()],
-            lookup,
-        );
+        let endpoints = endpoints(lookup);
         let (set, config) = (set_of([]), BalancerConfig::default());
         let made = Arc::new(Mutex::new(HashMap::new()));
         let maker = made.clone();
@@ -502,11 +503,7 @@ mod tests {
                 "no such name",
             ))))
         });
-        let endpoints = Endpoints::new(
-            "churn".into(),
-            vec!["http://churn:1".parse().unwrap()],
-            lookup,
-        );
+        let endpoints = endpoints(lookup);
         let service = balance("churn", endpoints, None, |_, _| serve(true));
         let error = service.oneshot(Request::default()).await.unwrap_err();
         assert_eq!(

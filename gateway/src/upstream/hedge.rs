@@ -93,9 +93,23 @@ pub(super) async fn send(
     attempted.add_hedge(second.id());
     let mut second = InFlight::new(set.clone(), second);
     let second_answer = pin!(second.send(copy));
+    let (answer, answered_by) = race(set, first, first_answer, second, second_answer).await;
+    metrics::hedged(&set.service, answered_by);
+    answer
+}
+
+/// Waits for the first good answer of two attempts, and if there is none for both to fail. Returns
+/// the caller's answer, and which attempt gave it.
+async fn race(
+    set: &ReplicaSet,
+    first: InFlight,
+    first_answer: impl Future<Output = Answer> + Unpin,
+    second: InFlight,
+    second_answer: impl Future<Output = Answer> + Unpin,
+) -> (Answer, &'static str) {
     let ended = select(first_answer, second_answer).await;
     set.quantiles.observe(first.path(), first.elapsed());
-    let (answer, answered_by) = match ended {
+    match ended {
         Either::Left((answer, _)) if is_answer(&answer) => {
             first.settle(&answer);
             second.cancel();
@@ -127,7 +141,5 @@ pub(super) async fn send(
             };
             (answer, answered_by)
         }
-    };
-    metrics::hedged(&set.service, answered_by);
-    answer
+    }
 }
