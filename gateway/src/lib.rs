@@ -1,6 +1,14 @@
 //! One address for all services. Routes by gRPC path without decoding bodies, answers from a cache
-//! what was asked before, carries deadlines on, and knows how each service is doing. `stack` is the
-//! page to read first.
+//! what was asked before, passes deadlines on, and knows whether each service is ready.
+//!
+//! `stack` is the page to read first: what a call meets, from top to bottom. Then:
+//!
+//! - `layers`: what a call meets, a file each. `middleware` is how a layer is written.
+//! - `upstream`: the services: their addresses, replicas, connections and health.
+//! - `redis`: the Redis that replicas of the gateway share.
+//! - `grpc`: frames, compression, timeouts and trace headers on the wire.
+//! - `web`: JSON over HTTP, gRPC-Web and the dashboard, in front of the stack.
+//! - the other files: what several of these share. They import none of them.
 
 mod args;
 mod attempts;
@@ -16,6 +24,7 @@ mod latency_quantile;
 mod layers;
 pub mod method;
 mod metrics;
+mod middleware;
 mod model_versions;
 mod outcome;
 mod random;
@@ -52,14 +61,14 @@ pub use crate::{
     web::{WebArgs, WebError},
 };
 
-/// A gateway at work: it watches its services until it is dropped.
+/// A gateway. It watches its services until it is dropped.
 #[derive(Debug)]
 pub struct Gateway {
     stack: Stack,
     web: Web,
     /// Full names of all services of the API.
     paths: Vec<Arc<str>>,
-    /// Full names of those that there is somebody to ask for.
+    /// Full names of the services with an address.
     served: Vec<&'static str>,
     health: HealthReporter,
     ready: watch::Sender<bool>,
@@ -71,7 +80,7 @@ impl Gateway {
     /// A gateway of these parts. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the paths beside the methods in the .proto files cannot be used.
+    /// If the paths beside the methods in the .proto files cannot be used.
     pub fn new(parts: Parts, web: &WebArgs) -> Result<Self, WebError> {
         let mut tasks = JoinSet::new();
         let (versions, ready) = parts.backends.watch(&mut tasks);
@@ -81,7 +90,7 @@ impl Gateway {
         services.retain(|_, areas| {
             areas.is_empty() || areas.iter().any(|area| ready.contains_key(area))
         });
-        // They are few, and needed for as long as the process lives.
+        // Leaked: they are few, and live as long as the process.
         let served = services
             .keys()
             .map(|name| &*String::from(&**name).leak())
@@ -115,7 +124,7 @@ impl Gateway {
         })
     }
 
-    /// The gateway as a tower service, for whoever calls without a socket.
+    /// The gateway as a tower service, for callers without a socket.
     pub fn stack(&self) -> Stack {
         self.stack.clone()
     }
@@ -139,8 +148,8 @@ impl Gateway {
             .fold(axum::Router::new(), |router, service| {
                 router.route_service(&format!("/{service}/{{*method}}"), calls.clone())
             });
-        // The process has health of its own, for one service that is ready or not. Where a path is
-        // given in full, as it is here, it comes first.
+        // The process has a health service of its own, which knows of one service. A path that is
+        // given in full, as here, comes before it.
         let health = HealthServer::new(HealthService::from_health_reporter(self.health.clone()))
             .map_request(axum_body);
         let router = ["Check", "Watch"]
@@ -158,12 +167,12 @@ impl Gateway {
         }
     }
 
-    /// Says true when calls have to end.
+    /// True once calls have to end.
     pub fn draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()
     }
 
-    /// Resolves when `shutdown` does, and says so in health.
+    /// Resolves when `shutdown` does, and is unhealthy from then on.
     pub async fn until(&self, shutdown: impl Future<Output = ()>) {
         shutdown.await;
         self.ready.send_replace(false);

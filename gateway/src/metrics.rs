@@ -1,4 +1,4 @@
-//! What is counted here. The duration of every call is counted by the process around us.
+//! The gateway's own metrics. `runtime` counts the duration of every call.
 
 use std::sync::LazyLock;
 
@@ -8,8 +8,6 @@ use opentelemetry::{
 };
 
 use proto::policy::v1::Priority;
-
-use crate::layers::{auth::AuthError, cache::Tier};
 
 static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
 
@@ -129,7 +127,7 @@ static CANARY: LazyLock<Counter<u64>> = LazyLock::new(|| {
         .build()
 });
 
-/// A cacheable call was answered so.
+/// A cacheable call had this outcome.
 pub(crate) fn lookup(outcome: &'static str, method: &str) {
     CACHE.add(
         1,
@@ -140,17 +138,17 @@ pub(crate) fn lookup(outcome: &'static str, method: &str) {
     );
 }
 
-/// An answer was kept.
-pub(crate) fn stored(tier: Tier) {
-    STORED.add(1, &[KeyValue::new("tier", tier.name())]);
+/// An answer was kept, in `memory` or in `redis`.
+pub(crate) fn stored(tier: &'static str) {
+    STORED.add(1, &[KeyValue::new("tier", tier)]);
 }
 
-/// An answer is being made anew before it has ended.
+/// An answer is refreshed before it has ended.
 pub(crate) fn refreshed(method: &str) {
     REFRESHED.add(1, &[KeyValue::new("rpc.method", method.to_owned())]);
 }
 
-/// Redis did not do what it should.
+/// Redis did not answer as it should.
 pub(crate) fn redis(operation: &'static str, reason: &'static str) {
     REDIS.add(
         1,
@@ -166,7 +164,7 @@ pub(crate) fn redis_up(up: bool) {
     REDIS_UP.record(up.into(), &[]);
 }
 
-/// A call was refused because of too many others at the `gateway` or at its `backend`.
+/// A call was refused because too many others were in flight, at the `gateway` or at its `backend`.
 pub(crate) fn shed(at: &'static str, priority: Priority) {
     let priority = match priority {
         Priority::High => "high",
@@ -184,7 +182,7 @@ pub(crate) fn replica_lost(service: &str) {
     REPLICA_LOSSES.add(1, &[KeyValue::new("backend", service.to_owned())]);
 }
 
-/// A replica is left alone for a while.
+/// A replica was ejected.
 pub(crate) fn replica_rests(service: &str, reason: &'static str) {
     REPLICA_RESTS.add(
         1,
@@ -195,7 +193,7 @@ pub(crate) fn replica_rests(service: &str, reason: &'static str) {
     );
 }
 
-/// So many replicas of a service are known.
+/// The number of replicas of a service.
 pub(crate) fn replicas(service: &str, count: usize) {
     REPLICAS.record(
         count as u64,
@@ -203,41 +201,32 @@ pub(crate) fn replicas(service: &str, count: usize) {
     );
 }
 
-/// So many calls may a service have in flight.
+/// The limit of calls that a service may have in flight.
 pub(crate) fn backend_limit(service: &str, limit: u64) {
     BACKEND_LIMIT.record(limit, &[KeyValue::new("backend", service.to_owned())]);
 }
 
-/// A caller was not let in.
-pub(crate) fn refused(error: AuthError) {
-    let reason = match error {
-        AuthError::NoKey => "no key",
-        AuthError::UnknownKey => "unknown key",
-        AuthError::Token(_) => "bad token",
-        AuthError::NoTokenKeys { .. } => "no keys of tokens",
-        AuthError::NotAllowed => "not allowed",
-        AuthError::TooMany { .. } => "too many calls",
-    };
+/// A call was not admitted.
+pub(crate) fn refused(reason: &'static str) {
     REFUSED.add(1, &[KeyValue::new("reason", reason)]);
 }
 
-/// A service could not be asked.
+/// A service could not be called.
 pub(crate) fn backend_error(area: &str) {
     BACKEND_ERRORS.add(1, &[KeyValue::new("backend", area.to_owned())]);
 }
 
-/// A call is for the version that a share of callers gets.
+/// A call goes to the canary.
 pub(crate) fn canary(area: &str) {
     CANARY.add(1, &[KeyValue::new("backend", area.to_owned())]);
 }
 
-/// A call was sent again.
+/// A call was retried.
 pub(crate) fn retried(area: &str) {
     RETRIES.add(1, &[KeyValue::new("backend", area.to_owned())]);
 }
 
-/// A call was with a second replica as well, and the `first`, the `second` or `neither` answered
-/// it.
+/// A call was hedged, and the `first` replica, the `second` or `neither` answered it.
 pub(crate) fn hedged(service: &str, by: &'static str) {
     HEDGES.add(
         1,

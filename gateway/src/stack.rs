@@ -1,7 +1,7 @@
 //! The gateway on one page: what a call meets, from top to bottom.
 //!
-//! Around it every process has the same: a span, the W3C context of the caller, a duration, a
-//! caught panic (`runtime::Server`).
+//! Around it is what every process has: a span, the caller's W3C trace context, a duration metric,
+//! a guard against panics (`runtime::Server`).
 
 use std::convert::Infallible;
 
@@ -23,19 +23,19 @@ use crate::{
     upstream::{backend::Backend, backends::Backends},
 };
 
-/// Every call of every service, answered.
+/// Answers every call of every service.
 pub type Stack = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// What the stack is made of.
+/// The parts of the stack.
 #[derive(Debug)]
 pub struct Parts {
-    /// What the .proto files say.
+    /// The methods and their policies, from the .proto files.
     pub methods: Methods,
-    /// The services behind.
+    /// The services.
     pub backends: Backends,
-    /// Where answers are kept.
+    /// The caches of answers.
     pub cache: Tiers,
-    /// Who is let in.
+    /// Which callers are admitted.
     pub auth: Auth,
     /// Calls that may be in flight.
     pub in_flight: usize,
@@ -48,19 +48,17 @@ pub(crate) fn stack(
     draining: watch::Receiver<bool>,
 ) -> Stack {
     let areas = parts.backends.areas();
-    BoxCloneSyncService::new(
-        ServiceBuilder::new()
-            .layer(rescue::layer()) // an error from below becomes a status here, and nowhere else
-            .layer(policy::layer(parts.methods)) // the options beside the rpc in its .proto
-            .layer(load_shed::layer(parts.in_flight)) // before anything has cost us work
-            .layer(auth::layer(parts.auth)) // from here on there is a caller, who may call this
-            .layer(deadline::layer(draining)) // the caller's or the method's, whichever is sooner
-            .layer(buffer::layer()) // requests that are needed whole
-            .layer(route::layer(areas.clone())) // from here on it is known who is asked
-            .layer(cache::layer(parts.cache, versions)) // a hit ends here
-            .layer(retry::layer(areas.clone())) // NO_SIDE_EFFECTS only
-            .layer(adaptive_concurrency::layer(areas, parts.in_flight)) // as many as the service answers without delay
-            // To a service, or to the gateway's own methods.
-            .service(parts.backends.with(GATEWAY, own).dispatch()),
-    )
+    ServiceBuilder::new()
+        .layer(rescue::layer()) // an error from below becomes a status here, and nowhere else
+        .layer(policy::layer(parts.methods)) // the options beside the rpc in its .proto
+        .layer(load_shed::layer(parts.in_flight)) // before the call has cost any work
+        .layer(auth::layer(parts.auth)) // from here on the caller is known and admitted
+        .layer(deadline::layer(draining)) // the caller's or the method's, whichever is sooner
+        .layer(buffer::layer()) // requests that a layer below needs whole
+        .layer(route::layer(areas.clone())) // from here on the service is known
+        .layer(cache::layer(parts.cache, versions)) // a hit ends here
+        .layer(retry::layer(areas.clone())) // NO_SIDE_EFFECTS only
+        .layer(adaptive_concurrency::layer(areas, parts.in_flight)) // what a service keeps up with
+        // To a service, or to the gateway's own methods.
+        .service(parts.backends.with(GATEWAY, own).dispatch())
 }

@@ -1,132 +1,151 @@
-//! Finds out how many calls a service answers at once without keeping them waiting, and lets so
-//! many be in flight. The others wait for a moment, the urgent first, or are refused. Promise:
-//! offered far more than it can do, a service goes on doing what it can, and who is let in is
-//! answered soon.
+//! Finds out how many calls a service answers at once without keeping them waiting, and lets that
+//! many be in flight. Further calls wait for a moment, the urgent ones first, or are refused.
+//! Promise: offered far more than it can do, a service goes on doing what it can, and an admitted
+//! call is answered soon.
 //!
 //! The limit follows the gradient of Netflix's concurrency-limits and Envoy's adaptive concurrency
-//! filter, `limit * (floor + B) / took + sqrt(limit)`: `took` is how long calls take now, `floor`
-//! how long they take when few others are in flight, B what may come on top. A floor is kept for
-//! each method, so that a change in what is asked is no change in speed. Floors are learnt from
-//! calls that begin while a quarter of the limit is in use at most; a service that is never
-//! so quiet while its limit holds calls back is given such a moment now and then (BBR's ProbeRTT,
-//! Cardwell et al. 2016). The wait is CoDel's as in Maurer, "Fail at Scale" (ACM Queue 2015): long
-//! for a burst, short while the queue never empties. Who is less urgent is not in the queue of who
-//! is more.
+//! filter, `limit * (floor + slack) / latency + sqrt(limit)`: `latency` is how long calls take now,
+//! `floor` how long they take if few others are in flight. A floor is kept for each method, so that
+//! a change in what is called is no change in speed. Floors are learnt from calls that begin while
+//! at most a quarter of the limit is in use; a service that is never so quiet while its limit holds
+//! calls back is given such a moment now and then (BBR's ProbeRTT, Cardwell et al. 2016). The wait
+//! is CoDel's as in Maurer, "Fail at Scale" (ACM Queue 2015): long for a burst, short while the
+//! queue never empties. A call does not wait in the queue of calls that are more urgent.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
-use http::{Response, uri::PathAndQuery};
+use http::uri::PathAndQuery;
 use proto::policy::v1::Priority;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
 };
-use tonic::{Code, body::Body};
-use tower::{Layer, Service, layer::layer_fn};
+use tonic::Code;
 
 use crate::{
     call::Call,
-    error::{BoxError, Overloaded},
+    error::Overloaded,
     grpc::frame,
     method::Method,
     metrics,
+    middleware::{Handler, Middleware, MiddlewareLayer},
+    outcome::Answer,
 };
 
-/// Places at the beginning.
-const FIRST: f64 = 20.0;
-/// What may come on top of the floor: this share of it, and at least so much. What is answered
-/// within milliseconds is not overloaded.
-const SHARE: f64 = 0.25;
-const SLACK: f64 = 0.005;
-/// The limit is thought over after so long and so many calls.
-const WINDOW: Duration = Duration::from_millis(50);
-const CALLS: u32 = 10;
-/// It becomes so many times itself at least and at most.
-const STEP: (f64, f64) = (0.5, 2.0);
-/// What a call among few others counts for in its method's floor.
-const LEARN: f64 = 0.05;
-/// A floor is learnt anew after so long, from so many calls, within so long.
-const OLD: Duration = Duration::from_secs(10);
-const PROBED: u32 = 8;
-const PROBE: Duration = Duration::from_secs(1);
-/// Calls that wait.
-const QUEUE: usize = 1024;
-/// They wait for this part of their method's time, and hardly at all once the queue has not been
-/// empty for that long.
-const PATIENCE: u32 = 4;
-const IMPATIENCE: Duration = Duration::from_millis(5);
+/// Numbers of this layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// The limit of a service at the beginning, and the highest that it may become, calls.
+    pub(crate) initial_limit: f64,
+    pub(crate) max_limit: f64,
+    /// How much longer than its floor a call may take: this share of the floor, and at least
+    /// `min_slack`. A call that takes milliseconds is not slow for want of capacity.
+    pub(crate) slack_share: f64,
+    pub(crate) min_slack: Duration,
+    /// The limit is computed anew after this time and this many calls.
+    pub(crate) window: Duration,
+    pub(crate) min_window_calls: u32,
+    /// Bounds of the factor by which a window changes the limit.
+    pub(crate) min_gradient: f64,
+    pub(crate) max_gradient: f64,
+    /// Share of the limit that has to be in use before the limit changes.
+    pub(crate) min_utilization: f64,
+    /// Share of the limit up to which a service counts as quiet.
+    pub(crate) quiet_share: f64,
+    /// Weight of a call in the moving average that is its method's floor.
+    pub(crate) floor_weight: f64,
+    /// A probe lowers the limit to the quiet share if no floor was learnt for `max_floor_age`. It
+    /// ends after this many calls, or this time.
+    pub(crate) max_floor_age: Duration,
+    pub(crate) probe_calls: u32,
+    pub(crate) max_probe: Duration,
+    /// Calls that may wait.
+    pub(crate) max_waiting: usize,
+    /// A call waits for this part of its method's timeout (one in this many), but for
+    /// `impatient_wait` once the queue has not been empty for that long.
+    pub(crate) patience_divisor: u32,
+    pub(crate) impatient_wait: Duration,
+}
 
-/// Limits the calls to each of these services; no limit is above `most`.
-pub(crate) fn layer<S>(
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            initial_limit: 20.0,
+            max_limit: 2048.0,
+            slack_share: 0.25,
+            min_slack: Duration::from_millis(5),
+            window: Duration::from_millis(50),
+            min_window_calls: 10,
+            min_gradient: 0.5,
+            max_gradient: 2.0,
+            min_utilization: 0.5,
+            quiet_share: 0.25,
+            floor_weight: 0.05,
+            max_floor_age: Duration::from_secs(10),
+            probe_calls: 8,
+            max_probe: Duration::from_secs(1),
+            max_waiting: 1024,
+            patience_divisor: 4,
+            impatient_wait: Duration::from_millis(5),
+        }
+    }
+}
+
+/// Limits the calls to each of these services; no limit is above `max_limit`.
+pub(crate) fn layer(
     areas: BTreeSet<Arc<str>>,
-    most: usize,
-) -> impl Layer<S, Service = Limited<S>> + Clone {
-    let limits: HashMap<_, _> = areas
+    max_limit: usize,
+) -> MiddlewareLayer<AdaptiveConcurrency> {
+    let config = Config {
+        max_limit: max_limit as f64,
+        ..Config::default()
+    };
+    let limiters = areas
         .into_iter()
-        .map(|area| (area.clone(), Limit::new(area, most)))
+        .map(|area| (area.clone(), Limiter::new(area, config.clone())))
         .collect();
-    let limits = Arc::new(limits);
-    layer_fn(move |inner| Limited {
-        inner,
-        limits: limits.clone(),
-    })
+    MiddlewareLayer::new(AdaptiveConcurrency { limiters })
 }
 
 /// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Limited<S> {
-    inner: S,
-    limits: Arc<HashMap<Arc<str>, Arc<Limit>>>,
-}
-
-impl<S> Service<Call> for Limited<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = BoxError> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, call: Call) -> Self::Future {
-        let spare = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, spare);
-        let Some(limit) = self.limits.get(&call.area).cloned() else {
-            return Box::pin(inner.call(call));
-        };
-        Box::pin(async move {
-            let place = limit
-                .enter(&call.method)
-                .await
-                .inspect_err(|_| metrics::shed("backend", call.method.priority))?;
-            let answer = inner.call(call).await;
-            place.leave(&answer);
-            answer
-        })
-    }
-}
-
-/// How many calls one service may have in flight.
 #[derive(Debug)]
-struct Limit {
+pub(crate) struct AdaptiveConcurrency {
+    limiters: HashMap<Arc<str>, Arc<Limiter>>,
+}
+
+impl Middleware<Call> for AdaptiveConcurrency {
+    type Next = Call;
+
+    async fn handle(&self, call: Call, next: &impl Handler<Call>) -> Answer {
+        let Some(limiter) = self.limiters.get(&call.area) else {
+            return next.call(call).await;
+        };
+        let permit = limiter
+            .acquire(&call.method)
+            .await
+            .inspect_err(|_| metrics::shed("backend", call.method.priority))?;
+        let answer = next.call(call).await;
+        permit.release(&answer);
+        answer
+    }
+}
+
+/// Limits the calls that one service has in flight.
+#[derive(Debug)]
+struct Limiter {
     service: Arc<str>,
     state: Mutex<State>,
 }
 
-impl Limit {
-    fn new(service: Arc<str>, most: usize) -> Arc<Self> {
-        metrics::backend_limit(&service, FIRST.min(most as f64) as u64);
-        let state = Mutex::new(State::new(most as f64, Instant::now()));
+impl Limiter {
+    fn new(service: Arc<str>, config: Config) -> Arc<Self> {
+        let state = State::new(config, Instant::now());
+        metrics::backend_limit(&service, state.limit as u64);
+        let state = Mutex::new(state);
         Arc::new(Self { service, state })
     }
 
@@ -134,134 +153,147 @@ impl Limit {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn enter(self: &Arc<Self>, method: &Arc<Method>) -> Result<Place, Overloaded> {
-        let (turn, place, patience) = {
+    /// A permit for a call of this method, at once or after a wait.
+    async fn acquire(self: &Arc<Self>, method: &Arc<Method>) -> Result<Permit, Overloaded> {
+        let (waiting, permit, max_wait) = {
             let (mut state, now) = (self.state(), Instant::now());
             if state.may_enter(method, now) {
-                return Ok(state.take(self, method, now));
+                return Ok(state.issue(self, method, now));
             }
-            let (sender, place) = oneshot::channel();
-            let (turn, patience) = state
-                .wait(
-                    Waiting {
-                        method: method.clone(),
-                        sender,
-                    },
-                    now,
-                )
-                .ok_or(Overloaded)?;
-            (Turn { limit: self, turn }, place, patience)
+            let (sender, permit) = oneshot::channel();
+            let waiter = Waiter {
+                method: method.clone(),
+                sender,
+            };
+            let (place, max_wait) = state.enqueue(waiter, now).ok_or(Overloaded)?;
+            let waiting = Waiting {
+                limiter: self,
+                place,
+            };
+            (waiting, permit, max_wait)
         };
-        // Dropped before a turn is given up, a place that has just come goes back to the others.
-        let place = timeout(patience, place).await;
-        drop(turn);
-        place.ok().and_then(Result::ok).ok_or(Overloaded)
+        // The receiver goes before the place in the queue does: a permit that arrives just now is
+        // dropped with it, and goes to the next waiter.
+        let permit = timeout(max_wait, permit).await;
+        drop(waiting);
+        permit.ok().and_then(Result::ok).ok_or(Overloaded)
     }
 
-    /// Lets in who waits and finds room.
+    /// Gives permits to waiters for as long as the limit allows.
     fn admit(self: &Arc<Self>) {
         loop {
             let next = self.state().next(self, Instant::now());
             match next {
-                // Where nobody waits for it any more the place is dropped here, and is free again.
-                Some((sender, place)) => drop(sender.send(place)),
+                // If the waiter has just left, the permit comes back and is dropped, which frees
+                // it for the next one.
+                Some((sender, permit)) => drop(sender.send(permit)),
                 None => return,
             }
         }
     }
 }
 
-/// A turn in the queue, given up when it is dropped.
-struct Turn<'a> {
-    limit: &'a Limit,
-    turn: (Priority, u64),
+/// Place in the queue: by priority, then by arrival.
+type Place = (Priority, u64);
+
+/// Keeps a place in the queue until it is dropped.
+struct Waiting<'a> {
+    limiter: &'a Limiter,
+    place: Place,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.limit.state().forget(self.turn);
+        self.limiter.state().forget(self.place);
     }
 }
 
-/// Places that a call has among those in flight, given back when it is dropped.
+/// A call that waits for a permit.
 #[derive(Debug)]
-struct Place {
-    limit: Arc<Limit>,
+struct Waiter {
+    method: Arc<Method>,
+    sender: oneshot::Sender<Permit>,
+}
+
+/// Leave to be in flight, given back when this is dropped.
+#[derive(Debug)]
+struct Permit {
+    limiter: Arc<Limiter>,
     method: Arc<Method>,
     since: Instant,
-    /// Whether few others were in flight when it began.
+    /// Whether few others were in flight when the call began.
     quiet: bool,
-    /// What its end says about how long calls take.
-    says: Says,
+    sample: Sample,
 }
 
+/// What the duration of a call says about the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
-    /// So long.
-    Exactly,
-    /// Longer: it was given up.
-    AtLeast,
-    /// Nothing: it ended early, or is a stream.
-    Nothing,
+enum Sample {
+    /// A latency.
+    Latency,
+    /// A lower bound of a latency: the call was given up.
+    LowerBound,
+    /// Nothing: the call ended early, or is a stream.
+    None,
 }
 
-impl Place {
-    fn leave(mut self, answer: &Result<Response<Body>, BoxError>) {
-        self.says = match answer
+impl Permit {
+    fn release(mut self, answer: &Answer) {
+        let code = answer
             .as_ref()
-            .map(|response| frame::code(response.headers()))
-        {
-            Ok(None) if self.method.is_unary() => Says::Exactly,
-            Ok(Some(Code::DeadlineExceeded)) => Says::AtLeast,
-            Ok(_) | Err(_) => Says::Nothing,
+            .map(|response| frame::code(response.headers()));
+        self.sample = match code {
+            Ok(None) if self.method.is_unary() => Sample::Latency,
+            Ok(Some(Code::DeadlineExceeded)) => Sample::LowerBound,
+            Ok(_) | Err(_) => Sample::None,
         };
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let changed = self.limit.state().leave(self, Instant::now());
+        let changed = self.limiter.state().leave(self, Instant::now());
         if let Some(limit) = changed {
-            metrics::backend_limit(&self.limit.service, limit);
+            metrics::backend_limit(&self.limiter.service, limit);
         }
-        self.limit.admit();
+        self.limiter.admit();
     }
 }
 
 #[derive(Debug)]
-struct Waiting {
-    method: Arc<Method>,
-    sender: oneshot::Sender<Place>,
-}
-
-#[derive(Debug)]
 struct State {
+    config: Config,
     limit: f64,
-    most: f64,
     in_flight: u32,
-    /// Who waits, in the order of their turns.
-    queue: BTreeMap<(Priority, u64), Waiting>,
-    turns: u64,
-    /// Since when somebody has been waiting who is at least as urgent, for each priority.
+    /// Waiters in the order in which they are admitted.
+    queue: BTreeMap<Place, Waiter>,
+    arrivals: u64,
+    /// For each priority, since when the queue has held a waiter that is at least as urgent.
     waiting_since: [Option<Instant>; 4],
-    /// How long a call of each method takes among few others, seconds.
+    /// Seconds that a call of each method takes if few others are in flight.
     floors: HashMap<PathAndQuery, f64>,
-    learnt: Instant,
-    /// Until when, and from how many more calls, floors are learnt anew.
-    probe: Option<(Instant, u32)>,
+    floor_learnt: Instant,
+    probe: Option<Probe>,
     window: Window,
 }
 
-/// What has been seen since the limit was thought over.
+/// A moment in which the limit is low, so that floors can be learnt.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    until: Instant,
+    calls_left: u32,
+}
+
+/// What was observed since the limit was last computed.
 #[derive(Debug)]
 struct Window {
     since: Instant,
     calls: u32,
-    /// How long calls took together, and how long they may take, seconds.
-    took: f64,
+    /// Seconds that the calls took together, and that they may take.
+    latency: f64,
     allowed: f64,
-    busiest: u32,
-    /// Whether somebody had to wait.
+    max_in_flight: u32,
+    /// Whether a call had to wait.
     full: bool,
 }
 
@@ -270,68 +302,69 @@ impl Window {
         Self {
             since,
             calls: 0,
-            took: 0.0,
+            latency: 0.0,
             allowed: 0.0,
-            busiest: 0,
+            max_in_flight: 0,
             full: false,
         }
     }
 }
 
 impl State {
-    fn new(most: f64, now: Instant) -> Self {
+    fn new(config: Config, now: Instant) -> Self {
         Self {
-            limit: FIRST.min(most),
-            most,
+            limit: config.initial_limit.min(config.max_limit),
+            config,
             in_flight: 0,
             queue: BTreeMap::new(),
-            turns: 0,
+            arrivals: 0,
             waiting_since: [None; 4],
             floors: HashMap::new(),
-            learnt: now,
+            floor_learnt: now,
             probe: None,
             window: Window::new(now),
         }
     }
 
-    /// So many others are few.
-    fn few(&self) -> f64 {
-        (self.limit / 4.0).max(1.0)
+    /// Calls in flight up to which the service counts as quiet.
+    fn quiet_limit(&self) -> f64 {
+        (self.limit * self.config.quiet_share).max(1.0)
     }
 
     fn has_room(&self, cost: u32, now: Instant) -> bool {
-        let limit = if self.probe.is_some_and(|(until, _)| now < until) {
-            self.few()
+        let limit = if self.probe.is_some_and(|probe| now < probe.until) {
+            self.quiet_limit()
         } else {
             self.limit
         };
-        // A call that is larger than all there is has it to itself.
+        // A call that costs more than the limit has the service to itself.
         self.in_flight == 0 || f64::from(self.in_flight + cost) <= limit
     }
 
     fn may_enter(&self, method: &Method, now: Instant) -> bool {
         let first = self.queue.first_key_value();
-        self.has_room(method.cost, now) && first.is_none_or(|(turn, _)| method.priority < turn.0)
+        self.has_room(method.cost, now) && first.is_none_or(|(place, _)| method.priority < place.0)
     }
 
-    fn take(&mut self, limit: &Arc<Limit>, method: &Arc<Method>, now: Instant) -> Place {
+    fn issue(&mut self, limiter: &Arc<Limiter>, method: &Arc<Method>, now: Instant) -> Permit {
         self.in_flight += method.cost;
-        self.window.busiest = self.window.busiest.max(self.in_flight);
-        let quiet = f64::from(self.in_flight) <= self.few().max(f64::from(method.cost));
-        Place {
-            limit: limit.clone(),
+        self.window.max_in_flight = self.window.max_in_flight.max(self.in_flight);
+        let quiet = f64::from(self.in_flight) <= self.quiet_limit().max(f64::from(method.cost));
+        Permit {
+            limiter: limiter.clone(),
             method: method.clone(),
             since: now,
             quiet,
-            says: Says::AtLeast,
+            sample: Sample::LowerBound,
         }
     }
 
-    /// A turn, and how long it is waited for; none where too many wait who are as urgent.
-    fn wait(&mut self, waiting: Waiting, now: Instant) -> Option<((Priority, u64), Duration)> {
+    /// A place in the queue, and the longest wait; none if the queue is full of waiters that are at
+    /// least as urgent. The last waiter makes way for one that is more urgent.
+    fn enqueue(&mut self, waiter: Waiter, now: Instant) -> Option<(Place, Duration)> {
         self.window.full = true;
-        let priority = waiting.method.priority;
-        if self.queue.len() >= QUEUE {
+        let priority = waiter.method.priority;
+        if self.queue.len() >= self.config.max_waiting {
             let last = self
                 .queue
                 .last_entry()
@@ -339,95 +372,104 @@ impl State {
             last.remove();
         }
         let since = self.waiting_since[priority as usize].unwrap_or(now);
-        let patience = waiting.method.timeout / PATIENCE;
-        let patience = if now - since < patience {
+        let patience = waiter.method.timeout / self.config.patience_divisor;
+        let max_wait = if now - since < patience {
             patience
         } else {
-            IMPATIENCE
+            self.config.impatient_wait
         };
         self.waiting_since[priority as usize..]
             .iter_mut()
             .for_each(|since| *since = since.or(Some(now)));
-        self.turns += 1;
-        let turn = (priority, self.turns);
-        self.queue.insert(turn, waiting);
-        Some((turn, patience))
+        self.arrivals += 1;
+        let place = (priority, self.arrivals);
+        self.queue.insert(place, waiter);
+        Some((place, max_wait))
     }
 
-    fn forget(&mut self, turn: (Priority, u64)) {
-        self.queue.remove(&turn);
+    fn forget(&mut self, place: Place) {
+        self.queue.remove(&place);
         let first = self
             .queue
             .first_key_value()
-            .map_or(self.waiting_since.len(), |(turn, _)| turn.0 as usize);
+            .map_or(self.waiting_since.len(), |(place, _)| place.0 as usize);
         self.waiting_since[..first].fill(None);
     }
 
-    /// Whose turn it is, where there is room.
+    /// A permit for the first waiter, if the limit allows one.
     fn next(
         &mut self,
-        limit: &Arc<Limit>,
+        limiter: &Arc<Limiter>,
         now: Instant,
-    ) -> Option<(oneshot::Sender<Place>, Place)> {
-        let (turn, first) = self.queue.first_key_value()?;
-        let turn = *turn;
+    ) -> Option<(oneshot::Sender<Permit>, Permit)> {
+        let (place, first) = self.queue.first_key_value()?;
+        let place = *place;
         if !self.has_room(first.method.cost, now) {
             return None;
         }
-        let Waiting { method, sender } = self.queue.remove(&turn)?;
-        self.forget(turn);
-        Some((sender, self.take(limit, &method, now)))
+        let Waiter { method, sender } = self.queue.remove(&place)?;
+        self.forget(place);
+        Some((sender, self.issue(limiter, &method, now)))
     }
 
-    /// A call has ended; says so where the limit is another from here on.
-    fn leave(&mut self, place: &Place, now: Instant) -> Option<u64> {
-        self.in_flight = self.in_flight.saturating_sub(place.method.cost);
-        self.probe = self.probe.filter(|(until, _)| now < *until);
-        let took = (now - place.since).as_secs_f64();
-        if place.quiet && place.says == Says::Exactly {
-            self.learn(&place.method, took, now);
+    /// A call has ended. Returns the new limit if it was computed anew.
+    fn leave(&mut self, permit: &Permit, now: Instant) -> Option<u64> {
+        self.in_flight = self.in_flight.saturating_sub(permit.method.cost);
+        self.probe = self.probe.filter(|probe| now < probe.until);
+        let latency = (now - permit.since).as_secs_f64();
+        if permit.quiet && permit.sample == Sample::Latency {
+            self.learn_floor(&permit.method, latency, now);
         }
-        let floor = self.floors.get(&place.method.path).copied()?;
-        let counts = match place.says {
-            Says::Exactly => true,
-            Says::AtLeast => took > floor,
-            Says::Nothing => false,
+        let floor = self.floors.get(&permit.method.path).copied()?;
+        let counts = match permit.sample {
+            Sample::Latency => true,
+            Sample::LowerBound => latency > floor,
+            Sample::None => false,
         };
+        // Latencies during a probe are those of a quiet service.
         if !counts || self.probe.is_some() {
             return None;
         }
-        self.window.calls += 1;
-        self.window.took += took;
-        self.window.allowed += floor + (SHARE * floor).max(SLACK);
-        (self.window.calls >= CALLS && now - self.window.since >= WINDOW).then(|| self.think(now))
+        let (config, window) = (&self.config, &mut self.window);
+        let slack = (config.slack_share * floor).max(config.min_slack.as_secs_f64());
+        window.calls += 1;
+        window.latency += latency;
+        window.allowed += floor + slack;
+        let is_over =
+            window.calls >= config.min_window_calls && now - window.since >= config.window;
+        is_over.then(|| self.update_limit(now))
     }
 
-    fn learn(&mut self, method: &Method, took: f64, now: Instant) {
+    fn learn_floor(&mut self, method: &Method, latency: f64, now: Instant) {
         match self.floors.get_mut(&method.path) {
-            Some(floor) => *floor += LEARN * (took - *floor),
-            None => drop(self.floors.insert(method.path.clone(), took)),
+            Some(floor) => *floor += self.config.floor_weight * (latency - *floor),
+            None => drop(self.floors.insert(method.path.clone(), latency)),
         }
-        self.learnt = now;
+        self.floor_learnt = now;
         self.probe = self
             .probe
-            .and_then(|(until, left)| (left > 1).then_some((until, left - 1)));
+            .filter(|probe| probe.calls_left > 1)
+            .map(|probe| Probe {
+                calls_left: probe.calls_left - 1,
+                ..probe
+            });
     }
 
-    fn think(&mut self, now: Instant) -> u64 {
-        let Window {
-            took,
-            allowed,
-            busiest,
-            full,
-            ..
-        } = std::mem::replace(&mut self.window, Window::new(now));
-        // A limit that nobody came near to has not been tried.
-        if f64::from(busiest) >= self.limit / 2.0 {
-            let gradient = (allowed / took).clamp(STEP.0, STEP.1);
-            self.limit = (self.limit * gradient + self.limit.sqrt()).clamp(1.0, self.most);
+    fn update_limit(&mut self, now: Instant) -> u64 {
+        let window = std::mem::replace(&mut self.window, Window::new(now));
+        let config = &self.config;
+        // A limit far above the calls in flight was not put to the test.
+        if f64::from(window.max_in_flight) >= self.limit * config.min_utilization {
+            let gradient =
+                (window.allowed / window.latency).clamp(config.min_gradient, config.max_gradient);
+            let limit = self.limit * gradient + self.limit.sqrt();
+            self.limit = limit.clamp(1.0, config.max_limit);
         }
-        if full && now - self.learnt >= OLD {
-            self.probe = Some((now + PROBE, PROBED));
+        if window.full && now - self.floor_learnt >= config.max_floor_age {
+            self.probe = Some(Probe {
+                until: now + config.max_probe,
+                calls_left: config.probe_calls,
+            });
         }
         self.limit as u64
     }
@@ -436,61 +478,58 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::tests::call;
+    use crate::{call::tests::call, error::BoxError, middleware::tests::Bottom};
+    use http::Response;
     use std::sync::atomic::{AtomicU64, Ordering};
     use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
-    use tower::{ServiceExt, service_fn};
+    use tonic::body::Body;
+    use tower::{Layer, service_fn};
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
     const LIST: &str = "/shopkeeper.churn.v1.ChurnService/ListAtRiskCustomers";
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A service that does so many calls at once, each in so much time.
+    /// A service that answers as many calls at once as it has workers, each in the same time.
     #[derive(Clone)]
     struct Shop {
-        hands: Arc<Semaphore>,
-        takes: Arc<AtomicU64>,
+        workers: Arc<Semaphore>,
+        latency_us: Arc<AtomicU64>,
     }
 
     impl Shop {
-        fn new(hands: usize, takes: Duration) -> Self {
+        fn new(workers: usize, latency: Duration) -> Self {
             let shop = Self {
-                hands: Arc::new(Semaphore::new(hands)),
-                takes: Arc::default(),
+                workers: Arc::new(Semaphore::new(workers)),
+                latency_us: Arc::default(),
             };
-            shop.takes(takes);
+            shop.set_latency(latency);
             shop
         }
 
-        fn takes(&self, takes: Duration) {
-            self.takes
-                .store(takes.as_micros() as u64, Ordering::Relaxed);
+        fn set_latency(&self, latency: Duration) {
+            self.latency_us
+                .store(latency.as_micros() as u64, Ordering::Relaxed);
         }
 
-        fn limited(
-            &self,
-        ) -> impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send> + Clone + use<>
-        {
+        fn limited(&self) -> impl Handler<Call> + use<> {
             let shop = self.clone();
             let service = service_fn(move |_: Call| {
                 let shop = shop.clone();
                 async move {
-                    let _hand = shop.hands.acquire().await?;
-                    sleep(Duration::from_micros(shop.takes.load(Ordering::Relaxed))).await;
+                    let _worker = shop.workers.acquire().await?;
+                    let latency = shop.latency_us.load(Ordering::Relaxed);
+                    sleep(Duration::from_micros(latency)).await;
                     Ok::<_, BoxError>(Response::<Body>::default())
                 }
             });
-            layer(["churn".into()].into(), 2048).layer(service)
+            layer(["churn".into()].into(), 2048).layer(Bottom(service))
         }
     }
 
-    /// Calls answered in their time, and calls refused, of a method that is called so often a
-    /// second for so long.
+    /// Calls a method at this rate for this long. Returns how many calls were answered before
+    /// their deadline, and how many were refused.
     async fn offered(
-        service: impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+        service: impl Handler<Call>,
         path: &'static str,
         per_second: u32,
         lasts: Duration,
@@ -505,11 +544,8 @@ mod tests {
             tokio::time::sleep_until(start + every * n).await;
             let service = service.clone();
             calls.spawn(async move {
-                timeout(
-                    call(path, b"").method.timeout,
-                    service.oneshot(call(path, b"")),
-                )
-                .await
+                let call = call(path, b"");
+                timeout(call.method.timeout, service.call(call)).await
             });
         }
         let mut counts = (0, 0);
@@ -533,12 +569,12 @@ mod tests {
         assert!(answered > 30 * 80 * 9 / 10, "{answered} of {}", 30 * 80);
         assert!(
             answered + refused > 30 * 800 * 99 / 100,
-            "who is let in is answered in time: {answered}, {refused}"
+            "an admitted call is answered in time: {answered}, {refused}"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_can_wait_is_refused_before_who_cannot() {
+    async fn calls_that_can_wait_are_refused_before_urgent_ones() {
         let service = Shop::new(4, Duration::from_millis(50)).limited();
         let ((urgent, _), (others, refused)) = tokio::join!(
             offered(service.clone(), RISK, 40, 20 * SECOND),
@@ -556,9 +592,9 @@ mod tests {
     async fn a_service_that_becomes_slower_or_quicker_is_followed() {
         let shop = Shop::new(4, Duration::from_millis(10));
         let service = shop.limited();
-        for (takes, per_second) in [(10, 400), (80, 50), (10, 400)] {
-            shop.takes(Duration::from_millis(takes));
-            offered(service.clone(), RISK, 10 * per_second, 25 * SECOND).await; // gets used to it
+        for (latency_ms, per_second) in [(10, 400), (80, 50), (10, 400)] {
+            shop.set_latency(Duration::from_millis(latency_ms));
+            offered(service.clone(), RISK, 10 * per_second, 25 * SECOND).await; // the limit settles
             let (answered, _) = offered(service.clone(), RISK, 10 * per_second, 10 * SECOND).await;
             assert!(
                 answered > 10 * per_second * 8 / 10,
@@ -569,14 +605,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_that_is_quick_enough_refuses_nobody() {
+    async fn a_service_that_is_quick_enough_refuses_no_call() {
         let service = Shop::new(64, Duration::from_millis(1)).limited();
         let mut callers = JoinSet::new();
         for _ in 0..100 {
             let service = service.clone();
             callers.spawn(async move {
                 for _ in 0..200 {
-                    service.clone().oneshot(call(RISK, b"")).await.unwrap();
+                    service.call(call(RISK, b"")).await.unwrap();
                 }
             });
         }
@@ -584,38 +620,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_urgent_go_first_and_take_the_turns_of_others() {
-        let limit = Limit::new("churn".into(), 1);
+    async fn urgent_calls_go_first_and_take_the_places_of_others() {
+        let config = Config {
+            max_limit: 1.0,
+            ..Config::default()
+        };
+        let queue = config.max_waiting;
+        let limiter = Limiter::new("churn".into(), config);
         let (risk, list) = (call(RISK, b"").method, call(LIST, b"").method);
-        let place = limit.enter(&list).await.unwrap();
+        let permit = limiter.acquire(&list).await.unwrap();
         let mut ends = JoinSet::new();
         let mut enter = |method: &Arc<Method>| {
-            let (limit, method) = (limit.clone(), method.clone());
-            ends.spawn(async move { (method.priority, limit.enter(&method).await.is_ok()) });
+            let (limiter, method) = (limiter.clone(), method.clone());
+            ends.spawn(async move { (method.priority, limiter.acquire(&method).await.is_ok()) });
         };
-        (0..QUEUE).for_each(|_| enter(&list));
+        (0..queue).for_each(|_| enter(&list));
         tokio::task::yield_now().await;
         enter(&risk);
         tokio::task::yield_now().await;
         assert_eq!(
             ends.join_next().await.unwrap().unwrap(),
             (Priority::Low, false),
-            "the last one's turn is taken"
+            "the last one's place is taken"
         );
-        assert!(limit.enter(&list).await.is_err(), "and there is no other");
-        drop(place);
+        assert!(
+            limiter.acquire(&list).await.is_err(),
+            "and there is no other"
+        );
+        drop(permit);
         assert_eq!(
             ends.join_next().await.unwrap().unwrap(),
             (Priority::High, true)
         );
-        // The places of those who have them go on to the next.
+        // A permit that is given back goes to the next waiter.
         assert_eq!(
             ends.join_all()
                 .await
                 .iter()
-                .filter(|(_, let_in)| *let_in)
+                .filter(|(_, admitted)| *admitted)
                 .count(),
-            QUEUE - 1
+            queue - 1
         );
     }
 }

@@ -1,64 +1,43 @@
-//! Takes a request into memory where something below needs the whole of it: the cache its bytes, a
-//! second attempt the same bytes again, the way to a service a field. All other requests stream
-//! through, as fast as the service takes them.
-
-use std::task::{Context, Poll};
+//! Takes a request into memory if a layer below needs the whole of it: the cache its bytes, a retry
+//! the same bytes again, routing one field. All other requests stream through, as fast as the
+//! service reads them.
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{HeaderMap, Response, header::CONTENT_LENGTH};
+use http::{HeaderMap, header::CONTENT_LENGTH};
 use proto::MAX_MESSAGE;
-use tonic::body::Body;
-use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     call::{Call, Payload},
-    error::BoxError,
     grpc::{
         compression::{self, Encoding, OpenError},
         frame::{self, BufferError},
     },
     method::Method,
+    middleware::{Handler, Middleware, MiddlewareLayer},
+    outcome::Answer,
 };
 
-/// Takes requests into memory where that is needed.
-pub(crate) fn layer<S>() -> impl Layer<S, Service = Buffering<S>> + Clone {
-    layer_fn(|inner| Buffering { inner })
+/// Takes requests into memory if that is needed.
+pub(crate) fn layer() -> MiddlewareLayer<Buffer> {
+    MiddlewareLayer::new(Buffer)
 }
 
 /// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Buffering<S> {
-    inner: S,
-}
+#[derive(Debug)]
+pub(crate) struct Buffer;
 
-impl<S> Service<Call> for Buffering<S>
-where
-    S: Service<Call, Response = Response<Body>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+impl Middleware<Call> for Buffer {
+    type Next = Call;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, mut call: Call) -> Self::Future {
-        let spare = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, spare);
-        Box::pin(async move {
-            call.payload = match call.payload {
-                Payload::Stream(body) if is_needed_whole(&call.method) => {
-                    let body = frame::whole(body, MAX_MESSAGE).await?;
-                    open(body, &call.method, &mut call.headers, &mut call.reply)?
-                }
-                payload @ (Payload::Stream(_) | Payload::Whole { .. }) => payload,
-            };
-            inner.call(call).await.map_err(Into::into)
-        })
+    async fn handle(&self, mut call: Call, next: &impl Handler<Call>) -> Answer {
+        call.payload = match call.payload {
+            Payload::Stream(body) if is_needed_whole(&call.method) => {
+                let body = frame::whole(body, MAX_MESSAGE).await?;
+                open(body, &call.method, &mut call.headers, &mut call.reply)?
+            }
+            payload @ (Payload::Stream(_) | Payload::Whole { .. }) => payload,
+        };
+        next.call(call).await
     }
 }
 
@@ -66,8 +45,8 @@ fn is_needed_whole(method: &Method) -> bool {
     !method.client_streaming && (method.is_repeatable() || method.route_field.is_some())
 }
 
-/// The message inside. A request that is no message, or none that can be opened, goes on as it is:
-/// its service says so.
+/// The message inside. A request that is no message, or cannot be decompressed, goes on as it is:
+/// it is the service that refuses it.
 fn open(
     body: Bytes,
     method: &Method,
@@ -84,7 +63,7 @@ fn open(
                 Some((encoding, Ok(message))) => {
                     *reply = Some(encoding).filter(|encoding| encoding.is_accepted(headers));
                     headers.remove(compression::ENCODING);
-                    headers.remove(CONTENT_LENGTH); // of what it was
+                    headers.remove(CONTENT_LENGTH); // of the compressed message
                     let body = frame::framed(false, &message).unwrap_or_default();
                     return Ok(Payload::Whole {
                         body,
@@ -109,8 +88,10 @@ mod tests {
         call::tests::call,
         grpc::frame::{Known, framed},
     };
-    use http::HeaderValue;
-    use tower::{ServiceExt, service_fn};
+    use crate::{error::BoxError, middleware::tests::Bottom};
+    use http::{HeaderValue, Response};
+    use tonic::body::Body;
+    use tower::{Layer, service_fn};
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
     const BATCH: &str = "/shopkeeper.churn.v1.ChurnService/BatchGetChurnRisks";
@@ -140,7 +121,7 @@ mod tests {
             call.headers
                 .insert(compression::ACCEPT, HeaderValue::from_static("gzip"));
         }
-        layer().layer(inner).oneshot(call).await?;
+        layer().layer(Bottom(inner)).call(call).await?;
         Ok(received.recv().await.unwrap())
     }
 
@@ -187,7 +168,7 @@ mod tests {
                 matches!(call.payload, Payload::Whole { body, message: None } if body == packed)
             );
         }
-        // Nobody needs to look into this one.
+        // Neither the cache nor routing looks into this one.
         let call = handed_on(BATCH, packed.clone(), Some("gzip"))
             .await
             .unwrap();

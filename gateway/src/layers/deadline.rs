@@ -1,7 +1,7 @@
 //! Ends calls in time: the caller's time or the method's, whichever is shorter, counted from when
 //! the call came in. What is left of it goes on to the service. A unary call has its whole answer
-//! by then, a stream its first message; how long it goes on after that is its caller's to say,
-//! until the gateway drains: a stream that is silent then has ended.
+//! by then, a stream its first message; how long a stream goes on after that is up to its caller,
+//! until the gateway drains: a stream that is silent then is ended.
 
 use std::{
     pin::Pin,
@@ -10,102 +10,90 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::Response;
 use http_body::Frame;
-use runtime::Refusal;
+use runtime::{MalformedTimeout, Refusal};
 use tokio::{
     sync::watch,
     time::{Instant, Sleep, sleep},
 };
 use tonic::{Status, body::Body};
-use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     call::Call,
     drain,
-    error::{BoxError, DeadlineError, Unreachable},
+    error::{DeadlineError, Unreachable},
     grpc::frame,
     method::GATEWAY,
+    middleware::{Handler, Middleware, MiddlewareLayer},
+    outcome::Answer,
 };
 
-/// A stream that says nothing for so long while the gateway drains is one that would watch for
-/// ever.
-const IDLE: Duration = Duration::from_millis(500);
+/// Numbers of this layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// A stream without a message for this long is ended while the gateway drains. Streams that
+    /// watch something would go on for ever.
+    pub(crate) max_silence_draining: Duration,
+}
 
-/// Ends calls in time.
-pub(crate) fn layer<S>(
-    draining: watch::Receiver<bool>,
-) -> impl Layer<S, Service = Deadlines<S>> + Clone {
-    layer_fn(move |inner| Deadlines {
-        inner,
-        draining: draining.clone(),
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_silence_draining: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Ends calls in time, and silent streams once `draining` is true.
+pub(crate) fn layer(draining: watch::Receiver<bool>) -> MiddlewareLayer<Deadline> {
+    MiddlewareLayer::new(Deadline {
+        draining,
+        config: Config::default(),
     })
 }
 
 /// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Deadlines<S> {
-    inner: S,
+#[derive(Debug)]
+pub(crate) struct Deadline {
     draining: watch::Receiver<bool>,
+    config: Config,
 }
 
-impl<S> Service<Call> for Deadlines<S>
-where
-    S: Service<Call, Response = Response<Body>>,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+impl Middleware<Call> for Deadline {
+    type Next = Call;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, mut call: Call) -> Self::Future {
-        match runtime::grpc_timeout(&call.headers) {
-            Ok(Some(wanted)) => {
-                let deadline = Instant::now().checked_add(wanted);
-                call.deadline =
-                    deadline.map_or(call.deadline, |deadline| deadline.min(call.deadline));
-            }
-            Ok(None) => {}
-            Err(runtime::MalformedTimeout) => {
-                return Box::pin(std::future::ready(Err(DeadlineError::Malformed.into())));
-            }
+    async fn handle(&self, mut call: Call, next: &impl Handler<Call>) -> Answer {
+        let wanted = runtime::grpc_timeout(&call.headers)
+            .map_err(|MalformedTimeout| DeadlineError::Malformed)?;
+        // A time beyond what the clock can hold is no limit.
+        if let Some(wanted) = wanted.and_then(|wanted| Instant::now().checked_add(wanted)) {
+            call.deadline = call.deadline.min(wanted);
         }
         let (deadline, streams) = (call.deadline, call.method.server_streaming);
-        let draining = self.draining.clone();
-        let answer = self.inner.call(call);
-        Box::pin(async move {
-            match tokio::time::timeout_at(deadline, answer).await {
-                Err(_) => Err(DeadlineError::Passed.into()),
-                Ok(Err(error)) => Err(error.into()),
-                Ok(Ok(response)) if http_body::Body::is_end_stream(response.body()) => Ok(response),
-                Ok(Ok(response)) => {
-                    let sleep = Some(Box::pin(tokio::time::sleep_until(deadline)));
-                    let drained = streams.then(|| Drained::new(draining));
-                    Ok(response.map(|body| {
-                        Body::new(Timed {
-                            body,
-                            sleep,
-                            drained,
-                        })
-                    }))
-                }
-            }
-        })
+        let response = tokio::time::timeout_at(deadline, next.call(call))
+            .await
+            .map_err(|_| DeadlineError::Passed)??;
+        if http_body::Body::is_end_stream(response.body()) {
+            return Ok(response);
+        }
+        let sleep = Some(Box::pin(tokio::time::sleep_until(deadline)));
+        let drained = streams.then(|| Drained::new(self.draining.clone(), &self.config));
+        Ok(response.map(|body| {
+            Body::new(Timed {
+                body,
+                sleep,
+                drained,
+            })
+        }))
     }
 }
 
-/// A body that is given up when its time has passed.
+/// A body that is cut off at its deadline.
 struct Timed {
     body: Body,
     /// None once time no longer matters.
     sleep: Option<Pin<Box<Sleep>>>,
-    /// None where it is the one answer of a call.
+    /// None if the call has one answer.
     drained: Option<Drained>,
 }
 
@@ -115,14 +103,16 @@ struct Drained {
     /// None before that, and after each message.
     silence: Option<Pin<Box<Sleep>>>,
     has_begun: bool,
+    max_silence: Duration,
 }
 
 impl Drained {
-    fn new(draining: watch::Receiver<bool>) -> Self {
+    fn new(draining: watch::Receiver<bool>, config: &Config) -> Self {
         Self {
             draining: Box::pin(drain::begun(draining)),
             silence: None,
             has_begun: false,
+            max_silence: config.max_silence_draining,
         }
     }
 
@@ -132,7 +122,7 @@ impl Drained {
             self.has_begun = true;
         }
         self.silence
-            .get_or_insert_with(|| Box::pin(sleep(IDLE)))
+            .get_or_insert_with(|| Box::pin(sleep(self.max_silence)))
             .as_mut()
             .poll(context)
     }
@@ -190,12 +180,15 @@ impl http_body::Body for Timed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{call::tests::call, grpc::frame::Known};
-    use http::{HeaderMap, HeaderValue};
+    use crate::{
+        call::tests::call, error::BoxError, grpc::frame::Known, middleware::tests::Bottom,
+    };
+    use http::{HeaderMap, HeaderValue, Response};
     use http_body_util::{BodyExt, StreamBody};
+    use std::sync::{Arc, Mutex};
     use tokio::sync::mpsc;
     use tonic::Code;
-    use tower::{ServiceExt, service_fn};
+    use tower::{Layer, service_fn};
     use tower_test::mock;
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
@@ -217,16 +210,13 @@ mod tests {
         for (timeout, milliseconds) in [("10m", 10), ("250m", 250), ("1H", 250), ("99999999H", 250)]
         {
             let (service, mut handle) = mock::pair::<Call, Response<Body>>();
-            let mut service = layer(at_work()).layer(service);
-            handle.allow(1);
+            let service = layer(at_work()).layer(Bottom(service));
             let start = Instant::now();
-            let answer = service
-                .ready()
-                .await
-                .unwrap()
-                .call(with_timeout(RISK, timeout));
-            let _unanswered = handle.next_request().await.unwrap();
-            let error = answer.await.unwrap_err();
+            let (answer, _unanswered) = tokio::join!(
+                service.call(with_timeout(RISK, timeout)),
+                handle.next_request()
+            );
+            let error = answer.unwrap_err();
             assert!(matches!(error.downcast_ref(), Some(DeadlineError::Passed)));
             let took = start.elapsed().as_millis();
             assert!(
@@ -239,16 +229,9 @@ mod tests {
     #[tokio::test]
     async fn a_timeout_that_cannot_be_read_is_refused() {
         for timeout in ["", "1", "m", "-1S", "1 S", "123456789m", "1x"] {
-            let (service, mut handle) = mock::pair::<Call, Response<Body>>();
-            let mut service = layer(at_work()).layer(service);
-            handle.allow(1);
-            let error = service
-                .ready()
-                .await
-                .unwrap()
-                .call(with_timeout(RISK, timeout))
-                .await
-                .unwrap_err();
+            let (service, _handle) = mock::pair::<Call, Response<Body>>();
+            let service = layer(at_work()).layer(Bottom(service));
+            let error = service.call(with_timeout(RISK, timeout)).await.unwrap_err();
             assert!(
                 matches!(error.downcast_ref(), Some(DeadlineError::Malformed)),
                 "{timeout}"
@@ -256,7 +239,7 @@ mod tests {
         }
     }
 
-    /// A message at once where wanted, another one after the deadline, and an end.
+    /// A message at once if `first`, another one after the deadline, and an end.
     async fn answered(path: &'static str, first: bool) -> (usize, Option<HeaderMap>) {
         let late = move |_: Call| async move {
             let wait = futures_util::stream::once(async {
@@ -268,8 +251,8 @@ mod tests {
             Ok::<_, BoxError>(Response::new(Body::new(StreamBody::new(Box::pin(frames)))))
         };
         let response = layer(at_work())
-            .layer(service_fn(late))
-            .oneshot(call(path, b""))
+            .layer(Bottom(service_fn(late)))
+            .call(call(path, b""))
             .await
             .unwrap();
         let collected = response.into_body().collect().await.unwrap();
@@ -299,8 +282,8 @@ mod tests {
             )))
         });
         let answer = layer(at_work())
-            .layer(inner)
-            .oneshot(call(RISK, b""))
+            .layer(Bottom(inner))
+            .call(call(RISK, b""))
             .await
             .unwrap()
             .into_body()
@@ -314,14 +297,14 @@ mod tests {
     async fn a_stream_that_is_silent_while_the_gateway_drains_has_ended() {
         let draining = watch::Sender::new(false);
         let (send, messages) = mpsc::unbounded_channel();
-        let mut messages = Some(tokio_stream::wrappers::UnboundedReceiverStream::new(
-            messages,
-        ));
+        let messages = tokio_stream::wrappers::UnboundedReceiverStream::new(messages);
+        let messages = Arc::new(Mutex::new(Some(messages)));
         let inner = service_fn(move |_: Call| {
-            let body = Body::new(StreamBody::new(messages.take().unwrap()));
+            let messages = messages.lock().unwrap().take().unwrap();
+            let body = Body::new(StreamBody::new(messages));
             std::future::ready(Ok::<_, BoxError>(Response::new(body)))
         });
-        let mut service = layer(draining.subscribe()).layer(inner);
+        let service = layer(draining.subscribe()).layer(Bottom(inner));
         let mut body = service.call(call(WATCH, b"")).await.unwrap().into_body();
         let send = || {
             send.send(Ok::<_, Status>(Frame::data(Bytes::from_static(b"x"))))
@@ -330,12 +313,17 @@ mod tests {
         send();
         assert!(body.frame().await.unwrap().unwrap().is_data());
         draining.send_replace(true);
+        let silence = Config::default().max_silence_draining;
         for _ in 0..5 {
-            assert!(tokio::time::timeout(IDLE / 2, body.frame()).await.is_err());
+            assert!(
+                tokio::time::timeout(silence / 2, body.frame())
+                    .await
+                    .is_err()
+            );
             send();
             assert!(
                 body.frame().await.unwrap().unwrap().is_data(),
-                "it goes on while it says something"
+                "it goes on while it has messages"
             );
         }
         let trailers = body

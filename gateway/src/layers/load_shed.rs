@@ -1,277 +1,282 @@
-//! Refuses calls above a number in flight, before anything has cost us work: those that are in keep
-//! their latency. Calls that can wait may take only a part of the room, so that a long list yields
-//! to a checkout. A call is in flight until the last byte of its answer, but until its deadline at
-//! most: whoever reads nothing keeps nobody out. Streams, which may last for ever, have a room of
-//! the same size to themselves: those who watch keep nobody out either.
+//! Refuses calls above a number in flight, before they have cost any work: the calls in flight keep
+//! their latency. Calls of lower priority may take only a part of the capacity, so that a long list
+//! yields to a checkout. A call is in flight until the last byte of its answer, but until its
+//! deadline at most: a caller that does not read its answer keeps no other out. Streams, which may
+//! last for ever, have a pool of the same size to themselves, for the same reason.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use futures_util::future::BoxFuture;
-use http::Response;
 use proto::policy::v1::Priority;
 use tokio::time::Instant;
-use tonic::body::Body;
-use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     call::Call,
-    error::{BoxError, Overloaded},
+    error::Overloaded,
     grpc::frame::Keeping,
     metrics,
+    middleware::{Handler, Middleware, MiddlewareLayer},
+    outcome::Answer,
 };
 
-/// Bits of a mark that tell it from others of the same time.
-const NUMBER: u32 = 24;
+/// Numbers of this layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Calls in flight, and as many streams. Calls of high priority may take all of it.
+    pub(crate) capacity: usize,
+    /// Part of the capacity that is kept from calls of normal priority: one in this many.
+    pub(crate) reserved_from_normal: usize,
+    /// Part of the capacity that calls of low priority may take: one in this many.
+    pub(crate) open_to_low: usize,
+}
 
-/// Lets so many calls be in flight, and so many streams.
-pub(crate) fn layer<S>(most: usize) -> impl Layer<S, Service = Shed<S>> + Clone {
-    let (calls, streams) = (Arc::new(Room::new(most)), Arc::new(Room::new(most)));
-    layer_fn(move |inner| Shed {
-        inner,
-        calls: calls.clone(),
-        streams: streams.clone(),
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            capacity: 2048,
+            reserved_from_normal: 10,
+            open_to_low: 2,
+        }
+    }
+}
+
+/// Lets `capacity` calls be in flight, and as many streams.
+pub(crate) fn layer(capacity: usize) -> MiddlewareLayer<LoadShed> {
+    let config = Config {
+        capacity,
+        ..Config::default()
+    };
+    MiddlewareLayer::new(LoadShed {
+        calls: Arc::new(Pool::new(config.clone())),
+        streams: Arc::new(Pool::new(config)),
     })
 }
 
+/// See [`layer`].
 #[derive(Debug)]
-struct Room {
-    most: usize,
-    taken: AtomicUsize,
-    /// A mark for each call that is in, 0 for each that may come.
-    marks: Box<[AtomicU64]>,
-    entered: AtomicU64,
-    /// When places were last taken back.
-    cleared: AtomicU64,
+pub(crate) struct LoadShed {
+    calls: Arc<Pool>,
+    streams: Arc<Pool>,
+}
+
+impl Middleware<Call> for LoadShed {
+    type Next = Call;
+
+    async fn handle(&self, call: Call, next: &impl Handler<Call>) -> Answer {
+        let (pool, expires) = match call.method.server_streaming {
+            true => (&self.streams, None),
+            false => (&self.calls, Some(call.deadline)),
+        };
+        let Some(permit) = pool.acquire(call.method.priority, expires) else {
+            metrics::shed("gateway", call.method.priority);
+            return Err(Overloaded.into());
+        };
+        let response = next.call(call).await?;
+        Ok(response.map(|body| Keeping::body(body, permit)))
+    }
+}
+
+/// Bits of a tag that tell permits of the same millisecond apart.
+const SEQUENCE_BITS: u32 = 24;
+
+/// Permits to be in flight: a semaphore with permits that expire.
+#[derive(Debug)]
+struct Pool {
+    config: Config,
+    in_use: AtomicUsize,
+    /// A tag for each permit that is out, 0 for each that is free: when the permit expires, in
+    /// milliseconds from `start`, above a sequence number.
+    slots: Box<[AtomicU64]>,
+    issued: AtomicU64,
+    /// When expired permits were last taken back, in milliseconds from `start`.
+    swept_ms: AtomicU64,
     start: Instant,
 }
 
-impl Room {
-    fn new(most: usize) -> Self {
-        let marks = (0..most).map(|_| AtomicU64::new(0)).collect();
+impl Pool {
+    fn new(config: Config) -> Self {
+        let slots = (0..config.capacity).map(|_| AtomicU64::new(0)).collect();
         Self {
-            most,
-            taken: AtomicUsize::new(0),
-            marks,
-            entered: AtomicU64::new(0),
-            cleared: AtomicU64::new(0),
+            config,
+            in_use: AtomicUsize::new(0),
+            slots,
+            issued: AtomicU64::new(0),
+            swept_ms: AtomicU64::new(0),
             start: Instant::now(),
         }
     }
 
-    /// How many calls there may be for one of this priority to be let in.
-    fn most(&self, priority: Priority) -> usize {
+    /// Permits that may be out, the new one included, if it is for this priority.
+    fn limit(&self, priority: Priority) -> usize {
+        let capacity = self.config.capacity;
         match priority {
-            Priority::High => self.most,
-            Priority::Normal | Priority::Unspecified => self.most - self.most / 10,
-            Priority::Low => self.most.div_ceil(2),
+            Priority::High => capacity,
+            Priority::Normal | Priority::Unspecified => {
+                capacity - capacity / self.config.reserved_from_normal
+            }
+            Priority::Low => capacity.div_ceil(self.config.open_to_low),
         }
     }
 
-    /// A place, which is nobody's any more after this time; none where all are taken.
-    fn enter(self: &Arc<Self>, priority: Priority, until: Option<Instant>) -> Option<Place> {
-        let most = self.most(priority);
-        let enter = || {
-            let one_more = |taken| (taken < most).then_some(taken + 1);
-            self.taken
+    /// A permit, which another call may take over once it has expired; none if too many are out.
+    fn acquire(self: &Arc<Self>, priority: Priority, expires: Option<Instant>) -> Option<Permit> {
+        let limit = self.limit(priority);
+        let count = || {
+            let one_more = |in_use| (in_use < limit).then_some(in_use + 1);
+            self.in_use
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
         };
-        enter()
+        count()
             .or_else(|_| {
-                self.clear(Instant::now());
-                enter()
+                self.sweep(Instant::now());
+                count()
             })
             .ok()?;
-        let entered = self.entered.fetch_add(1, Ordering::Relaxed);
-        let mark = self.time(until) << NUMBER | entered & ((1 << NUMBER) - 1);
-        // Who is counted finds a mark that is 0: it is made so before one less is counted.
-        let set = |at: &usize| {
-            self.marks[*at]
-                .compare_exchange(0, mark, Ordering::AcqRel, Ordering::Relaxed)
+        let sequence = self.issued.fetch_add(1, Ordering::Relaxed);
+        let tag =
+            self.milliseconds(expires) << SEQUENCE_BITS | sequence & ((1 << SEQUENCE_BITS) - 1);
+        // There is a free slot for each call that was counted: `release` empties the slot before it
+        // lowers the count.
+        let claim = |slot: &usize| {
+            self.slots[*slot]
+                .compare_exchange(0, tag, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
         };
-        let at = (entered as usize % self.most..)
-            .map(|at| at % self.most)
-            .find(set)?;
-        Some(Place {
-            room: self.clone(),
-            at,
-            mark,
+        let capacity = self.config.capacity;
+        let slot = (sequence as usize % capacity..)
+            .map(|slot| slot % capacity)
+            .find(claim)?;
+        Some(Permit {
+            pool: self.clone(),
+            slot,
+            tag,
         })
     }
 
-    /// Milliseconds from the start, more than 0.
-    fn time(&self, at: Option<Instant>) -> u64 {
+    /// Milliseconds from the start, more than 0; the largest number for no time at all.
+    fn milliseconds(&self, at: Option<Instant>) -> u64 {
         let since = at.map(|at| at.duration_since(self.start).as_millis() as u64 + 1);
-        since.unwrap_or(u64::MAX).min(u64::MAX >> NUMBER)
+        since.unwrap_or(u64::MAX).min(u64::MAX >> SEQUENCE_BITS)
     }
 
-    /// Takes places back whose time has passed: their callers do not read what they have been
-    /// answered.
-    fn clear(&self, now: Instant) {
-        let now = self.time(Some(now));
-        // Not for each that is turned away: there may be many, and no more than the clock's step
-        // has changed.
-        if self.cleared.fetch_max(now, Ordering::Relaxed) >= now {
+    /// Takes expired permits back: their callers do not read what they were answered.
+    fn sweep(&self, now: Instant) {
+        let now = self.milliseconds(Some(now));
+        // Once a millisecond is enough, however many calls are refused meanwhile.
+        if self.swept_ms.fetch_max(now, Ordering::Relaxed) >= now {
             return;
         }
-        for at in 0..self.most {
-            let mark = self.marks[at].load(Ordering::Relaxed);
-            if mark != 0 && mark >> NUMBER < now {
-                self.leave(at, mark);
+        for slot in 0..self.config.capacity {
+            let tag = self.slots[slot].load(Ordering::Relaxed);
+            if tag != 0 && tag >> SEQUENCE_BITS < now {
+                self.release(slot, tag);
             }
         }
     }
 
-    fn leave(&self, at: usize, mark: u64) {
-        if self.marks[at]
-            .compare_exchange(mark, 0, Ordering::AcqRel, Ordering::Relaxed)
+    /// Frees a slot, unless that was done before: a permit may be swept and then dropped.
+    fn release(&self, slot: usize, tag: u64) {
+        if self.slots[slot]
+            .compare_exchange(tag, 0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
         {
-            self.taken.fetch_sub(1, Ordering::AcqRel);
+            self.in_use.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
 
-/// Given back when it is dropped.
-struct Place {
-    room: Arc<Room>,
-    at: usize,
-    mark: u64,
+/// Leave to be in flight, given back when this is dropped.
+struct Permit {
+    pool: Arc<Pool>,
+    slot: usize,
+    tag: u64,
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.room.leave(self.at, self.mark);
-    }
-}
-
-/// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Shed<S> {
-    inner: S,
-    calls: Arc<Room>,
-    streams: Arc<Room>,
-}
-
-impl<S> Service<Call> for Shed<S>
-where
-    S: Service<Call, Response = Response<Body>>,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, call: Call) -> Self::Future {
-        let (room, until) = match call.method.server_streaming {
-            true => (&self.streams, None),
-            false => (&self.calls, Some(call.deadline)),
-        };
-        let Some(place) = room.enter(call.method.priority, until) else {
-            metrics::shed("gateway", call.method.priority);
-            return Box::pin(std::future::ready(Err(Overloaded.into())));
-        };
-        let answer = self.inner.call(call);
-        Box::pin(async move {
-            Ok(answer
-                .await
-                .map_err(Into::into)?
-                .map(|body| Keeping::body(body, place)))
-        })
+        self.pool.release(self.slot, self.tag);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{call::tests::call, grpc::frame::Known};
+    use crate::{
+        call::tests::call, error::BoxError, grpc::frame::Known, middleware::tests::Bottom,
+    };
     use bytes::Bytes;
+    use http::Response;
     use std::time::Duration;
-    use tower::{ServiceExt, service_fn};
+    use tower::{Layer, service_fn};
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
     const SUMMARY: &str = "/shopkeeper.insights.v1.InsightsService/GetSummary";
     const LIST: &str = "/shopkeeper.churn.v1.ChurnService/ListAtRiskCustomers";
     const EXPORT: &str = "/shopkeeper.insights.v1.InsightsService/ExportTransactions";
 
-    fn limited(
-        most: usize,
-    ) -> Shed<impl Service<Call, Response = Response<Body>, Error = BoxError, Future: Send> + Clone>
-    {
+    fn limited(capacity: usize) -> impl Handler<Call> {
         let echo = async |_: Call| {
             Ok::<_, BoxError>(Response::new(Known::body(Bytes::from_static(b"x"), None)))
         };
-        layer(most).layer(service_fn(echo))
+        layer(capacity).layer(Bottom(service_fn(echo)))
     }
 
     #[tokio::test]
     async fn a_call_is_in_flight_until_its_answer_has_ended() {
         let service = limited(1);
-        let answer = service.clone().oneshot(call(RISK, b"")).await.unwrap();
+        let answer = service.call(call(RISK, b"")).await.unwrap();
         assert!(
             service
-                .clone()
-                .oneshot(call(RISK, b""))
+                .call(call(RISK, b""))
                 .await
                 .unwrap_err()
                 .is::<Overloaded>()
         );
         drop(answer);
-        assert!(service.oneshot(call(RISK, b"")).await.is_ok());
+        assert!(service.call(call(RISK, b"")).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_reads_nothing_has_a_place_until_the_deadline() {
+    async fn a_caller_that_reads_nothing_holds_its_permit_until_the_deadline() {
         let service = limited(1);
-        let unread = service.clone().oneshot(call(RISK, b"")).await.unwrap();
+        let unread = service.call(call(RISK, b"")).await.unwrap();
         let moment = Duration::from_millis(5);
         tokio::time::sleep(call(RISK, b"").method.timeout - moment).await;
         assert!(
             service
-                .clone()
-                .oneshot(call(RISK, b""))
+                .call(call(RISK, b""))
                 .await
                 .unwrap_err()
                 .is::<Overloaded>()
         );
         tokio::time::sleep(moment * 2).await;
-        let answer = service.clone().oneshot(call(RISK, b"")).await.unwrap();
+        let answer = service.call(call(RISK, b"")).await.unwrap();
         drop(unread);
         assert!(
-            service.clone().oneshot(call(RISK, b"")).await.is_err(),
-            "a place is given back once"
+            service.call(call(RISK, b"")).await.is_err(),
+            "a permit is given back once"
         );
         drop(answer);
-        assert!(service.oneshot(call(RISK, b"")).await.is_ok());
+        assert!(service.call(call(RISK, b"")).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_streams_keeps_a_place_and_keeps_no_call_out() {
+    async fn a_stream_holds_its_permit_and_keeps_no_call_out() {
         let service = limited(1);
-        let stream = service.clone().oneshot(call(EXPORT, b"")).await.unwrap();
+        let stream = service.call(call(EXPORT, b"")).await.unwrap();
         tokio::time::sleep(call(EXPORT, b"").method.timeout * 2).await;
         assert!(
             service
-                .clone()
-                .oneshot(call(EXPORT, b""))
+                .call(call(EXPORT, b""))
                 .await
                 .unwrap_err()
                 .is::<Overloaded>()
         );
-        let answer = service.clone().oneshot(call(RISK, b"")).await.unwrap();
+        let answer = service.call(call(RISK, b"")).await.unwrap();
         drop(stream);
-        assert!(service.oneshot(call(EXPORT, b"")).await.is_ok());
+        assert!(service.call(call(EXPORT, b"")).await.is_ok());
         drop(answer);
     }
 
@@ -279,13 +284,13 @@ mod tests {
     async fn a_long_list_yields_to_a_checkout() {
         let service = limited(10);
         let mut answers = vec![];
-        for (path, let_in) in [(LIST, 5), (SUMMARY, 4), (RISK, 1)] {
+        for (path, admitted) in [(LIST, 5), (SUMMARY, 4), (RISK, 1)] {
             for n in 0..10 {
-                match service.clone().oneshot(call(path, b"")).await {
+                match service.call(call(path, b"")).await {
                     Ok(answer) => answers.push(answer),
                     Err(error) => {
                         assert!(error.is::<Overloaded>());
-                        assert_eq!(n, let_in, "{path}");
+                        assert_eq!(n, admitted, "{path}");
                         break;
                     }
                 }

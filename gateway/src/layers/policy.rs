@@ -1,23 +1,17 @@
-//! Finds the method that is called, and with it all that its .proto says. What is no method ends
-//! here.
+//! Finds the method that is called, and with it all that its .proto says. A path that is no method
+//! of the API ends here.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
-
-use futures_util::future::{Either, Ready, ready};
-use http::{Request, Response};
+use http::Request;
 use tokio::time::Instant;
 use tonic::body::Body;
-use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     attempts::AttemptedReplicas,
     call::{Call, Payload},
     caller::Caller,
-    error::BoxError,
     method::Methods,
+    middleware::{Handler, Middleware, MiddlewareLayer},
+    outcome::Answer,
 };
 
 /// There is no such method.
@@ -27,41 +21,27 @@ pub(crate) struct NoMethod {
     pub(crate) path: String,
 }
 
-/// Knows these methods.
-pub(crate) fn layer<S>(methods: Methods) -> impl Layer<S, Service = Policy<S>> + Clone {
-    let methods = Arc::new(methods);
-    layer_fn(move |inner| Policy {
-        inner,
-        methods: methods.clone(),
-    })
+/// Lets calls of these methods through.
+pub(crate) fn layer(methods: Methods) -> MiddlewareLayer<Policy> {
+    MiddlewareLayer::new(Policy { methods })
 }
 
 /// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Policy<S> {
-    inner: S,
-    methods: Arc<Methods>,
+#[derive(Debug)]
+pub(crate) struct Policy {
+    methods: Methods,
 }
 
-impl<S> Service<Request<Body>> for Policy<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = BoxError>,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, BoxError>>>;
+impl Middleware<Request<Body>> for Policy {
+    type Next = Call;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    async fn handle(&self, request: Request<Body>, next: &impl Handler<Call>) -> Answer {
         let Some(method) = self.methods.get(request.uri().path()).cloned() else {
             let path = request.uri().path().to_owned();
-            return Either::Right(ready(Err(NoMethod { path }.into())));
+            return Err(NoMethod { path }.into());
         };
         let (head, body) = request.into_parts();
-        Either::Left(self.inner.call(Call {
+        let call = Call {
             area: method.area.clone(),
             caller: Caller::anonymous(),
             deadline: Instant::now() + method.timeout,
@@ -71,46 +51,41 @@ where
             budget: None,
             headers: head.headers,
             payload: Payload::Stream(body),
-        }))
+        };
+        next.call(call).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::middleware::tests::Bottom;
+    use http::Response;
+    use tower::Layer;
     use tower_test::mock;
 
     #[tokio::test]
     async fn a_known_path_is_a_call_and_any_other_is_none() {
-        let (service, mut handle) = mock::pair::<Call, Response<Body>>();
-        let mut service = layer(Methods::read(proto::DESCRIPTORS).unwrap()).layer(service);
-        handle.allow(2);
+        let (mock, mut handle) = mock::pair::<Call, Response<Body>>();
+        let service = layer(Methods::read(proto::DESCRIPTORS).unwrap()).layer(Bottom(mock));
         let request = |path: &str| Request::post(path).body(Body::empty()).unwrap();
-        let answer = tower::ServiceExt::ready(&mut service)
-            .await
-            .unwrap()
-            .call(request(
-                "/shopkeeper.forecast.v1.ForecastService/ListSeries",
-            ));
-        let (call, send) = handle.next_request().await.unwrap();
-        assert_eq!(
-            (&*call.area, call.method.is_cacheable()),
-            ("forecast", true)
-        );
-        send.send_response(Response::default());
-        answer.await.unwrap();
+        let path = "/shopkeeper.forecast.v1.ForecastService/ListSeries";
+        let (answer, ()) = tokio::join!(service.call(request(path)), async {
+            let (call, send) = handle.next_request().await.unwrap();
+            assert_eq!(
+                (&*call.area, call.method.is_cacheable()),
+                ("forecast", true)
+            );
+            send.send_response(Response::default());
+        });
+        answer.unwrap();
 
         for path in [
             "/shopkeeper.churn.v1.ChurnService/Nothing",
             "/",
             "/shopkeeper.forecast.v1.ForecastService/ListSeries/",
         ] {
-            let refused = tower::ServiceExt::ready(&mut service)
-                .await
-                .unwrap()
-                .call(request(path))
-                .await
-                .unwrap_err();
+            let refused = service.call(request(path)).await.unwrap_err();
             assert_eq!(refused.downcast_ref::<NoMethod>().unwrap().path, path);
         }
     }

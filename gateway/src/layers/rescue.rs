@@ -1,16 +1,12 @@
 //! An error from below becomes a status here, and nowhere else.
 
-use std::{
-    convert::Infallible,
-    task::{Context, Poll},
-};
+use std::{convert::Infallible, sync::Arc};
 
-use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use runtime::{MalformedTimeout, Refusal};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, QuotaViolation, StatusExt};
-use tower::{Layer, Service, layer::layer_fn};
+use tower::{Layer, layer::layer_fn, service_fn, util::BoxCloneSyncService};
 
 use crate::{
     error::{BoxError, DeadlineError, Overloaded, TurnedDown, Unreachable},
@@ -20,46 +16,22 @@ use crate::{
         policy::NoMethod,
         route::RouteError,
     },
+    middleware::Handler,
 };
 
-/// Answers every call.
-pub(crate) fn layer<S>() -> impl Layer<S, Service = Rescue<S>> + Clone {
-    layer_fn(|inner| Rescue { inner })
-}
-
-/// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Rescue<S> {
-    inner: S,
-}
-
-impl<S> Service<Request<Body>> for Rescue<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // An error is kept for the call, which is what can be answered.
-        match self.inner.poll_ready(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(_) => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let spare = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, spare);
-        Box::pin(async move {
-            Ok(inner
-                .call(request)
-                .await
-                .unwrap_or_else(|error| status(error).into_http()))
-        })
-    }
+/// Makes the layers below a tower service that answers every call.
+pub(crate) fn layer<H: Handler<Request<Body>>>()
+-> impl Layer<H, Service = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>> {
+    layer_fn(|below: H| {
+        let below = Arc::new(below);
+        BoxCloneSyncService::new(service_fn(move |request| {
+            let below = below.clone();
+            async move {
+                let answer = below.call(request).await;
+                Ok(answer.unwrap_or_else(|error| status(error).into_http()))
+            }
+        }))
+    })
 }
 
 fn status(error: BoxError) -> Status {
@@ -85,49 +57,58 @@ fn status(error: BoxError) -> Status {
         );
     }
     if let Some(error) = error.downcast_ref::<AuthError>() {
-        return not_let_in(*error);
+        return not_admitted(*error);
     }
-    match error.downcast_ref() {
-        Some(DeadlineError::Malformed) => return Refusal::from(MalformedTimeout).into(),
-        Some(DeadlineError::Passed) => return Refusal::TooLate.into(),
-        None => {}
+    if let Some(error) = error.downcast_ref::<DeadlineError>() {
+        return match error {
+            DeadlineError::Malformed => Refusal::from(MalformedTimeout).into(),
+            DeadlineError::Passed => Refusal::TooLate.into(),
+        };
     }
-    match error.downcast_ref() {
-        Some(BufferError::TooLarge { limit }) => return Refusal::TooLarge { limit: *limit }.into(),
-        // One that came as JSON says why; any other has gone.
-        Some(BufferError::Broken(status)) if !status.details().is_empty() => return status.clone(),
-        Some(BufferError::Broken(status)) => return Status::cancelled(status.message()),
-        None => {}
+    if let Some(error) = error.downcast_ref::<BufferError>() {
+        return not_read(error);
     }
-    match error.downcast_ref() {
-        Some(RouteError::Field { field, problem }) => {
-            return Refusal::field(&**field, problem).into();
-        }
-        Some(RouteError::Unknown { name, known }) => {
-            return Refusal::NotServed {
-                kind: "model",
-                name: name.clone(),
-                known: known.clone(),
-            }
-            .into();
-        }
-        Some(not @ RouteError::NotConfigured { area }) => {
-            let service = Some(("service", area.to_string()));
-            return status_of(
-                Code::Unimplemented,
-                not.to_string(),
-                "SERVICE_NOT_CONFIGURED",
-                service,
-            );
-        }
-        None => {}
+    if let Some(error) = error.downcast_ref::<RouteError>() {
+        return not_routed(error);
     }
     tracing::error!(%error, "a call failed in a way that should not be");
     Refusal::Internal.into()
 }
 
-/// What somebody is told who is not let in.
-pub(crate) fn not_let_in(error: AuthError) -> Status {
+/// The status of a request that cannot be read whole.
+fn not_read(error: &BufferError) -> Status {
+    match error {
+        BufferError::TooLarge { limit } => Refusal::TooLarge { limit: *limit }.into(),
+        // JSON that cannot be read has a status of its own; any other caller has hung up.
+        BufferError::Broken(status) if !status.details().is_empty() => status.clone(),
+        BufferError::Broken(status) => Status::cancelled(status.message()),
+    }
+}
+
+/// The status of a call that no service answers.
+fn not_routed(error: &RouteError) -> Status {
+    match error {
+        RouteError::Field { field, problem } => Refusal::field(&**field, problem).into(),
+        RouteError::Unknown { name, known } => Refusal::NotServed {
+            kind: "model",
+            name: name.clone(),
+            known: known.clone(),
+        }
+        .into(),
+        RouteError::NotConfigured { area } => {
+            let service = Some(("service", area.to_string()));
+            status_of(
+                Code::Unimplemented,
+                error.to_string(),
+                "SERVICE_NOT_CONFIGURED",
+                service,
+            )
+        }
+    }
+}
+
+/// The status of a call that is not admitted.
+pub(crate) fn not_admitted(error: AuthError) -> Status {
     let (code, reason) = match error {
         AuthError::NoKey => (Code::Unauthenticated, "API_KEY_MISSING"),
         AuthError::UnknownKey => (Code::Unauthenticated, "API_KEY_UNKNOWN"),
@@ -151,7 +132,7 @@ pub(crate) fn not_let_in(error: AuthError) -> Status {
     status_of(code, error.to_string(), reason, None)
 }
 
-/// A status that says why.
+/// A status with a reason of our own.
 pub(crate) fn status_of(
     code: Code,
     message: String,
@@ -166,136 +147,148 @@ pub(crate) fn status_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tower::{ServiceExt, service_fn};
+    use crate::middleware::tests::Bottom;
+    use tower::ServiceExt;
 
     #[tokio::test]
     async fn every_error_has_its_status_and_details() {
-        type Case = (fn() -> BoxError, Code, &'static str, &'static str);
-        let errors: [Case; 15] = [
-            (
-                || {
+        struct Case {
+            error: fn() -> BoxError,
+            code: Code,
+            reason: &'static str,
+            message: &'static str,
+        }
+        let cases = [
+            Case {
+                error: || {
                     NoMethod {
                         path: "/a/B".into(),
                     }
                     .into()
                 },
-                Code::Unimplemented,
-                "NO_SUCH_METHOD",
-                "there is no method /a/B",
-            ),
-            (
-                || AuthError::UnknownKey.into(),
-                Code::Unauthenticated,
-                "API_KEY_UNKNOWN",
-                "the API key is not known",
-            ),
-            (
-                || {
+                code: Code::Unimplemented,
+                reason: "NO_SUCH_METHOD",
+                message: "there is no method /a/B",
+            },
+            Case {
+                error: || AuthError::UnknownKey.into(),
+                code: Code::Unauthenticated,
+                reason: "API_KEY_UNKNOWN",
+                message: "the API key is not known",
+            },
+            Case {
+                error: || {
                     AuthError::TooMany {
                         retry_in: std::time::Duration::from_secs(1),
                     }
                     .into()
                 },
-                Code::ResourceExhausted,
-                "QUOTA_EXCEEDED",
-                "more calls than this caller may make",
-            ),
-            (
-                || AuthError::NotAllowed.into(),
-                Code::PermissionDenied,
-                "METHOD_NOT_ALLOWED",
-                "the key or token is not for this method",
-            ),
-            (
-                || AuthError::Token(TokenError::Expired).into(),
-                Code::Unauthenticated,
-                "TOKEN_EXPIRED",
-                "the token has expired",
-            ),
-            (
-                || {
+                code: Code::ResourceExhausted,
+                reason: "QUOTA_EXCEEDED",
+                message: "more calls than this caller may make",
+            },
+            Case {
+                error: || AuthError::NotAllowed.into(),
+                code: Code::PermissionDenied,
+                reason: "METHOD_NOT_ALLOWED",
+                message: "the key or token is not for this method",
+            },
+            Case {
+                error: || AuthError::Token(TokenError::Expired).into(),
+                code: Code::Unauthenticated,
+                reason: "TOKEN_EXPIRED",
+                message: "the token has expired",
+            },
+            Case {
+                error: || {
                     AuthError::NoTokenKeys {
                         retry_in: std::time::Duration::from_secs(1),
                     }
                     .into()
                 },
-                Code::Unavailable,
-                "TOKEN_KEYS_UNREACHABLE",
-                "the keys that tokens are checked with cannot be reached",
-            ),
-            (
-                || Overloaded.into(),
-                Code::ResourceExhausted,
-                "OVERLOADED",
-                "too many calls are in flight",
-            ),
-            (
-                || Unreachable::new("churn", "refused").into(),
-                Code::Unavailable,
-                "SERVICE_UNREACHABLE",
-                "churn cannot be reached: refused",
-            ),
-            (
-                || TurnedDown::new("churn", "it answers 431").into(),
-                Code::Internal,
-                "CALL_TURNED_DOWN",
-                "churn turned the call down: it answers 431",
-            ),
-            (
-                || DeadlineError::Malformed.into(),
-                Code::InvalidArgument,
-                "INVALID_FIELD",
-                "grpc-timeout is not a timeout of gRPC, such as 250m",
-            ),
-            (
-                || DeadlineError::Passed.into(),
-                Code::DeadlineExceeded,
-                "DEADLINE_EXCEEDED",
-                "the deadline has passed",
-            ),
-            (
-                || BufferError::TooLarge { limit: 4 }.into(),
-                Code::ResourceExhausted,
-                "MESSAGE_TOO_LARGE",
-                "the message is larger than 4 bytes",
-            ),
-            (
-                || {
+                code: Code::Unavailable,
+                reason: "TOKEN_KEYS_UNREACHABLE",
+                message: "the keys that tokens are checked with cannot be reached",
+            },
+            Case {
+                error: || Overloaded.into(),
+                code: Code::ResourceExhausted,
+                reason: "OVERLOADED",
+                message: "too many calls are in flight",
+            },
+            Case {
+                error: || Unreachable::new("churn", "refused").into(),
+                code: Code::Unavailable,
+                reason: "SERVICE_UNREACHABLE",
+                message: "churn cannot be reached: refused",
+            },
+            Case {
+                error: || TurnedDown::new("churn", "it answers 431").into(),
+                code: Code::Internal,
+                reason: "CALL_TURNED_DOWN",
+                message: "churn turned the call down: it answers 431",
+            },
+            Case {
+                error: || DeadlineError::Malformed.into(),
+                code: Code::InvalidArgument,
+                reason: "INVALID_FIELD",
+                message: "grpc-timeout is not a timeout of gRPC, such as 250m",
+            },
+            Case {
+                error: || DeadlineError::Passed.into(),
+                code: Code::DeadlineExceeded,
+                reason: "DEADLINE_EXCEEDED",
+                message: "the deadline has passed",
+            },
+            Case {
+                error: || BufferError::TooLarge { limit: 4 }.into(),
+                code: Code::ResourceExhausted,
+                reason: "MESSAGE_TOO_LARGE",
+                message: "the message is larger than 4 bytes",
+            },
+            Case {
+                error: || {
                     RouteError::Field {
                         field: "model".into(),
                         problem: "is empty".into(),
                     }
                     .into()
                 },
-                Code::InvalidArgument,
-                "INVALID_FIELD",
-                "model is empty",
-            ),
-            (
-                || {
+                code: Code::InvalidArgument,
+                reason: "INVALID_FIELD",
+                message: "model is empty",
+            },
+            Case {
+                error: || {
                     RouteError::NotConfigured {
                         area: "insights".into(),
                     }
                     .into()
                 },
-                Code::Unimplemented,
-                "SERVICE_NOT_CONFIGURED",
-                "this gateway has no insights service",
-            ),
-            (
-                || "what is this".into(),
-                Code::Internal,
-                "INTERNAL",
-                "internal error",
-            ),
+                code: Code::Unimplemented,
+                reason: "SERVICE_NOT_CONFIGURED",
+                message: "this gateway has no insights service",
+            },
+            Case {
+                error: || "what is this".into(),
+                code: Code::Internal,
+                reason: "INTERNAL",
+                message: "internal error",
+            },
         ];
-        for (error, code, reason, message) in errors {
+        for Case {
+            error,
+            code,
+            reason,
+            message,
+        } in cases
+        {
             let failing =
                 service_fn(
                     move |_: Request<Body>| async move { Err::<Response<Body>, _>(error()) },
                 );
             let response = layer()
-                .layer(failing)
+                .layer(Bottom(failing))
                 .oneshot(Request::default())
                 .await
                 .unwrap();

@@ -1,119 +1,115 @@
-//! Asks again when a call was lost on its way, or when a replica says at once that it cannot
-//! answer: another replica where there is one, only where asking again does no harm, only while the
-//! caller's time lasts, and not when so many calls fail that asking again makes it worse. As gRFC
-//! A6 has it: UNAVAILABLE before any message, RESOURCE_EXHAUSTED where the service
-//! says when (`grpc-retry-pushback-ms`), never where it says not to; a failure takes a token, an
-//! answer gives back a tenth, and below half of a hundred nobody asks again.
+//! Retries a call that was lost on its way, or that a replica refused without side effects: at
+//! another replica if there is one, only for methods without side effects, only while the caller's
+//! time lasts, and not when so many calls fail that retries make it worse. As gRFC A6 has it:
+//! UNAVAILABLE before any message, RESOURCE_EXHAUSTED if the service says when
+//! (`grpc-retry-pushback-ms`), never if it says not to; [`RetryBudget`] bounds the retries of all
+//! calls together.
 
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
-use http::{HeaderValue, Response};
+use http::HeaderValue;
 use tokio::time::Instant;
-use tonic::body::Body;
-use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
 use crate::{
     attempts::{PREVIOUS_ATTEMPTS, RetryBudget},
     call::{Call, Payload},
-    error::BoxError,
     metrics,
+    middleware::{Handler, Middleware, MiddlewareLayer},
     outcome::{Answer, Outcome},
 };
 
-/// A call is made so many times at most.
-const MOST: u32 = 3;
-/// Long enough for a connection to be seen as broken and begun again, short enough for nobody to
-/// notice. Twice as long before the attempt after that.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Numbers of this layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Attempts at a call, the first one included.
+    pub(crate) max_attempts: u32,
+    /// Pause before the second attempt, and twice as long before the third: long enough for a
+    /// connection to be seen as broken and made again, short enough not to be noticed.
+    pub(crate) pause: Duration,
+}
 
-/// Counts how an attempt ended, the `made`-th of its call. Returns the pause before the next one, if
-/// there may be one.
-fn pause(budget: &RetryBudget, answer: &Answer, made: u32) -> Option<Duration> {
-    match Outcome::of(answer) {
-        Outcome::Answered => {
-            budget.answered();
-            None
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            pause: Duration::from_millis(20),
         }
-        Outcome::Inconclusive => None,
-        Outcome::NoRetry => {
-            budget.failed();
-            None
-        }
-        Outcome::Retry { after } => budget.failed().then(|| after.unwrap_or(PAUSE * made)),
     }
 }
 
-/// Asks these services again where that does no harm.
-pub(crate) fn layer<S>(areas: BTreeSet<Arc<str>>) -> impl Layer<S, Service = Retrying<S>> + Clone {
-    let budgets: HashMap<_, _> = areas
+/// Retries calls of these services.
+pub(crate) fn layer(areas: BTreeSet<Arc<str>>) -> MiddlewareLayer<Retry> {
+    let budgets = areas
         .into_iter()
         .map(|area| (area, RetryBudget::default()))
         .collect();
-    let budgets = Arc::new(budgets);
-    layer_fn(move |inner| Retrying {
-        inner,
-        budgets: budgets.clone(),
+    MiddlewareLayer::new(Retry {
+        budgets,
+        config: Config::default(),
     })
 }
 
 /// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Retrying<S> {
-    inner: S,
-    budgets: Arc<HashMap<Arc<str>, RetryBudget>>,
+#[derive(Debug)]
+pub(crate) struct Retry {
+    budgets: HashMap<Arc<str>, RetryBudget>,
+    config: Config,
 }
 
-impl<S> Service<Call> for Retrying<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = BoxError> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+impl Middleware<Call> for Retry {
+    type Next = Call;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut call: Call) -> Self::Future {
-        let spare = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, spare);
-        let Some(budget) = self
-            .budgets
-            .get(&call.area)
-            .cloned()
-            .filter(|_| call.method.is_repeatable())
-        else {
-            return Box::pin(inner.call(call));
+    async fn handle(&self, mut call: Call, next: &impl Handler<Call>) -> Answer {
+        let budget = self.budgets.get(&call.area);
+        let Some(budget) = budget.filter(|_| call.method.is_repeatable()) else {
+            return next.call(call).await;
         };
         call.budget = Some(budget.clone());
-        Box::pin(async move {
-            let mut made = 0;
-            loop {
-                made += 1;
-                let next = again(&call, made).filter(|_| made < MOST);
-                let answer = inner.ready().await?.call(call).await;
-                match (pause(&budget, &answer, made), next) {
-                    (Some(pause), Some(next)) if Instant::now() + pause < next.deadline => {
-                        metrics::retried(&next.area);
-                        tokio::time::sleep(pause).await;
-                        call = next;
-                    }
-                    (Some(_) | None, _) => return answer,
+        let mut made = 0;
+        loop {
+            made += 1;
+            // A copy has to be made before the call is given away.
+            let retry = again(&call, made).filter(|_| made < self.config.max_attempts);
+            let answer = next.call(call).await;
+            match (self.pause(budget, &answer, made), retry) {
+                (Some(pause), Some(retry)) if Instant::now() + pause < retry.deadline => {
+                    metrics::retried(&retry.area);
+                    tokio::time::sleep(pause).await;
+                    call = retry;
                 }
+                (Some(_) | None, _) => return answer,
             }
-        })
+        }
     }
 }
 
-/// The same call, for an attempt after so many.
+impl Retry {
+    /// Counts how an attempt ended, the `made`-th of its call. Returns the pause before the next
+    /// one, if there may be one.
+    fn pause(&self, budget: &RetryBudget, answer: &Answer, made: u32) -> Option<Duration> {
+        match Outcome::of(answer) {
+            Outcome::Answered => {
+                budget.answered();
+                None
+            }
+            Outcome::Inconclusive => None,
+            Outcome::NoRetry => {
+                budget.failed();
+                None
+            }
+            Outcome::Retry { after } => {
+                let pause = after.unwrap_or(self.config.pause * made);
+                budget.failed().then_some(pause)
+            }
+        }
+    }
+}
+
+/// The same call, for another attempt after `made` of them.
 fn again(call: &Call, made: u32) -> Option<Call> {
     let Payload::Whole { body, message } = &call.payload else {
         return None;
@@ -143,12 +139,15 @@ mod tests {
     use super::*;
     use crate::{
         call::tests::call,
-        error::{DeadlineError, Unreachable},
+        error::{BoxError, DeadlineError, Unreachable},
         grpc::frame,
         method::Method,
+        middleware::{Layered, tests::Bottom},
         outcome::PUSHBACK,
     };
-    use tonic::{Code, Status};
+    use http::Response;
+    use tonic::{Code, Status, body::Body};
+    use tower::Layer;
     use tower_test::mock::{Handle, Mock, pair};
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
@@ -158,39 +157,39 @@ mod tests {
     }
 
     type Mocked = (
-        Retrying<Mock<Call, Response<Body>>>,
+        Layered<Retry, Bottom<Mock<Call, Response<Body>>>>,
         Handle<Call, Response<Body>>,
     );
 
     fn mocked() -> Mocked {
         let (mock, mut handle) = pair();
         handle.allow(1000);
-        (layer(["churn".into()].into()).layer(mock), handle)
+        (layer(["churn".into()].into()).layer(Bottom(mock)), handle)
     }
 
-    fn says(code: Code, pushback: Option<&'static str>) -> Result<Response<Body>, BoxError> {
+    fn says(code: Code, pushback: Option<&'static str>) -> Answer {
         let mut response = Status::new(code, "").into_http();
         let pushback = pushback.map(|pushback| (PUSHBACK, HeaderValue::from_static(pushback)));
         response.headers_mut().extend(pushback);
         Ok(response)
     }
 
-    fn answered() -> Result<Response<Body>, BoxError> {
+    fn answered() -> Answer {
         Ok(Response::default())
     }
 
-    /// Answers attempts in turn; says how many there were, how it ended, and how long it took.
+    /// Answers attempts in turn; returns their number, how the call ended, and how long it took.
     async fn attempts(
         (service, handle): &mut Mocked,
         call: Call,
-        answers: Vec<Result<Response<Body>, BoxError>>,
+        answers: Vec<Answer>,
     ) -> (usize, Result<Option<Code>, BoxError>, Duration) {
         let start = Instant::now();
         let Payload::Whole { body: sent, .. } = &call.payload else {
             panic!("a stream")
         };
         let (sent, attempted) = (sent.clone(), call.attempted.clone());
-        let answer = service.ready().await.unwrap().call(call);
+        let answer = service.call(call);
         tokio::pin!(answer);
         let mut made = 0;
         let mut answers = answers.into_iter();
@@ -198,12 +197,14 @@ mod tests {
             tokio::select! {
                 biased;
                 answer = &mut answer => {
-                    return (made, answer.map(|response| frame::code(response.headers())), start.elapsed());
+                    let code = answer.map(|response| frame::code(response.headers()));
+                    return (made, code, start.elapsed());
                 }
                 request = handle.next_request() => {
                     let (call, send) = request.unwrap();
-                    let attempts = call.headers.get(PREVIOUS_ATTEMPTS).map(|attempts| attempts.to_str().unwrap().to_owned());
-                    assert_eq!(attempts, (made > 0).then(|| made.to_string()));
+                    let previous = call.headers.get(PREVIOUS_ATTEMPTS);
+                    let previous = previous.map(|previous| previous.to_str().unwrap());
+                    assert_eq!(previous, (made > 0).then(|| made.to_string()).as_deref());
                     assert!(matches!(call.payload, Payload::Whole { body, .. } if body == sent));
                     assert!(call.attempted.is_same(&attempted), "attempts share one list");
                     made += 1;
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lost_call_is_made_again() {
+    async fn a_lost_call_is_retried() {
         let mut m = mocked();
         let (made, ended, _) =
             attempts(&mut m, call(RISK, b"1"), vec![Err(lost()), answered()]).await;
@@ -236,21 +237,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_service_says_decides_whether_it_is_asked_again() {
+    async fn a_services_status_and_pushback_decide_about_a_retry() {
         use Code::{Internal, InvalidArgument, ResourceExhausted, Unavailable};
-        for (code, pushback, made, pause) in [
-            (Unavailable, None, 2, 20),
-            (Unavailable, Some("5"), 2, 5),
-            (Unavailable, Some("0"), 2, 0),
-            (Unavailable, Some("-1"), 1, 0),
-            (Unavailable, Some("soon"), 1, 0),
-            (Unavailable, Some("250"), 1, 0), // the caller's time is over by then
-            (ResourceExhausted, None, 1, 0),
-            (ResourceExhausted, Some("7"), 2, 7),
-            (ResourceExhausted, Some("-1"), 1, 0),
-            (Internal, None, 1, 0),
-            (Internal, Some("5"), 1, 0),
-            (InvalidArgument, None, 1, 0),
+        struct Case {
+            code: Code,
+            pushback: Option<&'static str>,
+            made: usize,
+            pause_ms: u128,
+        }
+        let case = |code, pushback, made, pause_ms| Case {
+            code,
+            pushback,
+            made,
+            pause_ms,
+        };
+        for Case {
+            code,
+            pushback,
+            made,
+            pause_ms: pause,
+        } in [
+            case(Unavailable, None, 2, 20),
+            case(Unavailable, Some("5"), 2, 5),
+            case(Unavailable, Some("0"), 2, 0),
+            case(Unavailable, Some("-1"), 1, 0),
+            case(Unavailable, Some("soon"), 1, 0),
+            case(Unavailable, Some("250"), 1, 0), // the caller's time is over by then
+            case(ResourceExhausted, None, 1, 0),
+            case(ResourceExhausted, Some("7"), 2, 7),
+            case(ResourceExhausted, Some("-1"), 1, 0),
+            case(Internal, None, 1, 0),
+            case(Internal, Some("5"), 1, 0),
+            case(InvalidArgument, None, 1, 0),
         ] {
             let mut m = mocked();
             let answers = vec![says(code, pushback), answered()];
@@ -269,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_with_effects_or_another_fate_is_not() {
+    async fn a_call_with_side_effects_or_another_error_is_not_retried() {
         let mut m = mocked();
         let mut effects = call(RISK, b"1");
         effects.method = Arc::new(Method {
@@ -290,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_many_fail_nobody_asks_again() {
+    async fn when_many_calls_fail_none_is_retried() {
         for failure in [lost as fn() -> BoxError, || "".into()] {
             let mut m = mocked();
             let failed = || match failure() {

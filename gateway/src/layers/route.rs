@@ -1,28 +1,20 @@
-//! Decides who is asked: the method's own service, the one that a field of the request names, or
-//! the gateway itself. What is asked of a service that this gateway was not told of ends here.
+//! Decides which service answers: the method's own, the one that a field of the request names, or
+//! the gateway itself. A call of a service that this gateway has no address of ends here.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    task::{Context, Poll},
-};
-
-use futures_util::future::{Either, Ready, ready};
-use http::Response;
-use tonic::body::Body;
-use tower::{Layer, Service, layer::layer_fn};
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     call::{Call, Payload},
-    error::BoxError,
     grpc::frame,
     method::GATEWAY,
+    middleware::{Handler, Middleware, MiddlewareLayer},
+    outcome::Answer,
 };
 
-/// Why nobody is asked.
+/// Why no service can answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RouteError {
-    /// The field that names whom to ask does not.
+    /// The field that should name the service does not name any.
     #[error("{field} {problem}")]
     Field {
         /// The field.
@@ -30,39 +22,44 @@ pub(crate) enum RouteError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The field names nobody.
+    /// The field names a service that is not here.
     #[error("there is no model `{name}` here; there is {known}")]
     Unknown {
-        /// Whom it names.
+        /// The name in the field.
         name: String,
-        /// Whom it can name.
+        /// The names that would do.
         known: String,
     },
-    /// Nobody said where the service is.
+    /// The gateway was given no address of the service.
     #[error("this gateway has no {area} service")]
     NotConfigured {
-        /// Which.
+        /// The service.
         area: Arc<str>,
     },
 }
 
-/// Knows these services.
-pub(crate) fn layer<S>(areas: BTreeSet<Arc<str>>) -> impl Layer<S, Service = Routing<S>> + Clone {
-    let areas = Arc::new(areas);
-    layer_fn(move |inner| Routing {
-        inner,
-        areas: areas.clone(),
-    })
+/// Routes calls to these services.
+pub(crate) fn layer(areas: BTreeSet<Arc<str>>) -> MiddlewareLayer<Route> {
+    MiddlewareLayer::new(Route { areas })
 }
 
 /// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Routing<S> {
-    inner: S,
-    areas: Arc<BTreeSet<Arc<str>>>,
+#[derive(Debug)]
+pub(crate) struct Route {
+    areas: BTreeSet<Arc<str>>,
 }
 
-impl<S> Routing<S> {
+impl Middleware<Call> for Route {
+    type Next = Call;
+
+    async fn handle(&self, mut call: Call, next: &impl Handler<Call>) -> Answer {
+        call.area = self.area(&call)?;
+        next.call(call).await
+    }
+}
+
+impl Route {
+    /// The service that answers.
     fn area(&self, call: &Call) -> Result<Arc<str>, RouteError> {
         let Some(field) = &call.method.route_field else {
             let known = &*call.area == GATEWAY || self.areas.contains(&call.area);
@@ -110,36 +107,17 @@ impl<S> Routing<S> {
     }
 }
 
-impl<S> Service<Call> for Routing<S>
-where
-    S: Service<Call, Response = Response<Body>, Error = BoxError>,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, BoxError>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut call: Call) -> Self::Future {
-        match self.area(&call) {
-            Ok(area) => {
-                call.area = area;
-                Either::Left(self.inner.call(call))
-            }
-            Err(error) => Either::Right(ready(Err(error.into()))),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::call::tests::call;
-    use tower::{ServiceExt, service_fn};
+    use crate::{error::BoxError, middleware::tests::Bottom};
+    use http::Response;
+    use tonic::body::Body;
+    use tower::{Layer, service_fn};
 
-    async fn asked(path: &str, message: &'static [u8]) -> Result<String, String> {
+    /// The service that a call goes to.
+    async fn routed(path: &str, message: &'static [u8]) -> Result<String, String> {
         let inner = service_fn(async |call: Call| {
             Ok::<_, BoxError>(
                 Response::builder()
@@ -148,67 +126,97 @@ mod tests {
                     .unwrap(),
             )
         });
-        let service = layer(["anomaly", "churn", "insights"].map(Into::into).into()).layer(inner);
+        let service =
+            layer(["anomaly", "churn", "insights"].map(Into::into).into()).layer(Bottom(inner));
         let answer = service
-            .oneshot(call(path, message))
+            .call(call(path, message))
             .await
             .map_err(|error| error.to_string())?;
         Ok(answer.headers()["area"].to_str().unwrap().to_owned())
     }
 
     #[tokio::test]
-    async fn a_method_or_its_field_says_who_is_asked() {
+    async fn a_method_or_its_field_names_the_service() {
         let status = "/shopkeeper.model.v1.ModelService/GetModelStatus";
         let infer = "/inference.GRPCInferenceService/ModelInfer";
-        for (path, message, area) in [
-            (
-                "/shopkeeper.churn.v1.ChurnService/GetChurnRisk",
-                &b""[..],
-                Ok("churn"),
-            ),
-            (status, b"\x0a\x05churn", Ok("churn")),
-            (status, b"\x0a\x07anomaly", Ok("anomaly")),
-            (
-                status,
-                b"",
-                Err("model is empty; it is one of anomaly, churn, insights"),
-            ),
-            (
-                status,
-                b"\x0a\x01x",
-                Err("there is no model `x` here; there is anomaly, churn, insights"),
-            ),
-            (status, b"\x0a", Err("model cannot be read")),
-            (status, b"\x0a\x08insights", Ok("insights")),
-            (infer, b"\x0a\x05churn", Ok("churn")),
-            (
-                infer,
-                b"\x0a\x08insights",
-                Err("there is no model `insights` here; there is anomaly, churn"),
-            ),
-            (
-                infer,
-                b"\x0a\x07gateway",
-                Err("there is no model `gateway` here; there is anomaly, churn"),
-            ),
-            (
-                infer,
-                b"",
-                Err("model_name is empty; it is one of anomaly, churn"),
-            ),
-            (
-                "/inference.GRPCInferenceService/ServerReady",
-                b"",
-                Ok("gateway"),
-            ),
-            (
-                "/shopkeeper.forecast.v1.ForecastService/ListSeries",
-                b"",
-                Err("this gateway has no forecast service"),
-            ),
+        struct Case {
+            path: &'static str,
+            message: &'static [u8],
+            area: Result<&'static str, &'static str>,
+        }
+        for Case {
+            path,
+            message,
+            area,
+        } in [
+            Case {
+                path: "/shopkeeper.churn.v1.ChurnService/GetChurnRisk",
+                message: &b""[..],
+                area: Ok("churn"),
+            },
+            Case {
+                path: status,
+                message: b"\x0a\x05churn",
+                area: Ok("churn"),
+            },
+            Case {
+                path: status,
+                message: b"\x0a\x07anomaly",
+                area: Ok("anomaly"),
+            },
+            Case {
+                path: status,
+                message: b"",
+                area: Err("model is empty; it is one of anomaly, churn, insights"),
+            },
+            Case {
+                path: status,
+                message: b"\x0a\x01x",
+                area: Err("there is no model `x` here; there is anomaly, churn, insights"),
+            },
+            Case {
+                path: status,
+                message: b"\x0a",
+                area: Err("model cannot be read"),
+            },
+            Case {
+                path: status,
+                message: b"\x0a\x08insights",
+                area: Ok("insights"),
+            },
+            Case {
+                path: infer,
+                message: b"\x0a\x05churn",
+                area: Ok("churn"),
+            },
+            Case {
+                path: infer,
+                message: b"\x0a\x08insights",
+                area: Err("there is no model `insights` here; there is anomaly, churn"),
+            },
+            Case {
+                path: infer,
+                message: b"\x0a\x07gateway",
+                area: Err("there is no model `gateway` here; there is anomaly, churn"),
+            },
+            Case {
+                path: infer,
+                message: b"",
+                area: Err("model_name is empty; it is one of anomaly, churn"),
+            },
+            Case {
+                path: "/inference.GRPCInferenceService/ServerReady",
+                message: b"",
+                area: Ok("gateway"),
+            },
+            Case {
+                path: "/shopkeeper.forecast.v1.ForecastService/ListSeries",
+                message: b"",
+                area: Err("this gateway has no forecast service"),
+            },
         ] {
             assert_eq!(
-                asked(path, message).await,
+                routed(path, message).await,
                 area.map(Into::into).map_err(Into::into),
                 "{path} {message:?}"
             );

@@ -3,30 +3,35 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use redis::{ClientTlsConfig, TlsCertificates};
 use secrecy::SecretString;
 
-use super::{Client, RedisError};
+use super::{certificates::Certificates, client::Client, servers::RedisError};
 
 /// The Redis that replicas share.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cache")]
 pub struct RedisArgs {
-    /// Redis that replicas share answers through; without one each keeps its own. It need not be
-    /// up: without it calls are slower, not wrong
+    /// Redis that replicas share answers through. Default: each replica keeps its own. Redis need
+    /// not be up: without it calls are slower, not wrong
     ///
     /// One server: redis://[user:password@]host[:port][/db]
     ///
     /// The primary that sentinels name:
-    /// redis+sentinel://[user:password@]host[:port],host[:port]/service[/db]; for
-    /// sentinels with a user of their own ?sentinel-user=USER&sentinel-password=PASSWORD follows
+    /// redis+sentinel://[user:password@]host[:port],host[:port]/service[/db], followed by
+    /// ?sentinel-user=USER&sentinel-password=PASSWORD if the sentinels have a user of their own
     ///
     /// A cluster: redis+cluster://[user:password@]host[:port],host[:port]
     ///
-    /// Over TLS each begins with rediss instead
-    #[arg(long, env = "SHOPKEEPER_REDIS", value_name = "URL", hide_env_values = true, value_parser = secret)]
+    /// Over TLS: the same, beginning with rediss
+    #[arg(
+        long,
+        env = "SHOPKEEPER_REDIS",
+        value_name = "URL",
+        hide_env_values = true,
+        value_parser = secret
+    )]
     redis: Option<SecretString>,
-    /// Who signs the certificate of Redis (PEM); without it, whom this machine trusts
+    /// Authority of the certificate of Redis (PEM). Default: the authorities of this machine
     #[arg(
         long,
         env = "SHOPKEEPER_REDIS_CA",
@@ -42,7 +47,7 @@ pub struct RedisArgs {
         requires = "redis_key"
     )]
     redis_cert: Option<PathBuf>,
-    /// Its key (PEM)
+    /// Key of that certificate (PEM)
     #[arg(
         long,
         env = "SHOPKEEPER_REDIS_KEY",
@@ -51,7 +56,13 @@ pub struct RedisArgs {
     )]
     redis_key: Option<PathBuf>,
     /// Longest that a call waits for Redis
-    #[arg(long, env = "SHOPKEEPER_REDIS_TIMEOUT", value_name = "TIME", default_value = "5ms", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_REDIS_TIMEOUT",
+        value_name = "TIME",
+        default_value = "5ms",
+        value_parser = humantime::parse_duration
+    )]
     redis_timeout: Duration,
 }
 
@@ -67,41 +78,11 @@ impl RedisArgs {
 
     fn certificates(&self) -> Certificates {
         let client = self.redis_cert.clone().zip(self.redis_key.clone());
-        Certificates {
-            authority: self.redis_ca.clone(),
-            client,
-        }
+        Certificates::new(self.redis_ca.clone(), client)
     }
 }
 
-/// Files with the certificates that Redis is reached with.
-#[derive(Debug, Clone, Default)]
-pub struct Certificates {
-    /// Of who signs the one of Redis.
-    authority: Option<PathBuf>,
-    /// What is shown to Redis, and its key.
-    client: Option<(PathBuf, PathBuf)>,
-}
-
-impl Certificates {
-    pub(super) fn read(&self) -> Result<Option<TlsCertificates>, RedisError> {
-        let root_cert = self.authority.as_ref().map(fs_err::read).transpose()?;
-        let client = self.client.as_ref().map(|(cert, key)| {
-            std::io::Result::Ok(ClientTlsConfig {
-                client_cert: fs_err::read(cert)?,
-                client_key: fs_err::read(key)?,
-            })
-        });
-        let client_tls = client.transpose()?;
-        let given = root_cert.is_some() || client_tls.is_some();
-        Ok(given.then_some(TlsCertificates {
-            client_tls,
-            root_cert,
-        }))
-    }
-}
-
-/// What is never printed.
+/// Reads a secret, which is never printed.
 pub(crate) fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text))
 }

@@ -24,25 +24,47 @@ use tokio::{
 };
 
 use super::{
-    Certificates,
+    certificates::Certificates,
     servers::{Connection, RedisError, Servers},
 };
-use crate::metrics;
+use crate::{backoff::Backoff, metrics};
 
-/// What a failure adds to a connection's account and an answer takes off it, and the balance at
-/// which the circuit breaker opens: 5 failures in a row, or more than 1 in 11 for long.
-const FAILURE: u32 = 10;
-const ANSWER: u32 = 1;
-const ENOUGH: u32 = 50;
-/// Time to find the servers, for a connection, and for the probe over it.
-const CONNECT: Duration = Duration::from_secs(2);
-/// Pauses between probes.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
-/// A connection that has lasted this long is begun again after the shortest pause.
-const LASTING: Duration = Duration::from_secs(10);
-/// How long nothing is written after Redis has refused to: it is full, read-only, or not ours to
-/// write to.
-const REFUSED: Duration = Duration::from_secs(1);
+/// Numbers of the client.
+#[derive(Debug, Clone)]
+struct Config {
+    /// Longest that a call waits for an answer.
+    timeout: Duration,
+    /// The circuit breaker opens at `max_failure_score`. A failure adds `failure_weight` to the
+    /// score, and an answer takes 1 off it: 5 failures in a row, or more than 1 in 11 for long.
+    failure_weight: u32,
+    max_failure_score: u32,
+    /// Time to find the servers, to connect, and for a probe.
+    connect_timeout: Duration,
+    /// Pauses between probes.
+    backoff: Backoff,
+    /// After a connection that has lasted this long, pauses begin with the first again.
+    min_lifetime: Duration,
+    /// How long nothing is written after Redis has refused a write: it is full, read-only, or its
+    /// user may not write.
+    write_refusal: Duration,
+}
+
+impl Config {
+    fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            failure_weight: 10,
+            max_failure_score: 50,
+            connect_timeout: Duration::from_secs(2),
+            backoff: Backoff {
+                first: Duration::from_millis(100),
+                longest: Duration::from_secs(1),
+            },
+            min_lifetime: Duration::from_secs(10),
+            write_refusal: Duration::from_secs(1),
+        }
+    }
+}
 
 /// A client of one Redis.
 #[derive(Debug)]
@@ -52,7 +74,7 @@ pub struct Client {
 }
 
 struct Shared {
-    timeout: Duration,
+    config: Config,
     /// None while the circuit breaker is open.
     link: ArcSwapOption<Link>,
 }
@@ -60,20 +82,21 @@ struct Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
-            .field("timeout", &self.timeout)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
 
-/// A connection, and how it has been doing.
+/// A connection with its circuit breaker.
 pub(crate) struct Link {
     pub(crate) connection: Connection,
+    config: Config,
     since: Instant,
-    /// See [`FAILURE`].
-    account: AtomicU32,
+    /// See [`Config::max_failure_score`].
+    failure_score: AtomicU32,
     /// Until when nothing is written, milliseconds from `since`.
-    refuses_until: AtomicU64,
-    broken: Notify,
+    refuses_until_ms: AtomicU64,
+    abandoned: Notify,
 }
 
 impl Client {
@@ -91,7 +114,7 @@ impl Client {
         let servers = move || Servers::of(url.expose_secret(), certificates.read()?.as_ref());
         servers()?;
         let shared = Arc::new(Shared {
-            timeout,
+            config: Config::new(timeout),
             link: ArcSwapOption::empty(),
         });
         let mut tasks = JoinSet::new();
@@ -111,11 +134,11 @@ impl Client {
     ) -> Option<T> {
         let link = self.link(operation)?;
         match self.send(&link, operation, command).await? {
-            Ok(said) => {
+            Ok(answer) => {
                 link.answered();
-                Some(said)
+                Some(answer)
             }
-            // Full, read-only: reads may go on.
+            // Redis may be full or read-only: reads go on.
             Err(error) => {
                 metrics::redis(operation, "error");
                 tracing::debug!(%error, operation, "redis refused");
@@ -144,7 +167,11 @@ impl Client {
         command: &Cmd,
     ) -> Option<redis::RedisResult<T>> {
         let mut connection = link.connection.clone();
-        let answer = timeout(self.shared.timeout, command.query_async(&mut connection)).await;
+        let answer = timeout(
+            self.shared.config.timeout,
+            command.query_async(&mut connection),
+        )
+        .await;
         if answer.is_err() {
             metrics::redis(operation, "timeout");
             self.failed(link, false);
@@ -165,13 +192,15 @@ impl Client {
 
     /// A command has failed.
     pub(crate) fn failed(&self, link: &Arc<Link>, is_broken: bool) {
-        let account = link.account.fetch_add(FAILURE, Ordering::Relaxed) + FAILURE;
-        if is_broken || account >= ENOUGH {
+        let config = &self.shared.config;
+        let weight = config.failure_weight;
+        let score = link.failure_score.fetch_add(weight, Ordering::Relaxed) + weight;
+        if is_broken || score >= config.max_failure_score {
             self.abandon(link);
         }
     }
 
-    /// From here on no call uses the connection.
+    /// Opens the circuit breaker: from now on no call uses the connection.
     pub(crate) fn abandon(&self, link: &Arc<Link>) {
         let current = self.shared.link.load();
         if current
@@ -180,69 +209,72 @@ impl Client {
         {
             self.shared.link.compare_and_swap(&current, None);
         }
-        link.broken.notify_one();
+        link.abandoned.notify_one();
     }
 }
 
 impl Link {
-    fn new(connection: Connection) -> Self {
-        let (account, refuses_until) = (AtomicU32::new(0), AtomicU64::new(0));
+    fn new(connection: Connection, config: Config) -> Self {
         Self {
             connection,
+            config,
             since: Instant::now(),
-            account,
-            refuses_until,
-            broken: Notify::new(),
+            failure_score: AtomicU32::new(0),
+            refuses_until_ms: AtomicU64::new(0),
+            abandoned: Notify::new(),
         }
     }
 
     fn takes_writes(&self) -> bool {
-        self.since.elapsed().as_millis() as u64 >= self.refuses_until.load(Ordering::Relaxed)
+        self.since.elapsed().as_millis() as u64 >= self.refuses_until_ms.load(Ordering::Relaxed)
     }
 
     /// Redis has refused a write: none is sent for a while.
-    pub(crate) fn refuses_writes(&self) {
-        let until = self.since.elapsed() + REFUSED;
-        self.refuses_until
+    pub(crate) fn refuse_writes(&self) {
+        let until = self.since.elapsed() + self.config.write_refusal;
+        self.refuses_until_ms
             .store(until.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Whether the connection is older than a name server needs to point at a new primary.
+    /// Whether the connection is so old that a new one may do better at once.
     pub(crate) fn has_lasted(&self) -> bool {
-        self.since.elapsed() >= LASTING
+        self.since.elapsed() >= self.config.min_lifetime
     }
 
     /// A command has had an answer.
     pub(crate) fn answered(&self) {
-        if self.account.load(Ordering::Relaxed) > 0 {
-            let less = |account: u32| Some(account.saturating_sub(ANSWER));
+        // Mostly the score is 0: then a read is all that threads share.
+        if self.failure_score.load(Ordering::Relaxed) > 0 {
+            let less = |score: u32| Some(score.saturating_sub(1));
             let _ = self
-                .account
+                .failure_score
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
 }
 
+/// Connects, and connects again once the connection is abandoned. Does not end.
 async fn keep_connected(servers: impl Fn() -> Result<Servers, RedisError>, shared: Arc<Shared>) {
-    let [mut pause, longest] = PAUSES;
-    let mut told = false;
+    let config = &shared.config;
+    let mut pauses = config.backoff.pauses();
+    let mut logged = false;
     loop {
-        match timeout(CONNECT, connect(&servers)).await {
+        match timeout(config.connect_timeout, connect(&servers)).await {
             Ok(Ok(connection)) => {
                 tracing::info!("redis answers");
                 metrics::redis_up(true);
-                let link = Arc::new(Link::new(connection));
+                let link = Arc::new(Link::new(connection, config.clone()));
                 shared.link.store(Some(link.clone()));
-                link.broken.notified().await;
+                link.abandoned.notified().await;
                 metrics::redis_up(false);
                 tracing::warn!("redis fails; answers are not shared until it is back");
-                told = true;
+                logged = true;
                 if link.has_lasted() {
-                    pause = PAUSES[0];
+                    pauses.reset();
                 }
             }
             failed => {
-                if !told {
+                if !logged {
                     let problem = match failed {
                         Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
                         Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
@@ -251,13 +283,12 @@ async fn keep_connected(servers: impl Fn() -> Result<Servers, RedisError>, share
                         problem,
                         "redis does not answer; answers are not shared until it does"
                     );
-                    told = true;
+                    logged = true;
                     metrics::redis_up(false);
                 }
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        tokio::time::sleep(pauses.next()).await;
     }
 }
 

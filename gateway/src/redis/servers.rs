@@ -1,4 +1,4 @@
-//! Which Redis, and as whom: one server, the primary that sentinels name, or a cluster.
+//! The Redis of a URL, and its user: one server, the primary that sentinels name, or a cluster.
 
 use std::time::Duration;
 
@@ -11,24 +11,39 @@ use redis::{
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
 
-/// Never written: reading it shows that reading works.
-const PROBE: &str = "sk:1:probe";
-/// Where sentinels listen.
-const SENTINEL: u16 = 26379;
-/// What may wait for a connection to take it; whoever asks for more waits in front.
-const WAITING: usize = 1 << 10;
-/// How often a cluster's node is asked again, which is where it says that another has the key.
-const REDIRECTIONS: u32 = 1;
-/// Longest that a node of a cluster is waited for. Calls wait less.
-const NODE: Duration = Duration::from_millis(500);
+/// A key that is never written: reading it shows that reading works.
+const PROBE_KEY: &str = "sk:1:probe";
+/// Redis' own ports.
+const SERVER_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 
-/// Why there can be no cache in Redis.
+/// Numbers of connections.
+struct Config {
+    /// Commands that a connection's queue holds; further ones wait before it.
+    queue: usize,
+    /// Redirections that a cluster may answer a command with, because another node has the key.
+    max_redirections: u32,
+    /// Longest wait for a node of a cluster. Calls wait less.
+    node_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            queue: 1 << 10,
+            max_redirections: 1,
+            node_timeout: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Why Redis cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
-    /// The URL is none of Redis. It is not repeated here: it may hold a password.
-    #[error("the URL of Redis is none: {0}; redis://localhost:6379 is one")]
+    /// The URL cannot be used. It is not repeated here: it may hold a password.
+    #[error("the URL of Redis cannot be used: {0}; redis://localhost:6379 is an example")]
     Url(&'static str),
-    /// Certificates that are none, or servers that do not go together.
+    /// The certificates or the servers cannot be used together.
     #[error("Redis cannot be reached with this URL and these certificates")]
     Client(#[source] redis::RedisError),
     /// A certificate or key cannot be read.
@@ -36,11 +51,11 @@ pub enum RedisError {
     File(#[from] std::io::Error),
 }
 
-/// How Redis is reached.
+/// The servers of one Redis.
 pub(super) enum Servers {
     /// A server.
     One(Box<Client>),
-    /// Whichever server the sentinels say is the primary.
+    /// The primary that sentinels name.
     Sentinel(Box<SentinelClient>),
     /// All servers of a cluster.
     Cluster(Box<ClusterClient>),
@@ -56,7 +71,8 @@ pub(crate) enum Connection {
 }
 
 impl Servers {
-    /// Those of a URL: `redis://`, `redis+sentinel://`, `redis+cluster://`; with `rediss` over TLS.
+    /// The servers of a URL: `redis://`, `redis+sentinel://`, `redis+cluster://`; with `rediss`
+    /// over TLS.
     pub(super) fn of(
         url: &str,
         certificates: Option<&TlsCertificates>,
@@ -94,11 +110,11 @@ impl Servers {
 
     /// A new connection.
     pub(super) async fn connect(&mut self) -> RedisResult<Connection> {
-        // The timeouts are ours: whoever waits says for how long.
+        // Without timeouts of its own: each caller has one.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
-            .set_pipeline_buffer_size(WAITING);
+            .set_pipeline_buffer_size(Config::default().queue);
         match self {
             Self::One(client) => client
                 .get_multiplexed_async_connection_with_config(&config)
@@ -141,7 +157,7 @@ impl<'a> Url<'a> {
         }
     }
 
-    /// Each of its servers, where one that names no port has this one.
+    /// Its servers. One without a port gets this one.
     fn servers(&self, port: u16) -> Result<Vec<ConnectionInfo>, RedisError> {
         let server = |host: &str| {
             let has_port = host
@@ -170,7 +186,7 @@ impl<'a> Url<'a> {
         let db = db
             .parse()
             .map_err(|_| RedisError::Url("what follows the service is the number of a database"))?;
-        let sentinels = self.servers(SENTINEL)?;
+        let sentinels = self.servers(SENTINEL_PORT)?;
         let servers = sentinels
             .first()
             .map(|sentinel| sentinel.redis_settings().clone())
@@ -180,7 +196,8 @@ impl<'a> Url<'a> {
             .map(|sentinel| sentinel.addr().clone())
             .collect();
         let builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master);
-        let mut builder = builder.map_err(|_| RedisError::Url("a sentinel's address is none"))?;
+        let mut builder =
+            builder.map_err(|_| RedisError::Url("a sentinel's address is not valid"))?;
         builder = builder.set_client_to_redis_db(db);
         if let Some(user) = servers.username() {
             builder = builder.set_client_to_redis_username(user);
@@ -216,12 +233,13 @@ impl<'a> Url<'a> {
 
     fn cluster(&self, certificates: Option<&TlsCertificates>) -> Result<Servers, RedisError> {
         if !self.path.is_empty() || !self.query.is_empty() {
-            return Err(RedisError::Url("a cluster's ends with its servers"));
+            return Err(RedisError::Url("a cluster's URL ends with its servers"));
         }
-        let mut builder = ClusterClient::builder(self.servers(6379)?)
-            .retries(REDIRECTIONS)
-            .connection_timeout(NODE)
-            .response_timeout(NODE);
+        let config = Config::default();
+        let mut builder = ClusterClient::builder(self.servers(SERVER_PORT)?)
+            .retries(config.max_redirections)
+            .connection_timeout(config.node_timeout)
+            .response_timeout(config.node_timeout);
         if let Some(certificates) = certificates {
             builder = builder.certs(certificates.clone());
         }
@@ -235,15 +253,19 @@ impl<'a> Url<'a> {
 
 fn info(url: String) -> Result<ConnectionInfo, RedisError> {
     url.into_connection_info()
-        .map_err(|_| RedisError::Url("a server's address, user or database is none"))
+        .map_err(|_| RedisError::Url("a server's address, user or database is not valid"))
 }
 
 impl Connection {
-    /// Whether answers can be read from it; of a cluster, whether every primary is there.
+    /// Checks that reading works; of a cluster, that every primary is there.
     pub(super) async fn probe(&mut self) -> RedisResult<()> {
         match self {
             Self::One(connection) => {
-                match redis::cmd("GET").arg(PROBE).exec_async(connection).await {
+                match redis::cmd("GET")
+                    .arg(PROBE_KEY)
+                    .exec_async(connection)
+                    .await
+                {
                     Err(error) if !is_about_the_value(&error) => Err(error),
                     Ok(()) | Err(_) => Ok(()),
                 }
@@ -253,7 +275,7 @@ impl Connection {
     }
 }
 
-/// Whether Redis works, and what it has under the key is not ours.
+/// Whether Redis works, but holds a value of another kind under the key.
 pub(crate) fn is_about_the_value(error: &redis::RedisError) -> bool {
     error.code() == Some("WRONGTYPE") || matches!(error.kind(), ErrorKind::UnexpectedReturnType)
 }
@@ -291,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_which_redis_and_as_whom() {
+    fn a_url_names_the_servers_and_their_user() {
         for (url, kind) in [
             ("redis://localhost", "one"),
             ("rediss://user:p%2Fw@redis.example:6380/2", "one"),
@@ -320,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_of_redis_is_refused_without_its_password() {
+    fn a_url_that_cannot_be_used_is_refused_without_its_password() {
         let certificates = TlsCertificates {
             client_tls: None,
             root_cert: None,
@@ -342,7 +364,7 @@ mod tests {
         ] {
             let error = Servers::of(url, certificates)
                 .err()
-                .unwrap_or_else(|| panic!("{url} is taken"));
+                .unwrap_or_else(|| panic!("{url} is accepted"));
             assert!(
                 !format!("{error} {error:?}").contains("hunter2"),
                 "{url}: {error:?}"
@@ -371,9 +393,9 @@ mod tests {
             ["a 26379", "b 1", "::1 26379", "::1 2"]
         );
         for server in &servers {
-            let as_whom = server.redis_settings();
+            let user = server.redis_settings();
             assert_eq!(
-                (as_whom.username(), as_whom.password()),
+                (user.username(), user.password()),
                 (Some("user"), Some("p/w"))
             );
         }

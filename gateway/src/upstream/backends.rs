@@ -3,25 +3,24 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    task::{Context, Poll},
 };
 
-use futures_util::future::BoxFuture;
-use http::{Method as Verb, Request, Response, Uri, Version};
+use http::{Method as Verb, Request, Uri, Version};
 use runtime::ClientTls;
 use tokio::{
     sync::watch::{Receiver, Sender},
     task::JoinSet,
 };
-use tonic::body::Body;
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
 use crate::{
     call::{Call, Payload},
-    error::{BoxError, Unreachable},
+    error::Unreachable,
     grpc::{frame::Known, timeout, trace},
     metrics,
+    middleware::Handler,
     model_versions::ModelVersions,
+    outcome::Answer,
     upstream::{backend::Backend, hedge::Hedge, watch},
 };
 
@@ -98,45 +97,35 @@ pub(crate) struct Dispatch {
     by_area: Arc<BTreeMap<Arc<str>, Backend>>,
 }
 
-impl Service<Call> for Dispatch {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut call: Call) -> Self::Future {
+impl Handler<Call> for Dispatch {
+    async fn call(&self, mut call: Call) -> Answer {
         let backend = self.by_area.get(&call.area).cloned();
-        Box::pin(async move {
-            let backend =
-                backend.ok_or_else(|| Unreachable::new(call.area.clone(), "there is none"))?;
-            // As late as possible: what is left of the caller's time is told to the service.
-            timeout::carry(&mut call.headers, call.deadline)?;
-            trace::carry(&mut call.headers);
-            let (hedge, body) = match call.payload {
-                Payload::Whole { body, .. } => {
-                    let with = |budget| Hedge {
-                        budget,
-                        deadline: call.deadline,
-                        body: body.clone(),
-                    };
-                    (call.budget.map(with), Known::body(body, None))
-                }
-                Payload::Stream(body) => (None, body),
-            };
-            let mut request = Request::new(body);
-            *request.method_mut() = Verb::POST;
-            *request.version_mut() = Version::HTTP_2;
-            *request.uri_mut() = Uri::from(call.method.path.clone());
-            *request.headers_mut() = call.headers;
-            request.extensions_mut().insert(call.attempted);
-            hedge.and_then(|hedge| request.extensions_mut().insert(hedge));
-            backend
-                .oneshot(request)
-                .await
-                .inspect_err(|_| metrics::backend_error(&call.area))
-        })
+        let backend =
+            backend.ok_or_else(|| Unreachable::new(call.area.clone(), "there is none"))?;
+        // As late as possible: what is left of the caller's time is told to the service.
+        timeout::carry(&mut call.headers, call.deadline)?;
+        trace::carry(&mut call.headers);
+        let (hedge, body) = match call.payload {
+            Payload::Whole { body, .. } => {
+                let with = |budget| Hedge {
+                    budget,
+                    deadline: call.deadline,
+                    body: body.clone(),
+                };
+                (call.budget.map(with), Known::body(body, None))
+            }
+            Payload::Stream(body) => (None, body),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = Verb::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from(call.method.path.clone());
+        *request.headers_mut() = call.headers;
+        request.extensions_mut().insert(call.attempted);
+        hedge.and_then(|hedge| request.extensions_mut().insert(hedge));
+        backend
+            .oneshot(request)
+            .await
+            .inspect_err(|_| metrics::backend_error(&call.area))
     }
 }

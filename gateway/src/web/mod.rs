@@ -1,6 +1,5 @@
-//! Ways in for those who do not speak gRPC: JSON over HTTP with its OpenAPI document, gRPC-Web, and
-//! the dashboard's pages. Each makes the same call of the same stack, so that the answer is the
-//! same.
+//! Entrances for callers without gRPC: JSON over HTTP with its OpenAPI document, gRPC-Web, and the
+//! dashboard's pages. Each makes the same call of the same stack, so that the answer is the same.
 
 mod dashboard;
 mod json;
@@ -38,10 +37,10 @@ use crate::{
     stack::Stack,
 };
 
-/// Why there is no way in over the web.
+/// Why the web cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum WebError {
-    /// The bytes are no descriptor set.
+    /// The bytes are not a descriptor set.
     #[error("the descriptors cannot be read")]
     Descriptors(#[from] prost_reflect::DescriptorError),
     /// A path beside a method cannot be used.
@@ -49,20 +48,27 @@ pub enum WebError {
     Rule(String),
 }
 
-/// Who may call from a web page of another site.
+/// Options of the web.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Web")]
 pub struct WebArgs {
-    /// Sites whose pages may call this gateway, such as `https://admin.shop.example`; its own pages always may. Repeatable
-    #[arg(long = "cors-origin", env = "SHOPKEEPER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
+    /// Sites with pages that may call this gateway, such as `https://admin.shop.example`; its own
+    /// pages always may. Repeatable
+    #[arg(
+        long = "cors-origin",
+        env = "SHOPKEEPER_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = origin
+    )]
     cors_origins: Vec<HeaderValue>,
-    /// The shop's currency (ISO 4217, such as GBP), in which the dashboard writes amounts; without
-    /// one they have no unit
+    /// The shop's currency (ISO 4217, such as GBP), in which the dashboard writes amounts. Default:
+    /// amounts without a unit
     #[arg(long, env = "SHOPKEEPER_CURRENCY", value_name = "CODE", value_parser = currency)]
     currency: Option<String>,
 }
 
-/// A site as browsers name it: they send no path, and compare letter by letter.
+/// A site as browsers write it: without a path, and compared letter by letter.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let url = Url::parse(text)
         .ok()
@@ -74,7 +80,7 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
         }
         Some(origin) => Err(format!("a site is written as browsers do: {origin}")),
         None => Err(
-            "a site is https://, its name, and a port where it has one; each is named by itself"
+            "a site is https://, its name, and its port if it has one; wildcards are not accepted"
                 .to_owned(),
         ),
     }
@@ -87,7 +93,7 @@ fn currency(text: &str) -> Result<String, &'static str> {
         .ok_or("a currency has three capital letters, such as GBP")
 }
 
-/// The ways in.
+/// The entrances.
 #[derive(Debug, Clone)]
 pub(crate) struct Web {
     json: Transcoder<Call<Stack>>,
@@ -100,10 +106,10 @@ pub(crate) struct Web {
 }
 
 impl Web {
-    /// Ways in to the methods of these descriptors, which `calls` answers.
+    /// Entrances to the methods of these descriptors, which `calls` answers.
     ///
     /// # Errors
-    /// [`WebError`] where the options beside a method cannot be used.
+    /// [`WebError`] if the options beside a method cannot be used.
     pub(crate) fn new(
         args: &WebArgs,
         descriptors: &[u8],
@@ -144,12 +150,12 @@ impl Web {
             )
         });
         let (auth, errors) = (self.auth.clone(), self.errors.clone());
-        // Here as well as at the address for Prometheus: the dashboard shows them.
+        // At this address as well as at the one for Prometheus: the dashboard shows them.
         let metrics = get(
-            async move |headers: HeaderMap| match auth.known(&headers).await {
+            async move |headers: HeaderMap| match auth.check(&headers).await {
                 Ok(()) => runtime::telemetry::metrics(&headers).into_response(),
                 Err(error) => errors
-                    .answer(&rescue::not_let_in(error))
+                    .answer(&rescue::not_admitted(error))
                     .map(axum::body::Body::new),
             },
         );
@@ -163,7 +169,7 @@ impl Web {
         )
     }
 
-    /// Answers what comes to a path of gRPC and is not gRPC: gRPC-Web, or somebody who is lost.
+    /// Answers a request that is not gRPC at a path of gRPC: gRPC-Web, or a mistake.
     pub(crate) async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
         let web = request
             .headers()
@@ -187,9 +193,9 @@ impl Web {
     }
 }
 
-/// Pages of these sites may call, with what callers show, and see what callers are told.
+/// Lets pages of these sites call, send a call's headers, and read an answer's headers.
 fn cors(origins: &[HeaderValue], rules: &Rules) -> CorsLayer {
-    const ASKED: [HeaderName; 10] = [
+    const REQUEST: [HeaderName; 10] = [
         AUTHORIZATION,
         CACHE_CONTROL,
         CONTENT_TYPE,
@@ -201,7 +207,7 @@ fn cors(origins: &[HeaderValue], rules: &Rules) -> CorsLayer {
         HeaderName::from_static("traceparent"),
         MODEL_CHANNEL,
     ];
-    const TOLD: [HeaderName; 6] = [
+    const RESPONSE: [HeaderName; 6] = [
         HeaderName::from_static("grpc-status"),
         HeaderName::from_static("grpc-message"),
         HeaderName::from_static("grpc-status-details-bin"),
@@ -213,8 +219,8 @@ fn cors(origins: &[HeaderValue], rules: &Rules) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))
         .allow_methods(Vec::from_iter(verbs))
-        .allow_headers(ASKED)
-        .expose_headers(TOLD)
+        .allow_headers(REQUEST)
+        .expose_headers(RESPONSE)
         .max_age(std::time::Duration::from_secs(600))
 }
 
@@ -223,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_site_is_named_as_browsers_name_it() {
+    fn a_site_is_written_as_browsers_write_it() {
         for (text, problem) in [
             ("https://shop.example", None),
             ("http://localhost:5173", None),

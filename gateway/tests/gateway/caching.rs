@@ -1,19 +1,16 @@
 //! The cache as callers see it: one answer for everybody who asks at once, and never one that a
 //! service would not give.
 
-use std::{sync::Arc, time::Duration};
-
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use http_body_util::{BodyExt, Full};
 use proto::churn::v1::{BatchGetChurnRisksRequest, churn_service_client::ChurnServiceClient};
-use tokio::sync::Semaphore;
 use tonic::{Status, body::Body};
 use tower::ServiceExt;
 
 use crate::{
     assert_same,
-    shop::{Front, Manner, Model, Redis, Running, ask, customer},
+    shop::{Front, Model, Redis, Running, ask, customer},
     web::http,
 };
 
@@ -54,69 +51,6 @@ async fn what_many_ask_at_once_is_asked_once() {
                 .all(|answer| answer.response == answers[0].response && answer.version == "v1")
         );
     }
-}
-
-#[tokio::test]
-async fn what_many_ask_at_several_gateways_is_asked_once() {
-    let redis = Redis::start().await;
-    let model = Model::new("churn", "v1");
-    let service = Running::start(model.service()).await;
-    let flags = [
-        ("churn", service.url()),
-        ("redis", redis.url()),
-        ("redis-timeout", "1s".into()),
-    ];
-    let flags = [&flags[..], &[("cache-memory", "0".into())]].concat();
-    let fronts = [Front::start(&flags).await, Front::start(&flags).await];
-    for front in &fronts {
-        front.knows("v1").await;
-        front.shares(&redis).await;
-    }
-    let clients = [fronts[0].churn().await, fronts[1].churn().await];
-    let ask_all = async |id: &str| {
-        let asked = (0..40).map(|n| {
-            let (mut client, id) = (clients[n % 2].clone(), id.to_owned());
-            async move { ask(&mut client, &id).await.unwrap() }
-        });
-        let calls = model.calls();
-        let answers = futures_util::future::join_all(asked).await;
-        assert!(
-            answers
-                .iter()
-                .all(|answer| answer.response == answers[0].response)
-        );
-        model.calls() - calls
-    };
-    model.works(Manner::Busily(
-        Arc::new(Semaphore::new(100)),
-        Duration::from_millis(10),
-    ));
-    for stranger in 0..20 {
-        ask_all(&format!("stranger {stranger}")).await; // from then on it is known that answers take their time
-    }
-    let mut calls = 0;
-    for round in 0..10 {
-        let id = format!("customer {round}");
-        ask_all(&id).await; // nobody knows whether it is asked for again
-        redis.run(&[b"FLUSHALL"]).await;
-        calls += ask_all(&id).await;
-    }
-    assert!(calls <= 12, "{calls} calls for 10 answers"); // one that is late is asked for without waiting any longer
-    // One who said to make it and does not holds the others up for a moment.
-    let keys = redis.keys().await;
-    for key in &keys {
-        redis
-            .run(&[
-                b"SET",
-                format!("{key}:making").as_bytes(),
-                b"",
-                b"PX",
-                b"60000",
-            ])
-            .await;
-        redis.run(&[b"DEL", key.as_bytes()]).await;
-    }
-    assert!((1..=2).contains(&ask_all("customer 0").await));
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ fn secrets_are_not_in_help_nor_in_errors() {
         (&["--help"][..], &with_password, "SHOPKEEPER_JWT_KEYS"),
         (&["-h"], &with_password, "--redis"),
         (&["--nonsense"], &with_password, "unexpected argument"),
-        (&[], &redis.to_vec(), "the URL of Redis is none"),
+        (&[], &redis.to_vec(), "the URL of Redis cannot be used"),
         (
             &["--redis=redis://localhost:1"],
             &with_password,

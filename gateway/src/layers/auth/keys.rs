@@ -1,5 +1,5 @@
-//! API keys. Promise: a key is known here by its SHA-256 alone; keys that are added or taken away
-//! count within seconds, and a file that cannot be read changes nothing.
+//! API keys. Promise: the gateway knows a key by its SHA-256 alone; a change of the file counts
+//! within seconds, and a file that cannot be read changes nothing.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use runtime::Files;
 use serde::Deserialize;
 
-use super::{Known, pattern::Pattern, quota::Rate};
+use super::{identity::Identity, pattern::Pattern, quota::Rate};
 use crate::{caller::Caller, method::Methods};
 
 /// The keys of a file, as they are now.
@@ -23,28 +23,28 @@ pub(super) struct Keys {
     by_digest: ArcSwap<ByDigest>,
 }
 
-type ByDigest = HashMap<[u8; 32], Arc<Known>>;
+type ByDigest = HashMap<[u8; 32], Arc<Identity>>;
 
 impl Keys {
     /// Reads the file.
     ///
     /// # Errors
-    /// Where it cannot be read or names a method that there is not.
+    /// If the file cannot be read or names a method that the API does not have.
     pub(super) fn read(file: &Path, methods: &Methods) -> anyhow::Result<Self> {
         let keys = read(file, methods)?;
-        tracing::info!(keys = keys.len(), file = %file.display(), "API keys are taken");
+        tracing::info!(keys = keys.len(), file = %file.display(), "API keys were read");
         Ok(Self {
             file: file.to_owned(),
             by_digest: ArcSwap::from_pointee(keys),
         })
     }
 
-    /// Whose key has this SHA-256.
-    pub(super) fn get(&self, digest: &[u8; 32]) -> Option<Arc<Known>> {
+    /// The caller with a key of this SHA-256.
+    pub(super) fn get(&self, digest: &[u8; 32]) -> Option<Arc<Identity>> {
         self.by_digest.load().get(digest).cloned()
     }
 
-    /// Reads the file again when it changes, for ever.
+    /// Reads the file again whenever it changes. Does not end.
     pub(super) async fn watch(self: Arc<Self>, methods: Methods) {
         let mut files = Files::new([self.file.clone()]);
         loop {
@@ -73,11 +73,11 @@ struct File {
 struct Entry {
     name: String,
     sha256: String,
-    /// Methods by full name; `*` at the end stands for the rest. Without them all.
+    /// Methods by full name; `*` at the end stands for the rest. Default: all.
     methods: Option<Vec<String>>,
-    /// Calls a second in the long run.
+    /// Calls per second in the long run.
     calls_per_second: Option<NonZeroU32>,
-    /// Calls at once; without it as many as a second.
+    /// Calls at once. Default: as many as per second.
     burst: Option<NonZeroU32>,
 }
 
@@ -88,8 +88,8 @@ fn read(file: &Path, methods: &Methods) -> anyhow::Result<ByDigest> {
 }
 
 fn parse(text: &str, methods: &Methods) -> anyhow::Result<ByDigest> {
-    // The message of an error shows lines of the file: those hold hashes alone, unless somebody put
-    // a key there.
+    // Without the lines of the file that a whole error shows: an operator may have put a key there
+    // in place of its hash.
     let file: File =
         toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.message()))?;
     let mut keys = HashMap::new();
@@ -108,7 +108,7 @@ fn parse(text: &str, methods: &Methods) -> anyhow::Result<ByDigest> {
         for pattern in patterns.iter().flatten() {
             let known = methods
                 .iter()
-                .any(|method| Pattern::of(pattern).takes(method));
+                .any(|method| Pattern::of(pattern).matches(method));
             ensure!(
                 known,
                 "keys: `{name}`: methods: `{pattern}` is no method of the API"
@@ -118,7 +118,7 @@ fn parse(text: &str, methods: &Methods) -> anyhow::Result<ByDigest> {
             burst.is_none() || calls_per_second.is_some(),
             "keys: `{name}`: burst is nothing without calls_per_second"
         );
-        let known = Known {
+        let identity = Identity {
             caller: Caller::named(&name),
             methods: patterns.map(|patterns| {
                 patterns
@@ -128,7 +128,7 @@ fn parse(text: &str, methods: &Methods) -> anyhow::Result<ByDigest> {
             }),
             rate: calls_per_second.map(|rate| Rate::of(rate, burst)),
         };
-        let before = keys.insert(*hash.as_bytes(), Arc::new(known));
+        let before = keys.insert(*hash.as_bytes(), Arc::new(identity));
         ensure!(
             before.is_none(),
             "keys: `{name}`: its key is another caller's as well"

@@ -1,36 +1,36 @@
-//! Names for methods: in the file of API keys, and in the scope of tokens.
+//! Patterns of method names, as the file of API keys and the scopes of tokens have them.
 
 use crate::method::Method;
 
-/// Methods by the beginning of their full names.
+/// Methods by their full names, or the beginning of these.
 #[derive(Debug)]
 pub(super) struct Pattern {
-    beginning: String,
-    whole: bool,
+    text: String,
+    is_prefix: bool,
 }
 
 impl Pattern {
-    /// A method's full name, or its beginning and `*`.
+    /// Reads a full name, or the beginning of one and `*`.
     pub(super) fn of(text: &str) -> Self {
         match text.strip_suffix('*') {
-            Some(beginning) => Self {
-                beginning: beginning.to_owned(),
-                whole: false,
+            Some(prefix) => Self {
+                text: prefix.to_owned(),
+                is_prefix: true,
             },
             None => Self {
-                beginning: text.to_owned(),
-                whole: true,
+                text: text.to_owned(),
+                is_prefix: false,
             },
         }
     }
 
-    /// Whether this is one of them.
-    pub(super) fn takes(&self, method: &Method) -> bool {
+    /// Whether this is one of the methods.
+    pub(super) fn matches(&self, method: &Method) -> bool {
         let name = method.name();
-        if self.whole {
-            name == self.beginning
+        if self.is_prefix {
+            name.starts_with(&self.text)
         } else {
-            name.starts_with(&self.beginning)
+            name == self.text
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Counts a caller's calls against what they may make. Promise: replicas that share a Redis count
-//! together; one that is slow or away costs a few milliseconds and no call, because each replica
-//! then counts for itself.
+//! Counts the calls of each caller against its rate. Promise: replicas that share a Redis count
+//! together; a Redis that is slow or away costs a few milliseconds and no call, because each
+//! replica then counts for itself.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -12,11 +12,12 @@ use moka::future;
 
 use crate::{caller::Caller, redis::Client};
 
-/// Callers that are counted here; of more, those that are silent longest begin anew.
-const CALLERS: u64 = 100_000;
+/// Callers that one replica counts by itself. Of more, those that are silent longest begin anew.
+const MAX_CALLERS: u64 = 100_000;
 
-/// The time when the caller would be back at nothing (GCRA), in microseconds of Redis' own clock.
-/// In: the time that a call takes, calls at once. Out: 0, or how long to wait.
+/// The generic cell rate algorithm (GCRA): the key holds when the caller would be back at no calls,
+/// in microseconds of Redis' own clock. In: microseconds per call, calls at once. Out: 0, or
+/// microseconds to wait.
 const TAKE: &str = "
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -27,17 +28,17 @@ redis.call('SET', KEYS[1], string.format('%.0f', free), 'PX', math.ceil((free - 
 return 0
 ";
 
-/// Calls that somebody may make.
+/// Calls that a caller may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Rate {
-    /// In the long run.
+    /// Calls per second in the long run.
     pub(super) per_second: NonZeroU32,
-    /// At once.
+    /// Calls at once.
     pub(super) burst: NonZeroU32,
 }
 
 impl Rate {
-    /// So many a second, and at once as many where nothing else is said.
+    /// `per_second` calls, and at once as many if there is no `burst`.
     pub(super) fn of(per_second: NonZeroU32, burst: Option<NonZeroU32>) -> Self {
         Self {
             per_second,
@@ -46,7 +47,7 @@ impl Rate {
     }
 }
 
-/// Everybody's calls.
+/// The calls of all callers.
 #[derive(Debug, Clone)]
 pub(super) struct Quotas {
     shared: Option<Arc<Client>>,
@@ -54,18 +55,18 @@ pub(super) struct Quotas {
 }
 
 impl Quotas {
-    /// Counted in this Redis, or here.
+    /// Calls are counted in this Redis; in this process while it does not answer, or without one.
     pub(super) fn new(shared: Option<Arc<Client>>) -> Self {
         Self {
             shared,
-            own: future::Cache::new(CALLERS),
+            own: future::Cache::new(MAX_CALLERS),
         }
     }
 
-    /// One more call.
+    /// Counts one more call.
     ///
     /// # Errors
-    /// How long to wait, where it is one too many.
+    /// Returns how long to wait if it is one too many.
     pub(super) async fn take(&self, caller: Caller, rate: Rate) -> Result<(), Duration> {
         if let Some(shared) = &self.shared {
             let mut take = redis::cmd("EVAL");
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_caller_has_as_many_at_once_as_they_may() {
+    async fn each_caller_may_make_as_many_calls_at_once_as_its_burst() {
         let (quotas, number) = (Quotas::new(None), |n| NonZeroU32::new(n).unwrap());
         for caller in [Caller::named("a"), Caller::named("b")] {
             let rate = Rate::of(number(1), Some(number(3)));

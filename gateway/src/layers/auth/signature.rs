@@ -25,7 +25,7 @@ pub(super) struct Jwk {
     y: Option<String>,
 }
 
-/// What is signed how.
+/// How a token is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(super) enum Algorithm {
     /// RSA of 2048 bits and more, PKCS #1 v1.5, SHA-256.
@@ -48,7 +48,7 @@ pub(super) enum PublicKey {
 }
 
 impl PublicKey {
-    /// None where it is for something else, or no key.
+    /// None if the key is for another purpose, or is not valid.
     pub(super) fn of(jwk: &Jwk) -> Option<Self> {
         let number = |text: &Option<String>| decoded(text.as_deref()?);
         let coordinate = |text| number(text).filter(|number| number.len() == 32);
@@ -80,7 +80,7 @@ impl PublicKey {
         }
     }
 
-    /// Whether its owner signed this.
+    /// Whether this is its owner's signature of the text.
     pub(super) fn has_signed(&self, text: &str, signature: &[u8]) -> bool {
         let text = text.as_bytes();
         let verified = match self {
@@ -94,7 +94,7 @@ impl PublicKey {
     }
 }
 
-/// What is written in base64url, as all parts of a token are.
+/// The bytes of base64url, which all parts of a token are written in.
 pub(super) fn decoded(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }

@@ -1,66 +1,58 @@
-//! What has been asked lately: most questions are asked once, and their answers are not worth a
-//! write to Redis.
+//! An admission filter (a doorkeeper, as in TinyLFU: Einziger, Friedman, Manes, ACM ToS 2017): most
+//! questions are asked once, and their answers are not worth a write to Redis. Those that are
+//! wanted a second time are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Key;
 
-/// Keys that are remembered; each is forgotten when another comes to its place.
-const PLACES: usize = 1 << 16;
-/// Beside a key that was written.
+/// The bit of a slot that says that the answer was written.
 const WRITTEN: u64 = 1;
 
-/// Keys that have been asked for, and whether their answers were written.
+/// Keys of answers that were wanted, and whether they were written. A key is forgotten when another
+/// one comes to its slot.
 #[derive(Debug)]
-pub(super) struct Sightings(Box<[AtomicU64]>);
+pub(super) struct AdmissionFilter(Box<[AtomicU64]>);
 
-impl Default for Sightings {
-    fn default() -> Self {
-        Self((0..PLACES).map(|_| AtomicU64::new(0)).collect())
-    }
-}
-
-impl Sightings {
-    /// Whether there has been an answer before: the next one is written.
-    pub(super) fn knows(&self, key: &Key) -> bool {
-        let (place, mark) = self.of(key);
-        place.load(Ordering::Relaxed) | WRITTEN == mark | WRITTEN
+impl AdmissionFilter {
+    pub(super) fn new(slots: usize) -> Self {
+        Self((0..slots).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// There is a new answer: whether to write it, which is where it was asked for before.
+    /// The service has given an answer. Returns whether to write it: if it was wanted before.
     pub(super) fn made(&self, key: &Key) -> bool {
-        let (place, mark) = self.of(key);
-        let known = place.load(Ordering::Relaxed) | WRITTEN == mark | WRITTEN;
-        place.store(if known { mark | WRITTEN } else { mark }, Ordering::Relaxed);
+        let (slot, tag) = self.slot(key);
+        let known = slot.load(Ordering::Relaxed) | WRITTEN == tag | WRITTEN;
+        slot.store(if known { tag | WRITTEN } else { tag }, Ordering::Relaxed);
         known
     }
 
-    /// An answer in this process was given again: whether to write it, which is the first time that
-    /// this happens.
-    pub(super) fn given_again(&self, key: &Key) -> bool {
-        let (place, mark) = self.of(key);
-        match place.load(Ordering::Relaxed) {
-            known if known == mark | WRITTEN => false,
-            known if known == mark => place
-                .compare_exchange(mark, mark | WRITTEN, Ordering::Relaxed, Ordering::Relaxed)
+    /// This process has found the answer in its memory. Returns whether to write it: if it was
+    /// wanted before and is not written.
+    pub(super) fn hit(&self, key: &Key) -> bool {
+        let (slot, tag) = self.slot(key);
+        match slot.load(Ordering::Relaxed) {
+            known if known == tag | WRITTEN => false,
+            known if known == tag => slot
+                .compare_exchange(tag, tag | WRITTEN, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok(),
             _ => {
-                place.store(mark, Ordering::Relaxed);
+                slot.store(tag, Ordering::Relaxed);
                 false
             }
         }
     }
 
-    /// Its answer was found written.
+    /// The answer was found where replicas share it.
     pub(super) fn found(&self, key: &Key) {
-        let (place, mark) = self.of(key);
-        place.store(mark | WRITTEN, Ordering::Relaxed);
+        let (slot, tag) = self.slot(key);
+        slot.store(tag | WRITTEN, Ordering::Relaxed);
     }
 
-    /// A key's place, and what stands there for it: never 0, never [`WRITTEN`].
-    fn of(&self, key: &Key) -> (&AtomicU64, u64) {
-        let [place, mark] = key.halves();
-        (&self.0[place as usize % PLACES], (mark | 2) & !WRITTEN)
+    /// A key's slot, and the tag that stands in it for the key: never 0, without [`WRITTEN`].
+    fn slot(&self, key: &Key) -> (&AtomicU64, u64) {
+        let [slot, tag] = key.halves();
+        (&self.0[slot as usize % self.0.len()], (tag | 2) & !WRITTEN)
     }
 }
 
@@ -80,35 +72,31 @@ mod tests {
 
     #[test]
     fn an_answer_is_written_the_second_time_it_is_wanted() {
-        let sightings = Sightings::default();
-        assert!(
-            !sightings.knows(&key(1)) && !sightings.made(&key(1)),
-            "the first time"
-        );
-        assert!(sightings.knows(&key(1)));
-        assert!(sightings.given_again(&key(1)), "the second time");
-        assert!(!sightings.given_again(&key(1)), "it has been written");
-        assert!(sightings.made(&key(1)), "a newer answer of what is wanted");
+        let filter = AdmissionFilter::new(1 << 16);
+        assert!(!filter.made(&key(1)), "the first time");
+        assert!(filter.hit(&key(1)), "the second time");
+        assert!(!filter.hit(&key(1)), "it has been written");
+        assert!(filter.made(&key(1)), "a newer answer of what is wanted");
 
         assert!(
-            !sightings.made(&key(2)) && sightings.made(&key(2)),
+            !filter.made(&key(2)) && filter.made(&key(2)),
             "without an answer in this process"
         );
-        sightings.found(&key(3));
-        assert!(!sightings.given_again(&key(3)), "others have written it");
+        filter.found(&key(3));
+        assert!(!filter.hit(&key(3)), "another replica has written it");
     }
 
     #[test]
-    fn what_is_asked_once_is_not_written() {
-        let sightings = Sightings::default();
-        assert_eq!((0..200_000).filter(|n| sightings.made(&key(*n))).count(), 0);
+    fn an_answer_that_is_wanted_once_is_not_written() {
+        let filter = AdmissionFilter::new(1 << 16);
+        assert_eq!((0..200_000).filter(|n| filter.made(&key(*n))).count(), 0);
         let among_others = |n| {
-            sightings.made(&key(n));
-            sightings.made(&key(7))
+            filter.made(&key(n));
+            filter.made(&key(7))
         };
         assert!(
             (200_000..201_000).filter(|n| among_others(*n)).count() > 900,
-            "what is asked all the time is"
+            "one that is wanted all the time is"
         );
     }
 }

@@ -12,7 +12,7 @@ use crate::redis::{self, Client};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cache")]
 pub struct CacheArgs {
-    /// Memory for answers kept in this process, MiB; 0 keeps none
+    /// Memory for cached answers in this process, MiB; 0: none
     #[arg(
         long,
         env = "SHOPKEEPER_CACHE_MEMORY",
@@ -38,15 +38,21 @@ impl CacheArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cache")]
 pub struct SharedCacheArgs {
-    /// What replicas that share a Redis know and nobody else who can write to it; answers kept by
-    /// others are ignored
-    #[arg(long, env = "SHOPKEEPER_CACHE_SECRET", value_name = "TEXT", hide_env_values = true, value_parser = redis::secret)]
+    /// Secret of the replicas that share a Redis, which no other writer of that Redis knows:
+    /// answers written without it are ignored
+    #[arg(
+        long,
+        env = "SHOPKEEPER_CACHE_SECRET",
+        value_name = "TEXT",
+        hide_env_values = true,
+        value_parser = redis::secret
+    )]
     cache_secret: Option<SecretString>,
 }
 
 impl SharedCacheArgs {
-    /// The cache of one process before the one that replicas share through `redis`, if there is
-    /// one.
+    /// The cache of one process, and after it the one that replicas share through `redis`, if there
+    /// is one.
     pub fn build(&self, near: &CacheArgs, redis: Option<&Arc<Client>>) -> Tiers {
         let secret = self.cache_secret.as_ref();
         let codec = Codec::new(secret.map_or("", |secret| secret.expose_secret()));

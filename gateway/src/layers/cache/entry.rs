@@ -1,4 +1,4 @@
-//! An answer as it is kept: one string, whole and unchanged, or nothing.
+//! An answer as it is kept: one string, which is read whole and unchanged or not at all.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,11 +7,11 @@ use tonic::Code;
 
 use super::Key;
 
-/// Another format has another first line.
+/// Begins an entry. Another format has another one.
 const MAGIC: &[u8] = b"SKC2";
-/// No chance is so small that an answer is made anew earlier, in times that it takes: the logarithm
-/// of 2^32.
-const EARLIEST: f64 = 23.0;
+/// An answer is never refreshed earlier than this many times its own duration: a random number of
+/// 32 bits has no larger logarithm.
+const MAX_NEGATIVE_LN: f64 = 23.0;
 /// Length of the tag at the end.
 const TAG: usize = 32;
 
@@ -20,11 +20,11 @@ const TAG: usize = 32;
 pub struct Entry {
     /// Version of the model that gave it.
     pub version: String,
-    /// When it was given.
+    /// When the service gave it.
     pub made: SystemTime,
     /// How long that took.
     pub took: Duration,
-    /// How long it may be served, from when it was given.
+    /// How long it may be served, from `made`.
     pub ttl: Duration,
     /// What was answered.
     pub answer: Answer,
@@ -45,7 +45,7 @@ pub enum Answer {
 }
 
 impl Entry {
-    /// Bytes that it takes, about.
+    /// Its size in memory, about, in bytes.
     pub fn weight(&self) -> usize {
         let answer = match &self.answer {
             Answer::Found(body) => body.len(),
@@ -54,7 +54,7 @@ impl Entry {
         answer + self.version.len()
     }
 
-    /// How long it may still be served; nothing where its time is over.
+    /// How long it may still be served; zero if its time is over.
     pub fn left(&self, now: SystemTime) -> Duration {
         let end = self.made.checked_add(self.ttl);
         end.and_then(|end| end.duration_since(now).ok())
@@ -62,17 +62,18 @@ impl Entry {
             .min(self.ttl)
     }
 
-    /// Whether a new one should be made while this one still serves: the later and the dearer, and
-    /// the nearer to 0 that `chance`, a share of 0 to 1, comes out, the likelier. Whoever asks
-    /// for a hot answer then rarely finds that it has ended, and rarely makes it together with
-    /// others (XFetch: Vattani, Chierichetti, Lowenstein, VLDB 2015).
-    pub fn is_due(&self, now: SystemTime, chance: impl FnOnce() -> f64) -> bool {
+    /// Whether to refresh it while it still serves. The likelier, the less time is left, the longer
+    /// it took to make, and the nearer to 0 `random` is, a number between 0 and 1. Callers of a hot
+    /// answer then rarely find that it has ended, and rarely refresh it together (XFetch: Vattani,
+    /// Chierichetti, Lowenstein, VLDB 2015).
+    pub fn is_due(&self, now: SystemTime, random: impl FnOnce() -> f64) -> bool {
         let (took, left) = (self.took.as_secs_f64(), self.left(now).as_secs_f64());
-        took * EARLIEST >= left && took * -chance().ln() >= left
+        took * MAX_NEGATIVE_LN >= left && took * -random().ln() >= left
     }
 }
 
-/// Makes and checks the tags of entries. Whoever shares a Redis shares the secret.
+/// Writes and reads entries, with a tag that shows that a replica wrote them: replicas that share a
+/// Redis share the secret.
 #[derive(Clone)]
 pub struct Codec {
     secret: [u8; 32],
@@ -85,14 +86,14 @@ impl std::fmt::Debug for Codec {
 }
 
 impl Codec {
-    /// Entries made with another secret are none.
+    /// Entries that were written with another secret cannot be read.
     pub fn new(secret: &str) -> Self {
         Self {
             secret: blake3::derive_key("shopkeeper gateway cache entry tag 1", secret.as_bytes()),
         }
     }
 
-    /// An entry as a string that is good under this key alone.
+    /// An entry as a string that can be read under this key alone.
     pub fn encode(&self, key: &Key, entry: &Entry) -> Vec<u8> {
         let mut bytes = BytesMut::with_capacity(entry.weight() + 64);
         bytes.put_slice(MAGIC);
@@ -118,13 +119,13 @@ impl Codec {
         bytes.into()
     }
 
-    /// The entry that [`Self::encode`] made for this key; none where a bit is not as it was.
+    /// The entry that [`Self::encode`] wrote for this key; none if any bit is another.
     pub fn decode(&self, key: &Key, bytes: Bytes) -> Option<Entry> {
-        let (said, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG)?)?;
-        if self.tag(key, said) != *<&[u8; TAG]>::try_from(tag).ok()? {
+        let (text, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG)?)?;
+        if self.tag(key, text) != *<&[u8; TAG]>::try_from(tag).ok()? {
             return None;
         }
-        let mut rest = bytes.slice(..said.len());
+        let mut rest = bytes.slice(..text.len());
         if take(&mut rest, MAGIC.len())? != MAGIC {
             return None;
         }
@@ -151,10 +152,10 @@ impl Codec {
         })
     }
 
-    fn tag(&self, key: &Key, said: &[u8]) -> blake3::Hash {
+    fn tag(&self, key: &Key, text: &[u8]) -> blake3::Hash {
         blake3::Hasher::new_keyed(&self.secret)
             .update(key.as_bytes())
-            .update(said)
+            .update(text)
             .finalize()
     }
 }
@@ -218,7 +219,11 @@ mod tests {
         }
 
         #[test]
-        fn an_entry_with_any_bit_flipped_is_none(entry in entries(), at in any::<prop::sample::Index>(), bit in 0u32..8) {
+        fn an_entry_with_any_bit_flipped_is_none(
+            entry in entries(),
+            at in any::<prop::sample::Index>(),
+            bit in 0u32..8,
+        ) {
             let (codec, key) = (Codec::new("s"), key(b""));
             let mut bytes = codec.encode(&key, &entry);
             let at = at.index(bytes.len());
@@ -227,7 +232,10 @@ mod tests {
         }
 
         #[test]
-        fn an_entry_cut_short_or_lengthened_is_none(entry in entries(), at in any::<prop::sample::Index>()) {
+        fn an_entry_cut_short_or_lengthened_is_none(
+            entry in entries(),
+            at in any::<prop::sample::Index>(),
+        ) {
             let (codec, key) = (Codec::new("s"), key(b""));
             let bytes = Bytes::from(codec.encode(&key, &entry));
             prop_assert_eq!(codec.decode(&key, bytes.slice(..at.index(bytes.len()))), None);
@@ -235,13 +243,13 @@ mod tests {
         }
 
         #[test]
-        fn what_nobody_encoded_is_none(bytes in vec(any::<u8>(), 0..200)) {
+        fn what_was_not_encoded_is_none(bytes in vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(Codec::new("s").decode(&key(b""), bytes.into()), None);
         }
     }
 
     #[test]
-    fn an_entry_is_good_under_its_key_and_secret_alone() {
+    fn an_entry_can_be_read_under_its_key_and_secret_alone() {
         let entry = entry(Duration::ZERO, Duration::ZERO);
         let bytes = Bytes::from(Codec::new("s").encode(&key(b"a"), &entry));
         assert_eq!(
@@ -271,7 +279,7 @@ mod tests {
         assert_eq!(
             for_ever.left(at(0)),
             Duration::ZERO,
-            "a time that cannot be told has passed"
+            "a time beyond the clock has passed"
         );
     }
 

@@ -1,25 +1,25 @@
-//! What an answer is kept under: method, model version, caller and request, none of which can pass
-//! for another.
+//! The key that an answer is kept under: method, model version, caller and request, none of which
+//! can pass for another.
 
 use std::fmt;
 
-/// Keys of another format are other keys.
+/// Part of every key: a change of the format changes it.
 const FORMAT: &[u8] = b"shopkeeper answer 1";
 
-/// What is asked, of which model, by whom.
+/// What an answer depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question<'a> {
     /// The method's path.
     pub method: &'a str,
     /// The version of the model that answers.
     pub version: &'a str,
-    /// Who asks; none where everybody gets the same answer.
+    /// The caller; none if every caller gets the same answer.
     pub caller: Option<&'a [u8]>,
     /// The request's message, as it came.
     pub message: &'a [u8],
 }
 
-/// 256 bits of a [`Question`]: two questions of one key are not to be found.
+/// A 256-bit hash of a [`Question`]. Two questions with one key cannot be found.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
 
@@ -58,7 +58,7 @@ impl Key {
         [u64::from_le_bytes(place[1]), u64::from_le_bytes(place[2])]
     }
 
-    /// A share of 0 to 1 that is the key's own.
+    /// A number from 0 to 1, the same for the same key.
     pub fn share(&self) -> f64 {
         f64::from(u16::from_le_bytes([self.0[0], self.0[1]])) / f64::from(u16::MAX)
     }

@@ -1,109 +1,94 @@
 //! Looks up what is asked, and keeps what is answered. Promise: an answer is kept under the version
 //! that gave it, as its own header says, and looked up under the version that answers now; while
-//! that is not known nothing is looked up. What several callers ask at once is asked once, and what
-//! is asked all the time is asked anew before it ends.
+//! that is not known nothing is looked up. A question of several callers at once is asked once, and
+//! an answer that is wanted all the time is refreshed before it ends.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
-use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Response,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
-};
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http::{HeaderValue, Response};
+use proto::policy::v1::Scope;
 use tokio::time::{Instant, timeout_at};
-use tonic::{Code, Status, body::Body};
-use tower::{Layer, Service, layer::layer_fn};
+use tonic::body::Body;
 use tracing::Instrument;
 
 use super::{
-    Answer, Entry, Key, LARGEST, Question, Tier, Tiers,
-    single_flight::{Flights, Seat},
+    Entry, Key, Question, Tier, Tiers,
+    response::{self, CacheControl, Collected, X_MODEL_VERSION, marked},
+    single_flight::{Role, SingleFlight},
 };
 use crate::{
     call::{Call, Payload},
     caller::Caller,
     error::BoxError,
-    grpc::{
-        compression::{self, Encoding},
-        frame::{self, Known, Resumed},
-    },
-    latency_quantile::LatencyQuantiles,
+    grpc::{compression, frame::Known},
     method::Method,
     metrics,
+    middleware::{Handler, Middleware, MiddlewareLayer},
     model_versions::ModelVersions,
+    outcome,
     random::Rng,
 };
-use proto::policy::v1::Scope;
 
-/// Where an answer came from: `hit-memory`, `hit-redis`, `coalesced` where it was being asked for
-/// already, `miss`, or `bypass` where nobody looked.
-pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
-/// Which version of the model gave an answer.
-pub(crate) const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
-
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const HIT_MEMORY: &str = "hit-memory";
 const HIT_REDIS: &str = "hit-redis";
 const COALESCED: &str = "coalesced";
 const MISS: &str = "miss";
 const BYPASS: &str = "bypass";
-/// Questions with large answers that are remembered.
-const LARGE: usize = 1 << 12;
 
-/// Puts these caches in front of the services whose model versions these are.
-pub(crate) fn layer<S>(
-    tiers: Tiers,
-    versions: ModelVersions,
-) -> impl Layer<S, Service = Caching<S>> + Clone {
-    let (flights, large, rng) = (Flights::default(), Large::default(), Rng::default());
+/// Numbers of this layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Largest answer that is kept, bytes. Bounds what a miss holds in memory, and a read of Redis.
+    pub(crate) max_answer_bytes: usize,
+    /// Questions with larger answers that are remembered.
+    pub(crate) oversized_slots: usize,
+    /// Callers that wait for one other's answer.
+    pub(crate) max_followers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_answer_bytes: 64 << 10,
+            oversized_slots: 1 << 12,
+            max_followers: 1 << 10,
+        }
+    }
+}
+
+/// Puts these caches in front of the services that have these model versions.
+pub(crate) fn layer(tiers: Tiers, versions: ModelVersions) -> MiddlewareLayer<Caching> {
+    let config = Config::default();
     let store = Arc::new(Store {
         tiers,
         versions,
-        flights,
-        large,
-        latency: LatencyQuantiles::default(),
-        rng,
+        in_flight: SingleFlight::new(config.max_followers),
+        oversized: Oversized::new(config.oversized_slots),
+        rng: Rng::default(),
+        config,
     });
-    layer_fn(move |inner| Caching {
-        inner,
-        store: store.clone(),
-    })
+    MiddlewareLayer::new(Caching { store })
 }
 
 /// See [`layer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Caching<S> {
-    inner: S,
+#[derive(Debug)]
+pub(crate) struct Caching {
     store: Arc<Store>,
 }
 
-impl<S> Service<Call> for Caching<S>
-where
-    S: Service<Call, Response = Response<Body>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+impl Middleware<Call> for Caching {
+    type Next = Call;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, mut call: Call) -> Self::Future {
-        let spare = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, spare);
-        let version = self.store.versions.choose(&mut call);
+    async fn handle(&self, mut call: Call, next: &impl Handler<Call>) -> outcome::Answer {
+        let store = &self.store;
+        let version = store.versions.choose(&mut call);
         let message = match &call.payload {
             Payload::Whole {
                 message: Some(message),
@@ -113,228 +98,208 @@ where
                 if call.method.is_cacheable() {
                     metrics::lookup(BYPASS, call.method.name());
                 }
-                let (versions, area) = (self.store.versions.clone(), call.area.clone());
-                let answer = inner.call(call);
-                return Box::pin(async move {
-                    let response = answer.await.map_err(Into::into)?;
-                    see(&versions, &area, response.headers().get(X_MODEL_VERSION));
-                    Ok(marked(response, BYPASS))
-                });
+                let area = call.area.clone();
+                // The way below is boxed in this layer, so that a hit carries no room for it.
+                let response = Box::pin(next.call(call)).await?;
+                store.observe(&area, response.headers().get(X_MODEL_VERSION));
+                return Ok(marked(response, BYPASS));
             }
         };
 
-        let wish = Wish::of(&call.headers);
+        let control = CacheControl::of(&call.headers);
         let asked = Asked {
             method: call.method.clone(),
             caller: caller(&call),
             message,
         };
-        let store = self.store.clone();
-        match version.filter(|_| wish == Wish::Any && !store.tiers.is_empty()) {
-            Some(version) => Box::pin(store.answer(inner, call, asked, version)),
-            None => Box::pin(async move {
+        match version.filter(|_| control == CacheControl::Any && !store.tiers.is_empty()) {
+            Some(version) => store.answer(next, call, asked, version).await,
+            None => {
                 metrics::lookup(BYPASS, call.method.name());
-                Ok(marked(
-                    store.fetch(inner, call, &asked, wish).await?.0,
-                    BYPASS,
-                ))
-            }),
+                let fetched = Box::pin(store.fetch(next, call, &asked, control)).await?;
+                Ok(marked(fetched.0, BYPASS))
+            }
         }
     }
 }
 
-/// What is known of answers, and which are being asked for.
+/// What is known of answers, and which questions are being asked.
 #[derive(Debug)]
 struct Store {
     tiers: Tiers,
     versions: ModelVersions,
-    flights: Flights<Arc<Entry>>,
-    large: Large,
-    /// How long services take.
-    latency: LatencyQuantiles,
+    in_flight: SingleFlight<Arc<Entry>>,
+    oversized: Oversized,
     rng: Rng,
+    config: Config,
 }
 
 impl Store {
     /// The answer of this version from wherever it is quickest.
-    async fn answer<S>(
-        self: Arc<Self>,
-        inner: S,
+    async fn answer(
+        self: &Arc<Self>,
+        next: &impl Handler<Call>,
         call: Call,
         asked: Asked,
         version: Arc<String>,
-    ) -> Result<Response<Body>, BoxError>
-    where
-        S: Service<Call, Response = Response<Body>> + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-    {
-        let (method, reply, key) = (call.method.clone(), call.reply, asked.key(&version));
-        let hit = move |entry: &Entry, outcome| {
-            metrics::lookup(outcome, method.name());
-            again(entry, outcome, reply)
-        };
+    ) -> outcome::Answer {
+        let (reply, key) = (call.reply, asked.key(&version));
         if let Some((tier, entry)) = self.tiers.get(&key).await {
-            let answer = hit(&entry, outcome(tier));
+            let answer = asked.hit(&entry, outcome_of(tier), reply);
             if entry.is_due(SystemTime::now(), || self.rng.fraction()) {
-                self.refresh(inner, call, asked, version);
+                self.refresh(next, call, asked, version);
             }
             return Ok(answer);
         }
-        if self.large.has(&key) {
-            // Who waits for one that is not kept waits for nothing.
-            metrics::lookup(MISS, asked.method.name());
-            return Ok(marked(
-                self.fetch(inner, call, &asked, Wish::Any).await?.0,
-                MISS,
-            ));
+        if self.oversized.contains(&key) {
+            // There will be no answer to share: a follower would wait in vain.
+            return self.miss(next, call, &asked).await;
         }
-        let pilot = match self.flights.join(key, call.deadline) {
-            Seat::First(pilot) => pilot,
-            Seat::Other(waiter) => {
-                if let Some(entry) = waiter.landed().await {
-                    return Ok(hit(&entry, COALESCED));
-                }
-                // What became of it is for whoever asked.
-                metrics::lookup(MISS, asked.method.name());
-                return Ok(marked(
-                    self.fetch(inner, call, &asked, Wish::Any).await?.0,
-                    MISS,
-                ));
+        let leader = match self.in_flight.join(key, call.deadline) {
+            Role::Leader(leader) => leader,
+            Role::Follower(follower) => {
+                return match follower.result().await {
+                    Some(entry) => Ok(asked.hit(&entry, COALESCED, reply)),
+                    // The leader's failure is the leader's alone.
+                    None => self.miss(next, call, &asked).await,
+                };
             }
         };
-        let asking = pilot.fly(async move {
-            // It may have landed since it was looked up, or be on its way to another replica.
-            let landed = match self.tiers.near(&key).await {
-                None => {
-                    let usual = || self.latency.get(asked.method.path.path());
-                    self.tiers
-                        .awaited(
-                            &key,
-                            usual,
-                            call.deadline.duration_since(Instant::now()) / 4,
-                        )
-                        .await
-                }
-                landed => landed,
-            };
-            if let Some((tier, entry)) = landed {
-                return (Ok(hit(&entry, outcome(tier))), Some(entry));
+        let (store, next) = (self.clone(), next.clone());
+        let leading = leader.run(async move {
+            // Another leader may have kept it since it was looked up.
+            if let Some((tier, entry)) = store.tiers.near(&key).await {
+                let answer = asked.hit(&entry, outcome_of(tier), reply);
+                return (Ok(answer), Some(entry));
             }
             metrics::lookup(MISS, asked.method.name());
-            match self.fetch(inner, call, &asked, Wish::Any).await {
-                Ok((response, entry)) => (
-                    Ok(marked(response, MISS)),
-                    entry.filter(|entry| entry.version == *version),
-                ),
+            match store.fetch(&next, call, &asked, CacheControl::Any).await {
+                Ok((response, entry)) => {
+                    // Followers asked this version, not the one that has come since.
+                    let entry = entry.filter(|entry| entry.version == *version);
+                    (Ok(marked(response, MISS)), entry)
+                }
                 Err(error) => (Err(error), None),
             }
         });
-        asking.await
+        leading.await
     }
 
-    /// Asks anew in the background, where nobody does yet.
-    fn refresh<S>(self: Arc<Self>, inner: S, mut call: Call, asked: Asked, version: Arc<String>)
-    where
-        S: Service<Call, Response = Response<Body>> + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-    {
+    /// The service's answer to a caller that shares it with no other.
+    async fn miss(&self, next: &impl Handler<Call>, call: Call, asked: &Asked) -> outcome::Answer {
+        metrics::lookup(MISS, asked.method.name());
+        let fetched = Box::pin(self.fetch(next, call, asked, CacheControl::Any)).await?;
+        Ok(marked(fetched.0, MISS))
+    }
+
+    /// Asks again in the background, unless the question is being asked.
+    fn refresh(
+        self: &Arc<Self>,
+        next: &impl Handler<Call>,
+        mut call: Call,
+        asked: Asked,
+        version: Arc<String>,
+    ) {
         call.deadline = Instant::now() + call.method.timeout;
-        let Some(pilot) = self.flights.lead(asked.key(&version), call.deadline) else {
+        let Some(leader) = self.in_flight.try_lead(asked.key(&version), call.deadline) else {
             return;
         };
         metrics::refreshed(call.method.name());
-        let deadline = call.deadline;
-        let asking = pilot.fly(async move {
-            let made = self.fetch(inner, call, &asked, Wish::Any).await;
-            let entry = made.ok().and_then(|(_, entry)| entry);
+        let (deadline, store, next) = (call.deadline, self.clone(), next.clone());
+        let leading = leader.run(async move {
+            let fetched = store.fetch(&next, call, &asked, CacheControl::Any).await;
+            let entry = fetched.ok().and_then(|(_, entry)| entry);
             ((), entry.filter(|entry| entry.version == *version))
         });
-        tokio::spawn(timeout_at(deadline, asking).in_current_span());
+        tokio::spawn(timeout_at(deadline, leading).in_current_span());
     }
 
     /// The service's answer, and what is kept of it.
-    async fn fetch<S>(
+    async fn fetch(
         &self,
-        mut inner: S,
+        next: &impl Handler<Call>,
         mut call: Call,
         asked: &Asked,
-        wish: Wish,
-    ) -> Result<(Response<Body>, Option<Arc<Entry>>), BoxError>
-    where
-        S: Service<Call, Response = Response<Body>>,
-        S::Error: Into<BoxError>,
-    {
+        control: CacheControl,
+    ) -> Result<(Response<Body>, Option<Arc<Entry>>), BoxError> {
         let (area, reply, begun) = (call.area.clone(), call.reply, Instant::now());
-        call.headers.remove(compression::ACCEPT); // one answer for all callers
-        let (head, body) = inner.call(call).await.map_err(Into::into)?.into_parts();
-        let (data, trailers) = match gather(body).await {
-            Gathered::Whole(data, trailers) => (data, trailers),
-            Gathered::Large(body) => {
-                if let Some(version) = see(&self.versions, &area, head.headers.get(X_MODEL_VERSION))
-                {
-                    self.large.add(&asked.key(version));
+        let limit = self.config.max_answer_bytes;
+        // The service does not compress: one answer serves callers with and without compression.
+        call.headers.remove(compression::ACCEPT);
+        let (head, body) = next.call(call).await?.into_parts();
+        let (data, trailers) = match response::collect(body, limit).await {
+            Collected::Whole(data, trailers) => (data, trailers),
+            Collected::TooLarge(body) => {
+                if let Some(version) = self.observe(&area, head.headers.get(X_MODEL_VERSION)) {
+                    self.oversized.insert(&asked.key(version));
                 }
                 return Ok((Response::from_parts(head, body), None));
             }
         };
-        let version = field(X_MODEL_VERSION, &head.headers, trailers.as_ref());
+        let version = response::field(X_MODEL_VERSION, &head.headers, trailers.as_ref());
         let mut kept = None;
-        if let Some(version) = see(&self.versions, &area, version.as_ref())
-            && wish != Wish::Nothing
+        if let Some(version) = self.observe(&area, version.as_ref())
+            && control != CacheControl::NoStore
             && !self.tiers.is_empty()
-            && let Some((ttl, answer)) =
-                keepable(&asked.method, &head.headers, &data, trailers.as_ref())
+            && let Some((ttl, answer)) = response::to_keep(
+                &asked.method,
+                &head.headers,
+                &data,
+                trailers.as_ref(),
+                limit,
+            )
         {
-            let (made, took) = (SystemTime::now(), begun.elapsed());
-            self.latency.observe(asked.method.path.path(), took);
             let entry = Entry {
                 version: version.to_owned(),
-                made,
-                took,
+                made: SystemTime::now(),
+                took: begun.elapsed(),
                 ttl,
                 answer,
             };
             kept = Some(self.tiers.put(asked.key(version), entry).await);
         }
         let mut response = Response::from_parts(head, Body::empty());
-        let data = packed(data, reply, response.headers_mut());
+        let data = response::compress(data, reply, response.headers_mut());
         *response.body_mut() = Known::body(data, trailers);
         Ok((response, kept))
     }
+
+    /// Notes the version of an answer: from now on an answer of an earlier one is not served.
+    fn observe<'a>(&self, area: &str, version: Option<&'a HeaderValue>) -> Option<&'a str> {
+        let version = version?.to_str().ok()?;
+        self.versions.observed(area, version);
+        Some(version)
+    }
 }
 
-/// Questions whose answers were too large to keep, by a hash of each; one is forgotten when another
-/// comes to its place.
+/// Questions with answers that are too large to keep, by a hash of each. A question is forgotten
+/// when another one comes to its slot.
 #[derive(Debug)]
-struct Large(Box<[AtomicU64]>);
+struct Oversized(Box<[AtomicU64]>);
 
-impl Default for Large {
-    fn default() -> Self {
-        Self((0..LARGE).map(|_| AtomicU64::new(0)).collect())
+impl Oversized {
+    fn new(slots: usize) -> Self {
+        Self((0..slots).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn contains(&self, key: &Key) -> bool {
+        let (slot, tag) = self.slot(key);
+        slot.load(Ordering::Relaxed) == tag
+    }
+
+    fn insert(&self, key: &Key) {
+        let (slot, tag) = self.slot(key);
+        slot.store(tag, Ordering::Relaxed);
+    }
+
+    /// A key's slot, and the tag that stands in it for the key: never 0.
+    fn slot(&self, key: &Key) -> (&AtomicU64, u64) {
+        let [slot, tag] = key.halves();
+        (&self.0[slot as usize % self.0.len()], tag | 1)
     }
 }
 
-impl Large {
-    fn has(&self, key: &Key) -> bool {
-        let (place, mark) = self.of(key);
-        place.load(Ordering::Relaxed) == mark
-    }
-
-    fn add(&self, key: &Key) {
-        let (place, mark) = self.of(key);
-        place.store(mark, Ordering::Relaxed);
-    }
-
-    /// A key's place, and what stands there for it: never 0.
-    fn of(&self, key: &Key) -> (&AtomicU64, u64) {
-        let [place, mark] = key.halves();
-        (&self.0[place as usize % LARGE], mark | 1)
-    }
-}
-
-fn outcome(tier: Tier) -> &'static str {
+fn outcome_of(tier: Tier) -> &'static str {
     match tier {
         Tier::Memory => HIT_MEMORY,
         Tier::Redis => HIT_REDIS,
@@ -358,8 +323,20 @@ impl Asked {
             message: &self.message,
         })
     }
+
+    /// Counts a lookup that found its answer. Returns the answer.
+    fn hit(
+        &self,
+        entry: &Entry,
+        outcome: &'static str,
+        reply: Option<compression::Encoding>,
+    ) -> Response<Body> {
+        metrics::lookup(outcome, self.method.name());
+        response::from_entry(entry, outcome, reply)
+    }
 }
 
+/// The caller that owns the answer; none if it is every caller's.
 fn caller(call: &Call) -> Option<Caller> {
     match call.method.scope {
         Scope::Caller => Some(call.caller),
@@ -367,200 +344,30 @@ fn caller(call: &Call) -> Option<Caller> {
     }
 }
 
-/// What the caller wants of the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    /// Whatever is quickest.
-    Any,
-    /// A new answer, which others may get again.
-    New,
-    /// A new answer, which nobody gets again.
-    Nothing,
-}
-
-impl Wish {
-    fn of(headers: &HeaderMap) -> Self {
-        let lists = headers
-            .get_all(CACHE_CONTROL)
-            .into_iter()
-            .filter_map(|value| value.to_str().ok());
-        lists
-            .flat_map(|list| list.split(','))
-            .map(str::trim)
-            .fold(Self::Any, |wish, word| {
-                match word.to_ascii_lowercase().as_str() {
-                    "no-store" => Self::Nothing,
-                    "no-cache" if wish == Self::Any => Self::New,
-                    _ => wish,
-                }
-            })
-    }
-}
-
-/// An answer from the cache, as the service gave it.
-fn again(entry: &Entry, outcome: &'static str, reply: Option<Encoding>) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, GRPC);
-    if let Ok(version) = HeaderValue::from_str(&entry.version) {
-        headers.insert(X_MODEL_VERSION, version);
-    }
-    match &entry.answer {
-        Answer::Found(body) => {
-            let data = packed(body.clone(), reply, headers);
-            let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, code(Code::Ok))]);
-            *response.body_mut() = Known::body(data, Some(trailers));
-        }
-        Answer::NotFound { message, details } => {
-            headers.insert(Status::GRPC_STATUS, code(Code::NotFound));
-            for (name, value) in [
-                (Status::GRPC_MESSAGE, message),
-                (Status::GRPC_STATUS_DETAILS, details),
-            ] {
-                if let Some(value) = HeaderValue::from_maybe_shared(value.clone())
-                    .ok()
-                    .filter(|value| !value.is_empty())
-                {
-                    headers.insert(name, value);
-                }
-            }
-        }
-    }
-    marked(response, outcome)
-}
-
-fn marked(mut response: Response<Body>, outcome: &'static str) -> Response<Body> {
-    response
-        .headers_mut()
-        .insert(X_CACHE, HeaderValue::from_static(outcome));
-    response
-}
-
-fn code(code: Code) -> HeaderValue {
-    HeaderValue::from_static(if code == Code::NotFound { "5" } else { "0" })
-}
-
-/// A message compressed as the caller's own was, where that makes it smaller.
-fn packed(data: Bytes, reply: Option<Encoding>, headers: &mut HeaderMap) -> Bytes {
-    let smaller = || {
-        let encoding = reply?;
-        let (false, message) = frame::only(&data)? else {
-            return None;
-        };
-        Some((encoding, frame::framed(true, &encoding.pack(&message)?)?))
-    };
-    match smaller() {
-        Some((encoding, packed)) => {
-            headers.insert(compression::ENCODING, encoding.header());
-            packed
-        }
-        None => data,
-    }
-}
-
-enum Gathered {
-    Whole(Bytes, Option<HeaderMap>),
-    /// Too large to keep; nothing of it is lost.
-    Large(Body),
-}
-
-async fn gather(mut body: Body) -> Gathered {
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
-    let mut trailers = None;
-    while let Some(frame) = body.frame().await {
-        match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(data)) if first.is_empty() => first = data,
-            Ok(Ok(data)) => more.extend_from_slice(&data),
-            Ok(Err(frame)) => trailers = frame.into_trailers().ok(),
-            Err(status) => trailers = Some(frame::trailers(status)),
-        }
-        if first.len() + more.len() > LARGEST + frame::PREFIX && trailers.is_none() {
-            return Gathered::Large(Resumed::body(joined(first, more), body));
-        }
-    }
-    Gathered::Whole(joined(first, more), trailers)
-}
-
-fn joined(first: Bytes, more: BytesMut) -> Bytes {
-    if more.is_empty() {
-        return first;
-    }
-    let mut all = BytesMut::with_capacity(first.len() + more.len());
-    all.extend_from_slice(&first);
-    all.extend_from_slice(&more);
-    all.freeze()
-}
-
-/// Notes the version that an answer is of. Once one has been seen, what an earlier one said is not
-/// said again.
-fn see<'a>(
-    versions: &ModelVersions,
-    area: &str,
-    version: Option<&'a HeaderValue>,
-) -> Option<&'a str> {
-    let version = version?.to_str().ok()?;
-    versions.observed(area, version);
-    Some(version)
-}
-
-/// A field of an answer's headers or, where it has them, trailers.
-fn field(
-    name: HeaderName,
-    headers: &HeaderMap,
-    trailers: Option<&HeaderMap>,
-) -> Option<HeaderValue> {
-    headers.get(&name).or_else(|| trailers?.get(&name)).cloned()
-}
-
-/// What of an answer may be kept, and for how long.
-fn keepable(
-    method: &Method,
-    headers: &HeaderMap,
-    data: &Bytes,
-    trailers: Option<&HeaderMap>,
-) -> Option<(Duration, Answer)> {
-    let bytes = |name| {
-        field(name, headers, trailers)
-            .map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()))
-    };
-    if Wish::of(headers) == Wish::Nothing || data.len() > LARGEST + frame::PREFIX {
-        return None;
-    }
-    match field(Status::GRPC_STATUS, headers, trailers)?.as_bytes() {
-        b"0" if frame::only(data).is_some_and(|(compressed, _)| !compressed) => {
-            // Its own bytes alone: a slice would keep all that came with it.
-            Some((
-                method.cache_ttl?,
-                Answer::Found(Bytes::copy_from_slice(data)),
-            ))
-        }
-        b"5" if data.is_empty() => {
-            let (message, details) = (
-                bytes(Status::GRPC_MESSAGE),
-                bytes(Status::GRPC_STATUS_DETAILS),
-            );
-            Some((method.negative_ttl?, Answer::NotFound { message, details }))
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::response::X_CACHE, super::response::code, *};
     use crate::{
         call::tests::call,
-        grpc::frame::{framed, trailers},
-        layers::cache::Memory,
+        grpc::{
+            compression::Encoding,
+            frame::{self, framed, trailers},
+        },
+        layers::cache::{Answer, Cache, Memory},
+        middleware::{Layered, tests::Bottom},
     };
+    use http::{HeaderMap, header::CACHE_CONTROL};
+    use http_body_util::BodyExt;
+    use std::time::Duration;
+    use tonic::{Code, Status};
+    use tower::Layer;
     use tower_test::mock::{Handle, Mock, pair};
 
     const RISK: &str = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
     const BATCH: &str = "/shopkeeper.churn.v1.ChurnService/BatchGetChurnRisks";
 
     type Mocked = (
-        Caching<Mock<Call, Response<Body>>>,
+        Layered<Caching, Bottom<Mock<Call, Response<Body>>>>,
         Handle<Call, Response<Body>>,
         ModelVersions,
     );
@@ -571,7 +378,8 @@ mod tests {
         let versions = ModelVersions::of(["churn"]);
         versions.set("churn", Some("v1"));
         let tiers = Tiers::new(vec![Arc::new(Memory::new(1 << 20))]);
-        (layer(tiers, versions.clone()).layer(mock), handle, versions)
+        let service = layer(tiers, versions.clone()).layer(Bottom(mock));
+        (service, handle, versions)
     }
 
     fn found(version: &'static str, message: &[u8]) -> Response<Body> {
@@ -586,25 +394,6 @@ mod tests {
         response
     }
 
-    #[test]
-    fn what_is_kept_keeps_nothing_else() {
-        let method = call(RISK, b"").method;
-        let read = Bytes::from([&[0; 8192][..], &framed(false, b"found").unwrap()].concat());
-        let data = read.slice(8192..);
-        let (_, kept) = keepable(
-            &method,
-            &HeaderMap::new(),
-            &data,
-            Some(&trailers(Status::ok(""))),
-        )
-        .unwrap();
-        let Answer::Found(kept) = kept else {
-            panic!("{kept:?}")
-        };
-        assert_eq!(kept, data);
-        assert_ne!(kept.as_ptr(), data.as_ptr());
-    }
-
     fn not_found() -> Response<Body> {
         let mut response =
             Status::with_details(Code::NotFound, "who? é", Bytes::from_static(b"\x08\x05d"))
@@ -615,15 +404,15 @@ mod tests {
         response
     }
 
-    /// Asks, with an answer at hand for the case that it gets through; says what came, and whether
-    /// it got through.
+    /// Makes a call, which the service answers if it gets there. Returns the response, and whether
+    /// the call got there.
     async fn ask(
         mocked: &mut Mocked,
         call: Call,
         answer: impl FnOnce() -> Response<Body>,
     ) -> (Response<Body>, bool) {
         let (service, handle, _) = mocked;
-        let asked = tower::ServiceExt::ready(service).await.unwrap().call(call);
+        let asked = service.call(call);
         let mut reached = false;
         let serve = async {
             if let Some((_, send)) = handle.next_request().await {
@@ -708,8 +497,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_kept_under_the_version_that_gave_it() {
         let mut m = mocked();
-        // Asked of v1, answered by v2: nothing of v1 was learnt, and from here on nobody knows who
-        // answers.
+        // Asked of v1, answered by v2: nothing of v1 was learnt, and from now on the version that
+        // answers is not known.
         assert_eq!(
             ask_and_read(&mut m, call(RISK, b"1"), || found("v2", b"new"))
                 .await
@@ -739,7 +528,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_may_not_be_kept_is_not() {
-        let large = vec![0; LARGEST + 1];
+        let large = vec![0; Config::default().max_answer_bytes + 1];
         let plain = || {
             let mut response = found("v1", b"x");
             response.headers_mut().remove(X_MODEL_VERSION);
@@ -786,7 +575,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_method_without_a_policy_and_an_unknown_version_go_by_the_cache() {
+    async fn a_method_without_a_policy_and_an_unknown_version_bypass_the_cache() {
         let mut m = mocked();
         for _ in 0..2 {
             assert_eq!(
@@ -852,26 +641,26 @@ mod tests {
     #[tokio::test]
     async fn callers_of_a_callers_own_answers_have_a_cache_each() {
         let mut m = mocked();
-        let of = |who: Option<&'static str>| {
+        let of = |name: Option<&'static str>| {
             let mut call = call(RISK, b"1");
             call.method = Arc::new(Method {
                 scope: Scope::Caller,
                 ..(*call.method).clone()
             });
             let headers =
-                who.map(|who| (http::header::AUTHORIZATION, HeaderValue::from_static(who)));
+                name.map(|name| (http::header::AUTHORIZATION, HeaderValue::from_static(name)));
             call.caller = Caller::of(&headers.into_iter().collect());
             call
         };
-        for who in [None, Some("a"), Some("b")] {
+        for name in [None, Some("a"), Some("b")] {
             assert_eq!(
-                ask_and_read(&mut m, of(who), || found("v1", b"mine"))
+                ask_and_read(&mut m, of(name), || found("v1", b"mine"))
                     .await
                     .0,
                 "miss"
             );
             assert_eq!(
-                ask_and_read(&mut m, of(who), || unreachable!()).await.0,
+                ask_and_read(&mut m, of(name), || unreachable!()).await.0,
                 "hit-memory"
             );
         }
@@ -917,19 +706,17 @@ mod tests {
         }
     }
 
-    /// Asks without waiting; the call is under way when this returns.
-    async fn begin(
-        m: &mut Mocked,
-        call: Call,
-    ) -> tokio::task::JoinHandle<Result<Response<Body>, BoxError>> {
-        let asked = tokio::spawn(tower::ServiceExt::ready(&mut m.0).await.unwrap().call(call));
+    /// Starts a call, which is in flight when this returns.
+    async fn begin(m: &mut Mocked, call: Call) -> tokio::task::JoinHandle<outcome::Answer> {
+        let service = m.0.clone();
+        let asked = tokio::spawn(async move { service.call(call).await });
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
         asked
     }
 
-    /// Whether nobody asks the service.
+    /// Whether no call gets to the service.
     async fn is_quiet(m: &mut Mocked) -> bool {
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -938,7 +725,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_asked_at_once_is_asked_once_and_each_answer_is_as_if_alone() {
+    async fn calls_at_once_are_one_and_each_answer_is_as_if_alone() {
         let message = b"a shopkeeper knows ".repeat(200);
         let encodings = [None, Some(Encoding::Gzip), Some(Encoding::Zstd), None];
         let with = |reply| Call {
@@ -997,11 +784,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_for_whoever_asked_and_the_others_ask_for_themselves() {
+    async fn a_failure_is_the_leaders_alone_and_the_followers_ask_for_themselves() {
         let newer = || found("v2", b"new");
         let unavailable = || Status::unavailable("later").into_http();
         let lost = || Err(BoxError::from("lost"));
-        let failures: [&dyn Fn() -> Result<Response<Body>, BoxError>; 3] =
+        let failures: [&dyn Fn() -> outcome::Answer; 3] =
             [&|| Ok(newer()), &|| Ok(unavailable()), &lost];
         for failure in failures {
             let mut m = mocked();
@@ -1034,15 +821,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_same_question_to_the_same_model_is_waited_for() {
+    async fn only_the_same_question_to_the_same_model_is_shared() {
         let mut m = mocked();
-        let of = |who: Caller| {
+        let of = |caller: Caller| {
             let mut call = call(RISK, b"1");
             call.method = Arc::new(Method {
                 scope: Scope::Caller,
                 ..(*call.method).clone()
             });
-            call.caller = who;
+            call.caller = caller;
             call
         };
         let mut fresh = call(RISK, b"1");
@@ -1072,14 +859,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_near_its_end_is_made_anew_while_it_serves() {
+    async fn an_answer_near_its_end_is_refreshed_while_it_serves() {
         let (mock, mut handle) = pair();
         handle.allow(100);
         let versions = ModelVersions::of(["churn"]);
         versions.set("churn", Some("v1"));
         let memory = Arc::new(Memory::new(1 << 20));
         let tiers = Tiers::new(vec![memory.clone()]);
-        let mut m = (layer(tiers, versions.clone()).layer(mock), handle, versions);
+        let service = layer(tiers, versions.clone()).layer(Bottom(mock));
+        let mut m = (service, handle, versions);
         let keep = async |left: u64, took: u64, message: &'static [u8]| {
             let ttl = Duration::from_secs(60);
             let made = SystemTime::now() - (ttl - Duration::from_secs(left));
@@ -1097,7 +885,7 @@ mod tests {
                 ttl,
                 answer,
             };
-            crate::layers::cache::Cache::put(&*memory, key, Arc::new(entry), ttl).await;
+            memory.put(key, Arc::new(entry), ttl).await;
         };
         let old = ("hit-memory".to_owned(), framed(false, b"old").unwrap());
 

@@ -10,8 +10,8 @@ use moka::{Expiry, future};
 
 use super::{Cache, Entry, Key, Tier};
 
-/// What an entry takes besides its own bytes.
-const OVERHEAD: usize = 200;
+/// What an entry takes besides its own bytes, about: moka's nodes and the entry's fields.
+const OVERHEAD_BYTES: usize = 200;
 
 /// Answers in this process.
 #[derive(Debug, Clone)]
@@ -43,10 +43,10 @@ impl Expiry<Key, (Arc<Entry>, Duration)> for OwnLifetime {
 }
 
 impl Memory {
-    /// Room for so many bytes.
+    /// Keeps answers of this many bytes in all.
     pub fn new(bytes: u64) -> Self {
         let weigh = |_: &Key, kept: &(Arc<Entry>, Duration)| {
-            u32::try_from(kept.0.weight().saturating_add(OVERHEAD)).unwrap_or(u32::MAX)
+            u32::try_from(kept.0.weight().saturating_add(OVERHEAD_BYTES)).unwrap_or(u32::MAX)
         };
         Self {
             entries: future::Cache::builder()
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_never_takes_more_than_its_room() {
+    async fn it_never_takes_more_than_its_capacity() {
         let memory = Memory::new(64 << 10);
         for n in 0..1000 {
             memory

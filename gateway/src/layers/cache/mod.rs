@@ -1,4 +1,4 @@
-//! Answers that are given again: what they are kept under, as what, where, and when.
+//! Answers that are given again: under which key they are kept, in which form, where, and when.
 //!
 //! Promise: an answer is served for the request, the caller and the model version it was given for,
 //! and for no other. A cache that fails is a cache without the answer.
@@ -10,6 +10,7 @@ mod key;
 mod layer;
 mod memory;
 mod redis;
+mod response;
 mod single_flight;
 
 use std::{
@@ -19,9 +20,8 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, sleep};
 
-use self::admission::Sightings;
+use self::admission::AdmissionFilter;
 pub(crate) use self::layer::layer;
 pub use self::{
     args::{CacheArgs, SharedCacheArgs},
@@ -32,22 +32,10 @@ pub use self::{
 };
 use crate::metrics;
 
-/// Largest answer that is kept, bytes.
-const LARGEST: usize = 64 << 10;
-
-/// Answers that nearly always take less are made rather than waited for: to ask who makes one costs
-/// as much.
-const WORTH_ASKING: Duration = Duration::from_millis(5);
-/// Longest wait for the answer that another replica is making, and the pauses between looks whether
-/// it is there.
-const AWAITED: Duration = Duration::from_millis(50);
-const LOOK: Duration = Duration::from_millis(1);
-const LOOK_LATER: Duration = Duration::from_millis(8);
-
-/// Somewhere to keep answers. Nothing here fails: what cannot be read is not there, what cannot be
-/// written is not kept.
+/// Keeps answers. Nothing here fails: an answer that cannot be read is not there, one that cannot
+/// be written is not kept.
 pub trait Cache: fmt::Debug + Send + Sync {
-    /// Which kind it is.
+    /// The kind of this cache.
     fn tier(&self) -> Tier;
 
     /// The answer kept under a key.
@@ -55,12 +43,6 @@ pub trait Cache: fmt::Debug + Send + Sync {
 
     /// Keeps an answer.
     fn put(&self, key: Key, entry: Arc<Entry>, lifetime: Duration) -> BoxFuture<'_, ()>;
-
-    /// Whether nobody else who shares this is making the answer; from here on this one is, for so
-    /// long at most.
-    fn lead<'a>(&'a self, _key: &'a Key, _at_most: Duration) -> BoxFuture<'a, bool> {
-        Box::pin(std::future::ready(true))
-    }
 }
 
 /// A kind of cache.
@@ -73,7 +55,7 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// As metrics call it.
+    /// Its name in metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -82,30 +64,63 @@ impl Tier {
     }
 }
 
-/// Caches, the nearest first; none at all is fine. What is in this process is cheap, and keeps
-/// every answer; what replicas share keeps those that are asked for a second time.
-#[derive(Debug, Clone, Default)]
+/// Numbers of the tiers.
+#[derive(Debug, Clone)]
+struct Config {
+    /// A nearer cache keeps a copy of a farther one's answer for this share of its lifetime, and at
+    /// most so long.
+    copy_share: u32, // one in this many
+    max_copy_lifetime: Duration,
+    /// Share of its lifetime by which an answer may end sooner or later: answers that were made at
+    /// once do not end at once.
+    jitter: f64,
+    /// Keys that the admission filter remembers.
+    admission_slots: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            copy_share: 10,
+            max_copy_lifetime: Duration::from_secs(10),
+            jitter: 0.1,
+            admission_slots: 1 << 16,
+        }
+    }
+}
+
+/// Caches, the nearest first; there may be none. The memory of this process is cheap, and keeps
+/// every answer; the cache that replicas share keeps those that are wanted a second time.
+#[derive(Debug, Clone)]
 pub struct Tiers {
     tiers: Vec<Arc<dyn Cache>>,
-    sightings: Arc<Sightings>,
+    admission: Arc<AdmissionFilter>,
+    config: Config,
+}
+
+impl Default for Tiers {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 impl Tiers {
     /// These caches, the nearest first.
     pub fn new(tiers: Vec<Arc<dyn Cache>>) -> Self {
+        let config = Config::default();
         Self {
             tiers,
-            sightings: Arc::default(),
+            admission: Arc::new(AdmissionFilter::new(config.admission_slots)),
+            config,
         }
     }
 
-    /// Whether there is anywhere to look.
+    /// Whether there is no cache.
     pub fn is_empty(&self) -> bool {
         self.tiers.is_empty()
     }
 
-    /// The answer, and where it was. Nearer caches keep a copy for a while: a tenth of its time, at
-    /// most 10 s.
+    /// The answer, and the cache that had it. Nearer caches keep a copy for a while.
     pub async fn get(&self, key: &Key) -> Option<(Tier, Arc<Entry>)> {
         for (i, cache) in self.tiers.iter().enumerate() {
             let Some(entry) = cache.get(key).await else {
@@ -114,20 +129,20 @@ impl Tiers {
             let left = entry.left(SystemTime::now());
             let (nearer, farther) = (&self.tiers[..i], &self.tiers[i + 1..]);
             match cache.tier() {
-                Tier::Memory if self.sightings.given_again(key) => {
-                    keep(farther, *key, &entry, left).await
-                }
+                Tier::Memory if self.admission.hit(key) => keep(farther, *key, &entry, left).await,
                 Tier::Memory => {}
-                Tier::Redis => self.sightings.found(key),
+                Tier::Redis => self.admission.found(key),
             }
-            let for_a_while = (entry.ttl / 10).min(Duration::from_secs(10)).min(left);
-            keep(nearer, *key, &entry, for_a_while).await;
+            let lifetime = (entry.ttl / self.config.copy_share)
+                .min(self.config.max_copy_lifetime)
+                .min(left);
+            keep(nearer, *key, &entry, lifetime).await;
             return Some((cache.tier(), entry));
         }
         None
     }
 
-    /// The answer, where it is in this process.
+    /// The answer, if it is in the memory of this process.
     pub async fn near(&self, key: &Key) -> Option<(Tier, Arc<Entry>)> {
         let near = self
             .tiers
@@ -136,43 +151,14 @@ impl Tiers {
         near.get(key).await.map(|entry| (Tier::Memory, entry))
     }
 
-    /// The answer that another replica is making, where it is one that replicas share, usually
-    /// takes long enough to be waited for, and comes within a while. Where there is none, this
-    /// one is to make it.
-    pub(crate) async fn awaited(
-        &self,
-        key: &Key,
-        usual: impl FnOnce() -> Option<Duration> + Send,
-        at_most: Duration,
-    ) -> Option<(Tier, Arc<Entry>)> {
-        let shared = self
-            .tiers
-            .iter()
-            .find(|cache| cache.tier() == Tier::Redis)?;
-        let at_most = at_most.min(AWAITED);
-        let is_quick = || usual().is_some_and(|usual| usual < WORTH_ASKING);
-        if !self.sightings.knows(key) || is_quick() || shared.lead(key, at_most).await {
-            return None;
-        }
-        let (until, mut pause) = (Instant::now() + at_most, LOOK);
-        while Instant::now() + pause < until {
-            sleep(pause).await;
-            if let Some(found) = self.get(key).await {
-                return Some(found);
-            }
-            pause = (pause * 2).min(LOOK_LATER);
-        }
-        None
-    }
-
-    /// Keeps an answer for its time give or take a tenth: what is asked at once does not end at
-    /// once.
+    /// Keeps an answer for its lifetime, give or take some jitter.
     pub async fn put(&self, key: Key, mut entry: Entry) -> Arc<Entry> {
-        entry.ttl = entry.ttl.mul_f64(0.9 + 0.2 * key.share());
+        let jitter = self.config.jitter;
+        entry.ttl = entry.ttl.mul_f64(1.0 - jitter + 2.0 * jitter * key.share());
         let (left, entry) = (entry.left(SystemTime::now()), Arc::new(entry));
-        let is_asked_for_again = self.sightings.made(&key);
+        let is_wanted_again = self.admission.made(&key);
         for cache in &self.tiers {
-            if cache.tier() == Tier::Memory || is_asked_for_again {
+            if cache.tier() == Tier::Memory || is_wanted_again {
                 keep(std::slice::from_ref(cache), key, &entry, left).await;
             }
         }
@@ -182,7 +168,7 @@ impl Tiers {
 
 async fn keep(caches: &[Arc<dyn Cache>], key: Key, entry: &Arc<Entry>, lifetime: Duration) {
     for cache in caches {
-        metrics::stored(cache.tier());
+        metrics::stored(cache.tier().name());
         cache.put(key, entry.clone(), lifetime).await;
     }
 }
@@ -213,7 +199,7 @@ mod tests {
         })
     }
 
-    /// A cache that keeps everything and says for how long it was asked to.
+    /// A cache that keeps everything, and the lifetimes that it was given.
     #[derive(Debug, Default)]
     struct Shelf(std::sync::Mutex<Vec<(Key, Arc<Entry>, Duration)>>);
 
@@ -279,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn replicas_share_what_is_asked_for_again() {
+    async fn replicas_share_what_is_wanted_again() {
         let (near, far) = (Arc::new(Memory::new(1 << 20)), Arc::new(Shelf::default()));
         let tiers = Tiers::new(vec![near, far.clone()]);
         tiers.put(key(b"a"), entry(300)).await;
@@ -292,7 +278,7 @@ mod tests {
         assert_eq!(
             far.lifetimes().len(),
             2,
-            "a newer answer of what is asked for"
+            "a newer answer of what is wanted again"
         );
     }
 

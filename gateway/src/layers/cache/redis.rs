@@ -1,8 +1,5 @@
 //! Answers that replicas share. Promise: a Redis that is slow, down, full, or holds what is not an
-//! answer costs a call a few milliseconds at most (see [`Client`]).
-//!
-//! Of several replicas that make one answer at the same time the first leaves a note beside its
-//! key, which ends by itself: one that dies over it holds the others up no longer than that.
+//! answer costs a call a few milliseconds at most (see [`Client`]). No call waits for a write.
 
 use std::{
     sync::Arc,
@@ -22,12 +19,26 @@ use crate::{
     redis::{Client, is_about_the_value},
 };
 
-/// Time for a batch of writes, which no call waits for.
-const WRITE: Duration = Duration::from_millis(250);
-/// Writes that may wait; more are dropped.
-const WAITING: usize = 1 << 10;
-/// Writes sent at once.
-const BATCH: usize = 64;
+/// Numbers of the writes.
+#[derive(Debug, Clone)]
+struct Config {
+    /// Time for a batch of writes.
+    write_timeout: Duration,
+    /// Writes that may wait; further ones are dropped.
+    max_waiting: usize,
+    /// Writes that are sent at once.
+    batch: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            write_timeout: Duration::from_millis(250),
+            max_waiting: 1 << 10,
+            batch: 64,
+        }
+    }
+}
 
 /// Answers in Redis.
 #[derive(Debug)]
@@ -48,9 +59,10 @@ impl Redis {
     /// Answers that are read and written through this client. Must be called within a tokio
     /// runtime.
     pub fn new(client: Arc<Client>, codec: Codec) -> Self {
-        let (writes, queue) = mpsc::channel(WAITING);
+        let config = Config::default();
+        let (writes, queue) = mpsc::channel(config.max_waiting);
         let mut tasks = JoinSet::new();
-        tasks.spawn(write(client.clone(), queue));
+        tasks.spawn(write(client.clone(), queue, config));
         Self {
             client,
             codec,
@@ -110,36 +122,18 @@ impl Cache for Redis {
         }
         std::future::ready(()).boxed()
     }
-
-    fn lead<'a>(&'a self, key: &'a Key, at_most: Duration) -> BoxFuture<'a, bool> {
-        let milliseconds = u64::try_from(at_most.as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        let mut set = redis::cmd("SET");
-        set.arg(format!("{key}:making"))
-            .arg("")
-            .arg("NX")
-            .arg("PX")
-            .arg(milliseconds);
-        async move {
-            self.client
-                .ask("lead", &set)
-                .await
-                .is_none_or(|set: Option<String>| set.is_some())
-        }
-        .boxed()
-    }
 }
 
-async fn write(client: Arc<Client>, mut queue: mpsc::Receiver<Write>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
+/// Writes answers as they come. Does not end.
+async fn write(client: Arc<Client>, mut queue: mpsc::Receiver<Write>, config: Config) {
+    let mut batch = Vec::with_capacity(config.batch);
+    while queue.recv_many(&mut batch, config.batch).await > 0 {
         let Some(link) = client.link_for_writes() else {
             batch.clear();
             continue;
         };
-        // One command each, for in a cluster they are for several servers; they go out together all
-        // the same.
+        // A command for each answer: in a cluster they are for several servers. They go out
+        // together all the same (write coalescing in the connection).
         let writes = batch.drain(..).map(
             |Write {
                  key,
@@ -161,7 +155,7 @@ async fn write(client: Arc<Client>, mut queue: mpsc::Receiver<Write>) {
                 }
             },
         );
-        let Ok(written) = timeout(WRITE, join_all(writes)).await else {
+        let Ok(written) = timeout(config.write_timeout, join_all(writes)).await else {
             metrics::redis("set", "timeout");
             client.failed(&link, false);
             continue;
@@ -169,12 +163,12 @@ async fn write(client: Arc<Client>, mut queue: mpsc::Receiver<Write>) {
         for error in written.into_iter().filter_map(Result::err) {
             metrics::redis("set", "error");
             tracing::debug!(%error, "redis refused a write");
-            // A primary that has become a replica behind its name: another may have that name now.
+            // A primary that has become a replica: its name may lead to another server by now.
             let is_demoted = error.code() == Some("READONLY") && link.has_lasted();
             if is_demoted || error.is_unrecoverable_error() {
                 client.abandon(&link);
             }
-            link.refuses_writes(); // reads may go on
+            link.refuse_writes(); // reads may go on
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Questions that are being asked: who asks the same meanwhile waits for that answer. Promise: one
-//! question is asked once at a time; whoever waits can leave without an effect on others, and when
-//! everybody has left nobody asks any longer.
+//! Single flight: of several callers with one question at a time, the first (the leader) asks the
+//! service, and the others (the followers) wait for its answer. Promise: one question is asked once
+//! at a time; a follower that leaves has no effect on the others, a leader that leaves takes
+//! nothing from its followers, and once all have left the question is asked no longer.
 
 use std::{
     collections::HashMap,
@@ -19,188 +20,197 @@ use tracing::Instrument;
 
 use super::Key;
 
-/// Those who wait for one answer; whoever comes then asks once more, for the next ones to wait for.
-const WAITERS: usize = 1 << 10;
-
-/// Questions that are being asked, and who waits for their answers.
+/// Questions that are being asked, by key. Clones share them.
 #[derive(Debug)]
-pub(super) struct Flights<T>(Arc<Mutex<HashMap<Key, Flight<T>>>>);
-
-impl<T> Clone for Flights<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
+pub(super) struct SingleFlight<T> {
+    flights: Arc<Mutex<HashMap<Key, Flight<T>>>>,
+    /// Followers of one leader. The next caller leads again, with followers of its own.
+    max_followers: usize,
 }
 
-impl<T> Default for Flights<T> {
-    fn default() -> Self {
-        Self(Arc::default())
+impl<T> Clone for SingleFlight<T> {
+    fn clone(&self) -> Self {
+        Self {
+            flights: self.flights.clone(),
+            max_followers: self.max_followers,
+        }
     }
 }
 
 #[derive(Debug)]
 struct Flight<T> {
-    landing: Arc<watch::Sender<Option<T>>>,
+    result: Arc<watch::Sender<Option<T>>>,
     deadline: Instant,
 }
 
-/// What somebody with a question is to do.
+/// What a caller with a question is to do.
 #[derive(Debug)]
-pub(super) enum Seat<T> {
+pub(super) enum Role<T> {
     /// Ask it.
-    First(Pilot<T>),
-    /// Wait.
-    Other(Waiter<T>),
+    Leader(Leader<T>),
+    /// Wait for the leader's answer.
+    Follower(Follower<T>),
 }
 
-/// Somebody who asks. When this is dropped the question is no longer being asked.
+/// The duty to ask a question. Once this is dropped the question is no longer being asked.
 #[derive(Debug)]
-pub(super) struct Pilot<T> {
-    flights: Flights<T>,
+pub(super) struct Leader<T> {
+    flights: SingleFlight<T>,
     key: Key,
-    landing: Arc<watch::Sender<Option<T>>>,
+    result: Arc<watch::Sender<Option<T>>>,
     deadline: Instant,
 }
 
-/// Somebody who waits.
+/// A wait for a leader's answer.
 #[derive(Debug)]
-pub(super) struct Waiter<T>(watch::Receiver<Option<T>>);
+pub(super) struct Follower<T>(watch::Receiver<Option<T>>);
 
-impl<T> Flights<T> {
-    /// A seat for a question that needs an answer by then. A flight that may have to end long
-    /// before that is not waited for: were it lost, there would be too little time for another.
-    pub(super) fn join(&self, key: Key, deadline: Instant) -> Seat<T> {
-        let mut flights = self.lock();
-        let now = Instant::now();
-        let long_enough = |flight: &Flight<T>| {
-            2 * flight.deadline.duration_since(now) >= deadline.duration_since(now)
-        };
-        match flights.get(&key) {
-            Some(flight) if flight.landing.receiver_count() < WAITERS && long_enough(flight) => {
-                Seat::Other(Waiter(flight.landing.subscribe()))
-            }
-            Some(_) | None => Seat::First(self.begin(&mut flights, key, deadline)),
+impl<T> SingleFlight<T> {
+    pub(super) fn new(max_followers: usize) -> Self {
+        Self {
+            flights: Arc::default(),
+            max_followers,
         }
     }
 
-    /// The same where nobody is asking it.
-    pub(super) fn lead(&self, key: Key, deadline: Instant) -> Option<Pilot<T>> {
+    /// The role of a caller that needs an answer by the deadline. A leader with a much sooner
+    /// deadline is not followed: if its call failed, too little time would be left for another.
+    pub(super) fn join(&self, key: Key, deadline: Instant) -> Role<T> {
         let mut flights = self.lock();
-        (!flights.contains_key(&key)).then(|| self.begin(&mut flights, key, deadline))
+        let now = Instant::now();
+        let lasts = |flight: &Flight<T>| {
+            2 * flight.deadline.duration_since(now) >= deadline.duration_since(now)
+        };
+        match flights.get(&key) {
+            Some(flight)
+                if flight.result.receiver_count() < self.max_followers && lasts(flight) =>
+            {
+                Role::Follower(Follower(flight.result.subscribe()))
+            }
+            Some(_) | None => Role::Leader(self.lead(&mut flights, key, deadline)),
+        }
     }
 
-    fn begin(
+    /// The leader's role, unless there is a leader.
+    pub(super) fn try_lead(&self, key: Key, deadline: Instant) -> Option<Leader<T>> {
+        let mut flights = self.lock();
+        (!flights.contains_key(&key)).then(|| self.lead(&mut flights, key, deadline))
+    }
+
+    fn lead(
         &self,
         flights: &mut HashMap<Key, Flight<T>>,
         key: Key,
         deadline: Instant,
-    ) -> Pilot<T> {
-        let landing = Arc::new(watch::Sender::new(None));
-        flights.insert(
-            key,
-            Flight {
-                landing: landing.clone(),
-                deadline,
-            },
-        );
-        Pilot {
+    ) -> Leader<T> {
+        let result = Arc::new(watch::Sender::new(None));
+        let flight = Flight {
+            result: result.clone(),
+            deadline,
+        };
+        flights.insert(key, flight);
+        Leader {
             flights: self.clone(),
             key,
-            landing,
+            result,
             deadline,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Flight<T>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A question on its way. Whoever holds this has the answer `A`, those who wait have `T`, or where
-/// there is none are told to ask for themselves. Where it is dropped before that it goes on for
-/// those who wait, for as long as there is time.
-#[must_use = "nobody asks until it is awaited"]
-pub(super) struct Flying<A: Send + 'static, T: Send + Sync + 'static>(
-    Option<(Pilot<T>, Asked<A, T>)>,
+/// A leader's call. The leader gets `A`, the followers get `T`; if there is none, they ask for
+/// themselves. If this is dropped before it is ready, the call goes on for the followers until the
+/// leader's deadline.
+#[must_use = "futures do nothing unless polled"]
+pub(super) struct Leading<A: Send + 'static, T: Send + Sync + 'static>(
+    Option<(Leader<T>, LeaderCall<A, T>)>,
 );
 
-type Asked<A, T> = BoxFuture<'static, (A, Option<T>)>;
+type LeaderCall<A, T> = BoxFuture<'static, (A, Option<T>)>;
 
-impl<T: Send + Sync + 'static> Pilot<T> {
-    /// Asks.
-    pub(super) fn fly<A: Send + 'static>(
+impl<T: Send + Sync + 'static> Leader<T> {
+    /// Asks the question.
+    pub(super) fn run<A: Send + 'static>(
         self,
-        asked: impl Future<Output = (A, Option<T>)> + Send + 'static,
-    ) -> Flying<A, T> {
-        Flying(Some((self, Box::pin(asked))))
+        call: impl Future<Output = (A, Option<T>)> + Send + 'static,
+    ) -> Leading<A, T> {
+        Leading(Some((self, Box::pin(call))))
     }
 
-    async fn go_on<A>(self, asked: Asked<A, T>) {
-        let landed = tokio::select! {
+    /// Goes on without the leader, for as long as there are followers.
+    async fn run_for_followers<A>(self, call: LeaderCall<A, T>) {
+        let result = tokio::select! {
             biased;
-            landed = timeout_at(self.deadline, asked) => landed.ok().and_then(|(_, landed)| landed),
-            () = self.landing.closed() => None,
+            ended = timeout_at(self.deadline, call) => ended.ok().and_then(|(_, result)| result),
+            () = self.result.closed() => None,
         };
-        self.land(landed);
+        self.complete(result);
     }
 
-    fn land(self, landed: Option<T>) {
-        let landing = self.landing.clone();
-        drop(self); // from here on it is asked anew
-        if landed.is_some() {
-            landing.send_replace(landed);
+    fn complete(self, result: Option<T>) {
+        let sender = self.result.clone();
+        // Before the followers know: a caller that comes now leads anew.
+        drop(self);
+        if result.is_some() {
+            sender.send_replace(result);
         }
     }
 }
 
-impl<A: Send + 'static, T: Send + Sync + 'static> Future for Flying<A, T> {
+impl<A: Send + 'static, T: Send + Sync + 'static> Future for Leading<A, T> {
     type Output = A;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<A> {
-        let Some((pilot, mut asked)) = self.0.take() else {
+        let Some((leader, mut call)) = self.0.take() else {
             return Poll::Pending;
         };
-        match asked.as_mut().poll(context) {
-            Poll::Ready((answer, landed)) => {
-                pilot.land(landed);
+        match call.as_mut().poll(context) {
+            Poll::Ready((answer, result)) => {
+                leader.complete(result);
                 Poll::Ready(answer)
             }
             Poll::Pending => {
-                self.0 = Some((pilot, asked));
+                self.0 = Some((leader, call));
                 Poll::Pending
             }
         }
     }
 }
 
-impl<A: Send + 'static, T: Send + Sync + 'static> Drop for Flying<A, T> {
+impl<A: Send + 'static, T: Send + Sync + 'static> Drop for Leading<A, T> {
     fn drop(&mut self) {
-        let Some((pilot, asked)) = self.0.take() else {
+        let Some((leader, call)) = self.0.take() else {
             return;
         };
-        if pilot.landing.receiver_count() > 0
+        // A runtime that shuts down has no followers to serve.
+        if leader.result.receiver_count() > 0
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(pilot.go_on(asked).in_current_span());
+            runtime.spawn(leader.run_for_followers(call).in_current_span());
         }
     }
 }
 
-impl<T> Drop for Pilot<T> {
+impl<T> Drop for Leader<T> {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
+        // A later leader may have taken the key over.
         if flights
             .get(&self.key)
-            .is_some_and(|flight| Arc::ptr_eq(&flight.landing, &self.landing))
+            .is_some_and(|flight| Arc::ptr_eq(&flight.result, &self.result))
         {
             flights.remove(&self.key);
         }
     }
 }
 
-impl<T: Clone> Waiter<T> {
-    /// What was answered; none where it is nothing that others may have.
-    pub(super) async fn landed(mut self) -> Option<T> {
+impl<T: Clone> Follower<T> {
+    /// The leader's answer; none if there is no answer that others may have.
+    pub(super) async fn result(mut self) -> Option<T> {
         self.0.wait_for(Option::is_some).await.ok()?.clone()
     }
 }
@@ -225,106 +235,118 @@ mod tests {
         Instant::now() + Duration::from_millis(milliseconds)
     }
 
-    fn first(flights: &Flights<u32>, deadline: Instant) -> Pilot<u32> {
+    const MAX_FOLLOWERS: usize = 8;
+
+    fn single_flight() -> SingleFlight<u32> {
+        SingleFlight::new(MAX_FOLLOWERS)
+    }
+
+    fn leader(flights: &SingleFlight<u32>, deadline: Instant) -> Leader<u32> {
         match flights.join(key(b"a"), deadline) {
-            Seat::First(pilot) => pilot,
-            Seat::Other(_) => panic!("somebody asks already"),
+            Role::Leader(leader) => leader,
+            Role::Follower(_) => panic!("there is a leader already"),
         }
     }
 
-    fn other(flights: &Flights<u32>, deadline: Instant) -> Waiter<u32> {
+    fn follower(flights: &SingleFlight<u32>, deadline: Instant) -> Follower<u32> {
         match flights.join(key(b"a"), deadline) {
-            Seat::Other(waiter) => waiter,
-            Seat::First(_) => panic!("nobody asks"),
+            Role::Follower(follower) => follower,
+            Role::Leader(_) => panic!("there is no leader"),
         }
     }
 
-    fn is_empty(flights: &Flights<u32>) -> bool {
+    fn is_empty(flights: &SingleFlight<u32>) -> bool {
         flights.lock().is_empty()
     }
 
     #[tokio::test]
-    async fn those_who_come_while_it_is_asked_get_its_answer() {
-        let flights = Flights::default();
+    async fn callers_that_come_while_it_is_asked_get_its_answer() {
+        let flights = single_flight();
         let (answer, asked) = oneshot::channel();
-        let pilot = first(&flights, after(1_000));
-        let early = other(&flights, after(1_000));
-        let leader = pilot.fly(async { ((), asked.await.ok()) });
-        let late = other(&flights, after(1_000));
+        let leads = leader(&flights, after(1_000));
+        let early = follower(&flights, after(1_000));
+        let leading = leads.run(async { ((), asked.await.ok()) });
+        let late = follower(&flights, after(1_000));
         assert!(
-            matches!(flights.join(key(b"b"), after(1_000)), Seat::First(_)),
+            matches!(flights.join(key(b"b"), after(1_000)), Role::Leader(_)),
             "another question"
         );
-        assert!(flights.lead(key(b"a"), after(1_000)).is_none());
-        drop(leader);
+        assert!(flights.try_lead(key(b"a"), after(1_000)).is_none());
+        drop(leading);
         answer.send(7).unwrap();
         assert_eq!(
-            (early.landed().await, late.landed().await),
+            (early.result().await, late.result().await),
             (Some(7), Some(7)),
-            "whoever began it has left"
+            "although the leader has left"
         );
         assert!(is_empty(&flights));
-        drop(first(&flights, after(1_000)));
+        drop(leader(&flights, after(1_000)));
         assert!(is_empty(&flights));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_wait_in_vain_are_told() {
-        let flights = Flights::default();
-        let pilot = first(&flights, after(1_000));
-        let waiter = other(&flights, after(1_000));
-        assert_eq!(pilot.fly(async { (7, None) }).await, 7);
-        assert_eq!(waiter.landed().await, None, "nothing for others");
+    async fn followers_learn_that_they_wait_in_vain() {
+        let flights = single_flight();
+        let leads = leader(&flights, after(1_000));
+        let follows = follower(&flights, after(1_000));
+        assert_eq!(leads.run(async { (7, None) }).await, 7);
+        assert_eq!(follows.result().await, None, "nothing for others");
 
-        let pilot = first(&flights, after(100));
-        let (waiter, begun) = (other(&flights, after(200)), Instant::now());
-        drop(pilot.fly(std::future::pending::<((), _)>()));
-        assert_eq!(waiter.landed().await, None, "the time of who asked is over");
+        let leads = leader(&flights, after(100));
+        let (follows, begun) = (follower(&flights, after(200)), Instant::now());
+        drop(leads.run(std::future::pending::<((), _)>()));
+        assert_eq!(follows.result().await, None, "the leader's time is over");
         assert_eq!(begun.elapsed().as_millis(), 100);
 
-        let pilot = first(&flights, after(100));
-        let waiter = other(&flights, after(100));
-        drop(pilot);
-        assert_eq!(waiter.landed().await, None, "nobody asked after all");
+        let leads = leader(&flights, after(100));
+        let follows = follower(&flights, after(100));
+        drop(leads);
+        assert_eq!(
+            follows.result().await,
+            None,
+            "the leader did not ask after all"
+        );
         assert!(is_empty(&flights));
     }
 
     #[tokio::test]
-    async fn when_everybody_has_left_nobody_asks() {
-        struct Tells(Option<oneshot::Sender<()>>);
-        impl Drop for Tells {
+    async fn when_all_callers_have_left_the_question_is_dropped() {
+        struct Notifies(Option<oneshot::Sender<()>>);
+        impl Drop for Notifies {
             fn drop(&mut self) {
                 self.0.take().unwrap().send(()).unwrap();
             }
         }
-        let flights = Flights::default();
-        let (ended, told) = oneshot::channel();
-        let tells = Tells(Some(ended));
-        let leader = first(&flights, after(60_000)).fly(async move {
-            let _tells = tells;
+        let flights = single_flight();
+        let (sender, dropped) = oneshot::channel();
+        let notifies = Notifies(Some(sender));
+        let leading = leader(&flights, after(60_000)).run(async move {
+            let _notifies = notifies;
             std::future::pending::<((), _)>().await
         });
-        let waiter = other(&flights, after(60_000));
-        drop(leader);
+        let follows = follower(&flights, after(60_000));
+        drop(leading);
         tokio::task::yield_now().await;
-        assert!(!is_empty(&flights), "somebody still waits");
-        drop(waiter);
-        told.await.unwrap();
+        assert!(!is_empty(&flights), "a follower still waits");
+        drop(follows);
+        dropped.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flight_that_is_full_or_ends_too_soon_is_not_waited_for() {
-        let flights = Flights::default();
-        let one = first(&flights, after(100)).fly(std::future::pending::<((), _)>());
-        let waiters: Vec<_> = (0..WAITERS).map(|_| other(&flights, after(200))).collect();
-        let next = first(&flights, after(100));
+    async fn a_leader_with_all_its_followers_or_too_little_time_is_not_followed() {
+        let flights = single_flight();
+        let one = leader(&flights, after(100)).run(std::future::pending::<((), _)>());
+        let followers: Vec<_> = (0..MAX_FOLLOWERS)
+            .map(|_| follower(&flights, after(200)))
+            .collect();
+        let next = leader(&flights, after(100));
         drop(one);
-        let _waits = other(&flights, after(200));
-        let longer = first(&flights, after(201));
+        let _follows = follower(&flights, after(200));
+        let longer = leader(&flights, after(201));
         drop(next);
-        let _waits = other(&flights, after(402));
+        let _follows = follower(&flights, after(402));
         drop(longer);
         assert!(is_empty(&flights));
-        drop(waiters);
+        drop(followers);
     }
 }
