@@ -23,7 +23,7 @@ use crate::{
     web::WebArgs,
 };
 
-/// Everything about the gateway but where it listens.
+/// Everything about the gateway but its address.
 #[derive(Debug, Clone, Args)]
 pub struct GatewayArgs {
     #[command(flatten)]
@@ -42,8 +42,8 @@ impl GatewayArgs {
     /// The gateway. Neither a service nor Redis need be up. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where no service is named, the URL of Redis is none, or `listen` is open to everybody
-    /// unsaid.
+    /// If no service is named, the URL of Redis cannot be used, or every caller of `listen` would
+    /// be answered and no option allows that.
     pub fn build(&self, listen: SocketAddr) -> anyhow::Result<Gateway> {
         self.front.check(listen)?;
         let redis = self.redis.build()?;
@@ -52,13 +52,13 @@ impl GatewayArgs {
     }
 }
 
-/// Where the services are.
+/// The addresses of the services.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Services")]
 struct BackendArgs {
-    /// Which kind of customer somebody is: http://host:port or https://host:port, every address of the host being a replica;
-    /// file:PATH for a file with such an URL a line; or several with commas between. Names are
-    /// looked up and files read again every few seconds. Methods of services that are not
+    /// Segments of customers: http://host:port or https://host:port, each address of the host being
+    /// a replica; file:PATH of a file with one such URL per line; or several, separated by commas.
+    /// Names are looked up and files read again every few seconds. Methods of services that are not
     /// given are UNIMPLEMENTED
     #[arg(
         long,
@@ -67,7 +67,7 @@ struct BackendArgs {
         value_delimiter = ','
     )]
     segmentation: Vec<Endpoint>,
-    /// What will sell
+    /// Forecasts of sales
     #[arg(
         long,
         env = "SHOPKEEPER_FORECAST",
@@ -75,7 +75,7 @@ struct BackendArgs {
         value_delimiter = ','
     )]
     forecast: Vec<Endpoint>,
-    /// What to put beside the till
+    /// Recommended products
     #[arg(
         long,
         env = "SHOPKEEPER_RECOMMENDATION",
@@ -83,7 +83,7 @@ struct BackendArgs {
         value_delimiter = ','
     )]
     recommendation: Vec<Endpoint>,
-    /// Who is about to stop buying
+    /// Customers about to stop buying
     #[arg(
         long,
         env = "SHOPKEEPER_CHURN",
@@ -91,7 +91,7 @@ struct BackendArgs {
         value_delimiter = ','
     )]
     churn: Vec<Endpoint>,
-    /// Which transaction line looks wrong
+    /// Anomalous transaction lines
     #[arg(
         long,
         env = "SHOPKEEPER_ANOMALY",
@@ -99,7 +99,7 @@ struct BackendArgs {
         value_delimiter = ','
     )]
     anomaly: Vec<Endpoint>,
-    /// What the shop's figures are
+    /// Key figures of the shop
     #[arg(
         long,
         env = "SHOPKEEPER_INSIGHTS",
@@ -107,12 +107,18 @@ struct BackendArgs {
         value_delimiter = ','
     )]
     insights: Vec<Endpoint>,
-    /// Connections to each replica of a service; without it two for each core
+    /// Connections to each replica of a service. Default: two per core
     #[arg(long, env = "SHOPKEEPER_CONNECTIONS", value_name = "N")]
     connections: Option<NonZeroUsize>,
-    /// Shortest time until a call without side effects that has no answer yet is made at another
-    /// replica as well. Where calls of its method usually take longer, it is longer; 0s: never
-    #[arg(long, env = "SHOPKEEPER_HEDGE_AFTER", value_name = "TIME", default_value = "10ms", value_parser = humantime::parse_duration)]
+    /// Shortest time after which a call without side effects that has no answer is hedged: sent to
+    /// another replica as well. Longer for methods that usually take longer; 0s: never
+    #[arg(
+        long,
+        env = "SHOPKEEPER_HEDGE_AFTER",
+        value_name = "TIME",
+        default_value = "10ms",
+        value_parser = humantime::parse_duration
+    )]
     hedge_after: Duration,
     #[command(flatten)]
     tls: ClientTlsArgs,
@@ -157,14 +163,13 @@ impl BackendArgs {
         ))
     }
 
-    /// What services at `https://` are called with, where there may be some.
+    /// The TLS client for services at `https://`, if there may be any.
     fn client_tls(&self, given: &[(&str, &Vec<Endpoint>)]) -> anyhow::Result<Option<ClientTls>> {
         let mut endpoints = given.iter().flat_map(|(_, endpoints)| *endpoints);
         if endpoints.clone().any(Endpoint::is_encrypted) || self.tls.is_given() {
             return Ok(Some(self.tls.build()?));
         }
-        // Whether a file will ever name one is not known: one that does without TLS is told so at
-        // its connections.
+        // A file may name `https://` later. If TLS cannot be set up, its connections fail then.
         Ok(endpoints
             .any(Endpoint::is_file)
             .then(|| self.tls.build().ok())
@@ -172,7 +177,7 @@ impl BackendArgs {
     }
 }
 
-/// What a gateway is to its callers, wherever its services are.
+/// What callers meet, wherever the services run.
 #[derive(Debug, Clone, Args)]
 pub struct FrontArgs {
     #[command(flatten)]
@@ -183,12 +188,12 @@ pub struct FrontArgs {
     web: WebArgs,
 }
 
-/// How much at once.
+/// Limits of the calls in flight.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Calls in flight, and as many streams beside them; more are refused with RESOURCE_EXHAUSTED,
-    /// those that can wait at a half
+    /// Calls in flight, and as many streams beside them. Further ones are refused with
+    /// RESOURCE_EXHAUSTED, and calls of low priority above a half of it
     #[arg(
         long,
         env = "SHOPKEEPER_IN_FLIGHT",
@@ -199,10 +204,10 @@ struct LimitArgs {
 }
 
 impl FrontArgs {
-    /// Refuses an address where everybody would be answered and nobody has said so.
+    /// Refuses an address at which every caller would be answered, if no option allows that.
     ///
     /// # Errors
-    /// What to do.
+    /// Says what to do.
     pub fn check(&self, listen: SocketAddr) -> anyhow::Result<()> {
         self.auth.check(listen)
     }
@@ -211,7 +216,7 @@ impl FrontArgs {
     /// Redis. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the options in the .proto files or the keys of callers cannot be used.
+    /// If the options in the .proto files or the keys of callers cannot be used.
     pub fn build(
         &self,
         backends: Backends,

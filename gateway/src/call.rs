@@ -1,5 +1,5 @@
-//! A call on its way down the stack: what the layers above have found out, and the request that
-//! goes on.
+//! A call on its way down the stack: what the layers above have found out, and the request for the
+//! layers below.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::{
     method::Method,
 };
 
-/// A call whose method is known.
+/// A call of a known method.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// What is called.
+    /// The method.
     pub(crate) method: Arc<Method>,
-    /// Which service is asked.
+    /// The service that answers.
     pub(crate) area: Arc<str>,
-    /// Who asks.
+    /// The caller.
     pub(crate) caller: Caller,
-    /// When an answer is too late.
+    /// When the caller gives up.
     pub(crate) deadline: Instant,
-    /// How the answer's message is compressed, where that is done here.
+    /// How the gateway compresses the answer's message, if it does.
     pub(crate) reply: Option<Encoding>,
     /// The replicas that were tried.
     pub(crate) attempted: AttemptedReplicas,
@@ -45,10 +45,10 @@ pub(crate) enum Payload {
     Whole {
         /// The body.
         body: Bytes,
-        /// Its message, where it is one message that can be read.
+        /// Its message, if it is one message that can be read.
         message: Option<Bytes>,
     },
-    /// They come as they come.
+    /// Messages that are passed on as they arrive.
     Stream(Body),
 }
 

@@ -1,4 +1,4 @@
-//! Who asks. It keeps answers apart that are not for everybody.
+//! The caller of a method. It keeps answers apart that belong to one caller.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Who asks, without what they showed.
+/// A caller, without its credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Caller([u8; 32]);
 
 impl Caller {
-    /// Whoever shows the same is the same, where nobody checks what they show.
+    /// The caller with these credentials, which are not checked.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("shopkeeper gateway caller 1");
         for name in [AUTHORIZATION, API_KEY] {
@@ -25,7 +25,7 @@ impl Caller {
         Self(*hasher.finalize().as_bytes())
     }
 
-    /// Whoever has a key of this name.
+    /// The caller with an API key of this name.
     pub(crate) fn named(name: &str) -> Self {
         Self(blake3::derive_key(
             "shopkeeper gateway named caller 1",
@@ -33,7 +33,7 @@ impl Caller {
         ))
     }
 
-    /// Whomever a token names so.
+    /// The caller that a token names.
     pub(crate) fn subject(name: &str) -> Self {
         Self(blake3::derive_key(
             "shopkeeper gateway subject of a token 1",
@@ -41,12 +41,12 @@ impl Caller {
         ))
     }
 
-    /// Somebody who shows nothing, or whom nobody asked.
+    /// A caller without credentials, or of which none are asked.
     pub(crate) fn anonymous() -> Self {
         Self([0; 32])
     }
 
-    /// Bytes that nobody else has.
+    /// Bytes that are this caller's alone.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn callers_are_told_apart_by_what_they_show() {
+    fn callers_are_told_apart_by_their_credentials() {
         let of = |pairs: &[(&'static str, &'static str)]| {
             Caller::of(
                 &pairs

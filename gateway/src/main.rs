@@ -9,8 +9,8 @@ use runtime::{Server, ServerArgs, telemetry::TelemetryArgs};
 /// One address for all of Shopkeeper's services: gRPC in, cached answers or the services' own out
 ///
 /// Routes by method, keeps answers in memory and in Redis for as long as the .proto says and the
-/// model is the same, carries deadlines on, and reports the health of each service. Works without
-/// Redis, and with any of the services away: their methods answer UNAVAILABLE.
+/// model is the same, passes deadlines on, and reports the health of each service. Works without
+/// Redis, and without some of the services: their methods answer UNAVAILABLE.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version)]
 struct Args {

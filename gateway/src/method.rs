@@ -15,59 +15,60 @@ use proto::policy::v1::{MethodPolicy, Priority, Scope};
 
 /// The option beside an rpc.
 const OPTION: &str = "shopkeeper.policy.v1.method";
-/// Where an area is found: `shopkeeper.<area>.v1.<Name>Service`.
+/// The beginning of packages with an area: `shopkeeper.<area>.v1.<Name>Service`.
 const PACKAGE: &str = "shopkeeper.";
-/// The area of methods that are no service's: the gateway answers them, unless a field decides.
+/// The area of methods of no service: the gateway answers them, unless a field of the request names
+/// a service.
 pub const GATEWAY: &str = "gateway";
 /// `google.protobuf.MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS`.
 const NO_SIDE_EFFECTS: i32 = 1;
-/// Deadline of methods that name none.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout of methods that set none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A method of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Method {
-    /// What is called, for example `/shopkeeper.churn.v1.ChurnService/GetChurnRisk`.
+    /// Its path, for example `/shopkeeper.churn.v1.ChurnService/GetChurnRisk`.
     pub path: PathAndQuery,
     /// Full name of its service, for example `shopkeeper.churn.v1.ChurnService`.
     pub service: Arc<str>,
-    /// Whose method it is, for example `churn`, or [`GATEWAY`]. Where a field decides, what the
-    /// field says is asked instead.
+    /// The service that answers, for example `churn`, or [`GATEWAY`]. `route_field` comes before
+    /// it.
     pub area: Arc<str>,
     /// How long an answer may be served from the cache.
     pub cache_ttl: Option<Duration>,
     /// How long a NOT_FOUND may be served from the cache.
     pub negative_ttl: Option<Duration>,
-    /// Deadline of a call whose caller sets none, and the longest a caller can ask for.
+    /// Deadline of a call without one, and the longest that a call can have.
     pub timeout: Duration,
-    /// Whose answer a cached answer is.
+    /// Whether a cached answer serves every caller or one.
     pub scope: Scope,
-    /// Which calls go first when there are too many; the lesser one does.
+    /// Which calls go first when there are too many: those with the lesser priority value.
     pub priority: Priority,
-    /// How many places a call takes among those that its service may have in flight.
+    /// Permits that a call takes of those that its service has.
     pub cost: u32,
-    /// Whether a call may be cached and sent again.
+    /// Whether a call may be cached and retried.
     pub side_effect_free: bool,
     /// Whether the caller sends a stream.
     pub client_streaming: bool,
     /// Whether the answer is a stream.
     pub server_streaming: bool,
-    /// The request's field that names whom to ask.
+    /// The request's field that names the service.
     pub route_field: Option<RouteField>,
-    /// Number of the request's string field `customer_id`, where it has one.
+    /// Number of the request's string field `customer_id`, if it has one.
     pub customer_field: Option<u32>,
     /// Whether the answer is a page of a list, all pages of which are one version's.
     pub paged: bool,
 }
 
-/// A string field of a request that names whom to ask.
+/// A string field of a request that names a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteField {
     /// Its number.
     pub number: u32,
     /// Its name.
     pub name: Arc<str>,
-    /// Whom it can name; empty: everybody.
+    /// The services that it can name; empty: all.
     pub to: BTreeSet<Arc<str>>,
 }
 
@@ -84,7 +85,7 @@ impl Method {
             && (self.cache_ttl.is_some() || self.negative_ttl.is_some())
     }
 
-    /// Whether a call that may not have arrived may be sent again.
+    /// Whether a call may be retried although it may have arrived.
     pub fn is_repeatable(&self) -> bool {
         self.side_effect_free && self.is_unary()
     }
@@ -104,13 +105,13 @@ pub struct Methods {
 /// Why the options in the .proto files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MethodsError {
-    /// The bytes are no descriptor set.
+    /// The bytes are not a descriptor set.
     #[error("the descriptors cannot be read")]
     Descriptors(#[from] prost_reflect::DescriptorError),
     /// The policy option is not among them.
     #[error("the descriptors do not define {OPTION}")]
     NoOption,
-    /// A method's options are not what they should be.
+    /// The options of a method cannot be used.
     #[error("{method}: {problem}")]
     Method {
         /// Its full name.
@@ -124,7 +125,7 @@ impl Methods {
     /// Reads the options of every method of the services that have any.
     ///
     /// # Errors
-    /// [`MethodsError`] names the method whose options cannot be used.
+    /// [`MethodsError`] names the method with options that cannot be used.
     pub fn read(descriptors: &[u8]) -> Result<Self, MethodsError> {
         let pool = DescriptorPool::decode(descriptors)?;
         let option = pool
@@ -147,7 +148,7 @@ impl Methods {
         Ok(Self { by_path })
     }
 
-    /// The method that is called by a path.
+    /// The method at a path.
     pub fn get(&self, path: &str) -> Option<&Arc<Method>> {
         self.by_path.get(path)
     }
@@ -157,7 +158,7 @@ impl Methods {
         self.by_path.values()
     }
 
-    /// Full names of the services, each with the areas that answer its calls; none: any does.
+    /// Full names of the services, each with the areas that answer its calls; none: all do.
     pub fn services(&self) -> BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {
         let mut services: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for method in self.by_path.values() {
@@ -191,10 +192,40 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
             .map_err(|_| "a duration is negative")?;
         Ok::<_, &'static str>(duration.filter(|duration| !duration.is_zero()))
     };
-    let route_field = match policy.route_field {
+    Ok(Method {
+        path: path.map_err(|_| "its name is not a path")?,
+        service: service.full_name().into(),
+        area: area.unwrap_or(GATEWAY).into(),
+        cache_ttl: duration(policy.cache_ttl)?,
+        negative_ttl: duration(policy.negative_ttl)?,
+        timeout: duration(policy.timeout)?.unwrap_or(DEFAULT_TIMEOUT),
+        scope: policy.scope(),
+        priority: Some(policy.priority())
+            .filter(|p| *p != Priority::Unspecified)
+            .unwrap_or(Priority::Normal),
+        cost: policy.cost.max(1),
+        side_effect_free,
+        client_streaming: method.is_client_streaming(),
+        server_streaming: method.is_server_streaming(),
+        route_field: route_field(method, &policy)?,
+        customer_field: method
+            .input()
+            .get_field_by_name("customer_id")
+            .filter(|field| field.kind() == Kind::String && !field.is_list())
+            .map(|field| field.number()),
+        paged: method.input().get_field_by_name("page_token").is_some(),
+    })
+}
+
+/// The field of the request that names the service, if the policy has one.
+fn route_field(
+    method: &MethodDescriptor,
+    policy: &MethodPolicy,
+) -> Result<Option<RouteField>, &'static str> {
+    Ok(match policy.route_field {
         0 => None,
         _ if method.is_client_streaming() => {
-            return Err("a stream of requests cannot name whom to ask");
+            return Err("a stream of requests cannot name a service");
         }
         number => {
             let field = method
@@ -215,29 +246,6 @@ fn read(method: &MethodDescriptor, option: &ExtensionDescriptor) -> Result<Metho
                 to,
             })
         }
-    };
-    Ok(Method {
-        path: path.map_err(|_| "its name is not a path")?,
-        service: service.full_name().into(),
-        area: area.unwrap_or(GATEWAY).into(),
-        cache_ttl: duration(policy.cache_ttl)?,
-        negative_ttl: duration(policy.negative_ttl)?,
-        timeout: duration(policy.timeout)?.unwrap_or(TIMEOUT),
-        scope: policy.scope(),
-        priority: Some(policy.priority())
-            .filter(|p| *p != Priority::Unspecified)
-            .unwrap_or(Priority::Normal),
-        cost: policy.cost.max(1),
-        side_effect_free,
-        client_streaming: method.is_client_streaming(),
-        server_streaming: method.is_server_streaming(),
-        route_field,
-        customer_field: method
-            .input()
-            .get_field_by_name("customer_id")
-            .filter(|field| field.kind() == Kind::String && !field.is_list())
-            .map(|field| field.number()),
-        paged: method.input().get_field_by_name("page_token").is_some(),
     })
 }
 
@@ -323,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_is_asked_the_gateway_answers() {
+    fn questions_about_the_server_are_the_gateways_to_answer() {
         let live = method("/inference.GRPCInferenceService/ServerLive");
         assert_eq!((&*live.area, live.route_field.is_none()), (GATEWAY, true));
         let infer = method("/inference.GRPCInferenceService/ModelInfer")
@@ -350,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_descriptor_set_is_refused() {
+    fn bytes_that_are_not_a_descriptor_set_are_refused() {
         assert!(matches!(
             Methods::read(b"\xff\xff"),
             Err(MethodsError::Descriptors(_))

@@ -1,5 +1,5 @@
-//! Messages that callers compress: opened, so that a cached answer is one answer for every caller,
-//! and answered in kind.
+//! Compression of messages. Requests are decompressed, so that one cached answer serves every
+//! caller, and answers are compressed as their requests were.
 
 use std::io::{Read, Write};
 
@@ -7,14 +7,14 @@ use bytes::Bytes;
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// How the messages of a request are compressed.
+/// Names the compression of a request's messages.
 pub(crate) const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// What the caller can read.
+/// Names the compressions that the caller can read.
 pub(crate) const ACCEPT: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-/// Smaller answers are not worth it.
-const WORTH: usize = 1 << 10;
+/// Answers below this many bytes are not compressed: the time costs more than the bytes.
+const MIN_BYTES: usize = 1 << 10;
 
-/// A compression that is understood here.
+/// A compression that the gateway knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     /// RFC 1952.
@@ -24,13 +24,12 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// How a request's messages are compressed; none where they are not, or in a way that is not
-    /// understood.
+    /// The compression of a request's messages; none if there is none, or an unknown one.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         Self::named(headers.get(ENCODING)?.to_str().ok()?)
     }
 
-    /// Whether the caller can read it.
+    /// Whether the caller can read this compression.
     pub(crate) fn is_accepted(self, headers: &HeaderMap) -> bool {
         let lists = headers
             .get_all(ACCEPT)
@@ -57,7 +56,7 @@ impl Encoding {
         }
     }
 
-    /// The message inside; an error where it is larger than the limit or is none.
+    /// Decompresses a message of at most `limit` bytes.
     pub(crate) fn open(self, packed: &[u8], limit: usize) -> Result<Bytes, OpenError> {
         let room = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
         let mut message = Vec::new();
@@ -76,9 +75,9 @@ impl Encoding {
         }
     }
 
-    /// The message, smaller; none where that is not worth it.
+    /// Compresses a message; none if it is too small for that.
     pub(crate) fn pack(self, message: &[u8]) -> Option<Vec<u8>> {
-        if message.len() < WORTH {
+        if message.len() < MIN_BYTES {
             return None;
         }
         match self {
@@ -93,13 +92,13 @@ impl Encoding {
     }
 }
 
-/// Why a message cannot be opened.
+/// Why a message cannot be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// It is larger than is taken.
+    /// The message is larger than the limit.
     #[error("the message is too large")]
     TooLarge,
-    /// It is not what it says it is.
+    /// The bytes are not of this compression.
     #[error("the message cannot be decompressed")]
     Garbled(#[from] std::io::Error),
 }

@@ -1,4 +1,5 @@
-//! gRPC's framing of messages, and the few bodies that are made of it here. No message is decoded.
+//! gRPC's framing of messages, and the bodies that the gateway makes of frames. No message is
+//! decoded.
 
 use std::{
     pin::Pin,
@@ -14,21 +15,21 @@ use tonic::{Code, Status, body::Body};
 /// Bytes before a message: whether it is compressed, and its length.
 pub(crate) const PREFIX: usize = 5;
 
-/// Why a body is not in memory.
+/// Why a body cannot be read whole.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BufferError {
-    /// It has more bytes than are taken.
+    /// The message has more bytes than are accepted.
     #[error("the message is larger than {limit} bytes")]
     TooLarge {
-        /// Most bytes of a message.
+        /// Largest message, bytes.
         limit: usize,
     },
-    /// It ended with an error: the caller has gone.
+    /// The body ended with an error: the caller has hung up.
     #[error("the request ended before its end")]
     Broken(#[from] Status),
 }
 
-/// A body of one message, as it is on the wire.
+/// Reads a body of one message, as it is on the wire.
 pub(crate) async fn whole(mut body: Body, limit: usize) -> Result<Bytes, BufferError> {
     let too_large = |bytes: &[u8]| {
         bytes.len() > PREFIX + limit || declared(bytes).is_some_and(|length| length > limit)
@@ -54,14 +55,14 @@ pub(crate) async fn whole(mut body: Body, limit: usize) -> Result<Bytes, BufferE
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// How long the first message says it is.
+/// The length of the first message, as its prefix has it.
 fn declared(bytes: &[u8]) -> Option<usize> {
     let (_, rest) = bytes.split_first()?;
     let length: [u8; 4] = rest.get(..4)?.try_into().ok()?;
     usize::try_from(u32::from_be_bytes(length)).ok()
 }
 
-/// The only message of a body, and whether it is compressed; none where the body is anything else.
+/// The only message of a body, and whether it is compressed; none if the body is anything else.
 pub(crate) fn only(body: &Bytes) -> Option<(bool, Bytes)> {
     let compressed = match body.first()? {
         0 => false,
@@ -71,7 +72,7 @@ pub(crate) fn only(body: &Bytes) -> Option<(bool, Bytes)> {
     (declared(body)? == body.len() - PREFIX).then(|| (compressed, body.slice(PREFIX..)))
 }
 
-/// Takes the next message out of the beginning of a stream, where it is there whole.
+/// Takes the next message from the beginning of a stream, if all of it is there.
 pub(crate) fn next(pending: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, BufferError> {
     let Some(length) = declared(pending) else {
         return Ok(None);
@@ -87,7 +88,7 @@ pub(crate) fn next(pending: &mut BytesMut, limit: usize) -> Result<Option<Bytes>
     ))
 }
 
-/// A message as it is on the wire; none where it is too long for that.
+/// A message as it is on the wire; none if it is too long for its prefix.
 pub(crate) fn framed(compressed: bool, message: &[u8]) -> Option<Bytes> {
     let mut frame = BytesMut::with_capacity(PREFIX + message.len());
     frame.put_u8(u8::from(compressed));
@@ -96,8 +97,8 @@ pub(crate) fn framed(compressed: bool, message: &[u8]) -> Option<Bytes> {
     Some(frame.freeze())
 }
 
-/// The last value of a string field of a message that is not decoded; none where the message is
-/// none.
+/// The last value of a string field, without decoding the message; none if the message is
+/// malformed.
 pub(crate) fn string_field(message: &[u8], number: u32) -> Option<&str> {
     let mut rest = message;
     let mut value = "";
@@ -142,7 +143,7 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// A body that is known from its first byte to its trailers.
+/// A body with all bytes and trailers in memory.
 #[derive(Debug)]
 pub(crate) struct Known {
     data: Option<Bytes>,
@@ -179,7 +180,7 @@ impl http_body::Body for Known {
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        // Layers that put trailers into the body, as gRPC-Web does, take this for their own.
+        // gRPC-Web puts trailers into the body, and takes this hint for the size of both.
         if self.trailers.is_some() {
             return http_body::SizeHint::default();
         }
@@ -187,7 +188,7 @@ impl http_body::Body for Known {
     }
 }
 
-/// A body whose beginning has been read already.
+/// A body of which the beginning has been read.
 #[derive(Debug)]
 pub(crate) struct Resumed {
     begun: Option<Bytes>,
@@ -195,7 +196,7 @@ pub(crate) struct Resumed {
 }
 
 impl Resumed {
-    /// These bytes, and then the rest.
+    /// These bytes, then the rest.
     pub(crate) fn body(begun: Bytes, rest: Body) -> Body {
         Body::new(Self {
             begun: Some(begun),
@@ -219,7 +220,7 @@ impl http_body::Body for Resumed {
     }
 }
 
-/// A body that keeps something until its end.
+/// A body that keeps a value alive until its end.
 #[derive(Debug)]
 pub(crate) struct Keeping<T> {
     body: Body,
@@ -227,7 +228,7 @@ pub(crate) struct Keeping<T> {
 }
 
 impl<T: Send + Unpin + 'static> Keeping<T> {
-    /// The same body; `kept` goes when it does.
+    /// The same body; `kept` is dropped with it.
     pub(crate) fn body(body: Body, kept: T) -> Body {
         if http_body::Body::is_end_stream(&body) {
             body
@@ -257,7 +258,7 @@ impl<T: Unpin> http_body::Body for Keeping<T> {
     }
 }
 
-/// Headers or trailers that say how a call ended.
+/// A status as headers or trailers.
 pub(crate) fn trailers(status: Status) -> HeaderMap {
     status
         .into_http::<()>()
@@ -273,7 +274,7 @@ pub(crate) fn trailers(status: Status) -> HeaderMap {
         })
 }
 
-/// How a call ended, where its headers or trailers say so.
+/// The status code in headers or trailers, if they have one.
 pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
     Some(Code::from_bytes(
         headers.get(Status::GRPC_STATUS)?.as_bytes(),

@@ -1,4 +1,4 @@
-//! What gRPC looks like on the wire: frames, compression, timeouts and trace headers. No message
+//! gRPC on the wire: frames, compression, timeouts and trace headers. No message
 //! is decoded here.
 
 pub(crate) mod compression;

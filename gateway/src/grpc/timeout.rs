@@ -9,7 +9,7 @@ use crate::error::DeadlineError;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Tells a service how long its caller will wait.
+/// Writes what is left until the deadline into a request's headers.
 pub(crate) fn carry(headers: &mut HeaderMap, deadline: Instant) -> Result<(), DeadlineError> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {

@@ -1,11 +1,11 @@
-//! Carries the trace on, in W3C's headers. Where this process exports no traces the caller's own
-//! headers go on untouched.
+//! Passes the trace on, in W3C's headers. If this process exports no traces, the caller's own
+//! headers go on unchanged.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{global, propagation::Injector, trace::TraceContextExt};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// Puts the current span into a request's headers.
+/// Writes the current span into a request's headers.
 pub(crate) fn carry(headers: &mut HeaderMap) {
     let span = tracing::Span::current();
     if span.is_disabled() {

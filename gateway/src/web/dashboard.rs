@@ -1,5 +1,5 @@
-//! The dashboard's files, which are in the binary. Promise: a page of ours runs code and styles
-//! from here alone, and talks to nobody else.
+//! The dashboard's files, which are in the binary. Promise: its pages load code and styles from
+//! this gateway alone, and send requests to no other server.
 
 use axum::{Router, routing::get};
 use bytes::Bytes;
@@ -25,21 +25,22 @@ struct Asset {
 /// The page.
 const INDEX: &str = "index.html";
 
-/// Where the page is told the shop's currency.
-const UNTOLD: &str = "data-currency=\"\"";
+/// The attribute of the page that holds the shop's currency.
+const NO_CURRENCY: &str = "data-currency=\"\"";
 
 fn assets() -> Vec<Asset> {
     include!(concat!(env!("OUT_DIR"), "/dashboard.rs"))
 }
 
-/// Where there is no dashboard.
+/// The page of a gateway without a dashboard.
 static MISSING: Asset = Asset {
     path: INDEX,
     tag: HeaderValue::from_static("\"missing\""),
     plain: Bytes::from_static(
         b"<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Shopkeeper</title>\
-        <h1>Shopkeeper</h1><p>This gateway was built without its dashboard. <code>make dashboard</code> builds it (Node 20 \
-        or newer); then build the gateway again. All else works: <a href=\"/openapi.json\">the API</a>.</p></html>",
+        <h1>Shopkeeper</h1><p>This gateway was built without its dashboard. \
+        <code>make dashboard</code> builds it (Node 20 or newer); then build the gateway again. \
+        All else works: <a href=\"/openapi.json\">the API</a>.</p></html>",
     ),
     gzip: None,
 };
@@ -62,12 +63,12 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (VARY, HeaderValue::from_static("accept-encoding")),
 ];
 
-/// Adds the page and its files. The page writes amounts in the currency, where there is one.
+/// Adds the page and its files. The page writes amounts in the currency, if there is one.
 pub(super) fn routes(router: Router, currency: Option<&str>) -> Router {
     let (index, others): (Vec<_>, Vec<_>) =
         assets().into_iter().partition(|asset| asset.path == INDEX);
     let index = index.into_iter().next().unwrap_or_else(|| MISSING.clone());
-    let index = currency.map_or_else(|| index.clone(), |currency| index.told(currency));
+    let index = currency.map_or_else(|| index.clone(), |currency| index.with_currency(currency));
     let others = others
         .into_iter()
         .map(|asset| (format!("/{}", asset.path), asset));
@@ -86,10 +87,10 @@ pub(super) fn routes(router: Router, currency: Option<&str>) -> Router {
 }
 
 impl Asset {
-    /// The page, told the currency.
-    fn told(&self, currency: &str) -> Self {
+    /// The page with the currency in it.
+    fn with_currency(&self, currency: &str) -> Self {
         let page = String::from_utf8_lossy(&self.plain)
-            .replace(UNTOLD, &format!("data-currency=\"{currency}\""));
+            .replace(NO_CURRENCY, &format!("data-currency=\"{currency}\""));
         let tag = format!("\"{}\"", &blake3::hash(page.as_bytes()).to_hex()[..16]);
         let tag = HeaderValue::try_from(tag).unwrap_or_else(|_| self.tag.clone());
         Self {
@@ -172,21 +173,42 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_comes_packed_or_plain_or_not_again() {
-        for (headers, status, encoding, body) in [
-            (vec![], 200, None, "plain"),
-            (
-                vec![(ACCEPT_ENCODING, "br, gzip;q=0.9")],
-                200,
-                Some("gzip"),
-                "packed",
-            ),
-            (
-                vec![(IF_NONE_MATCH, "\"t\""), (ACCEPT_ENCODING, "gzip")],
-                304,
-                None,
-                "",
-            ),
-            (vec![(IF_NONE_MATCH, "\"u\"")], 200, None, "plain"),
+        struct Case {
+            headers: Vec<(HeaderName, &'static str)>,
+            status: u16,
+            encoding: Option<&'static str>,
+            body: &'static str,
+        }
+        for Case {
+            headers,
+            status,
+            encoding,
+            body,
+        } in [
+            Case {
+                headers: vec![],
+                status: 200,
+                encoding: None,
+                body: "plain",
+            },
+            Case {
+                headers: vec![(ACCEPT_ENCODING, "br, gzip;q=0.9")],
+                status: 200,
+                encoding: Some("gzip"),
+                body: "packed",
+            },
+            Case {
+                headers: vec![(IF_NONE_MATCH, "\"t\""), (ACCEPT_ENCODING, "gzip")],
+                status: 304,
+                encoding: None,
+                body: "",
+            },
+            Case {
+                headers: vec![(IF_NONE_MATCH, "\"u\"")],
+                status: 200,
+                encoding: None,
+                body: "plain",
+            },
         ] {
             let response = answer(&headers);
             assert_eq!(response.status(), status);
@@ -213,7 +235,7 @@ mod tests {
             plain,
             ..FILE.clone()
         };
-        let told = page.told("GBP");
+        let told = page.with_currency("GBP");
         assert_eq!(
             (told.plain.as_ref(), told.gzip.is_none()),
             (b"<html data-currency=\"GBP\">".as_slice(), true)

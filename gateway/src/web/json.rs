@@ -1,6 +1,6 @@
 //! Messages as JSON, in proto3's own mapping: camelCase out, camelCase or the .proto's names in,
-//! 64-bit integers as strings, enums by name, times as RFC 3339. Promise: what cannot be read is
-//! refused with the name of its field.
+//! 64-bit integers as strings, enums by name, times as RFC 3339. Promise: a value that cannot be
+//! read is refused with the name of its field.
 
 use std::fmt;
 
@@ -19,8 +19,8 @@ use url::form_urlencoded;
 
 use super::rule::{RequestBody, Rule};
 
-/// Messages of well-known types whose JSON is a string, so that a query can hold them.
-const TEXTS: [&str; 11] = [
+/// Well-known types with a string as JSON, so that a query can hold them.
+const STRING_TYPES: [&str; 11] = [
     "google.protobuf.Timestamp",
     "google.protobuf.Duration",
     "google.protobuf.FieldMask",
@@ -100,14 +100,14 @@ impl Written {
     /// An answer's message.
     ///
     /// # Errors
-    /// [`Refusal::Internal`] where the bytes are no such message.
+    /// [`Refusal::Internal`] if the bytes are not such a message.
     pub(super) fn answer(output: MessageDescriptor, message: &[u8]) -> Result<Self, Refusal> {
         DynamicMessage::decode(output, message)
             .map(Self)
             .map_err(|_| Refusal::Internal)
     }
 
-    /// A message that holds any other, where that one's type is known.
+    /// A `google.protobuf.Any`, if the type of the message in it is known.
     pub(super) fn any(any: MessageDescriptor, message: &impl Message) -> Option<Self> {
         let mut written = DynamicMessage::new(any);
         written.transcode_from(message).ok()?;
@@ -138,7 +138,7 @@ fn parsed(text: &[u8]) -> Result<Value, Refusal> {
     Ok(value)
 }
 
-/// JSON whose objects have every name once: of two values one would be lost.
+/// JSON in which no object has a name twice: one of the two values would be lost.
 struct Once(Value);
 
 impl<'de> Deserialize<'de> for Once {
@@ -190,7 +190,8 @@ impl<'de> Deserialize<'de> for Once {
     }
 }
 
-/// A field of a message, or of those in it, that has both its names, where there is one.
+/// A field of a message, or of the messages in it, that is given under both its names, if there is
+/// one.
 fn named_twice(message: &MessageDescriptor, value: &Value) -> Option<String> {
     let Value::Object(values) = value else {
         return None;
@@ -223,7 +224,7 @@ fn read(input: &MessageDescriptor, value: Value) -> Result<DynamicMessage, Refus
         |error| {
             let (path, problem) = (track.path().to_string(), error.to_string());
             let path = Some(path).filter(|path| path != ".");
-            // prost-reflect names a field that there is not in its message alone.
+            // prost-reflect names an unknown field only in the text of its error.
             match problem
                 .strip_prefix("unrecognized field name '")
                 .and_then(|rest| rest.split('\'').next())
@@ -242,14 +243,14 @@ fn read(input: &MessageDescriptor, value: Value) -> Result<DynamicMessage, Refus
     )
 }
 
-/// Where a field is, beside the body.
+/// The place of a field that is not in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Query,
     Path,
 }
 
-/// Puts the value of a field, `a.b` of a message in a message, where it belongs.
+/// Adds the value of a field to a message. `a.b` is the field `b` of the message in the field `a`.
 fn insert(
     fields: &mut Map<String, Value>,
     message: &MessageDescriptor,
@@ -304,7 +305,7 @@ fn insert(
     Ok(())
 }
 
-/// The value of a field in a query, as JSON; none where a query cannot hold it. Numbers may be
+/// The value of a field in a query, as JSON; none if a query cannot hold it. Numbers may be
 /// strings in proto3's JSON.
 fn value(field: &FieldDescriptor, text: &str) -> Option<Value> {
     if field.is_map() {
@@ -321,7 +322,7 @@ fn value(field: &FieldDescriptor, text: &str) -> Option<Value> {
                 other => other.into(),
             }
         }
-        Kind::Message(message) if !TEXTS.contains(&message.full_name()) => return None,
+        Kind::Message(message) if !STRING_TYPES.contains(&message.full_name()) => return None,
         Kind::Double
         | Kind::Float
         | Kind::Int32
@@ -349,7 +350,7 @@ mod tests {
     use proptest::prelude::*;
     use prost_reflect::DescriptorPool;
 
-    /// The request's message, as JSON again, with what is set alone; or the field that is refused.
+    /// The request's message as JSON, with the fields that are set; or the field that is refused.
     fn asked(verb: Verb, target: &str, body: &str) -> Result<String, String> {
         let rules = Rules::read(&DescriptorPool::decode(proto::DESCRIPTORS).unwrap()).unwrap();
         let target: PathAndQuery = target.parse().unwrap();
@@ -365,50 +366,66 @@ mod tests {
 
     #[test]
     fn fields_come_from_path_query_and_body() {
-        for (verb, target, body, expected) in [
-            (
-                Verb::GET,
-                "/v1/customers/12%2F3/churnRisk",
-                "",
-                r#"{"customerId":"12/3"}"#,
-            ),
-            (
-                Verb::GET,
-                "/v1/atRiskCustomers?page_size=7&pageToken=x",
-                " ",
-                r#"{"pageSize":7,"pageToken":"x"}"#,
-            ),
-            (
-                Verb::GET,
-                "/v1/atRiskCustomers?minRiskLevel=RISK_LEVEL_HIGH",
-                "",
-                r#"{"minRiskLevel":"RISK_LEVEL_HIGH"}"#,
-            ),
-            (
-                Verb::GET,
-                "/v1/atRiskCustomers?min_risk_level=3",
-                "",
-                r#"{"minRiskLevel":"RISK_LEVEL_HIGH"}"#,
-            ),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet",
-                r#"{"customerIds":["1","2"]}"#,
-                r#"{"customerIds":["1","2"]}"#,
-            ),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet",
-                r#"{"customer_ids":["1"]}"#,
-                r#"{"customerIds":["1"]}"#,
-            ),
-            (Verb::POST, "/v1/customers/churnRisks:batchGet", "", "{}"),
-            (
-                Verb::GET,
-                "/v1/customers/7/churnRisk?customerId=7",
-                "",
-                r#"{"customerId":"7"}"#,
-            ),
+        struct Case {
+            verb: Verb,
+            target: &'static str,
+            body: &'static str,
+            expected: &'static str,
+        }
+        for Case {
+            verb,
+            target,
+            body,
+            expected,
+        } in [
+            Case {
+                verb: Verb::GET,
+                target: "/v1/customers/12%2F3/churnRisk",
+                body: "",
+                expected: r#"{"customerId":"12/3"}"#,
+            },
+            Case {
+                verb: Verb::GET,
+                target: "/v1/atRiskCustomers?page_size=7&pageToken=x",
+                body: " ",
+                expected: r#"{"pageSize":7,"pageToken":"x"}"#,
+            },
+            Case {
+                verb: Verb::GET,
+                target: "/v1/atRiskCustomers?minRiskLevel=RISK_LEVEL_HIGH",
+                body: "",
+                expected: r#"{"minRiskLevel":"RISK_LEVEL_HIGH"}"#,
+            },
+            Case {
+                verb: Verb::GET,
+                target: "/v1/atRiskCustomers?min_risk_level=3",
+                body: "",
+                expected: r#"{"minRiskLevel":"RISK_LEVEL_HIGH"}"#,
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet",
+                body: r#"{"customerIds":["1","2"]}"#,
+                expected: r#"{"customerIds":["1","2"]}"#,
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet",
+                body: r#"{"customer_ids":["1"]}"#,
+                expected: r#"{"customerIds":["1"]}"#,
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet",
+                body: "",
+                expected: "{}",
+            },
+            Case {
+                verb: Verb::GET,
+                target: "/v1/customers/7/churnRisk?customerId=7",
+                body: "",
+                expected: r#"{"customerId":"7"}"#,
+            },
         ] {
             assert_eq!(
                 asked(verb, target, body).as_deref(),
@@ -419,98 +436,109 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused_by_name() {
-        for (verb, target, body, expected) in [
-            (
-                Verb::GET,
-                "/v1/atRiskCustomers?pagesize=7",
-                "",
-                "pagesize is not a field of the request",
-            ),
-            (
-                Verb::GET,
-                "/v1/atRiskCustomers?page_size=7&pageSize=8",
-                "",
-                "pageSize is given twice",
-            ),
-            (
-                Verb::GET,
-                "/v1/atRiskCustomers?page_size=many",
-                "",
-                "pageSize cannot be read",
-            ),
-            (
-                Verb::GET,
-                "/v1/atRiskCustomers?page_size.x=1",
-                "",
-                "page_size.x is not a field of the request",
-            ),
-            (
-                Verb::GET,
-                "/v1/atRiskCustomers",
-                "{}",
-                "body is not taken here",
-            ),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet?x=1",
-                "",
-                "x is in the query",
-            ),
-            (
-                Verb::GET,
-                "/v1/customers/7/churnRisk?customerId=8",
-                "",
-                "customer_id is another in the path",
-            ),
-            (
-                Verb::PUT,
-                "/v1/models/churn/current",
-                r#"{"model":"anomaly"}"#,
-                "model is another in the path",
-            ),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet",
-                r#"{"customerIds":["1"],"customerIds":["2"]}"#,
-                "body cannot be read: customerIds is given twice",
-            ),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet",
-                r#"{"customerIds":["1"],"customer_ids":["2"]}"#,
-                "customer_ids is given twice",
-            ),
-            (
-                Verb::POST,
-                "/v1/transactions:score",
-                r#"{"transaction":{"stockCode":"1","stock_code":"2"}}"#,
-                "transaction.stock_code is given twice",
-            ),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet",
-                "{",
-                "body is not JSON: EOF",
-            ),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet",
-                "[]",
-                "body is not a JSON object",
-            ),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet",
-                r#"{"customerIds":[1]}"#,
-                "customerIds[0] cannot be read",
-            ),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet",
-                r#"{"nobody":1}"#,
-                "nobody is not a field of the request",
-            ),
+    fn a_value_that_cannot_be_read_is_refused_by_name() {
+        struct Case {
+            verb: Verb,
+            target: &'static str,
+            body: &'static str,
+            expected: &'static str,
+        }
+        for Case {
+            verb,
+            target,
+            body,
+            expected,
+        } in [
+            Case {
+                verb: Verb::GET,
+                target: "/v1/atRiskCustomers?pagesize=7",
+                body: "",
+                expected: "pagesize is not a field of the request",
+            },
+            Case {
+                verb: Verb::GET,
+                target: "/v1/atRiskCustomers?page_size=7&pageSize=8",
+                body: "",
+                expected: "pageSize is given twice",
+            },
+            Case {
+                verb: Verb::GET,
+                target: "/v1/atRiskCustomers?page_size=many",
+                body: "",
+                expected: "pageSize cannot be read",
+            },
+            Case {
+                verb: Verb::GET,
+                target: "/v1/atRiskCustomers?page_size.x=1",
+                body: "",
+                expected: "page_size.x is not a field of the request",
+            },
+            Case {
+                verb: Verb::GET,
+                target: "/v1/atRiskCustomers",
+                body: "{}",
+                expected: "body is not taken here",
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet?x=1",
+                body: "",
+                expected: "x is in the query",
+            },
+            Case {
+                verb: Verb::GET,
+                target: "/v1/customers/7/churnRisk?customerId=8",
+                body: "",
+                expected: "customer_id is another in the path",
+            },
+            Case {
+                verb: Verb::PUT,
+                target: "/v1/models/churn/current",
+                body: r#"{"model":"anomaly"}"#,
+                expected: "model is another in the path",
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet",
+                body: r#"{"customerIds":["1"],"customerIds":["2"]}"#,
+                expected: "body cannot be read: customerIds is given twice",
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet",
+                body: r#"{"customerIds":["1"],"customer_ids":["2"]}"#,
+                expected: "customer_ids is given twice",
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/transactions:score",
+                body: r#"{"transaction":{"stockCode":"1","stock_code":"2"}}"#,
+                expected: "transaction.stock_code is given twice",
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet",
+                body: "{",
+                expected: "body is not JSON: EOF",
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet",
+                body: "[]",
+                expected: "body is not a JSON object",
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet",
+                body: r#"{"customerIds":[1]}"#,
+                expected: "customerIds[0] cannot be read",
+            },
+            Case {
+                verb: Verb::POST,
+                target: "/v1/customers/churnRisks:batchGet",
+                body: r#"{"nobody":1}"#,
+                expected: "nobody is not a field of the request",
+            },
         ] {
             let refused = asked(verb, target, body).unwrap_err();
             assert!(refused.starts_with(expected), "{target} {body}: {refused}");

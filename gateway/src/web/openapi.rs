@@ -11,6 +11,12 @@ use serde_json::{Map, Value, json};
 
 use super::rule::{RequestBody, Rule, Rules};
 
+const SUMMARY: &str =
+    "What a shop's transactions say about its customers, its sales and its mistakes.";
+const DESCRIPTION: &str = "The JSON form of the gRPC API: the same methods, the same answers. \
+    Unknown fields and query parameters are refused. Streams are lines of JSON.";
+const DETAILS: &str = "Messages of google.rpc: ErrorInfo, BadRequest, ResourceInfo, RetryInfo.";
+
 /// The document.
 pub(super) fn document(rules: &Rules) -> Value {
     let mut schemas = Schemas::default();
@@ -37,9 +43,8 @@ pub(super) fn document(rules: &Rules) -> Value {
         "info": {
             "title": "Shopkeeper",
             "version": env!("CARGO_PKG_VERSION"),
-            "summary": "What a shop's transactions say about its customers, its sales and its mistakes.",
-            "description": "The JSON form of the gRPC API: the same methods, the same answers. Unknown fields and query \
-                parameters are refused. Streams are lines of JSON.",
+            "summary": SUMMARY,
+            "description": DESCRIPTION,
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
@@ -78,7 +83,7 @@ fn json_path(message: &MessageDescriptor, field: &str) -> String {
 
 fn operation(rule: &Rule, schemas: &mut Schemas) -> Value {
     let method = &rule.method;
-    let input = method.input();
+    let (input, output) = (method.input(), method.output());
     let about = method_comment(method);
     let in_path: BTreeSet<_> = rule.template.fields().collect();
     let mut parameters: Vec<_> = Vec::new();
@@ -115,7 +120,7 @@ fn operation(rule: &Rule, schemas: &mut Schemas) -> Value {
         "parameters": parameters,
         "responses": {
             "200": {
-                "description": comment(method.output().parent_file_descriptor_proto(), method.output().path()),
+                "description": comment(output.parent_file_descriptor_proto(), output.path()),
                 "content": content(method.is_server_streaming(), schemas.answer(method)),
             },
             "4XX": { "description": "The request cannot be answered.", "content": failure() },
@@ -161,11 +166,14 @@ fn error() -> Value {
             "required": ["code", "status", "message"],
             "properties": {
                 "code": { "type": "integer", "description": "The HTTP status." },
-                "status": { "type": "string", "description": "The code of gRPC, such as NOT_FOUND." },
+                "status": {
+                    "type": "string",
+                    "description": "The code of gRPC, such as NOT_FOUND.",
+                },
                 "message": { "type": "string", "description": "For people." },
                 "details": {
                     "type": "array",
-                    "description": "Messages of google.rpc: ErrorInfo, BadRequest, ResourceInfo, RetryInfo.",
+                    "description": DETAILS,
                     "items": { "type": "object", "properties": { "@type": { "type": "string" } } },
                 },
             },
@@ -179,7 +187,7 @@ fn is_message(field: &FieldDescriptor) -> bool {
         .is_some_and(|message| field.is_map() || well_known(message.full_name()).is_none())
 }
 
-/// Schemas of the messages and enums that are met.
+/// Schemas of the messages and enums that occur.
 #[derive(Debug, Default)]
 struct Schemas {
     written: Map<String, Value>,
@@ -190,11 +198,12 @@ impl Schemas {
         self.written
     }
 
-    /// What an answer is: a message, or a line that has one.
+    /// The schema of an answer: a message, or a line with one.
     fn answer(&mut self, method: &MethodDescriptor) -> Value {
         let message = self.message(&method.output());
         if method.is_server_streaming() {
-            json!({ "type": "object", "properties": { "result": message, "error": { "$ref": "#/components/schemas/Error/properties/error" } } })
+            let error = json!({ "$ref": "#/components/schemas/Error/properties/error" });
+            json!({ "type": "object", "properties": { "result": message, "error": error } })
         } else {
             message
         }
@@ -218,7 +227,10 @@ impl Schemas {
                 .collect();
             let about = comment(message.parent_file_descriptor_proto(), message.path());
             let schema = json!({
-                "type": "object", "description": about, "properties": properties, "additionalProperties": false,
+                "type": "object",
+                "description": about,
+                "properties": properties,
+                "additionalProperties": false,
             });
             self.written.insert(name.clone(), schema);
         }
@@ -230,7 +242,8 @@ impl Schemas {
             let Kind::Message(entry) = field.kind() else {
                 return json!({});
             };
-            return json!({ "type": "object", "additionalProperties": self.one(&entry.map_entry_value_field()) });
+            let value = self.one(&entry.map_entry_value_field());
+            return json!({ "type": "object", "additionalProperties": value });
         }
         let one = self.one(field);
         if field.cardinality() == Cardinality::Repeated {

@@ -1,5 +1,5 @@
-//! Which methods have a JSON form, and at which paths: the `google.api.http` options beside them,
-//! read once at start.
+//! The JSON form of each method, and its paths: the `google.api.http` options in the .proto files,
+//! read once at the start.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -25,11 +25,11 @@ const VERBS: [(&str, Verb); 5] = [
 pub(super) struct Rule {
     /// The HTTP method.
     pub(super) verb: Verb,
-    /// The path, with places for fields.
+    /// The path, with variables for fields.
     pub(super) template: Template,
     /// What the body of a request is.
     pub(super) body: RequestBody,
-    /// What is called.
+    /// The method that is called.
     pub(super) method: MethodDescriptor,
     /// Its path in gRPC.
     pub(super) path: PathAndQuery,
@@ -60,12 +60,12 @@ pub(super) struct Rules {
     rules: Vec<Arc<Rule>>,
 }
 
-/// What a path of HTTP is.
+/// What a verb and a path of HTTP stand for.
 #[derive(Debug)]
 pub(super) enum Found<'a> {
     /// A call of this rule's method.
     Rule(&'a Arc<Rule>),
-    /// A path that is called with these verbs.
+    /// A path that has other verbs.
     OtherVerb(Vec<&'a Verb>),
     /// Nothing.
     Nothing,
@@ -75,7 +75,7 @@ impl Rules {
     /// Reads the options of every method.
     ///
     /// # Errors
-    /// [`RuleError`] names the method whose options cannot be used.
+    /// [`RuleError`] names the method with options that cannot be used.
     pub(super) fn read(pool: &DescriptorPool) -> Result<Self, RuleError> {
         let Some(option) = pool.get_extension_by_name(OPTION) else {
             return Ok(Self { rules: Vec::new() });
@@ -114,7 +114,7 @@ impl Rules {
         Ok(Self { rules })
     }
 
-    /// What a request asks for.
+    /// The rule for a request.
     pub(super) fn find(&self, verb: &Verb, path: &str) -> Found<'_> {
         let mut others = Vec::new();
         for rule in &self.rules {
@@ -132,7 +132,7 @@ impl Rules {
         }
     }
 
-    /// All of them.
+    /// All rules.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter().map(|rule| &**rule)
     }
@@ -203,22 +203,51 @@ mod tests {
 
     #[test]
     fn a_path_finds_its_method() {
-        for (verb, path, expected) in [
-            (Verb::GET, "/v1/customers/17850/churnRisk", "GetChurnRisk"),
-            (
-                Verb::POST,
-                "/v1/customers/churnRisks:batchGet",
-                "BatchGetChurnRisks",
-            ),
-            (Verb::POST, "/v1/transactions:score", "ScoreTransaction"),
-            (
-                Verb::POST,
-                "/v1/transactions:scoreStream",
-                "ScoreTransactions",
-            ),
-            (Verb::GET, "/v1/transactions:score", "POST"),
-            (Verb::GET, "/v1/nothing", "nothing"),
-            (Verb::GET, "/", "nothing"),
+        struct Case {
+            verb: Verb,
+            path: &'static str,
+            expected: &'static str,
+        }
+        for Case {
+            verb,
+            path,
+            expected,
+        } in [
+            Case {
+                verb: Verb::GET,
+                path: "/v1/customers/17850/churnRisk",
+                expected: "GetChurnRisk",
+            },
+            Case {
+                verb: Verb::POST,
+                path: "/v1/customers/churnRisks:batchGet",
+                expected: "BatchGetChurnRisks",
+            },
+            Case {
+                verb: Verb::POST,
+                path: "/v1/transactions:score",
+                expected: "ScoreTransaction",
+            },
+            Case {
+                verb: Verb::POST,
+                path: "/v1/transactions:scoreStream",
+                expected: "ScoreTransactions",
+            },
+            Case {
+                verb: Verb::GET,
+                path: "/v1/transactions:score",
+                expected: "POST",
+            },
+            Case {
+                verb: Verb::GET,
+                path: "/v1/nothing",
+                expected: "nothing",
+            },
+            Case {
+                verb: Verb::GET,
+                path: "/",
+                expected: "nothing",
+            },
         ] {
             let rules = rules();
             let found = match rules.find(&verb, path) {

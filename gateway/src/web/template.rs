@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, ops::Range, str::FromStr};
 
 use percent_encoding::percent_decode_str;
 
-/// A path with places for fields of a request.
+/// A path with variables for fields of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
     segments: Vec<Segment>,
@@ -13,14 +13,14 @@ pub(super) struct Template {
     verb: Option<String>,
 }
 
-/// What stands between two slashes. Literals sort before what matches more.
+/// The part between two slashes. Literals sort before wildcards.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Segment {
     /// These characters.
     Literal(String),
     /// Any one segment.
     One,
-    /// All that is left.
+    /// All further segments.
     Rest,
 }
 
@@ -31,7 +31,7 @@ struct Variable {
     segments: Range<usize>,
 }
 
-/// A template that is none.
+/// A text that is not a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a path template")]
 pub(super) struct TemplateError(String);
@@ -44,8 +44,7 @@ impl Template {
             .map(|variable| variable.field.as_str())
     }
 
-    /// Values of the fields that the path names, where it is one of these paths. `path` is as it
-    /// was sent.
+    /// Values of the fields, if the path matches the template. `path` is as it was sent.
     pub(super) fn values<'a>(&'a self, path: &str) -> Option<Vec<(&'a str, String)>> {
         let length = path.bytes().filter(|byte| *byte == b'/').count();
         let whole = !matches!(self.segments.last(), Some(Segment::Rest));
@@ -86,13 +85,14 @@ impl Template {
         self.variables.iter().map(value).collect()
     }
 
-    /// What is tried first: literals before wildcards, from left to right, and a verb before none.
+    /// Which template is tried first: literals before wildcards, from left to right, and a template
+    /// with a verb before one without.
     pub(super) fn precedence(&self) -> impl Ord + use<> {
         (self.segments.clone(), self.verb.is_none())
     }
 }
 
-/// A segment as the caller means it; none where it is no UTF-8.
+/// A segment without percent-encoding; none if it is not UTF-8.
 fn decoded(segment: &str) -> Option<Cow<'_, str>> {
     percent_decode_str(segment).decode_utf8().ok()
 }
@@ -202,45 +202,86 @@ mod tests {
     #[test]
     fn a_path_gives_the_values_of_its_fields() {
         let segment = "/v1/customers/{customer_id}/segment";
-        for (template, path, expected) in [
-            (
-                segment,
-                "/v1/customers/17850/segment",
-                Some(vec![("customer_id", "17850")]),
-            ),
-            (
-                segment,
-                "/v1/customers/a%2Fb%20%C3%A9/segment",
-                Some(vec![("customer_id", "a/b é")]),
-            ),
-            (
-                segment,
-                "/v1/customers/a:b/segment",
-                Some(vec![("customer_id", "a:b")]),
-            ),
-            (
-                segment,
-                "/v1/customers//segment",
-                Some(vec![("customer_id", "")]),
-            ),
-            (segment, "/v1/customers/%ff/segment", None),
-            (segment, "/v1/customers/1/2/segment", None),
-            (segment, "/v1/customers/1/segments", None),
-            (segment, "/v1/customers/1/segment/", None),
-            ("/v1/churn:score", "/v1/churn:score", Some(vec![])),
-            ("/v1/churn:score", "/v1/churn", None),
-            ("/v1/churn:score", "/v1/churnscore", None),
-            (
-                "/v1/{name=shelves/*}:move",
-                "/v1/shelves/7:move",
-                Some(vec![("name", "shelves/7")]),
-            ),
-            ("/v1/{path=**}", "/v1/a/b/c", Some(vec![("path", "a/b/c")])),
-            (
-                "/v1/{a}/x/{b.c}",
-                "/v1/1/x/2",
-                Some(vec![("a", "1"), ("b.c", "2")]),
-            ),
+        struct Case {
+            template: &'static str,
+            path: &'static str,
+            expected: Option<Vec<(&'static str, &'static str)>>,
+        }
+        for Case {
+            template,
+            path,
+            expected,
+        } in [
+            Case {
+                template: segment,
+                path: "/v1/customers/17850/segment",
+                expected: Some(vec![("customer_id", "17850")]),
+            },
+            Case {
+                template: segment,
+                path: "/v1/customers/a%2Fb%20%C3%A9/segment",
+                expected: Some(vec![("customer_id", "a/b é")]),
+            },
+            Case {
+                template: segment,
+                path: "/v1/customers/a:b/segment",
+                expected: Some(vec![("customer_id", "a:b")]),
+            },
+            Case {
+                template: segment,
+                path: "/v1/customers//segment",
+                expected: Some(vec![("customer_id", "")]),
+            },
+            Case {
+                template: segment,
+                path: "/v1/customers/%ff/segment",
+                expected: None,
+            },
+            Case {
+                template: segment,
+                path: "/v1/customers/1/2/segment",
+                expected: None,
+            },
+            Case {
+                template: segment,
+                path: "/v1/customers/1/segments",
+                expected: None,
+            },
+            Case {
+                template: segment,
+                path: "/v1/customers/1/segment/",
+                expected: None,
+            },
+            Case {
+                template: "/v1/churn:score",
+                path: "/v1/churn:score",
+                expected: Some(vec![]),
+            },
+            Case {
+                template: "/v1/churn:score",
+                path: "/v1/churn",
+                expected: None,
+            },
+            Case {
+                template: "/v1/churn:score",
+                path: "/v1/churnscore",
+                expected: None,
+            },
+            Case {
+                template: "/v1/{name=shelves/*}:move",
+                path: "/v1/shelves/7:move",
+                expected: Some(vec![("name", "shelves/7")]),
+            },
+            Case {
+                template: "/v1/{path=**}",
+                path: "/v1/a/b/c",
+                expected: Some(vec![("path", "a/b/c")]),
+            },
+            Case {
+                template: "/v1/{a}/x/{b.c}",
+                path: "/v1/1/x/2",
+                expected: Some(vec![("a", "1"), ("b.c", "2")]),
+            },
         ] {
             let expected = expected.map(|e| {
                 e.into_iter()
@@ -276,7 +317,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_value_is_found_again(value in "\\PC*") {
-            let sent = percent_encoding::utf8_percent_encode(&value, percent_encoding::NON_ALPHANUMERIC);
+            let all = percent_encoding::NON_ALPHANUMERIC;
+            let sent = percent_encoding::utf8_percent_encode(&value, all);
             let path = format!("/v1/customers/{sent}/segment");
             prop_assert_eq!(
                 values("/v1/customers/{customer_id}/segment", &path),

@@ -59,7 +59,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// What answers JSON.
+/// Answers JSON.
 #[derive(Debug, Clone)]
 pub(super) struct Transcoder<S> {
     rules: Arc<Rules>,
@@ -71,7 +71,7 @@ impl<S> Transcoder<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
 {
-    /// Puts calls of these rules to `calls`.
+    /// Makes the calls of these rules with `calls`.
     pub(super) fn new(rules: Arc<Rules>, pool: &DescriptorPool, calls: S) -> Self {
         Self {
             rules,
@@ -124,14 +124,14 @@ where
     }
 }
 
-/// What was asked for is nowhere.
+/// The status of a path that does not exist.
 pub(super) fn no_such_path(path: &str) -> Status {
     let message = format!("there is nothing at {path}; /openapi.json lists what there is");
     rescue::status_of(Code::NotFound, message, "NO_SUCH_PATH", None)
 }
 
-/// The one message of a request. It is read when somebody asks for it, which is after its caller
-/// was let in and while there is time; `failed` says why it cannot be.
+/// The one message of a request. It is read when a layer reads the body, which is after the caller
+/// was admitted and before the deadline; `failed` holds the reason if it cannot be.
 fn one_request(
     rule: Arc<Rule>,
     target: PathAndQuery,
@@ -174,8 +174,7 @@ fn framed(message: &[u8]) -> Result<Bytes, Refusal> {
         .ok_or(Refusal::TooLarge { limit: MAX_MESSAGE })
 }
 
-/// What has come of lines and has not been read, and how much of it is known to have no end of a
-/// line.
+/// Text that has arrived and has not been read, and how much of it is known to have no line end.
 #[derive(Debug, Default)]
 struct Pending {
     text: BytesMut,
@@ -183,7 +182,7 @@ struct Pending {
 }
 
 impl Pending {
-    /// The next line, where all of it is there.
+    /// The next line, if all of it is there.
     fn line(&mut self) -> Option<BytesMut> {
         let rest = self.text.get(self.scanned..)?;
         match rest.iter().position(|byte| *byte == b'\n') {
@@ -200,7 +199,8 @@ impl Pending {
     }
 }
 
-/// A line of JSON each, until one cannot be read: that one ends the stream, and `failed` says why.
+/// A message for each line of JSON. A line that cannot be read ends the stream, and `failed` holds
+/// the reason.
 fn requests(body: Body, input: MessageDescriptor, failed: Arc<OnceLock<Refusal>>) -> Body {
     let begin = (body, Pending::default(), 0_usize, false);
     let frames = stream::unfold(
@@ -380,7 +380,7 @@ fn with_metadata(mut response: Response<Body>, metadata: &HeaderMap) -> Response
 pub(super) struct Errors(DescriptorPool);
 
 impl Errors {
-    /// Errors whose details are of these types.
+    /// Errors with details of these types.
     pub(super) fn new(pool: &DescriptorPool) -> Self {
         Self(pool.clone())
     }
@@ -434,7 +434,7 @@ impl Errors {
         })
     }
 
-    /// Details of types that are not known are left out.
+    /// Leaves out details of unknown types.
     fn details(&self, status: &Status) -> Vec<Written> {
         let details =
             tonic_types::pb::Status::decode(status.details()).map(|status| status.details);
@@ -449,7 +449,7 @@ impl Errors {
     }
 }
 
-/// Whether a browser, say, reads what is packed.
+/// Whether the caller accepts gzip.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let lists = headers
         .get_all(ACCEPT_ENCODING)
@@ -467,7 +467,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 fn response_of(status: StatusCode, answer: &impl Serialize, takes_gzip: bool) -> Response<Body> {
-    // What was read from a message of a known type can be written.
+    // A message of a known type can always be written.
     let text = serde_json::to_vec(answer).unwrap_or_default();
     let packed = takes_gzip.then(|| Encoding::Gzip.pack(&text)).flatten();
     let encoding = packed.is_some().then(|| Encoding::Gzip.header());
@@ -486,7 +486,7 @@ fn response_of(status: StatusCode, answer: &impl Serialize, takes_gzip: bool) ->
 fn http_status(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
-        // Nginx's code for a caller who has gone; nobody registered one.
+        // Nginx's code for a caller that has hung up; none is registered.
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
             StatusCode::BAD_REQUEST
@@ -508,7 +508,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_byte_of_a_line_is_looked_at_twice() {
+    fn no_byte_of_a_line_is_scanned_twice() {
         let mut pending = Pending::default();
         let mut lines = Vec::new();
         for part in ["{\"a\":", "1}\n{", "}\n\n", "last"] {
@@ -517,7 +517,7 @@ mod tests {
             assert_eq!(pending.scanned, pending.text.len());
         }
         assert_eq!(lines, ["{\"a\":1}\n", "{}\n", "\n"]);
-        // What was looked at stays as it is.
+        // Scanned text is not scanned again.
         pending.text[0] = b'\n';
         assert_eq!(pending.line(), None);
     }
