@@ -76,10 +76,10 @@ static REPLICA_LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
         .build()
 });
 
-static REPLICA_RESTS: LazyLock<Counter<u64>> = LazyLock::new(|| {
+static REPLICA_EJECTIONS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     let counter = METER.u64_counter("shopkeeper.gateway.replica.rests");
     counter
-        .with_description("times a replica was left alone for a while: lost calls, failing answers")
+        .with_description("ejections of a replica, by reason: lost calls, failing answers")
         .build()
 });
 
@@ -183,8 +183,8 @@ pub(crate) fn replica_lost(service: &str) {
 }
 
 /// A replica was ejected.
-pub(crate) fn replica_rests(service: &str, reason: &'static str) {
-    REPLICA_RESTS.add(
+pub(crate) fn replica_ejected(service: &str, reason: &'static str) {
+    REPLICA_EJECTIONS.add(
         1,
         &[
             KeyValue::new("backend", service.to_owned()),

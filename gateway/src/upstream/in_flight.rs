@@ -121,7 +121,7 @@ impl InFlight {
         self.set.last_loss.store(to.cloned().map(Arc::new));
         let (began, now) = (self.set.since_start(self.began), self.set.now());
         if self.replica.lost(began, to.is_none(), now) {
-            metrics::replica_rests(&self.set.service, "lost");
+            metrics::replica_ejected(&self.set.service, "lost");
         }
         self.set.suspected.notify_one();
         metrics::replica_lost(&self.set.service);

@@ -125,7 +125,7 @@ impl ReplicaSet {
         if config.evaluate(&record.outlier, &peers, replicas.len(), now) {
             record.outlier.eject(now, config.base_ejection, config);
             drop(record);
-            metrics::replica_rests(&self.service, "failing");
+            metrics::replica_ejected(&self.service, "failing");
         }
     }
 }
