@@ -126,64 +126,11 @@ impl Export {
         while self.ready.is_empty() {
             let bytes = match &mut self.file {
                 File::Done => return Ok(None),
-                File::Csv { has_header } => {
-                    let mut writer = csv::WriterBuilder::new()
-                        .terminator(csv::Terminator::CRLF)
-                        .from_writer(Vec::new());
-                    if !std::mem::replace(has_header, true) {
-                        writer.write_record(Line::COLUMNS)?;
-                    }
-                    let (mut written, mut clock) = (Ok(()), (i64::MIN, String::new()));
-                    let lines = self.shop.lines(
-                        &self.selection,
-                        self.kinds,
-                        &mut self.cursor,
-                        CSV_LINES,
-                        |line| {
-                            if written.is_ok() {
-                                if clock.0 != line.time {
-                                    // Lines of a receipt share their time.
-                                    clock = (line.time, time(line.time));
-                                }
-                                written = record(&mut writer, &line, &clock.1);
-                            }
-                        },
-                    );
-                    written?;
-                    self.rows += lines as i64;
-                    if lines < CSV_LINES {
-                        self.file = File::Done;
-                    }
-                    writer
-                        .into_inner()
-                        .map_err(|error| Unwritable(error.to_string()))?
-                }
-                File::Parquet(writer) => {
-                    let mut lines = Vec::new();
-                    let take = |line| lines.push(line);
-                    let count = self.shop.lines(
-                        &self.selection,
-                        self.kinds,
-                        &mut self.cursor,
-                        GROUP_LINES,
-                        take,
-                    );
-                    if count > 0 {
-                        group(writer, &lines)?;
-                    }
-                    self.rows += count as i64;
-                    if count < GROUP_LINES {
-                        writer.finish()?;
-                    }
-                    let bytes = std::mem::take(writer.inner_mut());
-                    if count < GROUP_LINES {
-                        self.file = File::Done;
-                    }
-                    bytes
-                }
+                File::Csv { .. } => self.next_csv()?,
+                File::Parquet(_) => self.next_row_group()?,
             };
-            self.ready
-                .extend(bytes.chunks(MAX_CHUNK_BYTES).map(<[u8]>::to_vec));
+            let chunks = bytes.chunks(MAX_CHUNK_BYTES);
+            self.ready.extend(chunks.map(<[u8]>::to_vec));
         }
         let data = self.ready.pop_front().unwrap_or_default();
         if self.ready.is_empty() {
@@ -194,6 +141,70 @@ impl Export {
             rows: self.taken_rows,
             total_rows: self.total_rows,
         }))
+    }
+
+    /// The next lines as CSV; the file is done after the last.
+    fn next_csv(&mut self) -> Result<Vec<u8>, Unwritable> {
+        let mut writer = csv::WriterBuilder::new()
+            .terminator(csv::Terminator::CRLF)
+            .from_writer(Vec::new());
+        if let File::Csv { has_header } = &mut self.file
+            && !std::mem::replace(has_header, true)
+        {
+            writer.write_record(Line::COLUMNS)?;
+        }
+        let (mut written, mut clock) = (Ok(()), (i64::MIN, String::new()));
+        let count = self.lines(CSV_LINES, |line| {
+            if written.is_ok() {
+                // Lines of a receipt have the same time, which is formatted once.
+                if clock.0 != line.time {
+                    clock = (line.time, time(line.time));
+                }
+                written = record(&mut writer, &line, &clock.1);
+            }
+        });
+        written?;
+        if count < CSV_LINES {
+            self.file = File::Done;
+        }
+        let bytes = writer.into_inner();
+        bytes.map_err(|error| Unwritable(error.to_string()))
+    }
+
+    /// The next row group of Parquet, or the end of the file.
+    fn next_row_group(&mut self) -> Result<Vec<u8>, Unwritable> {
+        let mut lines = Vec::new();
+        let shop = Arc::clone(&self.shop);
+        let count = shop.lines(
+            &self.selection,
+            self.kinds,
+            &mut self.cursor,
+            GROUP_LINES,
+            |line| lines.push(line),
+        );
+        self.rows += count as i64;
+        let File::Parquet(writer) = &mut self.file else {
+            return Ok(Vec::new());
+        };
+        if count > 0 {
+            group(writer, &lines)?;
+        }
+        if count == GROUP_LINES {
+            return Ok(std::mem::take(writer.inner_mut()));
+        }
+        writer.finish()?;
+        let bytes = std::mem::take(writer.inner_mut());
+        self.file = File::Done;
+        Ok(bytes)
+    }
+
+    /// Reads up to `most` lines, and returns how many there were.
+    fn lines(&mut self, most: usize, take: impl FnMut(Line<'_>)) -> usize {
+        let count = self
+            .shop
+            .lines(&self.selection, self.kinds, &mut self.cursor, most, take);
+        self.rows += count as i64;
+        count
     }
 }
 

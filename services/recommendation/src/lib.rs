@@ -86,11 +86,11 @@ fn share(field: &str, number: f64) -> Result<f64, Refusal> {
     }
 }
 
-fn recommend(
-    loaded: &Loaded<RecommendationModel>,
+/// A request as the model accepts it, and the stock codes of the basket that it does not know.
+fn query(
+    model: &RecommendationModel,
     request: &RecommendProductsRequest,
-) -> Result<RecommendProductsResponse, Refusal> {
-    let model = &loaded.model;
+) -> Result<(Query, Vec<String>), Refusal> {
     let id = scoring::CustomerId::canonical(&request.customer_id);
     let basket = at_most("basket", &request.basket, MOST_BASKET)?;
     if id.is_empty() && basket.is_empty() {
@@ -101,10 +101,8 @@ fn recommend(
     }
     let price =
         |field: &str, price: Option<f64>| price.map(|price| non_negative(field, price)).transpose();
-    let (min_price, max_price) = (
-        price("min_price", request.min_price)?,
-        price("max_price", request.max_price)?,
-    );
+    let min_price = price("min_price", request.min_price)?;
+    let max_price = price("max_price", request.max_price)?;
     in_order(min_price, max_price)?;
     let limit = within("limit", request.limit, LIMIT.0, LIMIT.1)?;
     let exclude = at_most("exclude", &request.exclude, MOST_EXCLUDED)?;
@@ -116,57 +114,67 @@ fn recommend(
             found => found,
         },
     };
-    let (mut known, mut unknown_basket) = (Vec::new(), Vec::new());
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for code in basket {
         match model.product(code) {
             Some(row) if !known.contains(&row) => known.push(row),
             Some(_) => {}
-            None => unknown_basket.push(code.clone()),
+            None => unknown.push(code.clone()),
         }
     }
-    let exclude = exclude
-        .iter()
-        .filter_map(|code| model.product(code))
-        .collect();
+    let exclude = exclude.iter().filter_map(|code| model.product(code));
     let query = Query {
         customer,
         basket: known,
         limit,
         new_only: request.new_only,
-        exclude,
+        exclude: exclude.collect(),
         min_price,
         max_price,
     };
-    let recommendations = model
-        .recommend(&query)
-        .into_iter()
-        .zip(1..)
-        .map(|(found, rank)| {
-            let product = &model.products()[found.product];
-            let (reason, reason_text) = match found.reason {
-                Reason::BoughtBefore(times) => (ReasonKind::BoughtBefore, bought_before(times)),
-                Reason::Taste => (
-                    ReasonKind::Taste,
-                    "customers with a like taste buy it".to_owned(),
-                ),
-                Reason::Basket(with) => (
-                    ReasonKind::Basket,
-                    format!("goes with {}", model.products()[with].description),
-                ),
-                Reason::Popular => (ReasonKind::Popular, "sells well at the moment".to_owned()),
-            };
-            Recommendation {
-                rank,
-                stock_code: product.stock_code.to_string(),
-                description: product.description.to_string(),
-                score: found.score,
-                reason: reason.into(),
-                reason_text,
-            }
-        });
-    let recommendations = recommendations.collect();
+    Ok((query, unknown))
+}
+
+fn message(
+    model: &RecommendationModel,
+    rank: i32,
+    found: &scoring::recommendation::Recommendation,
+) -> Recommendation {
+    let product = &model.products()[found.product];
+    let (reason, reason_text) = match found.reason {
+        Reason::BoughtBefore(times) => (ReasonKind::BoughtBefore, bought_before(times)),
+        Reason::Taste => (
+            ReasonKind::Taste,
+            "customers with a like taste buy it".to_owned(),
+        ),
+        Reason::Basket(with) => (
+            ReasonKind::Basket,
+            format!("goes with {}", model.products()[with].description),
+        ),
+        Reason::Popular => (ReasonKind::Popular, "sells well at the moment".to_owned()),
+    };
+    Recommendation {
+        rank,
+        stock_code: product.stock_code.to_string(),
+        description: product.description.to_string(),
+        score: found.score,
+        reason: reason.into(),
+        reason_text,
+    }
+}
+
+fn recommend(
+    loaded: &Loaded<RecommendationModel>,
+    request: &RecommendProductsRequest,
+) -> Result<RecommendProductsResponse, Refusal> {
+    let model = &loaded.model;
+    let (query, unknown_basket) = query(model, request)?;
+    let found = model.recommend(&query);
+    let recommendations = (1..)
+        .zip(&found)
+        .map(|(rank, found)| message(model, rank, found));
     Ok(RecommendProductsResponse {
-        recommendations,
+        recommendations: recommendations.collect(),
         unknown_basket,
         model: Some(loaded.info.clone()),
     })

@@ -356,40 +356,7 @@ impl Model for ChurnModel {
             logit: Logit::read(&tensors, parameters.intercept)?,
         };
 
-        let table = artifact.table("customers.parquet")?;
-        let (ids, countries) = (table.text("customer_id")?, table.text("country")?);
-        let annual_values = table.float("annual_value")?;
-        let vectors: Vec<f32> = tensors.get("customer", &[table.rows(), WIDTH])?;
-        let scores = blend.scores(&vectors);
-        let mut customers = Vec::with_capacity(ids.len());
-        for (row, ((id, country), annual_value)) in
-            ids.iter().zip(countries).zip(annual_values).enumerate()
-        {
-            let features: Box<[f32]> = vectors[row * WIDTH..][..WIDTH].into();
-            if features.iter().any(|value| !value.is_finite()) {
-                return Err(ModelError::inconsistent(
-                    "customer",
-                    format!("is not finite in row {row}"),
-                ));
-            }
-            let id = id.parse().map_err(|_| {
-                ModelError::inconsistent("customer_id", format!("is empty in row {row}"))
-            })?;
-            let probability = parameters.probability(scores[row]);
-            customers.push(Customer {
-                id,
-                country,
-                annual_value,
-                features,
-                probability,
-                reasons: OnceLock::new(),
-            });
-        }
-        customers.sort_by(|a, b| {
-            b.value_at_risk()
-                .total_cmp(&a.value_at_risk())
-                .then_with(|| a.id.cmp(&b.id))
-        });
+        let customers = customers(artifact, &tensors, &parameters, &blend)?;
         let places = customers
             .iter()
             .enumerate()
@@ -406,6 +373,50 @@ impl Model for ChurnModel {
             places,
         })
     }
+}
+
+/// The customers, by value at risk, the most first.
+fn customers(
+    artifact: &Artifact,
+    tensors: &Tensors<'_>,
+    parameters: &Parameters,
+    blend: &Blend,
+) -> Result<Vec<Customer>, ModelError> {
+    let table = artifact.table("customers.parquet")?;
+    let (ids, countries) = (table.text("customer_id")?, table.text("country")?);
+    let annual_values = table.float("annual_value")?;
+    let vectors: Vec<f32> = tensors.get("customer", &[table.rows(), WIDTH])?;
+    let scores = blend.scores(&vectors);
+    let mut customers = Vec::with_capacity(ids.len());
+    for (row, ((id, country), annual_value)) in
+        ids.iter().zip(countries).zip(annual_values).enumerate()
+    {
+        let features: Box<[f32]> = vectors[row * WIDTH..][..WIDTH].into();
+        if features.iter().any(|value| !value.is_finite()) {
+            return Err(ModelError::inconsistent(
+                "customer",
+                format!("is not finite in row {row}"),
+            ));
+        }
+        let id = id.parse().map_err(|_| {
+            ModelError::inconsistent("customer_id", format!("is empty in row {row}"))
+        })?;
+        let probability = parameters.probability(scores[row]);
+        customers.push(Customer {
+            id,
+            country,
+            annual_value,
+            features,
+            probability,
+            reasons: OnceLock::new(),
+        });
+    }
+    customers.sort_by(|a, b| {
+        b.value_at_risk()
+            .total_cmp(&a.value_at_risk())
+            .then_with(|| a.id.cmp(&b.id))
+    });
+    Ok(customers)
 }
 
 /// The mean of each coordinate of the customers' tastes.

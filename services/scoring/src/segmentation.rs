@@ -398,43 +398,7 @@ impl Model for SegmentationModel {
         artifact.expect(Self::KIND)?;
         let parameters: Parameters = artifact.parameters()?;
         let placer = Placer::load(artifact, &parameters)?;
-        let table = artifact.table("customers.parquet")?;
-        let (ids, segment) = (table.text("customer_id")?, table.int("segment_id")?);
-        let (r, f, m) = (
-            table.float("recency_days")?,
-            table.float("frequency")?,
-            table.float("monetary")?,
-        );
-        let tenure = table.float("tenure_days")?;
-        let (typical, average) = (
-            table.optional_float("typical")?,
-            table.optional_float("average")?,
-        );
-        let customers = ids.iter().enumerate().map(|(at, id)| {
-            let id = id.parse().map_err(|_| {
-                ModelError::inconsistent("customer_id", format!("is empty in row {at}"))
-            })?;
-            let segment = usize::try_from(segment[at] - 1)
-                .ok()
-                .filter(|segment| *segment < parameters.segments.len());
-            let customer = Customer {
-                rfm: Rfm {
-                    recency_days: r[at],
-                    frequency: f[at],
-                    monetary: m[at],
-                },
-                tenure_days: tenure[at],
-                segment: segment.ok_or_else(|| {
-                    ModelError::inconsistent("segment_id", format!("is no segment in row {at}"))
-                })?,
-                forecast: typical[at]
-                    .zip(average[at])
-                    .map(|(typical, average)| Spend { typical, average }),
-            };
-            Ok((id, customer))
-        });
-        let customers: HashMap<CustomerId, Customer> =
-            customers.collect::<Result<_, ModelError>>()?;
+        let customers = customers(artifact, parameters.segments.len())?;
         let average = mean(&parameters.segments);
         let mut ranked: Vec<CustomerId> = customers.keys().cloned().collect();
         let spend = |id: &CustomerId| {
@@ -451,6 +415,48 @@ impl Model for SegmentationModel {
             ranked,
         })
     }
+}
+
+fn customers(
+    artifact: &Artifact,
+    segments: usize,
+) -> Result<HashMap<CustomerId, Customer>, ModelError> {
+    let table = artifact.table("customers.parquet")?;
+    let (ids, segment) = (table.text("customer_id")?, table.int("segment_id")?);
+    let (r, f, m) = (
+        table.float("recency_days")?,
+        table.float("frequency")?,
+        table.float("monetary")?,
+    );
+    let tenure = table.float("tenure_days")?;
+    let (typical, average) = (
+        table.optional_float("typical")?,
+        table.optional_float("average")?,
+    );
+    let customers = ids.iter().enumerate().map(|(at, id)| {
+        let id = id.parse().map_err(|_| {
+            ModelError::inconsistent("customer_id", format!("is empty in row {at}"))
+        })?;
+        let segment = usize::try_from(segment[at] - 1)
+            .ok()
+            .filter(|segment| *segment < segments);
+        let customer = Customer {
+            rfm: Rfm {
+                recency_days: r[at],
+                frequency: f[at],
+                monetary: m[at],
+            },
+            tenure_days: tenure[at],
+            segment: segment.ok_or_else(|| {
+                ModelError::inconsistent("segment_id", format!("is no segment in row {at}"))
+            })?,
+            forecast: typical[at]
+                .zip(average[at])
+                .map(|(typical, average)| Spend { typical, average }),
+        };
+        Ok((id, customer))
+    });
+    customers.collect()
 }
 
 impl SegmentationModel {

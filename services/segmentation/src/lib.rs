@@ -281,6 +281,29 @@ fn list(loaded: &Loaded<SegmentationModel>) -> ListSegmentsResponse {
     }
 }
 
+/// Refuses a segment or cell that does not exist; 0 and an empty name stand for all.
+fn known_group(
+    segments: &[model::Segment],
+    segment_id: i32,
+    rfm_cell: &str,
+) -> Result<(), Refusal> {
+    let is_known = |id: i32| segments.iter().any(|of| of.id.cast_signed() == id);
+    if segment_id != 0 && !is_known(segment_id) {
+        return Err(Refusal::field(
+            "segment_id",
+            format!("is {segment_id}, which is no segment; ListSegments has them"),
+        ));
+    }
+    if !rfm_cell.is_empty() && !model::RFM_CELLS.contains(&rfm_cell) {
+        let cells = model::RFM_CELLS.join(", ");
+        return Err(Refusal::field(
+            "rfm_cell",
+            format!("is `{rfm_cell}`, which is no cell: {cells}"),
+        ));
+    }
+    Ok(())
+}
+
 fn list_customers(
     loaded: &Loaded<SegmentationModel>,
     request: &ListCustomerSegmentsRequest,
@@ -294,23 +317,7 @@ fn list_customers(
     } = request;
     let model = &loaded.model;
     let segments = &model.parameters().segments;
-    if *segment_id != 0
-        && !segments
-            .iter()
-            .any(|segment| segment.id.cast_signed() == *segment_id)
-    {
-        return Err(Refusal::field(
-            "segment_id",
-            format!("is {segment_id}, which is no segment; ListSegments has them"),
-        ));
-    }
-    if !rfm_cell.is_empty() && !model::RFM_CELLS.contains(&rfm_cell.as_str()) {
-        let cells = model::RFM_CELLS.join(", ");
-        return Err(Refusal::field(
-            "rfm_cell",
-            format!("is `{rfm_cell}`, which is no cell: {cells}"),
-        ));
-    }
+    known_group(segments, *segment_id, rfm_cell)?;
     let unknown = |_| {
         Refusal::field(
             "lifecycle",

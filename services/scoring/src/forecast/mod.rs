@@ -34,7 +34,7 @@ use self::{
     spread::{LEVELS, Spread},
     units::Outlook,
 };
-use crate::{Artifact, Model, ModelError, ModelKind, Tensors};
+use crate::{Artifact, Model, ModelError, ModelKind, Table, Tensors};
 
 /// Days of history that a forecast looks at.
 pub const DAYS: usize = 728;
@@ -245,6 +245,72 @@ fn rule(tensors: &Tensors<'_>, name: &str, features: usize) -> Result<Linear, Mo
     Ok(Linear { weights, intercept })
 }
 
+/// The rules for revenue and for units.
+fn rules(tensors: &Tensors<'_>) -> Result<(Linear, Linear), ModelError> {
+    let revenue = rule(tensors, "revenue_rule", revenue::FEATURES)?;
+    let units = rule(tensors, "pieces_rule", units::FEATURES)?;
+    let is_finite = |rule: &Linear| {
+        rule.weights
+            .iter()
+            .chain([&rule.intercept])
+            .all(|x| x.is_finite())
+    };
+    match is_finite(&revenue) && is_finite(&units) {
+        true => Ok((revenue, units)),
+        false => Err(ModelError::inconsistent(
+            "revenue_rule",
+            "or pieces_rule is not finite",
+        )),
+    }
+}
+
+/// The series in the order of the table.
+fn series(table: &Table) -> Result<Vec<Series>, ModelError> {
+    let (levels, keys) = (table.text("level")?, table.text("key")?);
+    let names = table.text("name")?;
+    let (starts, totals) = (table.time("start")?, table.float("recent_total")?);
+    let one = |row: usize| {
+        let level = Level::ALL
+            .into_iter()
+            .find(|level| level.as_str() == &*levels[row]);
+        Ok(Series {
+            level: level.ok_or_else(|| {
+                ModelError::inconsistent("level", format!("is unknown in row {row}"))
+            })?,
+            key: keys[row].clone(),
+            name: names[row].clone(),
+            start: starts[row].date(),
+            recent_total: totals[row],
+            row,
+        })
+    };
+    (0..table.rows()).map(one).collect()
+}
+
+/// Numbers the series of units from 0, as those of revenue before them, and returns how many there
+/// are of revenue.
+fn number_by_kind(series: &mut [Series]) -> Result<usize, ModelError> {
+    let of_revenue = series
+        .iter()
+        .take_while(|series| series.level != Level::Product)
+        .count();
+    let is_placed = |(row, series): (usize, &Series)| match series.level {
+        Level::Total => row == 0,
+        Level::Country => row > 0 && row < of_revenue,
+        Level::Product => row >= of_revenue,
+    };
+    if of_revenue == 0 || !series.iter().enumerate().all(is_placed) {
+        return Err(ModelError::inconsistent(
+            "level",
+            "is not in order, the shop first",
+        ));
+    }
+    for (row, series) in series[of_revenue..].iter_mut().enumerate() {
+        series.row = row;
+    }
+    Ok(of_revenue)
+}
+
 /// Rows of errors, each in order.
 fn errors(
     tensors: &Tensors<'_>,
@@ -277,65 +343,9 @@ impl Model for ForecastModel {
             growth,
         } = artifact.parameters()?;
         let tensors = artifact.tensors("model.safetensors")?;
-        let revenue_rule = rule(&tensors, "revenue_rule", revenue::FEATURES)?;
-        let units_rule = rule(&tensors, "pieces_rule", units::FEATURES)?;
-        let rules = [&revenue_rule, &units_rule];
-        if rules.iter().any(|rule| {
-            rule.weights
-                .iter()
-                .chain([&rule.intercept])
-                .any(|x| !x.is_finite())
-        }) {
-            return Err(ModelError::inconsistent(
-                "revenue_rule",
-                "or pieces_rule is not finite",
-            ));
-        }
-        let table = artifact.table("series.parquet")?;
-        let (levels, keys, names) = (
-            table.text("level")?,
-            table.text("key")?,
-            table.text("name")?,
-        );
-        let (starts, totals) = (table.time("start")?, table.float("recent_total")?);
-        let mut series = Vec::with_capacity(table.rows());
-        for row in 0..table.rows() {
-            let level = Level::ALL
-                .into_iter()
-                .find(|level| level.as_str() == &*levels[row]);
-            series.push(Series {
-                level: level.ok_or_else(|| {
-                    ModelError::inconsistent("level", format!("is unknown in row {row}"))
-                })?,
-                key: keys[row].clone(),
-                name: names[row].clone(),
-                start: starts[row].date(),
-                recent_total: totals[row],
-                row,
-            });
-        }
-        let of_revenue = series
-            .iter()
-            .take_while(|series| series.level != Level::Product)
-            .count();
-        let in_order = series
-            .iter()
-            .enumerate()
-            .all(|(row, series)| match series.level {
-                Level::Total => row == 0,
-                Level::Country => row > 0 && row < of_revenue,
-                Level::Product => row >= of_revenue,
-            });
-        if !in_order || of_revenue == 0 {
-            return Err(ModelError::inconsistent(
-                "level",
-                "is not in order, the shop first",
-            ));
-        }
-        series[of_revenue..]
-            .iter_mut()
-            .enumerate()
-            .for_each(|(row, series)| series.row = row);
+        let (revenue_rule, units_rule) = rules(&tensors)?;
+        let mut series = series(&artifact.table("series.parquet")?)?;
+        let of_revenue = number_by_kind(&mut series)?;
 
         let ([_, days], [_, weeks]) = (tensors.shape("revenue")?, tensors.shape("pieces")?);
         let revenue: Vec<f32> = tensors.get("revenue", &[of_revenue, days])?;
@@ -367,18 +377,21 @@ impl Model for ForecastModel {
         let slices: Vec<&[f64]> = histories.iter().map(Vec::as_slice).collect();
         let means = revenue::forecast(&revenue_rule, &shop, &slices, AHEAD);
         let spreads = revenue_spreads
-            .chunks(3)
+            .chunks(Frequency::ALL.len())
             .zip(usual)
             .map(|(of, usual)| [Spread { usual, ..of[0] }, of[1], of[2]]);
-        let revenue = histories.into_iter().zip(means).zip(spreads);
-        let revenue = revenue
-            .map(|((history, means), spreads)| Revenue {
-                history,
-                means,
-                spreads,
-                reasons: OnceLock::new(),
-            })
-            .collect();
+        let revenue =
+            histories
+                .into_iter()
+                .zip(means)
+                .zip(spreads)
+                .map(|((history, means), spreads)| Revenue {
+                    history,
+                    means,
+                    spreads,
+                    reasons: OnceLock::new(),
+                });
+        let revenue = revenue.collect();
 
         series.sort_by(|a, b| {
             a.level
@@ -498,8 +511,8 @@ impl ForecastModel {
         .collect()
     }
 
-    /// Periods after a history of the caller's own, which has no gaps. Its calendar is learnt from its
-    /// days. Its quantiles come from forecasts of its own past, or from the shop's if it is too
+    /// Periods after a history of the caller's own, which has no gaps. Its calendar is learnt from
+    /// its days. Its quantiles come from forecasts of its own past, or from the shop's if it is too
     /// short.
     pub fn continue_history(
         &self,
@@ -618,80 +631,13 @@ impl ForecastModel {
     }
 
     fn find_reasons(&self, series: &Series) -> Vec<String> {
-        const WEEKDAYS: [&str; 7] = [
-            "Mondays",
-            "Tuesdays",
-            "Wednesdays",
-            "Thursdays",
-            "Fridays",
-            "Saturdays",
-            "Sundays",
-        ];
-        let percent = |ratio: f64| {
-            format!(
-                "{:.0} % {}",
-                (ratio - 1.0).abs() * 100.0,
-                if ratio < 1.0 { "below" } else { "above" }
-            )
+        let of_series = match series.level {
+            Level::Product => self.unit_reasons(series),
+            Level::Total | Level::Country => self.revenue_reasons(series),
         };
-        let mut reasons = Vec::new();
-        let trend = |recent: f64, usual: f64, what: &str| {
-            (usual > 0.0).then(|| {
-                format!(
-                    "the last 4 weeks are {} the last {what}",
-                    percent(recent / usual)
-                )
-            })
+        let Some(mut reasons) = of_series else {
+            return vec!["nothing was sold in the history that the model looks at".to_owned()];
         };
-        let recent =
-            |values: &[f64], n: usize| smoothing::mean(&values[values.len().saturating_sub(n)..]);
-        match series.level {
-            Level::Product => {
-                let weeks: Vec<f64> = self.units[series.row]
-                    .iter()
-                    .map(|value| f64::from(*value))
-                    .collect();
-                if weeks.iter().all(|value| *value <= 0.0) {
-                    return vec![
-                        "nothing was sold in the history that the model looks at".to_owned(),
-                    ];
-                }
-                reasons.extend(trend(recent(&weeks, 4), recent(&weeks, 16), "16"));
-                let idle = weeks[weeks.len().saturating_sub(8)..]
-                    .iter()
-                    .filter(|value| **value <= 0.0)
-                    .count();
-                if idle > 0 {
-                    reasons.push(format!("{idle} of the last 8 weeks sold nothing"));
-                }
-            }
-            Level::Total | Level::Country => {
-                let open = revenue::open_days(&self.shop, &self.revenue[series.row].history);
-                if open.iter().all(|value| *value <= 0.0) {
-                    return vec![
-                        "nothing was sold in the history that the model looks at".to_owned(),
-                    ];
-                }
-                let week = self.shop.calendar.week();
-                reasons.extend(trend(
-                    recent(&open, 4 * week),
-                    recent(&open, 16 * week),
-                    "16",
-                ));
-                let levels = revenue::Recent::of(&open, &self.shop.weekdays, week);
-                let known = (0..7).filter(|weekday| self.shop.weekdays.contains(weekday));
-                if let Some(best) =
-                    known.max_by(|a, b| levels.weekday(*a).total_cmp(&levels.weekday(*b)))
-                {
-                    let usual = recent(&open, 8 * week).max(f64::MIN_POSITIVE);
-                    reasons.push(format!(
-                        "{} are the strongest days, {} the average",
-                        WEEKDAYS[best],
-                        percent(levels.weekday(best) * levels.level / usual)
-                    ));
-                }
-            }
-        }
         let season = self.shop.season(JUDGED).exp();
         if (season - 1.0).abs() >= 0.02 {
             reasons.push(format!(
@@ -704,6 +650,74 @@ impl ForecastModel {
         }
         reasons
     }
+
+    /// `None` if nothing was sold.
+    fn unit_reasons(&self, series: &Series) -> Option<Vec<String>> {
+        let weeks = self.units[series.row].iter();
+        let weeks: Vec<f64> = weeks.map(|value| f64::from(*value)).collect();
+        if weeks.iter().all(|value| *value <= 0.0) {
+            return None;
+        }
+        let mut reasons = Vec::from_iter(trend(recent(&weeks, 4), recent(&weeks, 16)));
+        let last = &weeks[weeks.len().saturating_sub(8)..];
+        let idle = last.iter().filter(|value| **value <= 0.0).count();
+        if idle > 0 {
+            reasons.push(format!("{idle} of the last 8 weeks sold nothing"));
+        }
+        Some(reasons)
+    }
+
+    /// `None` if nothing was sold.
+    fn revenue_reasons(&self, series: &Series) -> Option<Vec<String>> {
+        let open = revenue::open_days(&self.shop, &self.revenue[series.row].history);
+        if open.iter().all(|value| *value <= 0.0) {
+            return None;
+        }
+        let week = self.shop.calendar.week();
+        let trend = trend(recent(&open, 4 * week), recent(&open, 16 * week));
+        let mut reasons = Vec::from_iter(trend);
+        let levels = revenue::Recent::of(&open, &self.shop.weekdays, week);
+        let known = (0..7).filter(|weekday| self.shop.weekdays.contains(weekday));
+        let best = known.max_by(|a, b| levels.weekday(*a).total_cmp(&levels.weekday(*b)));
+        if let Some(best) = best {
+            let usual = recent(&open, 8 * week).max(f64::MIN_POSITIVE);
+            reasons.push(format!(
+                "{} are the strongest days, {} the average",
+                WEEKDAYS[best],
+                percent(levels.weekday(best) * levels.level / usual)
+            ));
+        }
+        Some(reasons)
+    }
+}
+
+const WEEKDAYS: [&str; 7] = [
+    "Mondays",
+    "Tuesdays",
+    "Wednesdays",
+    "Thursdays",
+    "Fridays",
+    "Saturdays",
+    "Sundays",
+];
+
+/// A ratio in words: `12 % above`.
+fn percent(ratio: f64) -> String {
+    let side = if ratio < 1.0 { "below" } else { "above" };
+    format!("{:.0} % {side}", (ratio - 1.0).abs() * 100.0)
+}
+
+/// The mean of the last `n` values.
+fn recent(values: &[f64], n: usize) -> f64 {
+    smoothing::mean(&values[values.len().saturating_sub(n)..])
+}
+
+/// How the last 4 weeks compare with the last 16.
+fn trend(recent: f64, usual: f64) -> Option<String> {
+    (usual > 0.0).then(|| {
+        let ratio = percent(recent / usual);
+        format!("the last 4 weeks are {ratio} the last 16")
+    })
 }
 
 /// Place of the errors of a group of products.

@@ -117,82 +117,56 @@ impl Builder {
                 Some(_) | None => receipts.push((*row, 1)),
             }
         }
-        let (rows, counts) = (
-            &self.rows,
-            [self.rows.len(), receipts.len(), customers.len()],
-        );
-        let receipt = |of: fn(&Row) -> u32| {
-            Written::Ints(receipts.iter().map(|(row, _)| column(of(row))).collect())
-        };
-        let ints = |of: fn(&Row) -> i32| Written::Ints(rows.iter().map(of).collect());
-        let longs = |of: fn(&Row) -> i64| Written::Longs(rows.iter().map(of).collect());
-        let written = [
+        let names = |column: &str, names: &Names| write(vec![(column, Written::Texts(names))]);
+        let product_columns = vec![
+            ("stock_code", Written::Texts(&products)),
             (
-                files::RECEIPTS,
-                write(vec![
-                    (
-                        "time",
-                        Written::Longs(receipts.iter().map(|(row, _)| row.time).collect()),
-                    ),
-                    ("invoice", receipt(|row| row.invoice)),
-                    ("customer", receipt(|row| row.customer)),
-                    ("country", receipt(|row| row.country)),
-                    (
-                        "lines",
-                        Written::Ints(receipts.iter().map(|(_, lines)| *lines).collect()),
-                    ),
-                ])?,
-            ),
-            (
-                files::LINES,
-                write(vec![
-                    ("line_id", longs(|row| row.id)),
-                    ("product", ints(|row| column(row.product))),
-                    ("description", ints(|row| column(row.description))),
-                    ("quantity", ints(|row| row.quantity)),
-                    ("unit_price", longs(|row| row.unit_price)),
-                    ("kind", ints(|row| row.kind.into())),
-                ])?,
-            ),
-            (
-                files::PRODUCTS,
-                write(vec![
-                    ("stock_code", Written::Texts(&products)),
-                    (
-                        "description",
-                        Written::Ints(product_description.into_iter().map(column).collect()),
-                    ),
-                ])?,
-            ),
-            (
-                files::INVOICES,
-                write(vec![("invoice", Written::Texts(&invoices))])?,
-            ),
-            (
-                files::CUSTOMERS,
-                write(vec![("customer_id", Written::Texts(&customers))])?,
-            ),
-            (
-                files::COUNTRIES,
-                write(vec![("country", Written::Texts(&countries))])?,
-            ),
-            (
-                files::DESCRIPTIONS,
-                write(vec![("description", Written::Texts(&descriptions))])?,
+                "description",
+                Written::Ints(product_description.into_iter().map(column).collect()),
             ),
         ];
-        let builder = Artifact::builder(ModelKind::Insights, recipe, as_of, seed);
-        let builder = ["transactions", "receipts", "customers"]
-            .into_iter()
-            .zip(counts)
-            .fold(builder, |builder, (what, count)| {
-                builder.trained_on(what, count as u64)
-            });
-        Ok(written
-            .into_iter()
-            .fold(builder, |builder, (name, bytes)| builder.file(name, bytes))
-            .finish())
+        let artifact = Artifact::builder(ModelKind::Insights, recipe, as_of, seed)
+            .trained_on("transactions", self.rows.len() as u64)
+            .trained_on("receipts", receipts.len() as u64)
+            .trained_on("customers", customers.len() as u64)
+            .file(files::RECEIPTS, write(receipt_columns(&receipts))?)
+            .file(files::LINES, write(line_columns(&self.rows))?)
+            .file(files::PRODUCTS, write(product_columns)?)
+            .file(files::INVOICES, names("invoice", &invoices)?)
+            .file(files::CUSTOMERS, names("customer_id", &customers)?)
+            .file(files::COUNTRIES, names("country", &countries)?)
+            .file(files::DESCRIPTIONS, names("description", &descriptions)?);
+        Ok(artifact.finish())
     }
+}
+
+/// Receipts by their first line, and how many lines each has.
+fn receipt_columns(receipts: &[(Row, i32)]) -> Vec<(&'static str, Written<'static>)> {
+    let names = |of: fn(&Row) -> u32| {
+        Written::Ints(receipts.iter().map(|(row, _)| column(of(row))).collect())
+    };
+    let times = receipts.iter().map(|(row, _)| row.time);
+    let lines = receipts.iter().map(|(_, lines)| *lines);
+    vec![
+        ("time", Written::Longs(times.collect())),
+        ("invoice", names(|row| row.invoice)),
+        ("customer", names(|row| row.customer)),
+        ("country", names(|row| row.country)),
+        ("lines", Written::Ints(lines.collect())),
+    ]
+}
+
+fn line_columns(rows: &[Row]) -> Vec<(&'static str, Written<'static>)> {
+    let ints = |of: fn(&Row) -> i32| Written::Ints(rows.iter().map(of).collect());
+    let longs = |of: fn(&Row) -> i64| Written::Longs(rows.iter().map(of).collect());
+    vec![
+        ("line_id", longs(|row| row.id)),
+        ("product", ints(|row| column(row.product))),
+        ("description", ints(|row| column(row.description))),
+        ("quantity", ints(|row| row.quantity)),
+        ("unit_price", longs(|row| row.unit_price)),
+        ("kind", ints(|row| row.kind.into())),
+    ]
 }
 
 /// A number in a column: numbers are below 2^31, see [`Interner`]; [`NONE`] is -1.

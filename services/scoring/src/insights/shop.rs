@@ -110,54 +110,9 @@ impl Shop {
         let products = file.names("stock_code")?;
         let product_description = codes(&file, "description", &descriptions, true)?;
 
-        let file = open(files::LINES)?;
-        let prices: Vec<i64> = file.numbers("unit_price")?;
-        let lines = Lines {
-            id: file.numbers("line_id")?,
-            product: codes(&file, "product", &products, false)?,
-            description: codes(&file, "description", &descriptions, true)?,
-            quantity: file.numbers("quantity")?,
-            unit_price: prices
-                .into_iter()
-                .map(Money::from_ten_thousandths)
-                .collect(),
-            kind: file.numbers("kind")?,
-        };
-        lines.check()?;
-
+        let lines = Lines::read(&open(files::LINES)?, &products, &descriptions)?;
         let file = open(files::RECEIPTS)?;
-        let counts: Vec<u32> = file.numbers("lines")?;
-        let mut first = Vec::with_capacity(counts.len() + 1);
-        let mut next = 0_u32;
-        first.push(next);
-        for count in &counts {
-            next = next
-                .checked_add(*count)
-                .ok_or_else(|| ModelError::inconsistent("lines", "are too many"))?;
-            first.push(next);
-        }
-        if next as usize != lines.id.len() {
-            let problem = format!("are {} lines, and {next} by their receipts", lines.id.len());
-            return Err(ModelError::inconsistent("lines", problem));
-        }
-        codes(&file, "country", &countries, false)?;
-        let mut receipts = Receipts {
-            time: file.numbers("time")?,
-            invoice: codes(&file, "invoice", &invoices, false)?,
-            customer: codes(&file, "customer", &customers, true)?,
-            country: file.numbers("country")?,
-            first,
-            sums: Vec::new(),
-        };
-        if !receipts.time.is_sorted() || receipts.time.iter().any(|time| !TIMES.contains(time)) {
-            return Err(ModelError::inconsistent(
-                "time",
-                "is not in order, or not in the years 1 to 9999",
-            ));
-        }
-        receipts.sums = (0..receipts.time.len())
-            .map(|at| lines.sums(receipts.lines(at), |_| true))
-            .collect();
+        let receipts = Receipts::read(&file, [&invoices, &customers, &countries], &lines)?;
 
         let known = |customer: &u32| (*customer != NONE).then_some(*customer);
         let by_customer = Rows::of_numbers(customers.len(), receipts.customer.iter().map(known));
@@ -168,15 +123,13 @@ impl Shop {
         for (country, sums) in receipts.country.iter().zip(&receipts.sums) {
             country_sums[usize::from(*country)].add(sums);
         }
-        let first_sale = |customer| {
-            by_customer
-                .get(customer as usize)
-                .iter()
-                .find(|at| receipts.sums[**at as usize].sold())
+        let first_sale = |customer: usize| {
+            let mut of_customer = by_customer.row(customer).iter().copied();
+            of_customer.find(|receipt| receipts.sums[*receipt as usize].sold())
         };
-        let first_receipt = (0..customers.len() as u32)
-            .map(|c| first_sale(c).copied().unwrap_or(NONE))
-            .collect();
+        let first_receipt =
+            (0..customers.len()).map(|customer| first_sale(customer).unwrap_or(NONE));
+        let first_receipt = first_receipt.collect();
         let cube = cube(
             &receipts,
             &lines,
@@ -340,13 +293,74 @@ fn codes(
 }
 
 impl Receipts {
+    fn read(
+        file: &ColumnFile,
+        [invoices, customers, countries]: [&Names; 3],
+        lines: &Lines,
+    ) -> Result<Self, ModelError> {
+        // Countries are kept as u16: `codes` refuses a number that no country has.
+        codes(file, "country", countries, false)?;
+        let mut receipts = Self {
+            time: file.numbers("time")?,
+            invoice: codes(file, "invoice", invoices, false)?,
+            customer: codes(file, "customer", customers, true)?,
+            country: file.numbers("country")?,
+            first: first_lines(file, lines.id.len())?,
+            sums: Vec::new(),
+        };
+        if !receipts.time.is_sorted() || receipts.time.iter().any(|time| !TIMES.contains(time)) {
+            return Err(ModelError::inconsistent(
+                "time",
+                "is not in order, or not in the years 1 to 9999",
+            ));
+        }
+        receipts.sums = (0..receipts.time.len())
+            .map(|at| lines.sums(receipts.lines(at), |_| true))
+            .collect();
+        Ok(receipts)
+    }
+
     /// The lines of a receipt.
     pub(super) fn lines(&self, receipt: usize) -> Range<usize> {
         self.first[receipt] as usize..self.first[receipt + 1] as usize
     }
 }
 
+/// First line of each receipt, and the number of all lines at the end.
+fn first_lines(receipts: &ColumnFile, lines: usize) -> Result<Vec<u32>, ModelError> {
+    let counts: Vec<u32> = receipts.numbers("lines")?;
+    let (mut first, mut next) = (vec![0], 0_u32);
+    for count in counts {
+        next = next
+            .checked_add(count)
+            .ok_or_else(|| ModelError::inconsistent("lines", "are too many"))?;
+        first.push(next);
+    }
+    match next as usize == lines {
+        true => Ok(first),
+        false => Err(ModelError::inconsistent(
+            "lines",
+            format!("are {lines} lines, and {next} by their receipts"),
+        )),
+    }
+}
+
 impl Lines {
+    fn read(file: &ColumnFile, products: &Names, descriptions: &Names) -> Result<Self, ModelError> {
+        let prices: Vec<i64> = file.numbers("unit_price")?;
+        let prices = prices.into_iter().map(Money::from_ten_thousandths);
+        let lines = Self {
+            id: file.numbers("line_id")?,
+            product: codes(file, "product", products, false)?,
+            description: codes(file, "description", descriptions, true)?,
+            quantity: file.numbers("quantity")?,
+            unit_price: prices.collect(),
+            kind: file.numbers("kind")?,
+        };
+        lines.check()?;
+        Ok(lines)
+    }
+
     /// What adding up relies on: no sum of any lines is beyond an i64, and a sale has at least one
     /// unit.
     fn check(&self) -> Result<(), ModelError> {

@@ -3,8 +3,8 @@
 //!
 //! `answers.safetensors`, by row of the customer, the best product first: `product` `[n, k]` u32,
 //! `score` `[n, k]` f64, `spoken_for` `[n, k]` u8. They are what
-//! [`RecommendationModel::rank`](super::RecommendationModel::rank) finds with the other files of the model.
-//! A model without this file finds them when they are requested.
+//! [`RecommendationModel::rank`](super::RecommendationModel::rank) finds with the other files of
+//! the model. A model without this file finds them when they are requested.
 
 use crate::{Artifact, Kept, ModelError, TensorFile};
 
