@@ -12,6 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use model_store::{Canary, Channel, ModelStore, Pointer, StoreError};
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use prost_types::Timestamp;
@@ -20,7 +21,7 @@ use runtime::Refusal;
 use scoring::{Artifact, Manifest, Model, ModelError};
 use tokio::{
     sync::{oneshot, watch},
-    task::JoinHandle,
+    task::JoinSet,
     time::Instant,
 };
 use tonic::{Request, Response, Status, metadata::MetadataValue};
@@ -30,8 +31,13 @@ use crate::{MODEL_CHANNEL, MODEL_VERSION, drift::Drift, shadow::Shadow};
 /// What callers are told to wait while there is no model.
 const RETRY_IN: Duration = Duration::from_secs(2);
 
-/// Longest pause between two tries of a version that was refused.
-const MOST_BACKOFF: Duration = Duration::from_secs(60);
+/// Pauses between two tries of a version that was refused: from 1 to 2 s at first, from 30 to 60 s
+/// in the end. Jitter keeps replicas from asking the store in step.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_secs(1))
+    .with_max_delay(Duration::from_secs(30))
+    .without_max_times()
+    .with_jitter();
 
 /// How long the start of a process waits for its model.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -162,7 +168,8 @@ impl<M> Loaded<M> {
 #[derive(Debug)]
 pub struct Live<M> {
     shared: Arc<Shared<M>>,
-    follower: Option<Arc<Follower>>,
+    /// The task that follows the store. Dropping the last handle aborts it.
+    follower: Option<Arc<JoinSet<()>>>,
     allows_publish: bool,
 }
 
@@ -207,16 +214,6 @@ impl<M> Versions<M> {
     }
 }
 
-/// The task that follows the store ends with the last handle.
-#[derive(Debug)]
-struct Follower(JoinHandle<()>);
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl<M: Model> Live<M> {
     /// Follows a store. Waits a moment for its first answer: who starts is ready at once where it
     /// can be, and can say that it is not where the store is slow or silent.
@@ -224,7 +221,8 @@ impl<M: Model> Live<M> {
         let shared = Shared::new(Some(store.clone()));
         let following = Arc::clone(&shared);
         let (looked, first) = oneshot::channel();
-        let follower = tokio::spawn(async move {
+        let mut follower = JoinSet::new();
+        follower.spawn(async move {
             let mut wanted = Wanted::default();
             following.look(&store, &mut wanted).await;
             let _ = looked.send(());
@@ -236,7 +234,7 @@ impl<M: Model> Live<M> {
         let _ = tokio::time::timeout(FIRST_LOOK, first).await;
         Self {
             shared,
-            follower: Some(Arc::new(Follower(follower))),
+            follower: Some(Arc::new(follower)),
             allows_publish: false,
         }
     }
@@ -412,13 +410,24 @@ struct Wanted {
     shadow: Try,
 }
 
-/// A version that is wanted, and how often it failed.
-#[derive(Debug, Default)]
+/// A version that is wanted, and when it is tried again after it failed.
+#[derive(Debug)]
 struct Try {
     version: Option<String>,
     refusal: String,
-    failures: u32,
+    backoff: ExponentialBackoff,
     not_before: Option<Instant>,
+}
+
+impl Default for Try {
+    fn default() -> Self {
+        Self {
+            version: None,
+            refusal: String::new(),
+            backoff: BACKOFF.build(),
+            not_before: None,
+        }
+    }
 }
 
 impl Try {
@@ -436,9 +445,7 @@ impl Try {
 
     fn failed(&mut self, refusal: String) {
         self.refusal = refusal;
-        self.failures = self.failures.saturating_add(1);
-        let pause = Duration::from_secs(1 << self.failures.min(6)).min(MOST_BACKOFF);
-        self.not_before = Some(Instant::now() + pause);
+        self.not_before = self.backoff.next().map(|pause| Instant::now() + pause);
     }
 }
 
