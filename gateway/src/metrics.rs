@@ -2,166 +2,205 @@
 
 use std::sync::LazyLock;
 
-use opentelemetry::{
-    KeyValue, global,
-    metrics::{Counter, Gauge, Meter},
-};
+use runtime::metrics::{self, Counter, EncodeLabelSet, Family, Gauge};
 
 use proto::policy::v1::Priority;
 
-static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
-
-static CACHE: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let counter = METER.u64_counter("shopkeeper.gateway.cache.lookups");
-    counter
-        .with_description(
-            "cacheable calls by outcome: hit-memory, hit-redis, coalesced, miss, bypass",
-        )
-        .build()
+static CACHE: LazyLock<Family<LookupLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_cache_lookups",
+        "cacheable calls by outcome: hit-memory, hit-redis, coalesced, miss, bypass",
+    )
 });
 
-static STORED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER
-        .u64_counter("shopkeeper.gateway.cache.stored")
-        .with_description("answers kept, by where")
-        .build()
+static STORED: LazyLock<Family<TierLabels, Counter>> =
+    LazyLock::new(|| metrics::family("shopkeeper_gateway_cache_stored", "answers kept, by where"));
+
+static REFRESHED: LazyLock<Family<MethodLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_cache_refreshed",
+        "answers made anew before they ended",
+    )
 });
 
-static REFRESHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let counter = METER.u64_counter("shopkeeper.gateway.cache.refreshed");
-    counter
-        .with_description("answers made anew before they ended")
-        .build()
+static REDIS: LazyLock<Family<RedisLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_redis_problems",
+        "reads and writes that Redis did not answer as it should, by reason",
+    )
 });
 
-static REDIS: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let counter = METER.u64_counter("shopkeeper.gateway.redis.problems");
-    counter
-        .with_description("reads and writes that Redis did not answer as it should, by reason")
-        .build()
+static REDIS_UP: LazyLock<Gauge> = LazyLock::new(|| {
+    metrics::register(
+        "shopkeeper_gateway_redis_up",
+        "1 while Redis is used",
+        Gauge::default(),
+    )
 });
 
-static REDIS_UP: LazyLock<Gauge<u64>> = LazyLock::new(|| {
-    METER
-        .u64_gauge("shopkeeper.gateway.redis.up")
-        .with_description("1 while Redis is used")
-        .build()
+static SHED: LazyLock<Family<ShedLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_shed",
+        "calls refused because of too many others",
+    )
 });
 
-static SHED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER
-        .u64_counter("shopkeeper.gateway.shed")
-        .with_description("calls refused because of too many others")
-        .build()
+static REFUSED: LazyLock<Family<ReasonLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_auth_refused",
+        "calls of callers who are not let in",
+    )
 });
 
-static REFUSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER
-        .u64_counter("shopkeeper.gateway.auth.refused")
-        .with_description("calls of callers who are not let in")
-        .build()
+static BACKEND_ERRORS: LazyLock<Family<BackendLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_backend_errors",
+        "calls that a service could not be asked",
+    )
 });
 
-static BACKEND_ERRORS: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let counter = METER.u64_counter("shopkeeper.gateway.backend.errors");
-    counter
-        .with_description("calls that a service could not be asked")
-        .build()
+static REPLICA_LOSSES: LazyLock<Family<BackendLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_replica_losses",
+        "calls that one of several replicas lost",
+    )
 });
 
-static REPLICA_LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let counter = METER.u64_counter("shopkeeper.gateway.replica.losses");
-    counter
-        .with_description("calls that one of several replicas lost")
-        .build()
+static REPLICA_EJECTIONS: LazyLock<Family<EjectionLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_replica_rests",
+        "ejections of a replica, by reason: lost calls, failing answers",
+    )
 });
 
-static REPLICA_EJECTIONS: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let counter = METER.u64_counter("shopkeeper.gateway.replica.rests");
-    counter
-        .with_description("ejections of a replica, by reason: lost calls, failing answers")
-        .build()
+static REPLICAS: LazyLock<Family<BackendLabels, Gauge>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_replicas",
+        "replicas of a service that are known",
+    )
 });
 
-static REPLICAS: LazyLock<Gauge<u64>> = LazyLock::new(|| {
-    METER
-        .u64_gauge("shopkeeper.gateway.replicas")
-        .with_description("replicas of a service that are known")
-        .build()
+static BACKEND_LIMIT: LazyLock<Family<BackendLabels, Gauge>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_backend_limit",
+        "calls that a service may have in flight",
+    )
 });
 
-static BACKEND_LIMIT: LazyLock<Gauge<u64>> = LazyLock::new(|| {
-    let gauge = METER.u64_gauge("shopkeeper.gateway.backend.limit");
-    gauge
-        .with_description("calls that a service may have in flight")
-        .build()
+static RETRIES: LazyLock<Family<BackendLabels, Counter>> =
+    LazyLock::new(|| metrics::family("shopkeeper_gateway_retries", "calls sent again"));
+
+static HEDGES: LazyLock<Family<HedgeLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_hedges",
+        "calls that a second replica had as well, by who answered: first, second, neither",
+    )
 });
 
-static RETRIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    METER
-        .u64_counter("shopkeeper.gateway.retries")
-        .with_description("calls sent again")
-        .build()
+static BACKEND_READY: LazyLock<Family<BackendLabels, Gauge>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_backend_ready",
+        "1 while a service is ready",
+    )
 });
 
-static HEDGES: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let counter = METER.u64_counter("shopkeeper.gateway.hedges");
-    counter
-        .with_description(
-            "calls that a second replica had as well, by who answered: first, second, neither",
-        )
-        .build()
+static CANARY: LazyLock<Family<BackendLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_gateway_canary_calls",
+        "calls for the version that a share of callers gets",
+    )
 });
 
-static BACKEND_READY: LazyLock<Gauge<u64>> = LazyLock::new(|| {
-    METER
-        .u64_gauge("shopkeeper.gateway.backend.ready")
-        .with_description("1 while a service is ready")
-        .build()
-});
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookupLabels {
+    outcome: &'static str,
+    rpc_method: String,
+}
 
-static CANARY: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let counter = METER.u64_counter("shopkeeper.gateway.canary.calls");
-    counter
-        .with_description("calls for the version that a share of callers gets")
-        .build()
-});
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabels {
+    tier: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabels {
+    rpc_method: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RedisLabels {
+    operation: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShedLabels {
+    at: &'static str,
+    priority: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabels {
+    backend: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EjectionLabels {
+    backend: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HedgeLabels {
+    answered: &'static str,
+    backend: String,
+}
+
+impl BackendLabels {
+    fn of(service: &str) -> Self {
+        Self {
+            backend: service.to_owned(),
+        }
+    }
+}
 
 /// A cacheable call had this outcome.
 pub(crate) fn lookup(outcome: &'static str, method: &str) {
-    CACHE.add(
-        1,
-        &[
-            KeyValue::new("outcome", outcome),
-            KeyValue::new("rpc.method", method.to_owned()),
-        ],
-    );
+    let labels = LookupLabels {
+        outcome,
+        rpc_method: method.to_owned(),
+    };
+    CACHE.get_or_create(&labels).inc();
 }
 
 /// An answer was kept, in `memory` or in `redis`.
 pub(crate) fn stored(tier: &'static str) {
-    STORED.add(1, &[KeyValue::new("tier", tier)]);
+    let labels = TierLabels { tier };
+    STORED.get_or_create(&labels).inc();
 }
 
 /// An answer is refreshed before it has ended.
 pub(crate) fn refreshed(method: &str) {
-    REFRESHED.add(1, &[KeyValue::new("rpc.method", method.to_owned())]);
+    let labels = MethodLabels {
+        rpc_method: method.to_owned(),
+    };
+    REFRESHED.get_or_create(&labels).inc();
 }
 
 /// Redis did not answer as it should.
 pub(crate) fn redis(operation: &'static str, reason: &'static str) {
-    REDIS.add(
-        1,
-        &[
-            KeyValue::new("operation", operation),
-            KeyValue::new("reason", reason),
-        ],
-    );
+    let labels = RedisLabels { operation, reason };
+    REDIS.get_or_create(&labels).inc();
 }
 
 /// Whether Redis is used.
 pub(crate) fn redis_up(up: bool) {
-    REDIS_UP.record(up.into(), &[]);
+    REDIS_UP.set(up.into());
 }
 
 /// A call was refused because too many others were in flight, at the `gateway` or at its `backend`.
@@ -171,73 +210,73 @@ pub(crate) fn shed(at: &'static str, priority: Priority) {
         Priority::Normal | Priority::Unspecified => "normal",
         Priority::Low => "low",
     };
-    SHED.add(
-        1,
-        &[KeyValue::new("at", at), KeyValue::new("priority", priority)],
-    );
+    let labels = ShedLabels { at, priority };
+    SHED.get_or_create(&labels).inc();
 }
 
 /// One of several replicas lost a call.
 pub(crate) fn replica_lost(service: &str) {
-    REPLICA_LOSSES.add(1, &[KeyValue::new("backend", service.to_owned())]);
+    REPLICA_LOSSES
+        .get_or_create(&BackendLabels::of(service))
+        .inc();
 }
 
 /// A replica was ejected.
 pub(crate) fn replica_ejected(service: &str, reason: &'static str) {
-    REPLICA_EJECTIONS.add(
-        1,
-        &[
-            KeyValue::new("backend", service.to_owned()),
-            KeyValue::new("reason", reason),
-        ],
-    );
+    let labels = EjectionLabels {
+        backend: service.to_owned(),
+        reason,
+    };
+    REPLICA_EJECTIONS.get_or_create(&labels).inc();
 }
 
 /// The number of replicas of a service.
 pub(crate) fn replicas(service: &str, count: usize) {
-    REPLICAS.record(
-        count as u64,
-        &[KeyValue::new("backend", service.to_owned())],
-    );
+    REPLICAS
+        .get_or_create(&BackendLabels::of(service))
+        .set(count as u64);
 }
 
 /// The limit of calls that a service may have in flight.
 pub(crate) fn backend_limit(service: &str, limit: u64) {
-    BACKEND_LIMIT.record(limit, &[KeyValue::new("backend", service.to_owned())]);
+    BACKEND_LIMIT
+        .get_or_create(&BackendLabels::of(service))
+        .set(limit);
 }
 
 /// A call was not admitted.
 pub(crate) fn refused(reason: &'static str) {
-    REFUSED.add(1, &[KeyValue::new("reason", reason)]);
+    let labels = ReasonLabels { reason };
+    REFUSED.get_or_create(&labels).inc();
 }
 
 /// A service could not be called.
 pub(crate) fn backend_error(area: &str) {
-    BACKEND_ERRORS.add(1, &[KeyValue::new("backend", area.to_owned())]);
+    BACKEND_ERRORS.get_or_create(&BackendLabels::of(area)).inc();
 }
 
 /// A call goes to the canary.
 pub(crate) fn canary(area: &str) {
-    CANARY.add(1, &[KeyValue::new("backend", area.to_owned())]);
+    CANARY.get_or_create(&BackendLabels::of(area)).inc();
 }
 
 /// A call was retried.
 pub(crate) fn retried(area: &str) {
-    RETRIES.add(1, &[KeyValue::new("backend", area.to_owned())]);
+    RETRIES.get_or_create(&BackendLabels::of(area)).inc();
 }
 
 /// A call was hedged, and the `first` replica, the `second` or `neither` answered it.
 pub(crate) fn hedged(service: &str, by: &'static str) {
-    HEDGES.add(
-        1,
-        &[
-            KeyValue::new("backend", service.to_owned()),
-            KeyValue::new("answered", by),
-        ],
-    );
+    let labels = HedgeLabels {
+        backend: service.to_owned(),
+        answered: by,
+    };
+    HEDGES.get_or_create(&labels).inc();
 }
 
 /// Whether a service is ready.
 pub(crate) fn backend_ready(area: &str, ready: bool) {
-    BACKEND_READY.record(ready.into(), &[KeyValue::new("backend", area.to_owned())]);
+    BACKEND_READY
+        .get_or_create(&BackendLabels::of(area))
+        .set(ready.into());
 }

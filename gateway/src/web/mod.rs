@@ -153,7 +153,7 @@ impl Web {
         // At this address as well as at the one for Prometheus: the dashboard shows them.
         let metrics = get(
             async move |headers: HeaderMap| match auth.check(&headers).await {
-                Ok(()) => runtime::telemetry::metrics(&headers).into_response(),
+                Ok(()) => runtime::metrics::scrape(&headers).into_response(),
                 Err(error) => errors
                     .answer(&rescue::not_admitted(error))
                     .map(axum::body::Body::new),

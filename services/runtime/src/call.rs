@@ -5,40 +5,19 @@ use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::LazyLock,
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
-use opentelemetry::{
-    KeyValue, global, metrics::Histogram, propagation::Extractor, trace::TraceContextExt,
-};
+use opentelemetry::{global, propagation::Extractor};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::{Refusal, openmetrics::Exemplars, telemetry::CALLS};
-
-/// Bounds of the duration histogram, seconds: our own work is microseconds.
-const BOUNDS: [f64; 16] = [
-    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3,
-    250e-3, 1.0, 5.0,
-];
-
-static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
-    global::meter("shopkeeper")
-        .f64_histogram("rpc.server.call.duration")
-        .with_unit("s")
-        .with_description("time to the head of the answer")
-        .with_boundaries(BOUNDS.to_vec())
-        .build()
-});
-
-/// Calls that stand for the buckets of [`DURATION`].
-pub(crate) static EXEMPLARS: Exemplars = Exemplars::of("rpc_server_call_duration_seconds", &BOUNDS);
+use crate::{Refusal, call_metrics, telemetry::CALLS};
 
 /// A `grpc-timeout` that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,17 +160,7 @@ where
                 } else {
                     "_OTHER".to_owned()
                 };
-                let (code, system, took) = (code_name(code), "grpc", start.elapsed().as_secs_f64());
-                if is_method && !recorded.is_disabled() {
-                    let call = recorded.context().span().span_context().clone();
-                    EXEMPLARS.note(&[&method, code, system], took, &call, SystemTime::now());
-                }
-                let method = KeyValue::new("rpc.method", method);
-                let code = KeyValue::new("rpc.response.status_code", code);
-                DURATION.record(
-                    took,
-                    &[KeyValue::new("rpc.system.name", system), method, code],
-                );
+                call_metrics::record(method, code_name(code), start.elapsed());
                 Ok(response)
             }
             .instrument(span),

@@ -18,7 +18,6 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use opentelemetry::{global, metrics::Counter};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -29,7 +28,12 @@ use tokio::{
 use tonic::{body::Body, service::Routes};
 use tower::{Layer, ServiceExt};
 
-use crate::{call::CallLayer, gather::Turns, tls::Tls};
+use crate::{
+    call::CallLayer,
+    gather::Turns,
+    metrics::{self, Counter},
+    tls::Tls,
+};
 
 /// Time for a handshake, then for as many bytes as tell the protocol, and for the head of a request
 /// of HTTP/1.1.
@@ -55,11 +59,12 @@ const FIELDS: usize = 100;
 /// Pause after the system gave no connection, for example because too many files are open.
 const PAUSE: Duration = Duration::from_millis(100);
 
-static REFUSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    global::meter("shopkeeper")
-        .u64_counter("shopkeeper.connections.refused")
-        .with_description("connections closed as they came, because of too many others")
-        .build()
+static REFUSED: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::register(
+        "shopkeeper_connections_refused",
+        "connections closed as they came, because of too many others",
+        Counter::default(),
+    )
 });
 
 /// What a connection of HTTP/2 may ask for.
@@ -174,7 +179,9 @@ impl Connections {
                     tracing::debug!(%error, "no connection could be taken");
                     sleep(PAUSE).await;
                 }
-                (Ok(_), Err(_)) => REFUSED.add(1, &[]),
+                (Ok(_), Err(_)) => {
+                    REFUSED.inc();
+                }
                 (Ok((stream, peer)), Ok(place)) => {
                     let (connections, stop) = (connections.clone(), stop.clone());
                     open.spawn(async move {

@@ -4,12 +4,13 @@
 
 mod allocator;
 mod call;
+mod call_metrics;
 mod check;
 mod connections;
 mod exit;
 mod files;
 mod gather;
-mod openmetrics;
+pub mod metrics;
 mod page;
 mod process;
 mod refusal;

@@ -1,57 +1,74 @@
-//! What the process itself takes, under OpenTelemetry's names. Read from Linux's /proc whenever
-//! somebody asks; where there is none, nothing is said.
+//! What the process itself uses, under OpenTelemetry's names for it: processor time, memory,
+//! threads, open files. Read from Linux's /proc at each scrape; a system without /proc has only the
+//! uptime.
 
-use std::{fs, time::Instant};
+use std::{fmt, fs, time::Instant};
 
-use opentelemetry::{KeyValue, global};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+};
 
-/// What Linux counts processor time in, seconds; part of its interface to programs.
+use crate::metrics;
+
+/// Unit in which Linux counts processor time, seconds; part of its interface to programs.
 const TICK: f64 = 0.01;
 
-/// Tells it from here on.
+/// Registers the metrics of this process, whose uptime starts now.
 pub(crate) fn observe() {
-    let (meter, started) = (global::meter("shopkeeper"), Instant::now());
-    meter
-        .f64_observable_gauge("process.uptime")
-        .with_unit("s")
-        .with_description("Time since the process started")
-        .with_callback(move |observer| observer.observe(started.elapsed().as_secs_f64(), &[]))
-        .build();
-    meter
-        .f64_observable_counter("process.cpu.time")
-        .with_unit("s")
-        .with_description("Processor time taken, by mode")
-        .with_callback(|observer| {
-            for (mode, seconds) in cpu_time().into_iter().flatten() {
-                observer.observe(seconds, &[KeyValue::new("cpu.mode", mode)]);
+    metrics::collect(Process {
+        started: Instant::now(),
+    });
+}
+
+#[derive(Debug)]
+struct Process {
+    started: Instant,
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let uptime = self.started.elapsed().as_secs_f64();
+        encoder
+            .encode_descriptor(
+                "process_uptime_seconds",
+                "Time since the process started",
+                None,
+                MetricType::Gauge,
+            )?
+            .encode_gauge(&uptime)?;
+        if let Some(modes) = cpu_time() {
+            let mut family = encoder.encode_descriptor(
+                "process_cpu_time_seconds",
+                "Processor time taken, by mode",
+                None,
+                MetricType::Counter,
+            )?;
+            for (mode, seconds) in modes {
+                family
+                    .encode_family(&[("cpu_mode", mode)])?
+                    .encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
             }
-        })
-        .build();
-    let number = |name, unit, description, read: fn() -> Option<i64>| {
-        let counter = meter
-            .i64_observable_up_down_counter(name)
-            .with_unit(unit)
-            .with_description(description);
-        counter
-            .with_callback(move |observer| {
-                read()
-                    .into_iter()
-                    .for_each(|now| observer.observe(now, &[]))
-            })
-            .build();
-    };
-    number("process.memory.usage", "By", "Memory in use", || {
-        status("VmRSS:").map(|kib| kib * 1024)
-    });
-    number("process.thread.count", "{thread}", "Threads", || {
-        status("Threads:")
-    });
-    number(
-        "process.unix.file_descriptor.count",
-        "{file_descriptor}",
-        "Open files and sockets",
-        open_files,
-    );
+        }
+        let memory_bytes = status("VmRSS:").map(|kib| kib * 1024);
+        let gauges = [
+            ("process_memory_usage_bytes", "Memory in use", memory_bytes),
+            ("process_thread_count", "Threads", status("Threads:")),
+            (
+                "process_unix_file_descriptor_count",
+                "Open files and sockets",
+                open_files(),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let Some(value) = value else { continue };
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Gauge)?
+                .encode_gauge(&value)?;
+        }
+        Ok(())
+    }
 }
 
 fn open_files() -> Option<i64> {

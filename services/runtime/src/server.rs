@@ -11,7 +11,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     connections::{Allowed, ConnectionArgs, Connections},
-    telemetry,
+    metrics,
     tls::{Tls, TlsArgs},
 };
 
@@ -326,7 +326,7 @@ fn probes(
     Router::new()
         .route(
             "/metrics",
-            get(async |headers: http::HeaderMap| telemetry::metrics(&headers)),
+            get(async |headers: http::HeaderMap| metrics::scrape(&headers)),
         )
         .route("/healthz", get(async || StatusCode::OK))
         .route("/readyz", get(readyz))

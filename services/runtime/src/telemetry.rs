@@ -4,19 +4,12 @@
 use std::{fmt, io::IsTerminal};
 
 use anyhow::Context;
-use http::{
-    HeaderMap, HeaderName,
-    header::{ACCEPT, CONTENT_TYPE},
-};
 use opentelemetry::{
     Context as Current, KeyValue, global,
     trace::{TraceContextExt, TracerProvider},
 };
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
-use opentelemetry_sdk::{
-    Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator,
-    trace::SdkTracerProvider,
-};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::{Event, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -27,7 +20,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{call, openmetrics, process};
+use crate::{metrics, process};
 
 /// Target of the spans that calls leave; exported, and logged only when asked for.
 pub(crate) const CALLS: &str = "shopkeeper::call";
@@ -123,16 +116,7 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> anyhow::Result<Telem
         .with(traces.as_ref().map(calls));
     registry.try_init().context("telemetry is set up already")?;
 
-    let reader = opentelemetry_prometheus::exporter()
-        .with_registry(prometheus::default_registry().clone())
-        .build()
-        .context("metrics")?;
-    global::set_meter_provider(
-        SdkMeterProvider::builder()
-            .with_reader(reader)
-            .with_resource(resource)
-            .build(),
-    );
+    metrics::describe(&resource);
     process::observe();
     Ok(Telemetry { traces })
 }
@@ -186,30 +170,6 @@ where
             _ => to.write_str(&line),
         }
     }
-}
-
-/// All metrics, for whoever asks with these headers: as OpenMetrics, with exemplars, for those who
-/// take it, and else in Prometheus' own form. With the type of what it is.
-pub fn metrics(headers: &HeaderMap) -> ([(HeaderName, &'static str); 1], String) {
-    let families = prometheus::gather();
-    let accepted = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|accepted| accepted.to_str().ok());
-    let (kind, text) = match accepted
-        .into_iter()
-        .any(|accepted| accepted.contains("application/openmetrics-text"))
-    {
-        true => (
-            openmetrics::CONTENT_TYPE,
-            openmetrics::text(&families, &call::EXEMPLARS),
-        ),
-        false => {
-            let text = prometheus::TextEncoder::new().encode_to_string(&families);
-            (prometheus::TEXT_FORMAT, text.unwrap_or_default())
-        }
-    };
-    ([(CONTENT_TYPE, kind)], text)
 }
 
 #[cfg(test)]

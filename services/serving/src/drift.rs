@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use opentelemetry::{KeyValue, global, metrics::Gauge};
+use runtime::metrics::{self, EncodeLabelSet, Family, FractionGauge};
 use scoring::{Distribution, Manifest, ModelKind};
 
 /// One call of so many is counted.
@@ -19,16 +19,18 @@ const SAMPLED: u64 = 4;
 /// is worth a look.
 const WINDOW: u64 = 1000;
 
-static DRIFT: LazyLock<Gauge<f64>> = LazyLock::new(|| {
-    let (meter, what) = (
-        global::meter("shopkeeper"),
+static DRIFT: LazyLock<Family<DriftLabels, FractionGauge>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_model_drift",
         "population stability index of a feature or score against training",
-    );
-    meter
-        .f64_gauge("shopkeeper.model.drift")
-        .with_description(what)
-        .build()
+    )
 });
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DriftLabels {
+    model: &'static str,
+    number: String,
+}
 
 /// What is counted of a model.
 #[derive(Debug)]
@@ -108,8 +110,11 @@ impl Window {
 }
 
 fn tell(model: ModelKind, name: &str, drift: f64) {
-    let name = KeyValue::new("number", name.to_owned());
-    DRIFT.record(drift, &[KeyValue::new("model", model.as_str()), name]);
+    let labels = DriftLabels {
+        model: model.as_str(),
+        number: name.to_owned(),
+    };
+    DRIFT.get_or_create(&labels).set(drift);
 }
 
 #[cfg(test)]

@@ -14,10 +14,12 @@ use std::{
 use arc_swap::ArcSwapOption;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use model_store::{Canary, Channel, ModelStore, Pointer, StoreError};
-use opentelemetry::{KeyValue, global, metrics::Counter};
 use prost_types::Timestamp;
 use proto::model::v1 as pb;
-use runtime::Refusal;
+use runtime::{
+    Refusal,
+    metrics::{self, Counter, EncodeLabelSet, Family},
+};
 use scoring::{Artifact, Manifest, Model, ModelError};
 use tokio::{
     sync::{oneshot, watch},
@@ -45,13 +47,14 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Shortest pause between two looks at the store.
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
-static LOADS: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let meter = global::meter("shopkeeper");
-    meter
-        .u64_counter("shopkeeper.model.loads")
-        .with_description("model versions loaded or refused")
-        .build()
-});
+static LOADS: LazyLock<Family<LoadLabels, Counter>> =
+    LazyLock::new(|| metrics::family("shopkeeper_model_loads", "model versions loaded or refused"));
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LoadLabels {
+    model: &'static str,
+    outcome: &'static str,
+}
 
 /// A model in use.
 #[derive(Debug)]
@@ -544,13 +547,11 @@ impl<M: Model> Shared<M> {
                 ("refused", None)
             }
         };
-        LOADS.add(
-            1,
-            &[
-                KeyValue::new("model", M::KIND.as_str()),
-                KeyValue::new("outcome", outcome),
-            ],
-        );
+        let labels = LoadLabels {
+            model: M::KIND.as_str(),
+            outcome,
+        };
+        LOADS.get_or_create(&labels).inc();
         loaded
     }
 

@@ -10,12 +10,11 @@ use std::{
     },
 };
 
-use opentelemetry::{
-    KeyValue, global,
-    metrics::{Counter, Gauge, Meter},
-};
 use proto::model::v1 as pb;
-use runtime::Refusal;
+use runtime::{
+    Refusal,
+    metrics::{self, Counter, EncodeLabelSet, Family, FractionGauge},
+};
 use scoring::{Model, ModelKind};
 use tokio::sync::mpsc;
 
@@ -26,23 +25,30 @@ const SAMPLED: u64 = 4;
 /// Questions that wait.
 const QUEUE: usize = 64;
 
-static METER: LazyLock<Meter> = LazyLock::new(|| global::meter("shopkeeper"));
-
-static COMPARED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    let counter = METER.u64_counter("shopkeeper.shadow.comparisons");
-    counter
-        .with_description("questions put to a shadow version, by outcome: same, different, dropped")
-        .build()
+static COMPARED: LazyLock<Family<ComparisonLabels, Counter>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_shadow_comparisons",
+        "questions put to a shadow version, by outcome: same, different, dropped",
+    )
 });
 
-static DIFFERENCE: LazyLock<Gauge<f64>> = LazyLock::new(|| {
-    let gauge = METER.f64_gauge("shopkeeper.shadow.difference");
-    gauge
-        .with_description(
-            "largest difference between two scores since the shadow was loaded; 0 without one",
-        )
-        .build()
+static DIFFERENCE: LazyLock<Family<DifferenceLabels, FractionGauge>> = LazyLock::new(|| {
+    metrics::family(
+        "shopkeeper_shadow_difference",
+        "largest difference between two scores since the shadow was loaded; 0 without one",
+    )
 });
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ComparisonLabels {
+    model: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DifferenceLabels {
+    model: &'static str,
+}
 
 type Question = Box<dyn FnOnce() + Send>;
 
@@ -108,7 +114,7 @@ impl<M: Model> Shadow<M> {
             found.compared += 1;
             found.different += i64::from(!same);
             found.largest = found.largest.max(apart);
-            DIFFERENCE.record(found.largest, &[KeyValue::new("model", M::KIND.as_str())]);
+            difference(M::KIND, found.largest);
             count(M::KIND, if same { "same" } else { "different" });
         });
         if self.questions.try_send(question).is_err() {
@@ -142,10 +148,7 @@ impl<M: Model> Shadow<M> {
 
 impl<M> Drop for Shadow<M> {
     fn drop(&mut self) {
-        DIFFERENCE.record(
-            0.0,
-            &[KeyValue::new("model", self.loaded.manifest.model.as_str())],
-        );
+        difference(self.loaded.manifest.model, 0.0);
     }
 }
 
@@ -160,11 +163,16 @@ fn furthest(one: &[(&'static str, f64)], other: &[(&'static str, f64)]) -> f64 {
 }
 
 fn count(model: ModelKind, outcome: &'static str) {
-    COMPARED.add(
-        1,
-        &[
-            KeyValue::new("model", model.as_str()),
-            KeyValue::new("outcome", outcome),
-        ],
-    );
+    let labels = ComparisonLabels {
+        model: model.as_str(),
+        outcome,
+    };
+    COMPARED.get_or_create(&labels).inc();
+}
+
+fn difference(model: ModelKind, largest: f64) {
+    let labels = DifferenceLabels {
+        model: model.as_str(),
+    };
+    DIFFERENCE.get_or_create(&labels).set(largest);
 }
