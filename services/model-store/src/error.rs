@@ -1,14 +1,14 @@
-//! What can go wrong with a model store, and where.
+//! Errors of a model store, each with the file or URL.
 
 use scoring::{ModelError, ModelKind};
 
-use crate::Channel;
+use crate::pointer::Channel;
 
-/// Why the store did not do what it was asked. The version that was current before stays so.
+/// Why the store did not do something. The version that was current before stays so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It cannot be opened by this name.
+    /// The address cannot be used.
     #[error(
         "{place} is not a model store: {reason}\ngive a folder, or file://, s3://, gs:// or az://"
     )]
@@ -28,7 +28,7 @@ pub enum StoreError {
         /// What the storage said.
         source: Box<object_store::Error>,
     },
-    /// The pointer holds something else.
+    /// The pointer's file holds something else.
     #[error(
         "{place} is not a pointer: {reason}\nroll back to a version of your choice, or publish \
          again"
@@ -70,7 +70,7 @@ pub enum StoreError {
         /// The model.
         model: ModelKind,
     },
-    /// There is nothing to try a version beside.
+    /// There is no current version, beside which another could be on trial.
     #[error(
         "the {model} model has no current version beside which another could be tried\npublish \
          one first"
@@ -100,8 +100,8 @@ pub enum StoreError {
         /// What is current; empty: none.
         found: String,
     },
-    /// Two moved the pointer at once, and the other one was first.
-    #[error("{place} was changed by somebody else meanwhile\ntry again")]
+    /// Two processes moved the pointer at once, and the other one was first.
+    #[error("{place} was changed by another process meanwhile\ntry again")]
     Race {
         /// File or URL.
         place: String,

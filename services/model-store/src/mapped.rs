@@ -1,7 +1,7 @@
-//! Large files of a model, out of the heap: each is copied to a file without a name, and that is
-//! mapped. Where memory is short the system takes pages back and reads them again when they are
-//! needed. Nobody else has such a file: what has been checked stays as it is, whatever becomes of
-//! the store's own.
+//! Large files of a model outside of the heap: each is copied to a temporary file without a name,
+//! and the copy is mapped. When memory is short, the system drops pages and reads them again when
+//! they are needed. No other process can open the copy, so checked bytes stay as they are even if
+//! the store's file changes.
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 /// Files of this size and more are mapped, bytes.
 pub(crate) const LARGE: u64 = 4 << 20;
 
-/// Copies what was found to the folder for temporary files (`TMPDIR`), and maps it.
+/// Copies an object to the folder for temporary files (`TMPDIR`), and maps the copy.
 pub(crate) async fn copy(found: GetResultPayload) -> io::Result<Bytes> {
     let file = match found {
         GetResultPayload::File(from, _) => {
@@ -51,8 +51,8 @@ async fn copy_stream(
     reason = "memory that is a file's is only as constant as the file is"
 )]
 fn map(file: &File) -> io::Result<Bytes> {
-    // SAFETY: the file has no name and this process alone has it open: nobody changes it or cuts it
-    // short.
+    // SAFETY: the file has no name and this process alone has it open, so no write changes it or
+    // cuts it short.
     let mapped = unsafe { Mmap::map(file)? };
     Ok(Bytes::from_owner(mapped))
 }

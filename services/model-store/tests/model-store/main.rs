@@ -419,7 +419,8 @@ async fn a_pointer_that_is_none_is_named_and_replaced() {
         "",
         "{}",
         r#"{"version": "../x", "moved_at": "2023-11-14T22:13:20Z"}"#,
-        r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "canary": {"version": "../x", "percent": 10}}"#,
+        r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z",
+            "canary": {"version": "../x", "percent": 10}}"#,
         r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "shadow": "../x"}"#,
         r#"{"version": "x", "moved_at": "2023-11-14T22:13:20Z", "earlier": ["../x"]}"#,
     ] {
