@@ -1,6 +1,6 @@
-//! Drift: whether the numbers that a model is given and gives are still spread as in training.
-//! Every few calls are counted into the bins of the manifest; whenever enough have been, the gauge
-//! says how far they are off.
+//! Drift: whether a model's features and scores are still distributed as in training. A sample of
+//! calls is counted into the bins of the manifest; each full window sets the gauge to its
+//! population stability index.
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +13,10 @@ use std::{
 use runtime::metrics::{self, EncodeLabelSet, Family, FractionGauge};
 use scoring::{Distribution, Manifest, ModelKind};
 
-/// One call of so many is counted.
-const SAMPLED: u64 = 4;
-/// Values that are compared at once: by chance alone ten bins then give less than a tenth of what
-/// is worth a look.
+/// One call of this many is counted.
+const SAMPLE_EVERY: u64 = 4;
+/// Values of a window. By chance alone ten bins then give an index below 0.01, a tenth of what is
+/// worth a look.
 const WINDOW: u64 = 1000;
 
 static DRIFT: LazyLock<Family<DriftLabels, FractionGauge>> = LazyLock::new(|| {
@@ -32,7 +32,7 @@ struct DriftLabels {
     number: String,
 }
 
-/// What is counted of a model.
+/// The windows of a model.
 #[derive(Debug)]
 pub(crate) struct Drift {
     model: ModelKind,
@@ -48,14 +48,14 @@ struct Window {
 }
 
 impl Drift {
-    /// Nothing is counted yet, and nothing has drifted.
+    /// Empty windows; every gauge starts at 0.
     pub(crate) fn of(manifest: &Manifest) -> Self {
         let sound = manifest
             .distributions
             .iter()
             .filter(|(_, trained)| trained.is_sound());
         let numbers = sound.map(|(name, trained)| {
-            tell(manifest.model, name, 0.0);
+            set_gauge(manifest.model, name, 0.0);
             let window = Window {
                 trained: trained.clone(),
                 counts: vec![0; trained.bins()],
@@ -70,13 +70,13 @@ impl Drift {
         }
     }
 
-    /// Counts the numbers of a call, where it is its turn.
+    /// Counts the numbers of a call, if the call is in the sample.
     pub(crate) fn note(&self, numbers: impl IntoIterator<Item = (&'static str, f64)>) {
         if self.numbers.is_empty()
             || !self
                 .calls
                 .fetch_add(1, Ordering::Relaxed)
-                .is_multiple_of(SAMPLED)
+                .is_multiple_of(SAMPLE_EVERY)
         {
             return;
         }
@@ -89,14 +89,14 @@ impl Drift {
                 .unwrap_or_else(PoisonError::into_inner)
                 .count(value)
             {
-                tell(self.model, name, drift);
+                set_gauge(self.model, name, drift);
             }
         }
     }
 }
 
 impl Window {
-    /// Counts a value; where that fills the window, how far it is off.
+    /// Counts a value. Returns the window's index if that filled it.
     fn count(&mut self, value: f64) -> Option<f64> {
         self.counts[self.trained.bin(value)] += 1;
         self.seen += 1;
@@ -109,7 +109,7 @@ impl Window {
     }
 }
 
-fn tell(model: ModelKind, name: &str, drift: f64) {
+fn set_gauge(model: ModelKind, name: &str, drift: f64) {
     let labels = DriftLabels {
         model: model.as_str(),
         number: name.to_owned(),

@@ -4,8 +4,10 @@
 mod drift;
 pub mod inference;
 mod live;
+mod loaded;
 mod model_service;
 mod shadow;
+mod slot;
 
 use std::time::Duration;
 
@@ -16,26 +18,27 @@ use scoring::Model;
 use tokio::sync::watch;
 use tonic::{server::NamedService, service::Routes};
 
-pub use live::{Live, Loaded, channel};
+pub use live::{Live, MODEL_CHANNEL, channel};
+pub use loaded::{Loaded, MODEL_VERSION};
 
-/// Header of every answer of a model: the version that gave it.
-pub const MODEL_VERSION: &str = "x-model-version";
-
-/// Header of a call that asks for the version on trial, `canary`, or for the current one, `stable`.
-pub const MODEL_CHANNEL: &str = "x-model-channel";
-
-/// Where a service finds its model.
+/// The model store of a service.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model store")]
 pub struct StoreArgs {
-    /// Where models are published: a folder, or file://, s3://, gs:// or az://
+    /// Model store: a folder, or a URL that begins with file://, s3://, gs:// or az://
     #[arg(long, env = "SHOPKEEPER_MODELS", value_name = "URL")]
     pub models: String,
-    /// How often the store is asked whether another version is current
-    #[arg(long, env = "SHOPKEEPER_RELOAD_EVERY", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    /// Pause between two looks at the store for another current version
+    #[arg(
+        long,
+        env = "SHOPKEEPER_RELOAD_EVERY",
+        value_name = "TIME",
+        default_value = "2s",
+        value_parser = humantime::parse_duration
+    )]
     pub reload_every: Duration,
     /// Let callers make another version of the store the current one
-    /// (ModelService/SetCurrentVersion). The gateway's API keys say which callers
+    /// (ModelService/SetCurrentVersion). The gateway's API keys restrict which callers may
     #[arg(long, env = "SHOPKEEPER_ALLOW_PUBLISH", value_parser = BoolishValueParser::new())]
     pub allow_publish: bool,
 }
@@ -51,12 +54,12 @@ pub struct ProcessArgs {
     telemetry: TelemetryArgs,
 }
 
-/// Follows a model in the store. Returns once the current version is loaded, or known to be missing
-/// or unusable; a service without a model starts, says that it is not ready, and loads the first
-/// one that comes.
+/// Follows a model in the store. Returns once the current version is loaded or is known to be
+/// missing or unusable, or after 1 s. A service without a model starts, reports that it is not
+/// ready, and loads the first version that is published.
 ///
 /// # Errors
-/// Where the store's address cannot be used.
+/// If the store's address cannot be used.
 pub async fn watch<M: Model>(args: &StoreArgs) -> anyhow::Result<Live<M>> {
     let store = ModelStore::open(&args.models)?;
     Ok(Live::follow(store, args.reload_every)
@@ -93,7 +96,7 @@ where
 /// The life of a model service's process.
 ///
 /// # Errors
-/// Where the store, the telemetry or the address cannot be used.
+/// If the store, the telemetry or the address cannot be used.
 pub async fn serve<M: Model>(
     name: &'static str,
     args: ProcessArgs,
@@ -102,23 +105,23 @@ pub async fn serve<M: Model>(
     serve_from(name, args, async |store| Ok(service(watch(store).await?))).await
 }
 
-/// The same for a service that looks for its models itself.
+/// As [`serve`], for a service that opens its models itself.
 ///
 /// # Errors
-/// As [`serve`], and where the service cannot be made.
+/// As [`serve`], and if the service cannot be made.
 pub async fn serve_from(
     name: &'static str,
     args: ProcessArgs,
     service: impl AsyncFnOnce(&StoreArgs) -> anyhow::Result<Service>,
 ) -> anyhow::Result<()> {
-    let _sends_the_rest = runtime::telemetry::init(name, &args.telemetry)?;
+    let _flushes_on_drop = runtime::telemetry::init(name, &args.telemetry)?;
     let shutdown = runtime::shutdown();
     let server = Server::bind(&args.server).await?;
     let service = service(&args.store).await?;
     server.serving(service).serve_until(shutdown).await
 }
 
-/// A generated gRPC server with the limits and encodings that all of them have.
+/// A generated gRPC server with the size limits and encodings of every service.
 #[macro_export]
 macro_rules! limited {
     ($server:expr) => {

@@ -1,4 +1,4 @@
-//! ModelService: which model answers, and when that changes.
+//! ModelService: the versions of a model, the current one, and its changes.
 
 use std::{pin::Pin, time::SystemTime};
 
@@ -16,9 +16,12 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-use crate::{Live, live, live::unreachable};
+use crate::{
+    live::{Live, unreachable},
+    loaded::{describe, read},
+};
 
-/// ModelService over a model, whose watches end when it drains.
+/// ModelService of a model. Its watches end when the process drains.
 pub(crate) fn server<M: Model>(
     live: &Live<M>,
     draining: watch::Receiver<bool>,
@@ -61,11 +64,11 @@ impl<M: Model> Api<M> {
                     .map_err(|error| unreachable(&error))?;
                 versions
                     .iter()
-                    .map(|(manifest, channel)| live::version(manifest, *channel))
+                    .map(|(manifest, channel)| describe(manifest, *channel))
                     .collect::<Vec<_>>()
             }
         };
-        // The list may grow meanwhile, which moves the pages but loses nothing that was there.
+        // The list may grow between two pages, which moves them but loses no version.
         let page = Page::of(
             "versions",
             request.page_size,
@@ -95,7 +98,7 @@ impl<M: Model> Api<M> {
             action: "publishing",
         })?;
         let version = required("version", &version)?;
-        // What no service could use is nobody's to publish.
+        // A version that no service could load must not become current.
         let unusable =
             |problem: String| Refusal::field("version", format!("cannot be used: {problem}"));
         let artifact = match store.fetch(M::KIND, version).await {
@@ -106,7 +109,7 @@ impl<M: Model> Api<M> {
             Err(StoreError::Refused { source, .. }) => return Err(unusable(source.to_string())),
             Err(error) => return Err(unreachable(&error)),
         };
-        live::read::<M>(artifact).await.map_err(unusable)?;
+        read::<M>(artifact).await.map_err(unusable)?;
         let now = SystemTime::now().into();
         let pointer = match store
             .point_from(M::KIND, &expected_version, version, now)
@@ -127,7 +130,8 @@ impl<M: Model> Api<M> {
             }
             Err(error) => return Err(unreachable(&error)),
         };
-        tracing::info!(model = %M::KIND, model.version = version, before = expected_version, "published over the API");
+        let (model, before) = (M::KIND, expected_version);
+        tracing::info!(%model, model.version = version, before, "published over the API");
         Ok(SetCurrentVersionResponse {
             version: pointer.version,
             previous_version: pointer.previous.unwrap_or_default(),
@@ -171,7 +175,7 @@ impl<M: Model> ModelService for Api<M> {
         let mut draining = self.draining.clone();
         let end = async move {
             if draining.wait_for(|draining| *draining).await.is_err() {
-                // In a process that calls it without a listener nobody says so.
+                // Without a listener, as in a test, no drain ends the watch.
                 std::future::pending::<()>().await;
             }
         };

@@ -1,6 +1,6 @@
-//! A version that is asked as well. Some questions are put once more, to the version that answers
-//! and to this one, after the caller has been answered; what they differ in is counted. Promise: no
-//! caller waits for it, and no more is kept waiting than a short queue.
+//! A shadow: a version on trial that is compared with the current version. A sample of calls is
+//! repeated at both after the caller has its answer, and the differences are counted.
+//! Promise: no caller waits for it, and its queue is short; calls beyond it are dropped.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,12 +18,12 @@ use runtime::{
 use scoring::{Model, ModelKind};
 use tokio::sync::mpsc;
 
-use crate::Loaded;
+use crate::loaded::Loaded;
 
-/// One question of so many is put to the shadow.
-const SAMPLED: u64 = 4;
-/// Questions that wait.
-const QUEUE: usize = 64;
+/// One call of this many is compared.
+const SAMPLE_EVERY: u64 = 4;
+/// Comparisons that may wait.
+const MAX_QUEUED: usize = 64;
 
 static COMPARED: LazyLock<Family<ComparisonLabels, Counter>> = LazyLock::new(|| {
     metrics::family(
@@ -50,20 +50,19 @@ struct DifferenceLabels {
     model: &'static str,
 }
 
-type Question = Box<dyn FnOnce() + Send>;
+type Comparison = Box<dyn FnOnce() + Send>;
 
-/// A version that is asked as well.
+/// A version that is compared with the current one.
 #[derive(Debug)]
 pub(crate) struct Shadow<M> {
-    pub(crate) loaded: Loaded<M>,
+    pub(crate) loaded: Arc<Loaded<M>>,
     calls: AtomicU64,
-    found: Arc<Mutex<Found>>,
-    questions: mpsc::Sender<Question>,
+    results: Arc<Mutex<Results>>,
+    queue: mpsc::Sender<Comparison>,
 }
 
-/// What came of the questions.
 #[derive(Debug, Clone, Copy, Default)]
-struct Found {
+struct Results {
     compared: i64,
     different: i64,
     dropped: i64,
@@ -71,25 +70,30 @@ struct Found {
 }
 
 impl<M: Model> Shadow<M> {
-    /// Asks one question after the other, for as long as it lives.
+    /// Makes one comparison after the other until it is dropped.
     pub(crate) fn new(loaded: Loaded<M>) -> Self {
-        let (questions, mut queue) = mpsc::channel::<Question>(QUEUE);
+        let (queue, mut queued) = mpsc::channel::<Comparison>(MAX_QUEUED);
         tokio::spawn(async move {
-            while let Some(question) = queue.recv().await {
-                // It does not panic, and is not aborted.
-                let _ = tokio::task::spawn_blocking(question).await;
+            while let Some(comparison) = queued.recv().await {
+                // An error would be a panic, which the comparison catches itself.
+                let _ = tokio::task::spawn_blocking(comparison).await;
             }
         });
         Self {
-            loaded,
+            loaded: Arc::new(loaded),
             calls: AtomicU64::new(0),
-            found: Arc::default(),
-            questions,
+            results: Arc::default(),
+            queue,
         }
     }
 
-    /// Puts a question that `stable` has answered once more, where it is its turn.
-    pub(crate) fn ask<R: Send + 'static, T: PartialEq>(
+    /// Whether it is this version.
+    pub(crate) fn is(&self, loaded: &Loaded<M>) -> bool {
+        self.loaded.info.version == loaded.info.version
+    }
+
+    /// Queues the comparison of a call that `stable` has answered, if the call is in the sample.
+    pub(crate) fn compare<R: Send + 'static, T: PartialEq>(
         &self,
         stable: &Loaded<M>,
         request: R,
@@ -98,27 +102,30 @@ impl<M: Model> Shadow<M> {
         if !self
             .calls
             .fetch_add(1, Ordering::Relaxed)
-            .is_multiple_of(SAMPLED)
+            .is_multiple_of(SAMPLE_EVERY)
         {
             return;
         }
-        // Under one name, or every answer would be another for that alone.
-        let (one, other) = (stable.apart(&stable.info), self.loaded.apart(&stable.info));
-        let found = Arc::clone(&self.found);
-        let question = Box::new(move || {
+        // Answers contain the version, so both answer under one; else no two would be equal.
+        let (one, other) = (
+            stable.recording(&stable.info),
+            self.loaded.recording(&stable.info),
+        );
+        let results = Arc::clone(&self.results);
+        let comparison = Box::new(move || {
             let both = AssertUnwindSafe(|| with(&one, &request) == with(&other, &request));
-            // No answer is another answer.
+            // A panic counts as a different answer.
             let same = catch_unwind(both).unwrap_or(false);
-            let apart = furthest(&one.told(), &other.told());
-            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.compared += 1;
-            found.different += i64::from(!same);
-            found.largest = found.largest.max(apart);
-            difference(M::KIND, found.largest);
+            let apart = largest_difference(&one.recorded(), &other.recorded());
+            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            results.compared += 1;
+            results.different += i64::from(!same);
+            results.largest = results.largest.max(apart);
+            set_difference(M::KIND, results.largest);
             count(M::KIND, if same { "same" } else { "different" });
         });
-        if self.questions.try_send(question).is_err() {
-            self.found
+        if self.queue.try_send(comparison).is_err() {
+            self.results
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .dropped += 1;
@@ -126,14 +133,14 @@ impl<M: Model> Shadow<M> {
         }
     }
 
-    /// What has been found, as ModelService tells it.
+    /// The results so far, as ModelService returns them.
     pub(crate) fn report(&self) -> pb::Shadow {
-        let Found {
+        let Results {
             compared,
             different,
             dropped,
             largest,
-        } = *self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        } = *self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let version = self.loaded.info.version.clone();
         pb::Shadow {
             version,
@@ -148,12 +155,12 @@ impl<M: Model> Shadow<M> {
 
 impl<M> Drop for Shadow<M> {
     fn drop(&mut self) {
-        difference(self.loaded.manifest.model, 0.0);
+        set_difference(self.loaded.manifest.model, 0.0);
     }
 }
 
-/// How far apart two numbers of one name are at most.
-fn furthest(one: &[(&'static str, f64)], other: &[(&'static str, f64)]) -> f64 {
+/// Largest difference between two numbers of the same name; 0 without any.
+fn largest_difference(one: &[(&'static str, f64)], other: &[(&'static str, f64)]) -> f64 {
     let both = one
         .iter()
         .zip(other)
@@ -170,7 +177,7 @@ fn count(model: ModelKind, outcome: &'static str) {
     COMPARED.get_or_create(&labels).inc();
 }
 
-fn difference(model: ModelKind, largest: f64) {
+fn set_difference(model: ModelKind, largest: f64) {
     let labels = DifferenceLabels {
         model: model.as_str(),
     };

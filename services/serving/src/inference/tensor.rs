@@ -127,14 +127,14 @@ pub struct Output {
     pub(super) raw: Vec<u8>,
 }
 
-/// What a tensor can be made of.
+/// The type of a tensor's values.
 pub trait Element: Clone {
-    /// The protocol's name of it.
+    /// Its name in the protocol.
     const DATATYPE: &'static str;
-    /// The same for people, of several.
+    /// Its name in messages, in the plural.
     const WORDS: &'static str;
 
-    /// All values of raw contents; none where they are something else.
+    /// All values of raw contents; `None` if these are of another type.
     fn raw(bytes: &[u8]) -> Option<Vec<Self>>;
 
     /// The values among typed contents.
@@ -279,10 +279,10 @@ impl<'a> Batch<'a> {
         self.rows
     }
 
-    /// An input's values, row after row; none where it is not given.
+    /// An input's values, row after row; `None` if the request has no such input.
     ///
     /// # Errors
-    /// Where it has other values than it says.
+    /// If the values do not match the input's datatype and shape.
     pub fn get<T: Element>(&self, tensor: &Tensor<T>) -> Result<Option<Vec<T>>, Refusal> {
         let Some(input) = self.inputs.iter().find(|input| input.info == tensor.info) else {
             return Ok(None);
@@ -305,10 +305,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Values of an input that says all by itself.
+    /// Values of an input that must be the only one.
     ///
     /// # Errors
-    /// As [`Self::get`], and where others are given beside it.
+    /// As [`Self::get`], and if the request has other inputs.
     pub fn alone<T: Element>(&self, tensor: &Tensor<T>) -> Result<Option<Vec<T>>, Refusal> {
         match self.get(tensor)? {
             Some(_) if self.inputs.len() > 1 => Err(Refusal::field(
@@ -322,7 +322,7 @@ impl<'a> Batch<'a> {
     /// An input's values, row after row.
     ///
     /// # Errors
-    /// As [`Self::get`], and where it is not given.
+    /// As [`Self::get`], and if the request has no such input.
     pub fn required<T: Element>(&self, tensor: &Tensor<T>) -> Result<Vec<T>, Refusal> {
         let missing = || Refusal::field(format!("inputs.{}", tensor.info.name), "is missing");
         self.get(tensor)?.ok_or_else(missing)

@@ -31,7 +31,7 @@ impl Model for Number {
     }
 }
 
-/// Stands for the model's own service, whose calls are not what is tested here.
+/// Stands for the model's own service: its calls are not tested here.
 #[derive(Clone)]
 struct Nothing;
 
@@ -188,7 +188,7 @@ async fn a_service_follows_the_store_and_refuses_what_is_damaged() {
         first
     );
 
-    // A version whose manifest was touched after it was published.
+    // A version with a manifest that was changed after it was published.
     let second = artifact(2);
     store.upload(&second).await.unwrap();
     let manifest = folder

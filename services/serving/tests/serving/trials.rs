@@ -1,4 +1,4 @@
-//! Versions on trial, from the store through a service and a gateway with a cache to callers who go
+//! Versions on trial, from the store through a service and a gateway with a cache to callers that go
 //! on asking.
 
 use std::{
