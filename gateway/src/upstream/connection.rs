@@ -23,7 +23,7 @@ use http::{
     header::{CONNECTION, CONTENT_TYPE, TE, TRANSFER_ENCODING, UPGRADE},
 };
 use http_body::Body as _;
-use runtime::{ClientTls, Gathered, Turns, WINDOW, WINDOWS};
+use runtime::{ClientTls, CoalescedWrites, Polls, WINDOW, WINDOWS};
 use tokio::{
     net::TcpStream,
     sync::{Notify, watch},
@@ -215,13 +215,13 @@ impl Keeper {
     /// Makes a connection and waits for its end.
     async fn connection(&self, state: &watch::Sender<State>) -> End {
         let limit = self.config.connect_timeout;
-        let (sender, connection, turns) = match timeout(limit, self.connect()).await {
+        let (sender, connection, polls) = match timeout(limit, self.connect()).await {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) => return End::Failed(chain(&*error)),
             Err(_) => return End::Failed(format!("no connection within {limit:?}")),
         };
         let (since, lifecycle) = (Instant::now(), Arc::new(Lifecycle::default()));
-        let mut driver = tokio::spawn(drive(connection, turns, self.config.keepalive));
+        let mut driver = tokio::spawn(drive(connection, polls, self.config.keepalive));
         state.send_replace(State::Open(Open {
             sender,
             lifecycle: lifecycle.clone(),
@@ -247,7 +247,7 @@ impl Keeper {
         End::Failed(problem.unwrap_or_else(|| "it closed the connection".to_owned()))
     }
 
-    async fn connect(&self) -> Result<(SendRequest<Bytes>, Connection, Turns), BoxError> {
+    async fn connect(&self) -> Result<(SendRequest<Bytes>, Connection, Polls), BoxError> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         let stream = match &self.tls {
@@ -260,26 +260,26 @@ impl Keeper {
             }
             Some(_) | None => Either::Left(stream),
         };
-        let turns = Turns::default();
+        let polls = Polls::default();
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOWS)
             .max_header_list_size(self.config.max_head_bytes)
             .enable_push(false)
-            .handshake(turns.gather(stream))
+            .handshake(polls.coalesce(stream))
             .await?;
-        Ok((sender, connection, turns))
+        Ok((sender, connection, polls))
     }
 }
 
 type Stream = Either<TcpStream, tokio_rustls::client::TlsStream<TcpStream>>;
-type Connection = h2::client::Connection<Gathered<Stream>, Bytes>;
+type Connection = h2::client::Connection<CoalescedWrites<Stream>, Bytes>;
 
 /// Drives a connection for as long as it answers pings. Returns what ended it.
-async fn drive(mut connection: Connection, turns: Turns, keepalive: Duration) -> Option<String> {
+async fn drive(mut connection: Connection, polls: Polls, keepalive: Duration) -> Option<String> {
     let pings = connection.ping_pong();
     tokio::select! {
-        ended = turns.count(connection) => ended.err().map(|error| chain(&error)),
+        ended = polls.count(connection) => ended.err().map(|error| chain(&error)),
         () = unanswered(pings, keepalive) => {
             Some(format!("it answered no ping within {keepalive:?}"))
         }

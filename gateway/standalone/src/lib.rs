@@ -9,13 +9,12 @@ use runtime::Service;
 use serving::StoreArgs;
 use tokio::task::JoinSet;
 
-/// Everything about the shop but where it listens.
+/// All options but those of the listener.
 #[derive(Debug, Clone, Args)]
 pub struct StandaloneArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// The trainer's lake. No service reads it: the lines that figures are made of come from the
-    /// model store as well
+    /// Folder of the trainer's lake. It is not read: insights comes from the model store as well
     #[arg(
         long,
         env = "SHOPKEEPER_LAKE",
@@ -29,7 +28,7 @@ pub struct StandaloneArgs {
     front: FrontArgs,
 }
 
-/// The services and the gateway over them. They work until this is dropped.
+/// The services and the gateway over them. Dropping it ends their tasks.
 #[derive(Debug)]
 pub struct Standalone {
     /// The gateway over the services.
@@ -42,11 +41,12 @@ impl StandaloneArgs {
     /// published.
     ///
     /// # Errors
-    /// Where the model store's address cannot be used, or `listen` is open to everybody unsaid.
+    /// If the model store's address cannot be used, or if other machines can reach `listen` and
+    /// neither keys nor `--allow-anonymous` are given.
     pub async fn build(&self, listen: SocketAddr) -> anyhow::Result<Standalone> {
         self.front.check(listen)?;
         let store = &self.store;
-        // Two services ask the segments.
+        // Two services use the segments: one model in memory serves both.
         let segments = serving::watch(store).await?;
         let services: [Service; 6] = tokio::try_join!(
             async { anyhow::Ok(segmentation::service(segments.clone())) },

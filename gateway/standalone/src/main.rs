@@ -8,8 +8,8 @@ use standalone::StandaloneArgs;
 
 /// All of Shopkeeper in one process: every service, and the gateway in front of them
 ///
-/// Answers what seven processes and a Redis answer, at one address. The models are read from the
-/// store, and read again when another version is published there.
+/// One process in place of seven and Redis, at one address. Models are loaded from the store, and
+/// loaded again when another version is published.
 #[derive(Debug, Parser)]
 #[command(name = "standalone", version)]
 struct Args {
@@ -27,7 +27,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let _sends_the_rest = runtime::telemetry::init("standalone", &args.telemetry)?;
+    let _flushes_on_drop = runtime::telemetry::init("standalone", &args.telemetry)?;
     let shutdown = runtime::shutdown();
     let server = Server::bind(&args.server).await?;
     let standalone = args.standalone.build(args.server.listen).await?;

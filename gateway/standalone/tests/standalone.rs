@@ -1,4 +1,4 @@
-//! The whole shop in one process, over a model store that nobody has published to.
+//! The whole shop in one process, over an empty model store.
 
 use clap::Parser;
 use proto::{

@@ -1,5 +1,5 @@
-//! What surrounds every call: a span, a duration, a deadline, and a status for whatever goes wrong
-//! below.
+//! What surrounds every call: a span, a duration metric, a deadline, and a status for every failure
+//! below, panics included.
 
 use std::{
     convert::Infallible,
@@ -19,7 +19,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{Refusal, call_metrics, telemetry::CALLS};
 
-/// A `grpc-timeout` that is none.
+/// A `grpc-timeout` header that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MalformedTimeout;
 
@@ -29,7 +29,7 @@ impl From<MalformedTimeout> for Refusal {
     }
 }
 
-/// How long the caller will wait.
+/// The caller's timeout, from the header `grpc-timeout`.
 ///
 /// # Errors
 /// [`MalformedTimeout`].
@@ -59,7 +59,7 @@ pub fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTi
 /// The caller's deadline as an instant.
 ///
 /// # Errors
-/// [`Refusal::InvalidField`] where `grpc-timeout` cannot be read.
+/// [`Refusal::InvalidField`] if `grpc-timeout` cannot be read.
 pub fn deadline(headers: &HeaderMap, now: Instant) -> Result<Option<Instant>, Refusal> {
     Ok(grpc_timeout(headers)?.and_then(|timeout| now.checked_add(timeout)))
 }
@@ -76,9 +76,9 @@ impl<S> Layer<S> for CallLayer {
     }
 }
 
-/// A service whose gRPC calls have a span, a duration and a deadline, and end with a status
-/// whatever happens below. All else goes through untouched: what is made of it is a gRPC call
-/// sooner or later, and counted then.
+/// A service around another that gives gRPC calls a span, a duration metric and a deadline, and
+/// answers them with a status even if the inner service panics. Other requests pass unchanged: JSON
+/// and gRPC-Web become gRPC calls further in, and are counted there.
 #[derive(Debug, Clone)]
 pub struct Call<S> {
     inner: S,
@@ -138,7 +138,7 @@ where
                 },
             };
             match answered {
-                Ok(Ok(response)) => told_apart(response),
+                Ok(Ok(response)) => corrected(response),
                 Ok(Err(never)) => match never {},
                 Err(_) => {
                     tracing::error!("a call panicked");
@@ -152,8 +152,9 @@ where
                 let response = answer.await;
                 let code = code_of(response.headers());
                 recorded.record("rpc.response.status_code", i32::from(code));
-                // Paths that are no methods, or that nobody has looked at, are the caller's to make
-                // up: they share one name, as OpenTelemetry asks.
+                // A path that is no method, or that was refused before it was looked up, is the
+                // caller's invention. Such paths share one name, as OpenTelemetry asks, or callers
+                // could make up metrics without end.
                 let is_method = is_asked && code != Code::Unimplemented;
                 let method = if is_method {
                     method
@@ -168,8 +169,8 @@ where
     }
 }
 
-/// The code of an answer. One that is none of gRPC's, such as the 404 of a path that only looks
-/// like a call, is what a client of gRPC takes it for.
+/// The code of an answer. An answer that is not gRPC, such as 404 for a path that is no method,
+/// counts as UNIMPLEMENTED, as gRPC's clients read it.
 fn code_of(headers: &HeaderMap) -> Code {
     if !is_grpc(headers) {
         return Code::Unimplemented;
@@ -177,8 +178,8 @@ fn code_of(headers: &HeaderMap) -> Code {
     Status::from_header_map(headers).map_or(Code::Ok, |status| status.code())
 }
 
-/// Whether a request is a call of gRPC itself, and not of gRPC-Web or anything else, or an answer
-/// one to that.
+/// Whether the headers are those of gRPC itself, in a request or an answer, and not of gRPC-Web or
+/// another protocol.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers
         .get(http::header::CONTENT_TYPE)
@@ -186,7 +187,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// How tonic says INTERNAL of a request that cannot be read.
+/// How tonic's messages begin that say INTERNAL of a request that cannot be decoded.
 const UNREADABLE: [&str; 5] = [
     "failed to decode Protobuf message",
     "protocol error: received message",
@@ -195,20 +196,20 @@ const UNREADABLE: [&str; 5] = [
     "Missing request message",
 ];
 
-/// tonic says OUT_OF_RANGE of a message above the limit, where gRPC's clients expect
-/// RESOURCE_EXHAUSTED, and INTERNAL of one that cannot be read, which is its caller's mistake and
-/// not the service's.
-fn told_apart(response: Response<Body>) -> Response<Body> {
+/// Corrects two of tonic's codes. A message above the size limit is OUT_OF_RANGE there, and gRPC's
+/// clients expect RESOURCE_EXHAUSTED. A request that cannot be decoded is INTERNAL there, though it
+/// is the caller's mistake.
+fn corrected(response: Response<Body>) -> Response<Body> {
     match Status::from_header_map(response.headers())
         .as_ref()
-        .and_then(retold)
+        .and_then(correction)
     {
         Some(refusal) => Status::from(refusal).into_http(),
         None => response,
     }
 }
 
-fn retold(status: &Status) -> Option<Refusal> {
+fn correction(status: &Status) -> Option<Refusal> {
     let says = |beginning: &&str| status.message().starts_with(*beginning);
     if status.code() == Code::OutOfRange && status.message().contains("message length too large") {
         Some(Refusal::TooLarge {
@@ -224,10 +225,9 @@ fn retold(status: &Status) -> Option<Refusal> {
     }
 }
 
-/// What is said of a message of a stream that tonic could not read, as it is said of one that is no
-/// stream.
+/// The status of a stream's message that tonic could not decode, corrected as that of a unary call.
 pub fn unreadable(status: Status) -> Status {
-    retold(&status).map_or(status, Status::from)
+    correction(&status).map_or(status, Status::from)
 }
 
 /// A code's name.

@@ -60,7 +60,7 @@ pub fn positive(field: &str, number: f64) -> Result<f64, Refusal> {
     }
 }
 
-/// A count that 0 leaves to the service and that has a greatest value; a greater one is refused.
+/// A count of at most `most`; 0 selects the default.
 ///
 /// # Errors
 /// [`Refusal::InvalidField`].
@@ -94,10 +94,10 @@ pub fn at_least_one<'a, T>(field: &str, list: &'a [T], most: usize) -> Result<&'
     }
 }
 
-/// What a call for one item alone would have answered, as a part of a longer answer.
+/// The status of one item of a batch: the same that a call for this item alone would get.
 pub fn item_status(refusal: Refusal) -> pb::Status {
     let status = Status::from(refusal);
-    // A status with details carries itself, encoded.
+    // The details of a status are the encoded status, with its code and message.
     prost::Message::decode(status.details()).unwrap_or_else(|_| pb::Status {
         code: status.code().into(),
         message: status.message().to_owned(),

@@ -30,9 +30,9 @@ use tower::{Layer, ServiceExt};
 
 use crate::{
     call::CallLayer,
-    gather::Turns,
     metrics::{self, Counter},
     tls::Tls,
+    write_coalescing::Polls,
 };
 
 /// Time for a handshake, then for as many bytes as tell the protocol, and for the head of a request
@@ -233,21 +233,21 @@ impl Connections {
         let calls = CallLayer
             .layer(self.routes.clone())
             .map_request(|request: Request<Incoming>| request.map(Body::new));
-        let turns = Turns::default();
-        let stream = TokioIo::new(Prompt::new(turns.gather(stream)));
+        let polls = Polls::default();
+        let stream = TokioIo::new(Prompt::new(polls.coalesce(stream)));
         let connection = self
             .http
             .serve_connection(stream, TowerToHyperService::new(calls));
         tokio::pin!(connection);
         let ended = tokio::select! {
-            ended = turns.clone().count(connection.as_mut()) => ended,
+            ended = polls.clone().count(connection.as_mut()) => ended,
             () = told(stop) => {
                 connection.as_mut().graceful_shutdown();
-                turns.count(connection).await
+                polls.count(connection).await
             }
             () = old(self.args.max_connection_age, peer) => {
                 connection.as_mut().graceful_shutdown();
-                timeout(self.grace, turns.count(connection)).await.context("old, and calls were still in flight")?
+                timeout(self.grace, polls.count(connection)).await.context("old, and calls were still in flight")?
             }
         };
         ended.map_err(|error| anyhow!(error))

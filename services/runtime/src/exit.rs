@@ -2,14 +2,14 @@
 
 use std::{io::Write, process::ExitCode};
 
-/// Prints one clear line where a process failed. 0: it was told to stop and did; 4: the environment
-/// does not let it work (an address in use, a file that cannot be read); 1: anything else. 2 is
-/// clap's, for a wrong command line.
+/// Prints one line on stderr if a process failed, and returns its exit code. 0: it stopped when it
+/// was told to. 4: an I/O error (an address in use, a file that cannot be read). 1: any other
+/// failure. 2 is clap's code for a wrong command line.
 pub fn exit(result: Result<(), anyhow::Error>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
-    // Nobody is left to tell when stderr is closed.
+    // If stderr is closed there is no place left to report to.
     let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
     match error.chain().any(|cause| cause.is::<std::io::Error>()) {
         true => ExitCode::from(4),
@@ -34,7 +34,7 @@ pub fn shutdown() -> impl Future<Output = ()> + Send {
             }
             return;
         }
-        // Without signals there is nothing to wait for but an end from outside.
+        // Without signals the process ends only by being killed.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -1,12 +1,12 @@
-//! Files that are read again when they change: keys, certificates.
+//! Files that are read again when they change: API keys, certificates.
 
 use std::{path::PathBuf, time::Duration, time::SystemTime};
 
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+/// Pause between two looks at the files.
+const POLL_EVERY: Duration = Duration::from_secs(2);
 
-/// Files, as they were when they were looked at last. Polled: network file systems and mounted
-/// secrets send no events.
+/// Files, with their times and sizes at the last look. They are polled, since network file systems
+/// and mounted secrets send no events.
 #[derive(Debug)]
 pub struct Files {
     paths: Vec<PathBuf>,
@@ -24,10 +24,10 @@ impl Files {
         Self { paths, seen }
     }
 
-    /// Resolves when one of them is another than before.
+    /// Resolves when one of them has changed since the last look.
     pub async fn changed(&mut self) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_EVERY).await;
             let mut now = Vec::with_capacity(self.paths.len());
             for path in &self.paths {
                 now.push(stamp(tokio::fs::metadata(path).await));

@@ -9,7 +9,6 @@ mod check;
 mod connections;
 mod exit;
 mod files;
-mod gather;
 pub mod metrics;
 mod page;
 mod process;
@@ -17,6 +16,7 @@ mod refusal;
 mod server;
 pub mod telemetry;
 mod tls;
+mod write_coalescing;
 
 pub use allocator::give_memory_back;
 pub use call::{
@@ -26,8 +26,8 @@ pub use check::{at_least_one, finite, item_status, non_negative, positive, requi
 pub use connections::{ConnectionArgs, WINDOW, WINDOWS};
 pub use exit::{exit, shutdown};
 pub use files::Files;
-pub use gather::{Gathered, Turns};
 pub use page::Page;
 pub use refusal::{DOMAIN, Refusal, error_info};
 pub use server::{Server, ServerArgs, Service, health_and_reflection};
 pub use tls::{ClientTls, ClientTlsArgs, Tls, TlsArgs};
+pub use write_coalescing::{CoalescedWrites, Polls};

@@ -130,8 +130,8 @@ impl Collector for Target {
     }
 }
 
-/// The metrics of the process for a request with these headers: OpenMetrics if it accepts that, else
-/// Prometheus' text format; and the content type.
+/// The metrics of the process and their content type: OpenMetrics if the request's headers accept
+/// it, else Prometheus' text format.
 pub fn scrape(headers: &HeaderMap) -> ([(HeaderName, &'static str); 1], String) {
     let accepts_open_metrics = headers
         .get_all(ACCEPT)

@@ -26,8 +26,8 @@ impl Page {
     /// model's.
     ///
     /// # Errors
-    /// [`Refusal::InvalidField`] where the size is negative or the token is not one of this list's;
-    /// [`Refusal::ModelChanged`] where it is of another version.
+    /// [`Refusal::InvalidField`] if the size is negative or the token is not one of this list's;
+    /// [`Refusal::ModelChanged`] if the token is of another version.
     pub fn of(
         list: &'static str,
         size: i32,
@@ -96,7 +96,7 @@ impl Page {
 }
 
 fn hash(value: impl Hash) -> u64 {
-    // Its keys are fixed, so that every replica reads every other's tokens.
+    // The hasher's keys are fixed, so that every replica can read the tokens of every other.
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()

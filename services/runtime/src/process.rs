@@ -15,7 +15,7 @@ use crate::metrics;
 /// Unit in which Linux counts processor time, seconds; part of its interface to programs.
 const TICK: f64 = 0.01;
 
-/// Registers the metrics of this process, whose uptime starts now.
+/// Registers the metrics of this process. Its uptime starts now.
 pub(crate) fn observe() {
     metrics::collect(Process {
         started: Instant::now(),

@@ -8,16 +8,16 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 /// `domain` of every ErrorInfo.
 pub const DOMAIN: &str = "shopkeeper";
 
-/// Most bytes of a text in a status. What callers sent is told back to them in headers, of which
-/// many take 16 KiB in all.
+/// Longest text in a status, bytes. A status repeats parts of the request in headers, and many
+/// peers accept 16 KiB of headers in all.
 const NAME: usize = 256;
-/// Most fields that are refused at once by name, and most bytes of each.
+/// Most fields that one refusal names, and longest name of each, bytes.
 const FIELDS: usize = 40;
 const PART: usize = 48;
-/// Most bytes of a message.
+/// Longest message, bytes.
 const MESSAGE: usize = 1536;
 
-/// Why a call is not answered. The one place that knows gRPC's codes.
+/// Why a call is not answered. This is the one place that knows gRPC's codes.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -30,7 +30,7 @@ pub enum Refusal {
         problem: String,
     },
     /// Several fields of the request cannot be used.
-    #[error("{}", .0.iter().map(|(field, problem)| format!("{field} {problem}")).collect::<Vec<_>>().join("; "))]
+    #[error("{}", problems(.0))]
     InvalidFields(Vec<(String, String)>),
     /// The model does not know it.
     #[error("{kind} `{name}` is not in the model")]
@@ -61,29 +61,29 @@ pub enum Refusal {
     /// A page token of an earlier model version.
     #[error("page_token is of another version of the model; begin again without one")]
     ModelChanged,
-    /// Whoever runs the process has not allowed it.
+    /// The operator of the process has not allowed it.
     #[error("{action} is not allowed here")]
     NotAllowed {
         /// What was asked for.
         action: &'static str,
     },
-    /// Something else came in between.
+    /// Another change came first.
     #[error("{what} is `{found}` rather than `{expected}`; look again")]
     Changed {
         /// What has changed.
         what: &'static str,
-        /// What the caller took it for.
+        /// What the caller expected it to be.
         expected: String,
         /// What it is.
         found: String,
     },
-    /// A message is larger than is taken.
+    /// A message is larger than the limit.
     #[error("the message is larger than {limit} bytes")]
     TooLarge {
-        /// Most bytes that are taken.
+        /// The limit, bytes.
         limit: usize,
     },
-    /// More calls are in flight than are taken.
+    /// Too many calls are in flight.
     #[error("too many calls are in flight")]
     Overloaded {
         /// When to try again.
@@ -92,7 +92,7 @@ pub enum Refusal {
     /// A service behind this one cannot be reached.
     #[error("{service} cannot be reached: {problem}")]
     Unreachable {
-        /// Which.
+        /// The service.
         service: String,
         /// What was tried.
         problem: String,
@@ -122,7 +122,7 @@ impl Refusal {
         }
     }
 
-    /// The same of a field by its longer name, as the whole request has it.
+    /// The same refusal, with the field's path extended by that of the message around it.
     #[must_use]
     pub fn renamed(mut self, name: impl FnOnce(&str) -> String) -> Self {
         if let Self::InvalidField { field, .. } = &mut self {
@@ -131,7 +131,7 @@ impl Refusal {
         self
     }
 
-    /// The same with no text longer than a header takes.
+    /// The same refusal, with its texts cut so that they fit into headers.
     fn shortened(mut self) -> Self {
         match &mut self {
             Self::InvalidField { field, problem } => {
@@ -168,7 +168,7 @@ impl Refusal {
         self
     }
 
-    /// Something that the model does not know.
+    /// The model does not know this name.
     pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
         Self::NotFound {
             kind,
@@ -275,7 +275,16 @@ impl From<Refusal> for Status {
     }
 }
 
-/// Cuts a text off after so many bytes, and shows that it was.
+/// Several fields with their problems, as one message.
+fn problems(fields: &[(String, String)]) -> String {
+    let problems: Vec<_> = fields
+        .iter()
+        .map(|(field, problem)| format!("{field} {problem}"))
+        .collect();
+    problems.join("; ")
+}
+
+/// Cuts a text to at most this many bytes; `…` marks the cut.
 fn shorten(text: &mut String, most: usize) {
     if text.len() > most {
         text.truncate(text.floor_char_boundary(most));
@@ -283,7 +292,7 @@ fn shorten(text: &mut String, most: usize) {
     }
 }
 
-/// Sets the ErrorInfo that every refusal has.
+/// Sets the ErrorInfo, which every refusal has.
 pub fn error_info(
     details: &mut ErrorDetails,
     reason: &str,

@@ -1,4 +1,4 @@
-//! One listener: the services, health, reflection, and an end that is bounded in time.
+//! One listener: the services, health, reflection, and a drain of bounded time.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -15,25 +15,36 @@ use crate::{
     tls::{Tls, TlsArgs},
 };
 
-/// Where a process listens and how it ends.
+/// The addresses of a process, and its drain.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Server")]
 pub struct ServerArgs {
-    /// Where calls are taken; port 0 takes a free one and logs it
+    /// Address for calls. Port 0 picks a free port, which the log names
     #[arg(long, env = "SHOPKEEPER_LISTEN", value_name = "ADDR")]
     pub listen: SocketAddr,
-    /// Where Prometheus finds /metrics, and probes /healthz and /readyz, over HTTP; without it
-    /// nowhere
+    /// Address for /metrics (Prometheus), /healthz and /readyz over HTTP. Default: none
     #[arg(long, env = "SHOPKEEPER_METRICS_LISTEN", value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
-    /// How long health says NOT_SERVING before connections are closed, so that balancers look
-    /// elsewhere first
-    #[arg(long, env = "SHOPKEEPER_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    /// Time between health's NOT_SERVING and the closing of connections, in which load balancers
+    /// turn to other replicas
+    #[arg(
+        long,
+        env = "SHOPKEEPER_DRAIN_DELAY",
+        value_name = "TIME",
+        default_value = "0s",
+        value_parser = humantime::parse_duration
+    )]
     pub drain_delay: Duration,
-    /// How long calls in flight may take after that
-    #[arg(long, env = "SHOPKEEPER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    /// Time for calls in flight after the drain delay; calls that take longer are dropped
+    #[arg(
+        long,
+        env = "SHOPKEEPER_DRAIN_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = humantime::parse_duration
+    )]
     pub drain_timeout: Duration,
-    /// How many connections, and for how long.
+    /// Limits of connections.
     #[command(flatten)]
     pub connections: ConnectionArgs,
     /// Encryption.
@@ -42,7 +53,7 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
-    /// A server on a port of the system's choice, for tests.
+    /// A server on a free port of this machine, for tests.
     pub fn local() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -62,18 +73,18 @@ pub struct Service {
     pub name: &'static str,
     /// Full names of its gRPC services.
     pub services: Vec<&'static str>,
-    /// The services; also a tower service, for whoever calls without a socket.
+    /// The services; also a tower service, for calls without a socket.
     pub routes: Routes,
     /// Whether they are ready.
     pub ready: watch::Receiver<bool>,
-    /// What becomes of their model, where they answer by one.
+    /// The status of their model, if they have one.
     pub status: Option<watch::Receiver<ModelStatus>>,
-    /// Says true when the process is about to end: what watches something for ever ends with that.
+    /// Becomes true when the process drains. Endless streams, such as watches, end then.
     pub draining: watch::Sender<bool>,
 }
 
 impl Service {
-    /// One more gRPC service beside them.
+    /// Adds a gRPC service.
     #[must_use]
     pub fn and<S>(mut self, server: S) -> Self
     where
@@ -92,7 +103,7 @@ impl Service {
     }
 }
 
-/// A listener that is bound and does not answer yet.
+/// A listener that is bound and does not accept connections yet.
 #[derive(Debug)]
 pub struct Server {
     args: ServerArgs,
@@ -104,10 +115,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the addresses, and reads the certificates.
+    /// Binds the addresses and reads the certificates.
     ///
     /// # Errors
-    /// Where an address is taken or not this machine's, or a certificate cannot be used.
+    /// If an address cannot be bound or a certificate cannot be used.
     pub async fn bind(args: &ServerArgs) -> anyhow::Result<Self> {
         let bind = async |address: SocketAddr| {
             TcpListener::bind(address)
@@ -129,34 +140,34 @@ impl Server {
         })
     }
 
-    /// Takes calls of anybody, and none that a service behind would not take.
+    /// Applies the limits of a gateway: callers are not trusted, and heads must fit the services
+    /// behind.
     #[must_use]
     pub fn in_front(mut self) -> Self {
         self.allowed = Allowed::IN_FRONT;
         self
     }
 
-    /// What it will answer with.
+    /// Sets the services.
     #[must_use]
     pub fn serving(mut self, service: Service) -> Self {
         self.service = Some(service);
         self
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// Where the system does not say.
+    /// If the system does not return it.
     pub fn local_addr(&self) -> anyhow::Result<SocketAddr> {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Answers until `shutdown` resolves, and then drains: health says NOT_SERVING, new connections
-    /// are refused, calls in flight have the drain timeout to end, and what is left then is
-    /// dropped.
+    /// Serves until `shutdown` resolves, and then drains: health says NOT_SERVING, new connections
+    /// are refused, and calls in flight have the drain timeout; the rest is dropped.
     ///
     /// # Errors
-    /// Where the listener fails.
+    /// If no service is set, or the listener fails.
     pub async fn serve_until(
         self,
         shutdown: impl Future<Output = ()> + Send,
@@ -172,7 +183,7 @@ impl Server {
         let service = service.context("no service is added")?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
-        // Whoever looks at the process does so until its end.
+        // Probes and scrapes are answered until the process ends, during the drain as well.
         let (mut probing, leaving) = (JoinSet::new(), watch::Sender::new(false));
         if let Some(listener) = metrics {
             let router = probes(
@@ -182,7 +193,7 @@ impl Server {
             );
             probing.spawn(async move {
                 if let Err(error) = axum::serve(listener, router).await {
-                    tracing::error!(%error, "metrics are served no more");
+                    tracing::error!(%error, "the listener for metrics failed");
                 }
             });
         }
@@ -190,7 +201,7 @@ impl Server {
 
         let (stop, stopped) = watch::channel(false);
         let encrypted = tls.is_some();
-        // Tasks of the listener end with it and not with readiness.
+        // These tasks outlive `tasks`, which are aborted when the drain begins.
         let (mut serving, mut watching) = (JoinSet::new(), JoinSet::new());
         if let Some(tls) = tls.clone() {
             watching.spawn(tls.watch());
@@ -202,8 +213,7 @@ impl Server {
         shutdown.await;
 
         tracing::info!(service = service.name, "draining");
-        // The tasks mirror readiness into health; from here on the answer is no, there and to
-        // probes.
+        // The tasks would write readiness into health again; from here on both say no.
         leaving.send_replace(true);
         tasks.abort_all();
         for name in service.services.iter().copied().chain([""]) {
@@ -213,12 +223,12 @@ impl Server {
         }
         tokio::time::sleep(args.drain_delay).await;
         stop.send_replace(true);
-        // Whoever watches would watch until the bound.
+        // Watches would keep their connections open until the drain timeout.
         service.draining.send_replace(true);
         for name in service.services.iter().copied().chain([""]) {
             reporter.clear_service_status(name).await;
         }
-        // hyper waits for idle connections as well, and for ever; the bound is ours.
+        // hyper would wait for idle connections for ever.
         if tokio::time::timeout(args.drain_timeout, serving.join_next())
             .await
             .is_err()
@@ -232,11 +242,11 @@ impl Server {
     }
 }
 
-/// The services' routes with health and reflection beside them. `tasks` keeps health as readiness
-/// is.
+/// The services' routes with health and reflection beside them. A task in `tasks` copies readiness
+/// into health.
 ///
 /// # Errors
-/// Where the descriptors cannot be read.
+/// If the descriptors cannot be read.
 pub fn health_and_reflection(
     service: &Service,
     tasks: &mut JoinSet<()>,
@@ -339,7 +349,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_is_not_ready_says_why() {
+    async fn a_service_that_is_not_ready_says_why() {
         let leaving = watch::Sender::new(false);
         let refusal = "no version has been published in ./modles".to_owned();
         let status = ModelStatus {

@@ -1,5 +1,5 @@
-//! Logs, traces and metrics: tracing to stderr, OTLP where an endpoint is given, Prometheus for
-//! whoever asks. Lines of JSON name the trace and span of the call that they belong to.
+//! Logs, traces and metrics: tracing to stderr, OTLP to an endpoint if one is given, Prometheus at
+//! `/metrics`. A line of JSON contains the trace and span of the call that it belongs to.
 
 use std::{fmt, io::IsTerminal};
 
@@ -22,14 +22,14 @@ use tracing_subscriber::{
 
 use crate::{metrics, process};
 
-/// Target of the spans that calls leave; exported, and logged only when asked for.
+/// Target of the spans of calls. They are exported; they are logged only if the filter names them.
 pub(crate) const CALLS: &str = "shopkeeper::call";
 
-/// How a process says what it does.
+/// Logs and traces of a process.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Telemetry")]
 pub struct TelemetryArgs {
-    /// What is logged: error, warn, info, debug, or a filter as of tracing-subscriber
+    /// Log filter: error, warn, info, debug, or directives of tracing-subscriber's EnvFilter
     #[arg(
         long,
         env = "SHOPKEEPER_LOG",
@@ -37,10 +37,11 @@ pub struct TelemetryArgs {
         default_value = "info,opentelemetry=warn"
     )]
     log: String,
-    /// How it is logged
+    /// Log format
     #[arg(long, env = "SHOPKEEPER_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
-    /// Where traces go, OTLP over gRPC, for example http://localhost:4317; without it they go nowhere
+    /// Endpoint for traces, OTLP over gRPC, for example http://localhost:4317. Default: none are
+    /// exported
     #[arg(
         long,
         env = "SHOPKEEPER_OTLP",
@@ -52,16 +53,16 @@ pub struct TelemetryArgs {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 enum LogFormat {
-    /// A line for people
+    /// Lines of text
     #[default]
     Text,
-    /// A JSON object a line
+    /// One JSON object a line
     Json,
 }
 
-/// Sends what is left when it is dropped.
+/// Flushes the remaining traces when it is dropped.
 #[derive(Debug)]
-#[must_use = "what is left is sent when it is dropped"]
+#[must_use = "the remaining traces are flushed when it is dropped"]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
@@ -74,10 +75,10 @@ impl Drop for Telemetry {
     }
 }
 
-/// Sets everything up. Once a process, from within its tokio runtime.
+/// Sets up logs, traces and metrics. Call once in a process, within its tokio runtime.
 ///
 /// # Errors
-/// Where the filter or the endpoint cannot be used.
+/// If the filter or the endpoint cannot be used.
 pub fn init(service: &'static str, args: &TelemetryArgs) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {}", args.log))?;
     let resource = Resource::builder()
@@ -94,7 +95,7 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> anyhow::Result<Telem
     });
     let traces = match exporter.transpose()? {
         Some(exporter) => Some(SdkTracerProvider::builder().with_batch_exporter(exporter)),
-        // Lines name their calls whether or not these are exported.
+        // Lines of JSON contain the ids of traces even if these are not exported.
         None => (args.log_format == LogFormat::Json).then(SdkTracerProvider::builder),
     };
     let traces = traces.map(|traces| traces.with_resource(resource.clone()).build());
@@ -121,7 +122,7 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> anyhow::Result<Telem
     Ok(Telemetry { traces })
 }
 
-/// The spans of calls, and nothing else.
+/// A layer for the spans of calls alone.
 fn calls<S: Subscriber + for<'a> LookupSpan<'a>>(
     traces: &SdkTracerProvider,
 ) -> impl Layer<S> + use<S> {
@@ -129,7 +130,7 @@ fn calls<S: Subscriber + for<'a> LookupSpan<'a>>(
     layer.with_filter(Targets::new().with_target("shopkeeper", LevelFilter::DEBUG))
 }
 
-/// Lines of JSON.
+/// A layer that logs lines of JSON.
 fn json<S, W>(writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -141,8 +142,7 @@ where
         .map_event_format(Traced)
 }
 
-/// A format of JSON objects, which begin with the trace and span of the call that they belong to,
-/// if any.
+/// A format of JSON objects. An object that belongs to a call begins with its trace and span.
 struct Traced<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Traced<F>

@@ -1,5 +1,5 @@
-//! TLS of a listener, and of connections to services elsewhere. Promise: certificates that are
-//! replaced count for the next connection, and ones that cannot be used change nothing.
+//! TLS of a listener, and of connections to services. Promise: a replaced certificate is used from
+//! the next connection on, and one that cannot be used changes nothing.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,12 +20,11 @@ use tokio_rustls::{
 
 use crate::files::Files;
 
-/// How a listener is encrypted.
+/// TLS of a listener.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
-    /// Certificate of this server and those up to its authority, PEM; without it calls are not
-    /// encrypted. Read again when it changes
+    /// Certificate chain of this server, PEM; read again when it changes. Default: no encryption
     #[arg(
         long,
         env = "SHOPKEEPER_TLS_CERT",
@@ -41,8 +40,8 @@ pub struct TlsArgs {
         requires = "tls_cert"
     )]
     tls_key: Option<PathBuf>,
-    /// Authorities, PEM, one of which must have signed the caller's own certificate; without it
-    /// callers need none
+    /// Authorities for callers' certificates, PEM; callers must present one. Default: callers need
+    /// no certificate
     #[arg(
         long,
         env = "SHOPKEEPER_TLS_CLIENT_CA",
@@ -53,10 +52,10 @@ pub struct TlsArgs {
 }
 
 impl TlsArgs {
-    /// The encryption, where there is any.
+    /// Reads the files; `None` without a certificate.
     ///
     /// # Errors
-    /// Where a file cannot be read or used; the error names it.
+    /// If a file cannot be read or used; the error names it.
     pub fn build(&self) -> anyhow::Result<Option<Tls>> {
         let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else {
             return Ok(None);
@@ -99,7 +98,7 @@ impl Paths {
     }
 }
 
-/// Encryption of a listener, with the certificates as they are now.
+/// TLS of a listener, with the present certificates.
 #[derive(Debug, Clone)]
 pub struct Tls {
     paths: Paths,
@@ -107,7 +106,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads the files again when they change, for ever.
+    /// Reads the files again whenever they change. Never returns.
     pub(crate) async fn watch(self) {
         let Paths {
             cert,
@@ -120,21 +119,21 @@ impl Tls {
         .await;
     }
 
-    /// What takes the next connection.
+    /// The acceptor for the next connection.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.config.load_full())
     }
 }
 
-/// How services elsewhere are called at `https://`.
+/// TLS of connections to services at `https://`.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub struct ClientTlsArgs {
-    /// Authorities, PEM, one of which must have signed the certificate of a service at https://; without it those that the
-    /// system trusts. Read again when it changes, like the other two
+    /// Authorities for the certificates of services at https://, PEM; read again when it changes,
+    /// as the next two are. Default: the authorities that the system trusts
     #[arg(long, env = "SHOPKEEPER_BACKEND_CA", value_name = "FILE")]
     backend_ca: Option<PathBuf>,
-    /// Certificate that is shown to services at https:// and those up to its authority, PEM
+    /// Certificate chain that is presented to services at https://, PEM
     #[arg(
         long,
         env = "SHOPKEEPER_BACKEND_CERT",
@@ -153,15 +152,15 @@ pub struct ClientTlsArgs {
 }
 
 impl ClientTlsArgs {
-    /// Whether any of it is said.
+    /// Whether any option is given.
     pub fn is_given(&self) -> bool {
         self.backend_ca.is_some() || self.backend_cert.is_some()
     }
 
-    /// The encryption.
+    /// Reads the files.
     ///
     /// # Errors
-    /// Where a file cannot be read or used; the error names it.
+    /// If a file cannot be read or used; the error names it.
     pub fn build(&self) -> anyhow::Result<ClientTls> {
         Ok(ClientTls {
             args: self.clone(),
@@ -197,7 +196,7 @@ impl ClientTlsArgs {
     }
 }
 
-/// Encryption of connections to services elsewhere, with the certificates as they are now.
+/// TLS of connections to services, with the present certificates.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
     args: ClientTlsArgs,
@@ -205,7 +204,7 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// Reads the files again when they change, for ever.
+    /// Reads the files again whenever they change. Never returns.
     pub async fn watch(self) {
         let ClientTlsArgs {
             backend_ca,
@@ -220,7 +219,7 @@ impl ClientTls {
         .await;
     }
 
-    /// What makes the next connection.
+    /// The connector for the next connection.
     pub fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.config.load_full())
     }

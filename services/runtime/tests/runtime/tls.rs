@@ -72,7 +72,7 @@ async fn calls_are_encrypted_and_certificates_are_replaced_at_work() {
     let (folder, first, second) = (TempDir::new().unwrap(), Authority::new(), Authority::new());
     first.sign_into(folder.path());
     let address = encrypted(&folder, None).await;
-    // Somebody who never says a word, and one who does not encrypt.
+    // One caller that sends nothing, and one that does not encrypt.
     let mut silent = TcpStream::connect(address).await.unwrap();
     let plain = Channel::from_shared(format!("http://{address}"))
         .unwrap()

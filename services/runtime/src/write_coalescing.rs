@@ -1,6 +1,5 @@
-//! Fewer writes: what several calls send over one connection goes out together, where each alone
-//! would cost a call of the system. Promise: nothing waits for longer than the tasks that are ready
-//! need for one turn each.
+//! Write coalescing: what several calls send over one connection in one poll of its task is written
+//! with one system call. Promise: a flush waits for at most one turn of the tasks that are ready.
 
 use std::{
     io,
@@ -15,13 +14,13 @@ use std::{
 use hyper::rt::Executor;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
-/// The turns that the task of a connection has had. As an executor it spawns tasks whose turns it
-/// counts.
+/// How often the task of a connection has been polled. As hyper's executor it counts the polls of
+/// the tasks that it spawns.
 #[derive(Debug, Clone, Default)]
-pub struct Turns(Arc<AtomicU64>);
+pub struct Polls(Arc<AtomicU64>);
 
-impl Turns {
-    /// Drives a connection over a stream that is gathered with these turns.
+impl Polls {
+    /// Drives a connection, and counts its polls.
     pub async fn count<F: Future>(self, connection: F) -> F::Output {
         let mut connection = pin!(connection);
         std::future::poll_fn(|context| {
@@ -31,17 +30,17 @@ impl Turns {
         .await
     }
 
-    /// The stream of a connection that is driven by [`Turns::count`].
-    pub fn gather<S: AsyncWrite>(&self, stream: S) -> Gathered<S> {
-        Gathered {
+    /// Coalesces the writes of a stream. [`Polls::count`] must drive its connection.
+    pub fn coalesce<S: AsyncWrite>(&self, stream: S) -> CoalescedWrites<S> {
+        CoalescedWrites {
             stream: BufWriter::new(stream),
-            turns: self.clone(),
-            asked: None,
+            polls: self.clone(),
+            flush_requested_in: None,
         }
     }
 }
 
-impl<F> Executor<F> for Turns
+impl<F> Executor<F> for Polls
 where
     F: Future<Output: Send> + Send + 'static,
 {
@@ -50,17 +49,17 @@ where
     }
 }
 
-/// A stream that, asked to flush, does so in the next turn: its task goes to the end of the queue,
-/// and those before it add what they have to send.
+/// A stream that flushes once per poll: a flush is put off to the next poll of its task, which goes
+/// to the end of the scheduler's queue. The tasks before it add what they have to send.
 #[derive(Debug)]
-pub struct Gathered<S> {
+pub struct CoalescedWrites<S> {
     stream: BufWriter<S>,
-    turns: Turns,
-    /// The turn in which a flush was first asked for.
-    asked: Option<u64>,
+    polls: Polls,
+    /// The poll in which a flush was first requested.
+    flush_requested_in: Option<u64>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CoalescedWrites<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -70,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -92,13 +91,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let turn = self.turns.0.load(Ordering::Relaxed);
-        if !self.stream.buffer().is_empty() && *self.asked.get_or_insert(turn) == turn {
+        let poll = self.polls.0.load(Ordering::Relaxed);
+        let is_buffered = !self.stream.buffer().is_empty();
+        if is_buffered && *self.flush_requested_in.get_or_insert(poll) == poll {
+            // Ready, or hyper would stop until the flush is done. The wake makes sure that there is
+            // a next poll, which flushes.
             context.waker().wake_by_ref();
             return Poll::Ready(Ok(()));
         }
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        self.asked = None;
+        self.flush_requested_in = None;
         Poll::Ready(Ok(()))
     }
 
@@ -113,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what each write was.
+    /// Records the bytes of each write.
     #[derive(Debug, Default)]
     struct Writes(Vec<String>);
 
@@ -136,12 +138,12 @@ mod tests {
         }
     }
 
-    /// Ends the turn, and wakes nobody.
-    async fn next_turn() {
-        let mut turns = 0;
+    /// Ends the poll without a wake.
+    async fn next_poll() {
+        let mut polls = 0;
         std::future::poll_fn(|_| {
-            turns += 1;
-            if turns == 2 {
+            polls += 1;
+            if polls == 2 {
                 Poll::Ready(())
             } else {
                 Poll::Pending
@@ -151,32 +153,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sent_in_one_turn_goes_out_together_in_the_next() {
-        let turns = Turns::default();
-        let mut stream = turns.gather(Writes::default());
+    async fn what_is_sent_in_one_poll_is_written_at_once_in_the_next() {
+        let polls = Polls::default();
+        let mut stream = polls.coalesce(Writes::default());
         let connection = async {
             for sent in ["head ", "data ", "end"] {
                 stream.write_all(sent.as_bytes()).await.unwrap();
                 stream.flush().await.unwrap();
             }
             assert!(stream.stream.get_ref().0.is_empty());
-            next_turn().await;
+            next_poll().await;
             stream.flush().await.unwrap();
             assert_eq!(stream.stream.get_ref().0, ["head data end"]);
         };
-        turns.clone().count(connection).await;
+        polls.clone().count(connection).await;
     }
 
     #[tokio::test]
-    async fn nothing_is_left_where_a_connection_ends() {
-        let turns = Turns::default();
-        let mut stream = turns.gather(Writes::default());
+    async fn a_connection_that_ends_leaves_nothing_unwritten() {
+        let polls = Polls::default();
+        let mut stream = polls.coalesce(Writes::default());
         let connection = async {
             stream.write_all(b"goodbye").await.unwrap();
             stream.flush().await.unwrap();
             stream.shutdown().await.unwrap();
         };
-        turns.clone().count(connection).await;
+        polls.clone().count(connection).await;
         assert_eq!(stream.stream.get_ref().0, ["goodbye"]);
     }
 }
