@@ -859,10 +859,11 @@ impl Secrets {
 
     fn write_keys(&self, keys: &[&str]) {
         let keys = keys.iter().map(|key| {
-            format!(
-                "[[keys]]\nname = \"shop\"\nsha256 = \"{:x}\"\n",
-                Sha256::digest(key)
-            )
+            let hash: String = Sha256::digest(key)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            format!("[[keys]]\nname = \"shop\"\nsha256 = \"{hash}\"\n")
         });
         fs_err::write(self.file("next.toml"), keys.collect::<String>()).unwrap();
         fs_err::rename(self.file("next.toml"), self.file("keys.toml")).unwrap();
