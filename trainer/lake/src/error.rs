@@ -1,80 +1,97 @@
-//! What can go wrong with a lake, and where.
+//! The errors of a lake.
 
 use std::{io, path::PathBuf};
 
 use polars::prelude::PolarsError;
+use transactions::LineError;
 
-/// Why a stage did not end well. The last good state stays in place.
+/// Why a stage failed. The last good state stays in place.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LakeError {
-    /// An input that is not there.
-    #[error("{} is not there\ncheck the path given to --input", .0.display())]
+    /// An input does not exist.
+    #[error("{} does not exist\ncheck the path given to --input", .0.display())]
     NoInput(PathBuf),
-    /// An input without a byte.
+    /// An input has no bytes.
     #[error("{} is empty", .0.display())]
     EmptyInput(PathBuf),
-    /// A folder without a file that could be read.
+    /// A folder has no file of a known format.
     #[error("{} has no files with transactions", .0.display())]
     EmptyFolder(PathBuf),
-    /// An input of a kind that is not read.
-    #[error("{} is neither CSV, XLSX nor Parquet\nmove it elsewhere, or give the files one by one", .0.display())]
+    /// An input has an unknown format.
+    #[error(
+        "{} is neither CSV, XLSX nor Parquet\nmove it elsewhere, or name each input file",
+        .0.display()
+    )]
     UnknownFormat(PathBuf),
-    /// An input that ends or breaks in the middle.
-    #[error("{} cannot be read to its end, row {row}: {reason}\nit is damaged or was cut off; fetch it again", path.display())]
+    /// An input ends too early or is corrupt.
+    #[error(
+        "{} cannot be read to its end, row {row}: {reason}\nit is damaged or was cut off; fetch it \
+         again",
+        path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Rows that were read before.
+        /// Rows read before the error.
         row: u64,
-        /// What the decoder said.
+        /// The decoder's message.
         reason: String,
     },
-    /// Columns that every line needs.
-    #[error("{} has no column for {}; its columns are {}\nname them in a file given to --mapping", path.display(), missing.join(", "), found.join(", "))]
+    /// An input lacks columns that every line needs.
+    #[error(
+        "{} has no column for {}; its columns are {}\nname them in a file given to --mapping",
+        path.display(),
+        missing.join(", "),
+        found.join(", ")
+    )]
     MissingColumns {
         /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// The missing columns.
         missing: Vec<&'static str>,
-        /// What is there.
+        /// The file's columns.
         found: Vec<String>,
     },
-    /// A mapping that cannot be used.
-    #[error("{} is no column mapping: {reason}", path.display())]
+    /// A column mapping is invalid.
+    #[error("{} is not a valid column mapping: {reason}", path.display())]
     Mapping {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// Times of another zone than the shop's.
-    #[error("{}: times of column {column} have the zone {zone}; write them in the shop's own time, without a zone", path.display())]
+    /// Times have a time zone, and the shop's own time cannot be derived from them.
+    #[error(
+        "{}: times of column {column} have the zone {zone}; write them in the shop's own time, \
+         without a zone",
+        path.display()
+    )]
     Zoned {
         /// The file.
         path: PathBuf,
         /// Its column.
         column: String,
-        /// Their zone.
+        /// The time zone.
         zone: String,
     },
-    /// Dates are written in another order than the one that they were read in.
+    /// Many dates are valid only if day and month are exchanged.
     #[error(
-        "{unreadable} of {rows} rows have a date that is none with the {read} first and one with \
-         the {other} first\nsay --date-order {other}-first, or {read}-first where it is the dates \
-         that are wrong"
+        "{unreadable} of {rows} rows have a date that is invalid with the {read} first and valid \
+         with the {other} first\nadd --date-order {other}-first, or {read}-first if those dates \
+         are wrong"
     )]
     DateOrder {
         /// Rows with such a date.
         unreadable: u64,
         /// Rows in the input.
         rows: u64,
-        /// What comes first as they were read.
+        /// What the dates were read with first: `month` or `day`.
         read: &'static str,
-        /// What else could.
+        /// The other of the two.
         other: &'static str,
     },
-    /// Not one row of the input could be used.
+    /// No row of the input is usable.
     #[error("none of {rows} rows can be used; the first: {example}")]
     NothingUsable {
         /// Rows in the input.
@@ -82,10 +99,10 @@ pub enum LakeError {
         /// Why the first was rejected.
         example: String,
     },
-    /// No transaction is old enough.
-    #[error("no transaction is from before {0}")]
+    /// All transactions are later than the as-of time.
+    #[error("no transaction is earlier than {0}")]
     NothingBefore(chrono::NaiveDateTime),
-    /// A stage that needs another one first.
+    /// An earlier stage has not run.
     #[error("{} has no {what}\nrun `trainer {stage}` first", lake.display())]
     NotYet {
         /// The lake.
@@ -95,29 +112,45 @@ pub enum LakeError {
         /// The stage that makes it.
         stage: &'static str,
     },
-    /// Two that write to one lake.
-    #[error("another trainer is writing to {}\nrun this again when that one is done; nothing was changed", .0.display())]
+    /// Another process is writing to the lake.
+    #[error(
+        "another trainer is writing to {}\nrun this command again when it is done; nothing was \
+         changed",
+        .0.display()
+    )]
     Busy(PathBuf),
-    /// A query that cannot be answered.
+    /// A query is invalid.
     #[error("the query cannot be answered: {0}")]
     Query(String),
-    /// The disk refused.
-    #[error("cannot {action} {}: {source}\nmake room there and let this user write; what was there before is untouched", path.display())]
+    /// The file system failed.
+    #[error(
+        "cannot {action} {}: {source}\ncheck that the disk has room and that this user may write \
+         there; the last good state is unchanged",
+        path.display()
+    )]
     Disk {
         /// `read`, `write`, ...
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Rows in and rows out differ.
-    #[error("{rows_in} rows came in, but {rows_out} are accounted for; nothing was changed")]
+    /// The number of rows in and out differs.
+    #[error("{rows_in} rows were read, but {rows_out} were kept or rejected; nothing was changed")]
     Unaccounted {
         /// Rows in the input.
         rows_in: u64,
-        /// Accepted and rejected.
+        /// Accepted and rejected rows.
         rows_out: u64,
+    },
+    /// A row of the curated table `transactions` is invalid.
+    #[error("row {row} of table `transactions` is invalid: {source}\nrun `trainer curate` again")]
+    Line {
+        /// The row, from 0.
+        row: usize,
+        /// What is wrong with it.
+        source: LineError,
     },
     /// A table operation failed.
     #[error("a table operation failed: {0}")]
@@ -125,11 +158,15 @@ pub enum LakeError {
 }
 
 impl LakeError {
-    /// Whether the input or the question is at fault, rather than the machine.
+    /// Whether the input or the query caused the error, rather than the machine.
     pub fn is_bad_input(&self) -> bool {
         !matches!(
             self,
-            Self::Busy(_) | Self::Disk { .. } | Self::Unaccounted { .. } | Self::Table(_)
+            Self::Busy(_)
+                | Self::Disk { .. }
+                | Self::Unaccounted { .. }
+                | Self::Line { .. }
+                | Self::Table(_)
         )
     }
 

@@ -1,17 +1,23 @@
-//! `quality.json` and `profile.html`: what came in, what was rejected and why, what is missing, how
-//! values range, and what has moved since the run before.
+//! `quality.json` and `profile.html`: rows read, rows rejected and why, missing values, ranges of
+//! values, and drift since the previous run.
 
 use std::fmt::Write;
 
 use polars::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::{CurateReport, Lake, LakeError, folder::rows};
+use crate::{
+    error::LakeError,
+    lake::Lake,
+    render::rows,
+    report::CurateReport,
+    tables::{is_sale, month},
+};
 
-/// Columns whose distribution is compared with the run before.
+/// Columns with a distribution that is compared with the previous run.
 const MEASURES: [&str; 3] = ["quantity", "unit_price", "line_total"];
 
-/// Everything that is known of the quality of the tables.
+/// The content of `quality.json`.
 pub(crate) fn quality(
     lake: &Lake,
     transactions: &LazyFrame,
@@ -28,25 +34,9 @@ pub(crate) fn quality(
         .collect()?;
     let mut ranges = Map::new();
     for measure in MEASURES {
-        let value = col(measure)
-            .filter(col("kind").eq(lit("sale")))
-            .cast(DataType::Float64);
-        let quantile = |q: f64| value.clone().quantile(lit(q), QuantileMethod::Nearest);
-        let figures = transactions.clone().select([
-            value.clone().min().alias("min"),
-            quantile(0.1).alias("p10"),
-            quantile(0.25).alias("p25"),
-            quantile(0.5).alias("median"),
-            quantile(0.75).alias("p75"),
-            quantile(0.9).alias("p90"),
-            value.clone().max().alias("max"),
-            value.clone().mean().alias("mean"),
-        ]);
-        ranges.insert(measure.to_owned(), first_row(&figures.collect()?)?);
+        ranges.insert(measure.to_owned(), range(transactions, measure)?);
     }
-    let mut months = transactions
-        .clone()
-        .select([col("invoice_time").dt().strftime("%Y-%m").alias("month")]);
+    let mut months = transactions.clone().select([month().alias("month")]);
     months = months
         .group_by([col("month")])
         .agg([len().alias("lines")])
@@ -69,23 +59,47 @@ pub(crate) fn quality(
         .as_u64()
         .map(|was| json!({ "before": was, "now": curated.tables[0].1 }));
 
-    let counted = ingest["accepted"].as_u64() == Some(curated.tables[0].1 + curated.later_lines);
+    let [rows_in, accepted, rejected] =
+        ["rows", "accepted", "rejected"].map(|count| ingest[count].as_u64());
+    let all_rows = rows_in == accepted.zip(rejected).map(|(lines, rows)| lines + rows);
+    let all_lines = accepted == Some(curated.tables[0].1 + curated.later_lines);
+    let tables: Map<_, _> = curated
+        .tables
+        .iter()
+        .map(|(name, rows)| (name.clone(), json!(rows)))
+        .collect();
     Ok(json!({
         "as_of": curated.as_of,
         "ingest": ingest,
         "lines": curated.tables[0].1,
         "later_lines": curated.later_lines,
-        "tables": curated.tables.iter().map(|(name, rows)| (name.clone(), json!(rows))).collect::<Map<_, _>>(),
+        "tables": tables,
         "nulls": first_row(&nulls)?,
         "ranges": ranges,
         "lines_per_month": rows(&months.collect()?)?,
         "checks": [
-            { "check": "rows in = lines + quarantined rows", "holds": ingest["rows"].as_u64()
-                == ingest["accepted"].as_u64().zip(ingest["rejected"].as_u64()).map(|(a, r)| a + r) },
-            { "check": "lines = curated lines + later lines", "holds": counted },
+            { "check": "rows in = lines + quarantined rows", "holds": all_rows },
+            { "check": "lines = curated lines + later lines", "holds": all_lines },
         ],
         "drift": { "lines": lines, "medians": drift },
     }))
+}
+
+/// Quantiles and mean of a measure over all sales.
+fn range(transactions: &LazyFrame, measure: &str) -> Result<Value, LakeError> {
+    let value = col(measure).filter(is_sale()).cast(DataType::Float64);
+    let quantile = |q: f64| value.clone().quantile(lit(q), QuantileMethod::Nearest);
+    let figures = transactions.clone().select([
+        value.clone().min().alias("min"),
+        quantile(0.1).alias("p10"),
+        quantile(0.25).alias("p25"),
+        quantile(0.5).alias("median"),
+        quantile(0.75).alias("p75"),
+        quantile(0.9).alias("p90"),
+        value.clone().max().alias("max"),
+        value.clone().mean().alias("mean"),
+    ]);
+    first_row(&figures.collect()?)
 }
 
 fn first_row(table: &DataFrame) -> Result<Value, LakeError> {
@@ -99,7 +113,7 @@ fn relative(was: f64, is: f64) -> f64 {
     if was == 0.0 { 0.0 } else { (is - was) / was }
 }
 
-/// The same for people: one page that needs nothing else.
+/// `profile.html`: the same as one page for people, without any other file.
 pub(crate) fn html(quality: &Value) -> String {
     let mut body = String::new();
     let ingest = &quality["ingest"];
@@ -135,20 +149,10 @@ pub(crate) fn html(quality: &Value) -> String {
     section(&mut body, "Checks", &objects(&quality["checks"]));
     section(&mut body, "Tables", &entries(&quality["tables"]));
     section(&mut body, "Missing values", &entries(&quality["nulls"]));
-    let ranges: Vec<Value> = quality["ranges"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, figures)| {
-            let mut row = Map::from_iter([("measure".to_owned(), json!(name))]);
-            row.extend(figures.as_object().cloned().unwrap_or_default());
-            Value::Object(row)
-        })
-        .collect();
     section(
         &mut body,
         "Ranges of sales",
-        &objects(&Value::Array(ranges)),
+        &objects(&named_rows(&quality["ranges"])),
     );
     section(
         &mut body,
@@ -160,20 +164,10 @@ pub(crate) fn html(quality: &Value) -> String {
         .as_object()
         .is_some_and(|medians| !medians.is_empty())
     {
-        let rows: Vec<Value> = medians
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(name, figures)| {
-                let mut row = Map::from_iter([("measure".to_owned(), json!(name))]);
-                row.extend(figures.as_object().cloned().unwrap_or_default());
-                Value::Object(row)
-            })
-            .collect();
         section(
             &mut body,
             "Since the run before",
-            &objects(&Value::Array(rows)),
+            &objects(&named_rows(medians)),
         );
     }
     format!(
@@ -183,6 +177,17 @@ pub(crate) fn html(quality: &Value) -> String {
          before {}</p>{body}</main></html>\n",
         escape(&text(&quality["as_of"]))
     )
+}
+
+/// The objects of an object as a list, each with its name as `measure`.
+fn named_rows(objects: &Value) -> Value {
+    let row = |(name, figures): (&String, &Value)| {
+        let mut row = Map::from_iter([("measure".to_owned(), json!(name))]);
+        row.extend(figures.as_object().cloned().unwrap_or_default());
+        Value::Object(row)
+    };
+    let objects = objects.as_object().into_iter().flatten();
+    Value::Array(objects.map(row).collect())
 }
 
 const STYLE: &str = "\
@@ -195,7 +200,7 @@ const STYLE: &str = "\
                      15%,transparent)}td+td{text-align:right}meter{width:18rem}";
 
 fn section(body: &mut String, title: &str, table: &str) {
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = write!(
         body,
         "<h2>{}</h2><div><table>{table}</table></div>",

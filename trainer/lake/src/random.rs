@@ -1,6 +1,7 @@
 //! Random numbers that a seed determines.
 
-/// SplitMix64 (Steele, Lea and Flood 2014): small, and the same everywhere for ever.
+/// SplitMix64 (Steele, Lea and Flood 2014). Model bytes depend on it: unlike a generator of a
+/// crate, it is the same in every version and on every machine.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -18,17 +19,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// 0 to 1, without 1.
+    /// Uniform in `0..1`.
     pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Whether something of that probability happens.
-    pub fn chance(&mut self, of: f64) -> bool {
-        self.unit() < of
+    /// True with probability `p`.
+    pub fn chance(&mut self, p: f64) -> bool {
+        self.unit() < p
     }
 
-    /// A whole number from 0 to `n`, without `n`.
+    /// Uniform in `0..n`.
     pub fn below(&mut self, n: usize) -> usize {
         (self.unit() * n as f64) as usize
     }
@@ -38,7 +39,7 @@ impl Random {
         -mean * (1.0 - self.unit()).ln()
     }
 
-    /// A place, as often as its weight says.
+    /// An index, with probability in proportion to its weight.
     pub fn pick(&mut self, weights: &[f64]) -> usize {
         let mut left = self.unit() * weights.iter().sum::<f64>();
         weights
@@ -50,14 +51,14 @@ impl Random {
             .unwrap_or(weights.len() - 1)
     }
 
-    /// Few are taken often, most seldom: the n-th about 1/n as often as the first.
+    /// An index below `n`, about Zipf-distributed: index `i` is `1 / (i + 1)` times as likely as 0.
     pub fn zipf(&mut self, n: usize) -> usize {
         let rank = ((n as f64 + 1.0).powf(self.unit()) - 1.0) as usize;
         rank.min(n - 1)
     }
 
-    /// Poisson-distributed with mean 1: how often one of many is drawn when as many are drawn with
-    /// replacement.
+    /// Poisson-distributed with mean 1: the limit of how often one of `n` items is in a bootstrap
+    /// sample of size `n` (Knuth's method).
     pub fn poisson1(&mut self) -> u32 {
         let (limit, mut product, mut count) = ((-1.0_f64).exp(), self.unit(), 0);
         while product > limit {

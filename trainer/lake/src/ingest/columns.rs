@@ -1,11 +1,16 @@
-//! Which column holds what.
+//! Which column of a file holds which field.
 
 use std::path::Path;
 
-use super::{DateOrder, FIELDS};
-use crate::LakeError;
+use super::parse::DateOrder;
+use crate::error::LakeError;
 
-/// What a line consists of, and the spellings its columns usually have.
+/// Fields of a line.
+pub(super) const LINE_FIELDS: usize = 8;
+/// Fields read of a row: those of a line, then its id if the file has ids.
+pub(super) const FIELDS: usize = LINE_FIELDS + 1;
+
+/// Name, usual spellings of its column, and whether every file must have it, of each field.
 const SPELLINGS: [(&str, &[&str], bool); FIELDS] = [
     (
         "invoice",
@@ -59,10 +64,10 @@ const SPELLINGS: [(&str, &[&str], bool); FIELDS] = [
     ("line id", &["lineid"], false),
 ];
 
-/// Where each field stands in a file; `None`: it has no such column.
-pub(crate) type Places = [Option<usize>; FIELDS];
+/// The column of each field in a file; `None`: it has no such column.
+pub(super) type Places = [Option<usize>; FIELDS];
 
-/// The columns' names in files whose spellings are unusual, and how their dates are written.
+/// Names of columns with unusual names, and how their dates are written.
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ColumnMapping {
@@ -74,7 +79,7 @@ pub struct ColumnMapping {
     unit_price: Option<String>,
     customer_id: Option<String>,
     country: Option<String>,
-    pub(crate) date_order: Option<DateOrder>,
+    pub(super) date_order: Option<DateOrder>,
 }
 
 impl ColumnMapping {
@@ -92,11 +97,11 @@ impl ColumnMapping {
     }
 }
 
-/// How columns are found.
-pub(crate) struct Columns([Option<String>; FIELDS]);
+/// How columns are found: by their mapped names, or else by their usual spellings.
+pub(super) struct Columns([Option<String>; FIELDS]);
 
 impl Columns {
-    pub(crate) fn new(mapping: Option<&ColumnMapping>) -> Self {
+    pub(super) fn new(mapping: Option<&ColumnMapping>) -> Self {
         let m = mapping.cloned().unwrap_or_default();
         Self([
             m.invoice,
@@ -111,7 +116,7 @@ impl Columns {
         ])
     }
 
-    pub(crate) fn find(&self, path: &Path, header: &[String]) -> Result<Places, LakeError> {
+    pub(super) fn find(&self, path: &Path, header: &[String]) -> Result<Places, LakeError> {
         let mut places = Places::default();
         let mut missing = Vec::new();
         for (field, (name, spellings, needed)) in SPELLINGS.iter().enumerate() {
@@ -139,8 +144,8 @@ impl Columns {
     }
 }
 
-/// Where a column of that name stands in a header: `customer_id` in any of the spellings that files
-/// of transactions have.
+/// The index of a column in a header. A name of a field, such as `customer_id`, matches all of that
+/// field's usual spellings.
 pub fn place_of(header: &[String], name: &str) -> Option<usize> {
     let name = plain(name);
     let own = [name.as_str()];
@@ -151,14 +156,14 @@ pub fn place_of(header: &[String], name: &str) -> Option<usize> {
     place(header, usual.unwrap_or(&own))
 }
 
-/// In the order of the spellings: `Invoice` before `Order` where both are there.
+/// The first spelling wins, not the first column: `Invoice` before `Order` if a file has both.
 fn place(header: &[String], spellings: &[&str]) -> Option<usize> {
     spellings
         .iter()
         .find_map(|spelling| header.iter().position(|column| plain(column) == *spelling))
 }
 
-/// Letters and digits alone, in lower case.
+/// Only letters and digits, in lower case.
 fn plain(name: &str) -> String {
     name.chars()
         .filter(char::is_ascii_alphanumeric)
@@ -199,12 +204,26 @@ mod tests {
 
     #[test]
     fn a_column_has_any_of_the_usual_spellings() {
-        for (header, name, place) in [
-            ("x,CustomerID", "customer_id", Some(1)),
-            ("\u{feff}Customer ID,x", "customer_id", Some(0)),
-            ("user_id", "customer_id", Some(0)),
-            ("SeriesId", "series_id", Some(0)),
-            ("customer_id", "series_id", None),
+        struct Case {
+            header: &'static str,
+            name: &'static str,
+            place: Option<usize>,
+        }
+        let case = |header, name, place| Case {
+            header,
+            name,
+            place,
+        };
+        for Case {
+            header,
+            name,
+            place,
+        } in [
+            case("x,CustomerID", "customer_id", Some(1)),
+            case("\u{feff}Customer ID,x", "customer_id", Some(0)),
+            case("user_id", "customer_id", Some(0)),
+            case("SeriesId", "series_id", Some(0)),
+            case("customer_id", "series_id", None),
         ] {
             let header: Vec<_> = header.split(',').map(str::to_owned).collect();
             assert_eq!(place_of(&header, name), place, "{header:?}");

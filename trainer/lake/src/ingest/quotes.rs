@@ -1,21 +1,19 @@
-//! A quotation mark that opens a field and is never closed makes one field of all the rows behind
-//! it, and the reader of CSV finds nothing wrong with that. Who reads through [`Quotes`] is told.
+//! Finds quotation marks that are never closed. Such a mark makes all following rows one field,
+//! which the CSV reader accepts; reading through [`Quotes`] fails instead.
 
 use std::io::{self, ErrorKind, Read};
 
-/// Text of a file as it is read. Fails where a field in quotation marks holds a row and more, or
-/// never ends.
+/// The text of a CSV file. Reading fails if a quoted field is longer than a row or never ends.
 pub(super) struct Quotes<R> {
     inner: R,
     delimiter: u8,
-    /// Delimiters of a row.
+    /// Delimiters in a row.
     of_row: usize,
     state: State,
-    /// The line that is read, and the one in which the field in quotation marks began; 1 the
-    /// first.
+    /// The current line, and the one in which the quoted field began, from 1.
     line: u64,
     began: u64,
-    /// Delimiters in that field.
+    /// Delimiters in the quoted field so far.
     within: usize,
 }
 
@@ -23,11 +21,11 @@ pub(super) struct Quotes<R> {
 enum State {
     /// Before a field.
     Start,
-    /// In a field without quotation marks, or behind the closing one.
+    /// In an unquoted field, or behind the closing mark of a quoted one.
     Bare,
-    /// In a field with them.
+    /// In a quoted field.
     Quoted,
-    /// Behind a mark in such a field: it closes it, unless another follows.
+    /// Behind a mark in a quoted field: it closes the field unless another mark follows.
     Mark,
 }
 

@@ -1,10 +1,10 @@
-//! Files as rows of text, whatever their format. A file is known by its first bytes, not by its
+//! Files of any format as rows of text. A file's format follows from its first bytes, not from its
 //! name.
 
 use std::{
     borrow::Cow,
     cell::Cell,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, BufRead, BufReader, Read},
     panic::{self, AssertUnwindSafe, UnwindSafe},
@@ -17,25 +17,40 @@ use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 use encoding_rs_io::DecodeReaderBytesBuilder;
 use polars::prelude::*;
 
-use super::{FIELDS, columns::Columns, quotes::Quotes};
-use crate::{LakeError, folder::scan};
+use super::{
+    columns::{Columns, FIELDS},
+    line::{AcceptedLine, Rejection, Rules},
+    quotes::Quotes,
+};
+use crate::{error::LakeError, staged::scan};
 
-/// A row as it came: a text for each field, empty where there is none.
-pub(crate) struct RawRow<'a> {
-    /// The sheet that it stands in, where the file has several.
-    pub(crate) sheet: Option<&'a str>,
-    /// Row in the file or its sheet, 1 the first after the header.
-    pub(crate) row: u64,
-    pub(crate) fields: [String; FIELDS],
-    /// Why the row has no such fields.
-    pub(crate) broken: Option<String>,
-    /// All of it, as it would stand in a file of text.
-    pub(crate) text: &'a dyn Fn() -> String,
+/// A row as read: a text for each field, empty if the file has no such column.
+pub(super) struct RawRow<'a> {
+    /// The row's sheet, if the file has several.
+    pub(super) sheet: Option<&'a str>,
+    /// Row in the file or its sheet, from 1 behind the header.
+    pub(super) row: u64,
+    pub(super) fields: [String; FIELDS],
+    /// Why the row cannot be split into fields.
+    pub(super) broken: Option<String>,
+    /// The row in full, as a CSV file has it.
+    pub(super) text: &'a dyn Fn() -> String,
 }
 
 impl RawRow<'_> {
-    /// Where it stands, but for its row.
-    pub(crate) fn place<'a>(&self, file: &'a str) -> Cow<'a, str> {
+    /// The row as a line, or why it is none.
+    pub(super) fn parse(&self, rules: &Rules) -> Result<AcceptedLine, Rejection> {
+        match &self.broken {
+            Some(reason) => Err(Rejection {
+                field: "row",
+                reason: reason.clone(),
+            }),
+            None => AcceptedLine::parse(&self.fields, rules),
+        }
+    }
+
+    /// The row's file and sheet.
+    pub(super) fn place<'a>(&self, file: &'a str) -> Cow<'a, str> {
         match self.sheet {
             Some(sheet) => format!("{file}, sheet {sheet}").into(),
             None => file.into(),
@@ -43,8 +58,9 @@ impl RawRow<'_> {
     }
 }
 
-/// Files to read, in order, each once: folders are searched, hidden files passed over.
-pub(crate) fn files(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, LakeError> {
+/// Files to read in order, each once and with the name to report it by. Folders are searched;
+/// hidden files in them are skipped.
+pub(super) fn files(inputs: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, LakeError> {
     let mut files = Vec::new();
     for input in inputs {
         if input.is_dir() {
@@ -61,9 +77,27 @@ pub(crate) fn files(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, LakeError> {
     }
     let mut known = HashSet::new();
     files.retain(|path| known.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
-    // Every file is known to be readable in kind before the first is read.
+    // An unknown format is refused before the first file is read.
     files.iter().try_for_each(|path| format(path).map(drop))?;
-    Ok(files)
+    let names = names_of(&files);
+    Ok(files.into_iter().zip(names).collect())
+}
+
+/// Names of files, without the folder unless two files have the same name.
+fn names_of(files: &[PathBuf]) -> Vec<String> {
+    let short = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    };
+    let mut count: HashMap<String, usize> = HashMap::new();
+    for path in files {
+        *count.entry(short(path)).or_default() += 1;
+    }
+    let name = |path: &PathBuf| match short(path) {
+        name if count.get(&name).is_some_and(|count| *count > 1) => path.display().to_string(),
+        name => name,
+    };
+    files.iter().map(name).collect()
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), LakeError> {
@@ -123,7 +157,7 @@ fn format(path: &Path) -> Result<Format, LakeError> {
                 .windows(14)
                 .any(|name| name.starts_with(b"xl/") || name == b"[Content_Types") =>
         {
-            // Other Office files are such archives too; only a workbook opens as one.
+            // Other Office files are ZIP archives as well; only a workbook opens as one.
             let opens = quietly(|| open_workbook::<Xlsx<_>, _>(path).is_ok());
             match opens {
                 Ok(true) => Ok(Format::Xlsx),
@@ -137,7 +171,8 @@ fn format(path: &Path) -> Result<Format, LakeError> {
     }
 }
 
-/// Does what may panic, and says nothing of it to people: what they are told is what is made of it.
+/// Runs code that may panic, and keeps the panic's message off stderr: the caller reports the
+/// error.
 fn quietly<T>(may_panic: impl FnOnce() -> T + UnwindSafe) -> std::thread::Result<T> {
     thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
     static HOOKED: Once = Once::new();
@@ -155,15 +190,15 @@ fn quietly<T>(may_panic: impl FnOnce() -> T + UnwindSafe) -> std::thread::Result
     done
 }
 
-/// Hands every row of a file to `each`; says how its text is encoded, where it is a file of text.
-pub(crate) fn read(
+/// Passes every row of a file to `each`; returns the encoding of its text if it is a file of text.
+pub(super) fn read(
     path: &Path,
     names: &Columns,
     each: &mut dyn FnMut(RawRow<'_>) -> Result<(), LakeError>,
 ) -> Result<Option<&'static Encoding>, LakeError> {
     let format = format(path)?;
-    // The readers of Parquet and XLSX panic on some damaged files. What they had handed over is
-    // dropped with the stage.
+    // The readers of Parquet and XLSX panic on some damaged files. Rows that they passed on before
+    // are dropped with the stage.
     let read = AssertUnwindSafe(|| match format {
         Format::Text | Format::Gzip | Format::Zstd => csv(path, names, each).map(Some),
         Format::Xlsx => xlsx(path, names, each).map(|()| None),
@@ -173,7 +208,7 @@ pub(crate) fn read(
         Err(LakeError::Damaged {
             path: path.to_owned(),
             row: 0,
-            reason: "its reader gave up".to_owned(),
+            reason: "its reader panicked".to_owned(),
         })
     })
 }
@@ -192,7 +227,8 @@ fn open(path: &Path) -> Result<Box<dyn Read>, LakeError> {
     })
 }
 
-/// UTF-8 where all of the file is, else Windows-1252, which is Latin-1 with quotation marks.
+/// UTF-8 if the whole file is valid UTF-8, else Windows-1252, which is Latin-1 with quotation
+/// marks.
 fn encoding(path: &Path) -> Result<&'static Encoding, LakeError> {
     let damaged = |error: io::Error| LakeError::Damaged {
         path: path.to_owned(),
@@ -210,7 +246,7 @@ fn encoding(path: &Path) -> Result<&'static Encoding, LakeError> {
         tail.extend_from_slice(chunk);
         match std::str::from_utf8(&tail) {
             Ok(_) => tail.clear(),
-            // A character may be cut by the end of the chunk.
+            // The end of the chunk may split a character; its rest is in the next chunk.
             Err(error) if error.error_len().is_none() => drop(tail.drain(..error.valid_up_to())),
             Err(_) => return Ok(WINDOWS_1252),
         }
@@ -230,31 +266,22 @@ fn csv(
             .bom_override(true)
             .build(open(path)?))
     };
-    let mut first = String::new();
     let damaged = |row, reason: String| LakeError::Damaged {
         path: path.to_owned(),
         row,
         reason,
     };
+    let mut first = String::new();
     BufReader::new(decoded()?)
         .read_line(&mut first)
         .map_err(|e| damaged(0, e.to_string()))?;
-    let count = |delimiter: u8| first.bytes().filter(|byte| *byte == delimiter).count();
-    let delimiter = [b',', b';', b'\t']
-        .into_iter()
-        .rev()
-        .max_by_key(|delimiter| count(*delimiter))
-        .unwrap_or(b',');
-
+    let (delimiter, delimiters) = delimiter(&first);
+    let text_reader = BufReader::with_capacity(1 << 20, decoded()?);
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .flexible(true)
         .buffer_capacity(1 << 20)
-        .from_reader(Quotes::new(
-            BufReader::with_capacity(1 << 20, decoded()?),
-            delimiter,
-            count(delimiter),
-        ));
+        .from_reader(Quotes::new(text_reader, delimiter, delimiters));
     let header: Vec<String> = match reader.headers() {
         Ok(header) => header.iter().map(str::to_owned).collect(),
         Err(error) => return Err(damaged(0, error.to_string())),
@@ -274,7 +301,7 @@ fn csv(
                 header.len()
             )
         });
-        // What is there of a broken row is kept for whoever mends it.
+        // A broken row is kept as a whole in the first field, so that `raw` has all of the input.
         let fields = match &broken {
             None => places.map(|place| {
                 place
@@ -299,12 +326,22 @@ fn csv(
     Ok(encoding)
 }
 
-/// Fields as a line of text, quoted where they must be.
+/// The delimiter of a header, and how often it occurs there: the most frequent of comma, semicolon
+/// and tab.
+fn delimiter(header: &str) -> (u8, usize) {
+    let count = |delimiter: u8| header.bytes().filter(|byte| *byte == delimiter).count();
+    let counted = [b',', b';', b'\t'].map(|delimiter| (delimiter, count(delimiter)));
+    // Of equal counts the first wins, since `max_by_key` returns the last.
+    let most = counted.into_iter().rev().max_by_key(|(_, count)| *count);
+    most.unwrap_or((b',', 0))
+}
+
+/// Fields as a line of CSV.
 fn text(fields: impl IntoIterator<Item = impl AsRef<[u8]>>, delimiter: u8) -> String {
     let mut writer = csv::WriterBuilder::new()
         .delimiter(delimiter)
         .from_writer(Vec::new());
-    // Nothing fails that is written to memory.
+    // Writing to memory cannot fail.
     let _ = writer.write_record(fields);
     let line = writer.into_inner().unwrap_or_default();
     String::from_utf8_lossy(&line)
@@ -354,17 +391,16 @@ fn xlsx(
     Ok(())
 }
 
-/// A cell as the same value would stand in a CSV file.
+/// A cell as a CSV file would have its value.
 fn cell(data: &Data) -> String {
     match data {
         Data::Empty => String::new(),
         Data::String(text) | Data::DateTimeIso(text) | Data::DurationIso(text) => text.clone(),
         Data::Int(number) => number.to_string(),
-        // The shortest text that reads back as the same number: 2.55 rather than what its bits
-        // stand for.
+        // The shortest text that reads back as the same number: 2.55 rather than all its digits.
         Data::Float(number) => number.to_string(),
         Data::Bool(truth) => truth.to_string(),
-        // Seconds are what times are kept to; a spreadsheet's day fraction is a little off.
+        // Rounded to seconds, since a spreadsheet's fraction of a day is slightly off.
         Data::DateTime(time) => time
             .as_datetime()
             .map(|time| {
@@ -397,12 +433,9 @@ fn parquet(
     let schema = lazy.collect_schema().map_err(|e| damaged(0, e))?;
     let header: Vec<String> = schema.iter_names().map(ToString::to_string).collect();
     let places = names.find(path, &header)?;
-    for (name, kind) in places
-        .into_iter()
-        .flatten()
-        .filter_map(|place| schema.get_at_index(place))
-    {
-        // Stored as UTC, whatever the zone: the shop's own time is not in the file.
+    let used = places.into_iter().flatten();
+    for (name, kind) in used.filter_map(|place| schema.get_at_index(place)) {
+        // Parquet stores such times in UTC, so the shop's own time is not in the file.
         if let DataType::Datetime(_, Some(zone)) = kind
             && zone.as_str() != "UTC"
         {
@@ -424,39 +457,10 @@ fn parquet(
         if batch.height() == 0 {
             return Ok(());
         }
-        let cast = |place: Option<usize>| -> PolarsResult<Option<Column>> {
-            place
-                .map(|place| {
-                    let column = &batch.columns()[place];
-                    if matches!(column.dtype(), DataType::Datetime(..)) {
-                        let micros = DataType::Datetime(TimeUnit::Microseconds, None);
-                        return column.cast(&micros)?.cast(&DataType::String);
-                    }
-                    if column.dtype().is_float() {
-                        // As other files write numbers: 17850, and nothing for NaN.
-                        let text = |number: f64| (!number.is_nan()).then(|| number.to_string());
-                        let narrow = |number: f32| (!number.is_nan()).then(|| number.to_string());
-                        let texts: StringChunked = match column.f32() {
-                            Ok(numbers) => numbers
-                                .iter()
-                                .map(|number| number.and_then(narrow))
-                                .collect(),
-                            Err(_) => column
-                                .cast(&DataType::Float64)?
-                                .f64()?
-                                .iter()
-                                .map(|n| n.and_then(text))
-                                .collect(),
-                        };
-                        return Ok(texts.into_column());
-                    }
-                    column.cast(&DataType::String)
-                })
-                .transpose()
-        };
         let mut columns = Vec::with_capacity(FIELDS);
         for place in places {
-            columns.push(cast(place).map_err(|e| damaged(row, e))?);
+            let column = place.map(|place| text_column(&batch.columns()[place]));
+            columns.push(column.transpose().map_err(|e| damaged(row, e))?);
         }
         let columns: Vec<Option<&StringChunked>> = columns
             .iter()
@@ -487,4 +491,30 @@ fn parquet(
             })?;
         }
     }
+}
+
+/// A column as CSV files have its values.
+fn text_column(column: &Column) -> PolarsResult<Column> {
+    if matches!(column.dtype(), DataType::Datetime(..)) {
+        let micros = DataType::Datetime(TimeUnit::Microseconds, None);
+        return column.cast(&micros)?.cast(&DataType::String);
+    }
+    if !column.dtype().is_float() {
+        return column.cast(&DataType::String);
+    }
+    // `17850` rather than `17850.0`, and nothing for NaN. An `f32` is printed as such: as an `f64`,
+    // 2.55 would be 2.549999952316284.
+    let texts: StringChunked = match column.f32() {
+        Ok(numbers) => {
+            let text = |number: f32| (!number.is_nan()).then(|| number.to_string());
+            numbers.iter().map(|number| number.and_then(text)).collect()
+        }
+        Err(_) => {
+            let text = |number: f64| (!number.is_nan()).then(|| number.to_string());
+            let numbers = column.cast(&DataType::Float64)?;
+            let numbers = numbers.f64()?;
+            numbers.iter().map(|number| number.and_then(text)).collect()
+        }
+    };
+    Ok(texts.into_column())
 }

@@ -253,7 +253,7 @@ fn a_row_of_a_workbook_is_named_with_its_sheet() {
 }
 
 #[test]
-fn what_somebody_should_know_of_their_files_is_said() {
+fn repeated_files_and_other_encodings_are_noted() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let text = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\\
@@ -287,8 +287,8 @@ fn what_somebody_should_know_of_their_files_is_said() {
     assert_eq!(
         notes(),
         [
-            "every line of first.csv repeats an earlier one: is it given twice?",
-            "latin.csv is not UTF-8 throughout: it is read as windows-1252"
+            "every line of first.csv repeats an earlier one: was it given twice?",
+            "latin.csv is not UTF-8 throughout and was read as windows-1252"
         ]
     );
 }

@@ -1,4 +1,4 @@
-//! Input that people really have, and that is not as it should be.
+//! Input with the faults of real files.
 
 use lake::{ColumnMapping, DateOrder};
 use polars::prelude::{ParquetReader, SerReader};
@@ -36,11 +36,11 @@ const HEADING: &str =
 const SALE: &str = "1,10,A THING,2,1/1/2011 8:00,1.5,12,EIRE\n";
 
 #[test]
-fn one_at_a_time_writes_to_a_lake_while_others_read() {
+fn one_writer_at_a_time_locks_a_lake_and_readers_go_on() {
     let shop = Shop::new();
     shop.ingest(SALE).unwrap();
     curate(&shop.lake, &CurateOptions::default(), &NoProgress).unwrap();
-    let held = shop.lake.hold().unwrap();
+    let held = shop.lake.lock().unwrap();
     let error = shop.ingest(SALE).unwrap_err();
     assert!(
         matches!(error, LakeError::Busy(_)) && !error.is_bad_input(),
@@ -58,14 +58,14 @@ fn one_at_a_time_writes_to_a_lake_while_others_read() {
     ));
     let read = Lake::open(shop.lake.root()).unwrap();
     assert_eq!(read.sql("SELECT * FROM transactions").unwrap().height(), 1);
-    // Who holds it goes on from stage to stage.
+    // The holder of the lock goes on from stage to stage.
     curate(&held, &CurateOptions::default(), &NoProgress).unwrap();
     drop(held);
     shop.ingest(SALE).unwrap();
 }
 
 #[test]
-fn a_cancellation_takes_back() {
+fn a_cancellation_has_a_quantity_of_0_or_below_and_no_price_below_0() {
     for (row, reason) in [
         (
             "C2,10,A THING,5,1/1/2011 8:00,1.5,12,EIRE\n",
@@ -127,7 +127,7 @@ fn no_sum_of_money_leaves_64_bits() {
 }
 
 #[test]
-fn a_customer_lives_where_the_latest_purchase_went() {
+fn a_customers_country_is_that_of_the_latest_purchase() {
     let shop = Shop::new();
     let rows = [
         "1,10,A THING,2,1/3/2011 8:00,1.5,12,France\n",
@@ -209,10 +209,10 @@ fn dates_are_read_in_the_order_that_is_asked_for() {
     let shop = Shop::new();
     let refused = shop.ingest(&rows).unwrap_err().to_string();
     assert!(
-        refused.starts_with("1 of 3 rows have a date that is none with the month first"),
+        refused.starts_with("1 of 3 rows have a date that is invalid with the month first"),
         "{refused}"
     );
-    assert!(refused.contains("say --date-order day-first"), "{refused}");
+    assert!(refused.contains("add --date-order day-first"), "{refused}");
     let input = shop.file("rows.csv", &(HEADING.to_owned() + &rows));
     let as_said = IngestOptions {
         date_order: Some(DateOrder::MonthFirst),
@@ -287,7 +287,7 @@ fn the_documented_columns_are_the_real_ones() {
     let documentation = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/data.md");
     let documentation = fs_err::read_to_string(documentation).unwrap();
     for name in lake::TABLES
-        .map(|(name, _)| name)
+        .map(|table| table.name)
         .into_iter()
         .chain(["quarantine"])
     {
