@@ -1,37 +1,46 @@
-//! What the learners' parts cost and reach on points that another program made: `make
-//! bench-learners` runs it and scikit-learn or `implicit` on the same ones, and prints both.
+//! Time and quality of parts of the learners on given data: `make bench-learners` runs this program
+//! and scikit-learn or `implicit` on the same data, and prints both.
 //!
 //! ```text
-//! learners kmeans X.npy RESTARTS K...                  inertia and time by k
-//! learners forest X.npy Y.npy NEW.npy TREES SHARES.npy a forest of X and Y, its time, and what it says of NEW
-//! learners als CELLS.npy                               time of 20 iterations; CELLS: (row, column, weight), in order
-//! learners fold-in FILE AS-OF                          a shop's customers with one order, known or asked for by it
+//! learners kmeans X.npy RESTARTS K...
+//!     Prints inertia and time for each k.
+//! learners forest X.npy Y.npy NEW.npy TREES SHARES.npy
+//!     Fits a forest to X and Y, prints its time, and writes its predictions for NEW to SHARES.
+//! learners als CELLS.npy
+//!     Prints the time of 20 iterations. CELLS has rows of (row, column, weight), in order.
+//! learners fold-in FILE AS-OF
+//!     Prints NDCG for customers with one order: as customers of the model, and as baskets.
 //! ```
 //!
 //! Times are wall and CPU seconds.
-#![expect(clippy::print_stdout, reason = "what was measured is the output")]
+#![expect(clippy::print_stdout, reason = "the measurements are the output")]
 
-use std::{collections::HashSet, path::Path, time::Instant};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    time::Instant,
+};
 
 use chrono::{Duration, NaiveDate, NaiveDateTime};
 use lake::{CurateOptions, IngestOptions, Lake, NoProgress};
 use polars::prelude::{IntoLazy, col, lit};
 use scoring::{
     Model,
-    recommendation::{Query, Recommendations},
+    recommendation::{Query, RecommendationModel},
 };
 use tch::{Device, Kind, Tensor};
 use trainer::learn::{
     Learner, Training,
     forest::{Bagging, Binned, Growth, bag},
-    recommendation::{Recommendation, als},
+    recommendation::{RecommendationLearner, als},
     segmentation::k_means,
 };
+use transactions::LineKind;
 
-/// Iterations of ALS, after a first one.
+/// Iterations of ALS; the first is not measured.
 const ITERATIONS: u64 = 21;
 
-/// Wall and CPU seconds since it was started.
+/// Measures wall and CPU seconds.
 struct Stopwatch(Instant, f64);
 
 impl Stopwatch {
@@ -48,7 +57,7 @@ impl Stopwatch {
     }
 }
 
-/// Of this process, as Linux counts them: in hundredths.
+/// CPU seconds of this process; Linux counts hundredths.
 fn cpu_seconds() -> f64 {
     let stat = fs_err::read_to_string("/proc/self/stat").unwrap_or_default();
     let ticks = stat
@@ -67,7 +76,7 @@ fn cpu_seconds() -> f64 {
 type Done = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Done {
-    // As the trainer does.
+    // As in the trainer's `main`.
     tch::set_num_threads(1);
     let arguments: Vec<String> = std::env::args()
         .skip(1)
@@ -81,9 +90,9 @@ fn main() -> Done {
         ["forest", x, y, new, trees, shares] => forest(x, y, new, trees.parse()?, shares),
         ["als", cells] => factorise(&Tensor::read_npy(cells)?),
         ["fold-in", file, as_of] => fold_in(Path::new(file), as_of.parse::<NaiveDate>()?.into()),
-        // What `cargo bench` without a name does to every benchmark.
+        // `cargo bench` without a name runs every benchmark.
         [] => Ok(()),
-        _ => Err("see the head of trainer/benches/learners.rs for what it takes".into()),
+        _ => Err("see the head of trainer/benches/learners.rs for the arguments".into()),
     }
 }
 
@@ -140,11 +149,11 @@ fn factorise(cells: &Tensor) -> Done {
         cells.iter().map(of).max().map_or(0, |most| most + 1)
     };
     let sizes = [size(|cell| cell.0), size(|cell| cell.1)];
-    // Iterations alone: from the end of the first one on.
+    // From the end of the first iteration on, so that preparation is not measured.
     let mut watch = None;
     let settings = als::Settings {
         iterations: ITERATIONS,
-        ..Recommendation::ALS
+        ..RecommendationLearner::ALS
     };
     let _products = als::factorise(&cells, sizes, settings, 42, Device::Cpu, || {
         watch.get_or_insert_with(Stopwatch::start);
@@ -153,9 +162,9 @@ fn factorise(cells: &Tensor) -> Done {
     Ok(())
 }
 
-/// Leaves out customers whose one order before the as-of time lies within 60 days of it, and asks
-/// for what they buy next by that order as a basket; a model that has been trained on them is asked
-/// for them by name.
+/// Compares recommendations for customers with a single order in the 60 days before the as-of time:
+/// by a model trained with them, and by one trained without them that is given the order as a
+/// basket.
 fn fold_in(file: &Path, as_of: NaiveDateTime) -> Done {
     let folder = tempfile::tempdir()?;
     let lake = Lake::create(folder.path())?;
@@ -166,39 +175,28 @@ fn fold_in(file: &Path, as_of: NaiveDateTime) -> Done {
         &NoProgress,
     )?;
     lake::curate(&lake, &CurateOptions::default(), &NoProgress)?;
-    let known = col("kind")
-        .eq(lit("sale"))
-        .and(col("customer_id").is_not_null());
+    let is_sale = col("kind").eq(lit(LineKind::Sale.as_str()));
+    let known = is_sale.and(col("customer_id").is_not_null());
     let sales = lake.transactions()?.filter(known).collect()?;
-    let (customers, codes, invoices) = (
-        sales.column("customer_id")?.str()?,
-        sales.column("stock_code")?.str()?,
-        sales.column("invoice")?.str()?,
-    );
-    let times = sales.column("invoice_time")?.datetime()?.physical().clone();
     let at = |time: NaiveDateTime| time.and_utc().timestamp_micros();
     let (from, to) = (
         at(as_of - Duration::days(60)),
         at(as_of + Duration::days(90)),
     );
-    let mut shoppers: std::collections::BTreeMap<&str, Shopper<'_>> =
-        std::collections::BTreeMap::new();
-    for row in 0..sales.height() {
-        let (Some(customer), Some(code), Some(invoice), Some(time)) = (
-            customers.get(row),
-            codes.get(row),
-            invoices.get(row),
-            times.get(row),
-        ) else {
+    let mut shoppers: BTreeMap<&str, Shopper<'_>> = BTreeMap::new();
+    for line in lake::lines(&sales)? {
+        let line = line?;
+        let Some(customer) = line.customer else {
             continue;
         };
         let shopper = shoppers.entry(customer).or_default();
-        if time >= at(as_of) {
-            shopper.next.extend((time < to).then_some(code));
+        if line.time >= at(as_of) {
+            let is_next = line.time < to;
+            shopper.next.extend(is_next.then_some(line.stock_code));
         } else {
-            shopper.orders.insert(invoice);
-            shopper.basket.insert(code);
-            shopper.early |= time < from;
+            shopper.orders.insert(line.invoice);
+            shopper.basket.insert(line.stock_code);
+            shopper.early |= line.time < from;
         }
     }
     shoppers.retain(|_, shopper| shopper.orders.len() == 1 && !shopper.early);
@@ -215,7 +213,7 @@ fn fold_in(file: &Path, as_of: NaiveDateTime) -> Done {
     let others = sales.filter(&polars::prelude::BooleanChunked::from_iter(
         unknown.into_iter().map(Some),
     ))?;
-    let trained = |transactions| -> Result<Recommendations, Box<dyn std::error::Error>> {
+    let trained = |transactions| -> Result<RecommendationModel, Box<dyn std::error::Error>> {
         let training = Training {
             transactions,
             as_of,
@@ -225,10 +223,12 @@ fn fold_in(file: &Path, as_of: NaiveDateTime) -> Done {
             previous: None,
             progress: &NoProgress,
         };
-        Ok(Recommendations::load(&Recommendation::train(&training)?)?)
+        Ok(RecommendationModel::load(
+            &RecommendationLearner.train(&training)?,
+        )?)
     };
     let (retrained, without) = (trained(sales.clone().lazy())?, trained(others.lazy())?);
-    let (mut theirs, mut ours, mut asked) = (0.0, 0.0, 0);
+    let (mut as_customer, mut as_basket, mut measured) = (0.0, 0.0, 0);
     for name in &names {
         let shopper = &shoppers[name.as_str()];
         let next: HashSet<&str> = shopper.next.difference(&shopper.basket).copied().collect();
@@ -240,7 +240,7 @@ fn fold_in(file: &Path, as_of: NaiveDateTime) -> Done {
             .iter()
             .filter_map(|code| without.product(code))
             .collect();
-        let of = |model: &Recommendations, query: Query| {
+        let of = |model: &RecommendationModel, query: Query| {
             let list = model.recommend(&Query {
                 limit: 10,
                 new_only: true,
@@ -252,34 +252,35 @@ fn fold_in(file: &Path, as_of: NaiveDateTime) -> Done {
                 &next,
             )
         };
-        theirs += of(
+        as_customer += of(
             &retrained,
             Query {
                 customer: retrained.customer(name),
                 ..Query::default()
             },
         );
-        ours += of(
+        as_basket += of(
             &without,
             Query {
                 basket,
                 ..Query::default()
             },
         );
-        asked += 1;
+        measured += 1;
     }
-    let mean = |sum: f64| sum / f64::from(asked.max(1));
-    println!("{} {asked} {} {}", names.len(), mean(theirs), mean(ours));
+    let mean = |sum: f64| sum / f64::from(measured.max(1));
+    let (as_customer, as_basket) = (mean(as_customer), mean(as_basket));
+    println!("{} {measured} {as_customer} {as_basket}", names.len());
     Ok(())
 }
 
-/// A customer's products before and after the as-of time.
+/// A customer's orders and products before and after the as-of time.
 #[derive(Default)]
 struct Shopper<'a> {
     orders: HashSet<&'a str>,
     basket: HashSet<&'a str>,
     next: HashSet<&'a str>,
-    /// Whether they ordered before the window.
+    /// Whether the customer ordered before the window.
     early: bool,
 }
 

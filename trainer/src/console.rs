@@ -1,5 +1,5 @@
-//! What the command says while it works and when it is done: bars on a terminal, plain lines
-//! elsewhere, JSON on request. Results go to stdout, the rest to stderr.
+//! Output of commands: progress bars on a terminal, plain lines otherwise, JSON on request. Results
+//! go to stdout, everything else to stderr.
 
 use std::{
     io::{ErrorKind, IsTerminal, Write},
@@ -8,48 +8,54 @@ use std::{
 };
 
 use comfy_table::{ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use lake::Progress;
 use polars::prelude::{AnyValue, Column, DataFrame};
 use serde::Serialize;
 
 use crate::{Failure, failure::chain, output::csv};
 
-/// Off a terminal, a stage says how far it is this often.
-const EVERY: Duration = Duration::from_secs(5);
+/// Templates of progress bars with and without a known total.
+const BAR: &str = "{msg:32} {bar:40} {human_pos}/{human_len} {elapsed}";
+const SPINNER: &str = "{msg:32} {spinner} {human_pos} {elapsed}";
 
-/// Rows of an answer that a terminal shows.
-const PAGE: usize = 100;
+/// How often a stage reports its progress if stderr is not a terminal.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Where the command speaks.
+/// Rows of an answer that are shown on a terminal.
+const PAGE_ROWS: usize = 100;
+
+/// The output of a command.
+#[derive(Debug)]
 pub struct Console {
     json: bool,
     terminal: bool,
-    state: Mutex<Option<Stage>>,
+    stage: Mutex<Option<Stage>>,
 }
 
+#[derive(Debug)]
 struct Stage {
     name: String,
     total: Option<u64>,
     done: u64,
-    said: Instant,
+    reported: Instant,
     bar: Option<ProgressBar>,
 }
 
 impl Console {
-    /// For people, or for machines.
+    /// For JSON or for people.
     pub fn new(json: bool) -> Self {
         Self {
             json,
             terminal: !json && std::io::stderr().is_terminal(),
-            state: Mutex::new(None),
+            stage: Mutex::new(None),
         }
     }
 
-    /// Prints a result: a value for machines, a text for people.
+    /// Prints a result: the value as JSON, or the text.
     ///
     /// # Errors
-    /// Where stdout is closed.
+    /// [`Failure::Output`] if stdout is closed.
     pub fn result(
         &self,
         value: &impl Serialize,
@@ -68,11 +74,10 @@ impl Console {
         }
     }
 
-    /// Prints the answer to a query: all of it for machines and into files, what a person reads on
-    /// a terminal.
+    /// Prints the answer to a query: in full as JSON or as CSV, one page of it on a terminal.
     ///
     /// # Errors
-    /// Where stdout is closed.
+    /// [`Failure::Output`] if stdout is closed.
     pub(crate) fn answer(&self, answer: &DataFrame) -> Result<(), Failure> {
         if self.json {
             return self.result(&lake::rows(answer)?, String::new);
@@ -86,14 +91,14 @@ impl Console {
             writeln!(out.lock(), "{}", page(answer)).map_err(output)
         } else {
             match csv(answer, out.lock()) {
-                // Who reads no further has read enough.
+                // A reader such as `head` closes the pipe when it has enough.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
                 written => written.map_err(output),
             }
         }
     }
 
-    /// Says something that is no result.
+    /// Prints a note to stderr.
     pub fn note(&self, text: &str) {
         if self.json {
             self.line(&serde_json::json!({ "note": text }).to_string());
@@ -102,7 +107,7 @@ impl Console {
         }
     }
 
-    /// Says why the command failed.
+    /// Prints the reason of a failure to stderr.
     pub fn failure(&self, failure: &Failure) {
         if self.json {
             self.line(&serde_json::json!({ "error": chain(failure) }).to_string());
@@ -112,11 +117,11 @@ impl Console {
     }
 
     fn line(&self, text: &str) {
-        // Nobody is left to tell when stderr is closed.
+        // If stderr is closed there is no way to report it.
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }
 
-    fn progress(&self, stage: &Stage) {
+    fn report(&self, stage: &Stage) {
         let Stage {
             name, total, done, ..
         } = stage;
@@ -125,9 +130,9 @@ impl Console {
                 serde_json::json!({ "stage": name, "done": done, "total": total }).to_string()
             }
             (false, Some(total)) => {
-                format!("{name}: {} of {}", thousands(*done), thousands(*total))
+                format!("{name}: {} of {}", HumanCount(*done), HumanCount(*total))
             }
-            (false, None) => format!("{name}: {}", thousands(*done)),
+            (false, None) => format!("{name}: {}", HumanCount(*done)),
         };
         self.line(&text);
     }
@@ -136,10 +141,8 @@ impl Console {
 impl Progress for Console {
     fn begin(&self, stage: &str, total: Option<u64>) {
         let bar = self.terminal.then(|| match total {
-            Some(total) => ProgressBar::new(total)
-                .with_style(style("{msg:32} {bar:40} {human_pos}/{human_len} {elapsed}")),
-            None => ProgressBar::new_spinner()
-                .with_style(style("{msg:32} {spinner} {human_pos} {elapsed}")),
+            Some(total) => ProgressBar::new(total).with_style(style(BAR)),
+            None => ProgressBar::new_spinner().with_style(style(SPINNER)),
         });
         if let Some(bar) = &bar {
             bar.set_message(stage.to_owned());
@@ -149,7 +152,7 @@ impl Progress for Console {
             name: stage.to_owned(),
             total,
             done: 0,
-            said: Instant::now(),
+            reported: Instant::now(),
             bar,
         };
         if stage.bar.is_none() {
@@ -158,29 +161,29 @@ impl Progress for Console {
                 false => stage.name.clone(),
             });
         }
-        if let Ok(mut state) = self.state.lock() {
+        if let Ok(mut state) = self.stage.lock() {
             *state = Some(stage);
         }
     }
 
     fn advance(&self, n: u64) {
-        let Ok(mut state) = self.state.lock() else {
+        let Ok(mut state) = self.stage.lock() else {
             return;
         };
         let Some(stage) = state.as_mut() else { return };
         stage.done += n;
         match &stage.bar {
             Some(bar) => bar.inc(n),
-            None if stage.said.elapsed() >= EVERY => {
-                stage.said = Instant::now();
-                self.progress(stage);
+            None if stage.reported.elapsed() >= REPORT_INTERVAL => {
+                stage.reported = Instant::now();
+                self.report(stage);
             }
             None => {}
         }
     }
 
     fn end(&self) {
-        let Ok(mut state) = self.state.lock() else {
+        let Ok(mut state) = self.stage.lock() else {
             return;
         };
         if let Some(Stage { bar: Some(bar), .. }) = state.take() {
@@ -193,7 +196,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// The first rows of a table, all its columns, and how many rows are left out.
+/// The first rows of a table with all columns, and how many rows are left out.
 fn page(answer: &DataFrame) -> String {
     let mut table = Table::new();
     table
@@ -202,21 +205,20 @@ fn page(answer: &DataFrame) -> String {
     table.set_header(answer.get_column_names());
     let cell = |column: &Column, row| lake::text(&column.get(row).unwrap_or(AnyValue::Null));
     table.add_rows(
-        (0..answer.height().min(PAGE))
+        (0..answer.height().min(PAGE_ROWS))
             .map(|row| answer.columns().iter().map(move |column| cell(column, row))),
     );
-    match answer.height().checked_sub(PAGE) {
+    match answer.height().checked_sub(PAGE_ROWS) {
         None | Some(0) => table.to_string(),
         Some(more) => format!(
             "{table}\n{} of {} rows are left out; all go to a file with --output, or into a pipe",
-            thousands(more as u64),
-            thousands(answer.height() as u64)
+            HumanCount(more as u64),
+            HumanCount(answer.height() as u64)
         ),
     }
 }
 
-/// A table of a heading and rows; every column but the first is right-aligned where it holds
-/// numbers.
+/// A table with a heading, for people.
 pub(crate) fn table<const N: usize>(
     heading: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -227,44 +229,18 @@ pub(crate) fn table<const N: usize>(
     table.to_string()
 }
 
-/// `1234567` as `1,234,567`.
-pub(crate) fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn thousands_are_set_apart() {
-        for (n, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (541_909, "541,909"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(thousands(n), text);
-        }
-    }
-
-    #[test]
     fn a_page_shows_every_column_and_says_what_it_leaves_out() {
-        let rows = PAGE + 1_234;
+        let rows = PAGE_ROWS + 1_234;
         let names: Vec<String> = (0..20).map(|at| format!("column{at}")).collect();
         let column =
             |name: &String| Column::new(name.as_str().into(), (0..rows as i64).collect::<Vec<_>>());
         let answer = DataFrame::new_infer_height(names.iter().map(column).collect()).unwrap();
-        let (whole, page) = (page(&answer.head(Some(PAGE))), page(&answer));
+        let (whole, page) = (page(&answer.head(Some(PAGE_ROWS))), page(&answer));
         assert!(
             names.iter().all(|name| page.contains(name.as_str())) && !whole.contains("left out"),
             "{page}"

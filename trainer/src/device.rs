@@ -1,4 +1,4 @@
-//! Which device tensors live on.
+//! The device for tensor operations.
 
 use clap::ValueEnum;
 use tch::{Cuda, Device};
@@ -8,12 +8,12 @@ use crate::Failure;
 /// `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum DeviceChoice {
-    /// The first CUDA device where there is one, else the CPU.
+    /// The first CUDA device, or else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The first CUDA device, or an error.
+    /// The first CUDA device; an error if there is none.
     Cuda,
 }
 
@@ -21,7 +21,7 @@ impl DeviceChoice {
     /// The device of this choice.
     ///
     /// # Errors
-    /// [`Failure::NoCuda`] where CUDA is asked for and missing.
+    /// [`Failure::NoCuda`] if CUDA is requested and missing.
     pub fn device(self) -> Result<Device, Failure> {
         if self == Self::Cpu {
             return Ok(Device::Cpu);
@@ -36,12 +36,12 @@ impl DeviceChoice {
     }
 }
 
-/// Loads libtorch's CUDA half where it is installed. Nothing in the program refers to it by symbol,
-/// so the linker leaves it out; it registers itself when loaded.
+/// Loads libtorch's CUDA library if it is installed. The program refers to none of its symbols, so
+/// the linker drops it; the library registers itself when loaded.
 fn load_cuda() -> bool {
     #[expect(
         unsafe_code,
-        reason = "loading a library runs its initialisers; libtorch's own are meant to be run so"
+        reason = "loading a library runs its initialisers; libtorch is made to be loaded so"
     )]
     // SAFETY: libtorch_cuda.so comes with the libtorch that is linked, and its initialisers only
     // register operators.
@@ -51,6 +51,6 @@ fn load_cuda() -> bool {
             libloading::os::unix::RTLD_NOW | libloading::os::unix::RTLD_GLOBAL,
         )
     };
-    // Kept for the life of the process: what it registered is in use.
+    // Never unloaded: the operators that it registered stay in use.
     library.map(std::mem::forget).is_ok()
 }

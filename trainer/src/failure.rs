@@ -1,4 +1,4 @@
-//! How the command fails: one message, and an exit code that tells a scheduler what to do about it.
+//! How a command fails: a message, and an exit code from which a scheduler can decide what to do.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -9,7 +9,7 @@ use scoring::{ModelKind, UnknownModel};
 
 use crate::learn::LearnError;
 
-/// Why a command did not do all it was asked.
+/// Why a command failed, wholly or in part.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -27,33 +27,33 @@ pub enum Failure {
         /// Why.
         source: LearnError,
     },
-    /// Models did not pass their gates and were not published; the published ones stay.
+    /// Models did not pass their gates and were not published; the published versions stay.
     #[error("not published: {}", .0.join("; "))]
     Gates(Vec<String>),
-    /// Several models failed, each for a reason of its own.
-    #[error("{} models failed: {}", .0.len(), .0.iter().map(chain).collect::<Vec<_>>().join("; "))]
+    /// Several models failed for different reasons.
+    #[error("{} models failed: {}", .0.len(), chains(.0))]
     Several(Vec<Failure>),
-    /// No trained model waits to be evaluated or published.
-    #[error("no trained {0} model in the lake\nrun `trainer train {0}` first")]
+    /// The lake has no candidate of a model.
+    #[error("the lake has no trained {0} model\nrun `trainer train {0}` first")]
     NoCandidate(ModelKind),
-    /// A trained model waits, but it was not evaluated.
+    /// A candidate has not been evaluated.
     #[error("the trained {0} model has not been evaluated\nrun `trainer evaluate {0}` first")]
     NotEvaluated(ModelKind),
-    /// A model is to know lines that the curated tables lack.
+    /// A model is to be trained as of a later time than the curated tables.
     #[error(
-        "a model as of {as_of} needs tables as of then; those in the lake are as of \
+        "a model as of {as_of} needs tables as of that time or later; those in the lake are as of \
          {curated}\nrun `trainer curate` first, or train as of an earlier time"
     )]
     Later {
-        /// What was asked for.
+        /// The as-of time of the model.
         as_of: chrono::NaiveDateTime,
-        /// What is there.
+        /// The as-of time of the tables.
         curated: chrono::NaiveDateTime,
     },
-    /// A model name on the command line.
+    /// A name on the command line is not a model's.
     #[error(transparent)]
     Unknown(#[from] UnknownModel),
-    /// CUDA was asked for.
+    /// There is no CUDA device.
     #[error(
         "no CUDA device: {0}\nuse --device auto or --device cpu, or install the CUDA build with \
          `TORCH=cuda deploy/libtorch.sh`"
@@ -62,7 +62,7 @@ pub enum Failure {
     /// No version of a model is published.
     #[error("no {0} model is published in the store\nrun `trainer run` first")]
     NotPublished(ModelKind),
-    /// A published model that cannot be used.
+    /// A published model cannot be used.
     #[error("the published {model} model cannot be used")]
     Unusable {
         /// The model.
@@ -70,10 +70,10 @@ pub enum Failure {
         /// Why.
         source: scoring::ModelError,
     },
-    /// A model that scores nobody.
-    #[error("{0} has no scores\nits service exports lines, and `trainer sql` answers queries")]
+    /// A model has no scores.
+    #[error("{0} has no scores\nits service exports lines, and `trainer sql` queries tables")]
     NoScores(ModelKind),
-    /// What is to be scored cannot be used.
+    /// A file to be scored cannot be used.
     #[error("{path} cannot be scored: {problem}")]
     Input {
         /// The file.
@@ -81,7 +81,7 @@ pub enum Failure {
         /// What is wrong with it.
         problem: String,
     },
-    /// A flag that does not go with the others.
+    /// A flag does not fit the others.
     #[error("{flag} {problem}")]
     Flag {
         /// The flag.
@@ -89,13 +89,13 @@ pub enum Failure {
         /// What is wrong with it.
         problem: String,
     },
-    /// The output's ending names no format.
-    #[error("{0} ends in neither .csv nor .parquet")]
+    /// The name of an output file has an unknown ending.
+    #[error("{0} does not end in .csv or .parquet")]
     Ending(PathBuf),
     /// A result could not be written.
     #[error("{path} cannot be written")]
     Output {
-        /// Where to.
+        /// The file.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
@@ -109,6 +109,25 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Success, one failure as it is, or several as one. Gates that failed are merged into one
+    /// list.
+    pub(crate) fn of(mut failures: Vec<Self>) -> Result<(), Self> {
+        if failures.len() < 2 {
+            return failures.pop().map_or(Ok(()), Err);
+        }
+        let gates = failures.iter().map(|failure| {
+            if let Self::Gates(gates) = failure {
+                Some(gates.as_slice())
+            } else {
+                None
+            }
+        });
+        match gates.collect::<Option<Vec<_>>>() {
+            Some(gates) => Err(Self::Gates(gates.concat())),
+            None => Err(Self::Several(failures)),
+        }
+    }
+
     /// 3: bad input; 4: bad environment (disk, store, device); 5: a gate failed; 1: anything else.
     /// 2 is clap's, for a wrong command line.
     pub fn exit_code(&self) -> ExitCode {
@@ -141,7 +160,8 @@ impl Failure {
             | Self::Output { .. }
             | Self::Process(_) => 4,
             Self::Gates(_) => 5,
-            // The one that most needs a person: the environment before the input before a gate.
+            // The one that most needs a person: internal errors, then the environment, the input,
+            // the command line and gates.
             Self::Several(failures) => {
                 let codes: Vec<_> = failures.iter().map(Self::code).collect();
                 [1, 4, 3, 2, 5]
@@ -154,19 +174,24 @@ impl Failure {
     }
 }
 
-/// An error and everything that caused it, on one line.
+/// An error and its causes on one line.
 pub(crate) fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
-        // `#[error(transparent)]` and chatty libraries repeat their cause.
+        // `#[error(transparent)]` and some libraries repeat their cause.
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
         source = cause.source();
     }
     text
+}
+
+fn chains(failures: &[Failure]) -> String {
+    let chains: Vec<_> = failures.iter().map(chain).collect();
+    chains.join("; ")
 }
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
-//! The offline side: raw transactions in, published models out.
+//! The offline side: transactions in, published models out.
 
-mod cli;
+mod args;
+mod bulk;
+mod catalog;
+mod columns;
+mod commands;
 mod console;
+mod context;
 mod device;
-mod execute;
 mod failure;
+mod layout;
 pub mod learn;
-mod models;
 mod output;
-mod score;
+mod pipeline;
 mod usage;
+mod versions;
 
-pub use cli::Cli;
+pub use commands::Cli;
 pub use console::Console;
+pub use context::Context;
 pub use device::DeviceChoice;
-pub use execute::execute;
 pub use failure::Failure;

@@ -3,26 +3,29 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use trainer::{Cli, Console};
+use trainer::{Cli, Console, Context, Failure};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // The one place where the trainer reads the clock: the time that a pointer was moved.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a command line is where time comes from"
-    )]
-    let now = chrono::Utc::now();
-    // Most tensors here are small: a second thread for one operation would spend its time waiting,
-    // and keep other processes from working while it does. What can be done side by side is, by
-    // rayon.
-    tch::set_num_threads(1);
-    let mut console = Console::new(cli.json());
-    match trainer::execute(cli, now, &mut console) {
+    let console = Console::new(cli.json());
+    match run(cli, &console) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             console.failure(&failure);
             failure.exit_code()
         }
     }
+}
+
+fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
+    // The only place where the trainer reads the clock: pointers record when they were moved.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a command line is where time comes from"
+    )]
+    let now = chrono::Utc::now();
+    // Most tensors here are small: a second thread within one operation would mostly wait, and take
+    // its core from other processes. Independent work runs in parallel by rayon instead.
+    tch::set_num_threads(1);
+    cli.run(&Context::new(console, now)?)
 }

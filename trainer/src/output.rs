@@ -6,7 +6,7 @@ use polars::prelude::*;
 
 use crate::Failure;
 
-/// By the ending of a file's name.
+/// The format of a file, by the ending of its name.
 pub(crate) enum Format {
     Csv,
     Parquet,
@@ -21,7 +21,8 @@ impl Format {
         }
     }
 
-    /// Writes beside the file and moves it into place: a file of that name is always whole.
+    /// Writes beside the file and moves the result into place, so that a file of that name is
+    /// always complete.
     pub(crate) fn write(&self, table: &mut DataFrame, path: &Path) -> Result<(), Failure> {
         let output = |source| Failure::Output {
             path: path.to_owned(),
@@ -39,7 +40,7 @@ impl Format {
     }
 }
 
-/// Comma-separated, with a heading.
+/// Writes a table as CSV with a heading.
 pub(crate) fn csv(table: &DataFrame, file: impl std::io::Write) -> std::io::Result<()> {
     let mut writer = csv::Writer::from_writer(file);
     writer.write_record(table.get_column_names().iter().map(|name| name.as_str()))?;

@@ -1,37 +1,35 @@
-//! What a stage cost: wall time, and the most memory the process held meanwhile.
+//! Wall time and peak memory of stages.
 
 use std::time::Instant;
 
 use serde::Serialize;
 
-/// What a stage cost.
+/// Wall time and peak memory of a stage.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Usage {
     pub(crate) stage: String,
     pub(crate) wall_s: f64,
-    /// Peak resident memory during the stage, MiB; `None` where the system does not say.
+    /// Peak resident memory during the stage in MiB; `None` if the system does not report it.
     pub(crate) peak_mib: Option<u64>,
 }
 
-/// Runs `work` and measures it.
+/// Runs a stage; if it succeeds, appends its usage to `stages`.
 pub(crate) fn measure<T, E>(
     stage: &str,
+    stages: &mut Vec<Usage>,
     work: impl FnOnce() -> Result<T, E>,
-) -> Result<(T, Usage), E> {
-    // Linux forgets the peak so far when told to; elsewhere, and where that is forbidden, the peak
-    // is the process's.
+) -> Result<T, E> {
+    // On Linux, writing 5 resets the peak of resident memory. If that fails, the peak is that of
+    // the whole process.
     let _ = fs_err::write("/proc/self/clear_refs", "5");
     let start = Instant::now();
     let value = work()?;
-    let wall_s = start.elapsed().as_secs_f64();
-    Ok((
-        value,
-        Usage {
-            stage: stage.to_owned(),
-            wall_s,
-            peak_mib: peak_mib(),
-        },
-    ))
+    stages.push(Usage {
+        stage: stage.to_owned(),
+        wall_s: start.elapsed().as_secs_f64(),
+        peak_mib: peak_mib(),
+    });
+    Ok(value)
 }
 
 fn peak_mib() -> Option<u64> {

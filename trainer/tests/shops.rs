@@ -1,5 +1,5 @@
-//! Shops unlike the ones that the models were made on: young, old, with a single product or
-//! country, never closed, shut for weeks; and one whose customers are called otherwise.
+//! Shops unlike those on which the models were developed: young or old, with a single product or
+//! country, never closed, closed for weeks; and a shop with other names of customers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,19 +9,23 @@ use chrono::{Datelike, Days, NaiveDate};
 use lake::{CurateOptions, IngestOptions, Lake, NoProgress, SynthOptions};
 use scoring::{
     Model,
-    anomaly::Anomaly,
-    churn::Churn,
-    forecast::{Forecast, Frequency, Level, Point},
-    recommendation::{Query, Recommendations},
-    segmentation::Segmentation,
+    anomaly::AnomalyModel,
+    churn::ChurnModel,
+    forecast::{ForecastModel, Frequency, Level, Point},
+    recommendation::{Query, RecommendationModel},
+    segmentation::SegmentationModel,
 };
 use tch::Device;
 use tempfile::TempDir;
-use trainer::learn::{self, LearnError, Learner, Training};
+use trainer::learn::{
+    LearnError, Learner, Training, anomaly::AnomalyLearner, churn::ChurnLearner,
+    forecast::ForecastLearner, recommendation::RecommendationLearner,
+    segmentation::SegmentationLearner,
+};
 
 const END: NaiveDate = NaiveDate::from_ymd_opt(2024, 6, 3).unwrap();
 
-/// A lake of a file's lines before a day, in a folder that lasts as long as it.
+/// A temporary lake with the lines of a file before a day.
 struct Curated {
     lake: Lake,
     as_of: NaiveDate,
@@ -54,9 +58,9 @@ impl Curated {
         }
     }
 
-    /// What a learner makes of it.
-    fn trained<L: Learner, M: Model>(&self) -> Result<M, LearnError> {
-        // As the trainer does.
+    /// The model that a learner trains.
+    fn trained<M: Model>(&self, learner: &dyn Learner) -> Result<M, LearnError> {
+        // As in the trainer's `main`.
         tch::set_num_threads(1);
         let training = Training {
             transactions: self.lake.transactions().unwrap(),
@@ -67,18 +71,18 @@ impl Curated {
             previous: None,
             progress: &NoProgress,
         };
-        Ok(M::load(&L::train(&training)?).unwrap())
+        Ok(M::load(&learner.train(&training)?).unwrap())
     }
 }
 
-/// What kind of shop, up to `END`.
+/// A shop up to `END`.
 #[derive(Clone, Copy)]
 struct Shop {
     days: u64,
     products: u64,
     countries: u64,
     open: fn(NaiveDate) -> bool,
-    /// How much a day sells, as a factor.
+    /// The factor of a day's sales.
     season: fn(NaiveDate) -> f64,
 }
 
@@ -91,8 +95,8 @@ const USUAL: Shop = Shop {
 };
 
 impl Shop {
-    /// One invoice a day and country, of all products in turn.
-    fn forecast(self) -> Result<Forecast, LearnError> {
+    /// One invoice for each day and country, of all products in turn.
+    fn forecast(self) -> Result<ForecastModel, LearnError> {
         let mut text = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,\
                         Country\n"
             .to_owned();
@@ -123,13 +127,13 @@ impl Shop {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("shop.csv");
         fs_err::write(&file, text).unwrap();
-        Curated::of(&file, END).trained::<learn::forecast::Forecast, _>()
+        Curated::of(&file, END).trained(&ForecastLearner)
     }
 }
 
-/// Every forecast is a number, 0 at least, its quantiles in order; countries add up to the shop.
-/// The shop's days.
-fn sound(name: &str, model: &Forecast) -> Vec<Point> {
+/// Checks that every forecast is a number of at least 0, that its quantiles are in order, and that
+/// the countries add up to the shop. Returns the forecast of the shop's days.
+fn sound(name: &str, model: &ForecastModel) -> Vec<Point> {
     for frequency in Frequency::ALL {
         let horizon = frequency.horizons().0;
         let mut countries = vec![0.0; horizon];
@@ -199,7 +203,7 @@ fn forecasts_of_shops_of_all_kinds_are_sound() {
         .unwrap(),
     );
     assert!(daily.iter().all(|day| day.mean > 0.0), "{daily:?}");
-    // Shut for three weeks, and open for four since.
+    // Closed for three weeks, then open for four.
     let open = |day: NaiveDate| (USUAL.open)(day) && !(28..49).contains(&(END - day).num_days());
     let (gap, usual) = (
         Shop { open, ..USUAL }.forecast().unwrap(),
@@ -214,7 +218,7 @@ fn forecasts_of_shops_of_all_kinds_are_sound() {
 }
 
 #[test]
-fn a_year_that_was_seen_twice_is_followed() {
+fn a_season_that_was_seen_twice_is_forecast() {
     let summer = |day: NaiveDate| {
         if (6..9).contains(&day.month()) {
             2.0
@@ -231,7 +235,7 @@ fn a_year_that_was_seen_twice_is_followed() {
         .forecast()
         .unwrap()
     };
-    let sum = |model: &Forecast| {
+    let sum = |model: &ForecastModel| {
         sound("two years", model)
             .iter()
             .map(|day| day.mean)
@@ -245,7 +249,7 @@ fn a_year_that_was_seen_twice_is_followed() {
 }
 
 #[test]
-fn too_young_a_shop_is_refused() {
+fn a_shop_that_is_too_young_is_refused() {
     let refused = Shop { days: 69, ..USUAL }.forecast().unwrap_err();
     assert!(
         matches!(
@@ -261,24 +265,20 @@ fn too_young_a_shop_is_refused() {
     );
 }
 
-/// A customer's segment, chance to leave and products to recommend.
-type Of = (usize, f64, Vec<usize>);
+/// A customer's segment, probability of churn and recommended products.
+type Customer = (usize, f64, Vec<usize>);
 
-/// What the other models say of each customer; of each line that stands out, its customer and
-/// score.
-type Said = (BTreeMap<String, Of>, BTreeMap<i64, (String, f64)>);
+/// Each customer, and each unusual line with its customer and score.
+type Answers = (BTreeMap<String, Customer>, BTreeMap<i64, (String, f64)>);
 
-/// Customers are called by `name` of what the models know them by.
-fn said(file: &Path, name: impl Fn(&str) -> String) -> Said {
+/// The answers of the models other than forecast. `name` maps the models' names of customers to the
+/// original ones.
+fn answers(file: &Path, name: impl Fn(&str) -> String) -> Answers {
     let curated = Curated::of(file, "2023-10-01".parse().unwrap());
-    let segments: Segmentation = curated
-        .trained::<learn::segmentation::Segmentation, _>()
-        .unwrap();
-    let churn: Churn = curated.trained::<learn::churn::Churn, _>().unwrap();
-    let recommended: Recommendations = curated
-        .trained::<learn::recommendation::Recommendation, _>()
-        .unwrap();
-    let anomaly: Anomaly = curated.trained::<learn::anomaly::Anomaly, _>().unwrap();
+    let segments: SegmentationModel = curated.trained(&SegmentationLearner).unwrap();
+    let churn: ChurnModel = curated.trained(&ChurnLearner).unwrap();
+    let recommended: RecommendationModel = curated.trained(&RecommendationLearner).unwrap();
+    let anomaly: AnomalyModel = curated.trained(&AnomalyLearner).unwrap();
     let customers = segments.customers().filter_map(|(id, customer)| {
         let probability = churn.customer(id.as_str())?.probability;
         let query = Query {
@@ -303,7 +303,7 @@ fn said(file: &Path, name: impl Fn(&str) -> String) -> Said {
 }
 
 #[test]
-fn what_customers_are_called_changes_nothing() {
+fn names_of_customers_do_not_change_the_answers() {
     let folder = tempfile::tempdir().unwrap();
     let (file, other) = (
         folder.path().join("shop.csv"),
@@ -318,7 +318,7 @@ fn what_customers_are_called_changes_nothing() {
         seed: 5,
     };
     lake::synth(&options, &file, &NoProgress).unwrap();
-    // From the last to the first: what came first comes last wherever names are sorted.
+    // The names are reversed in order, so that sorting by name would change the answers.
     let turned = |id: &str| {
         id.parse::<u32>()
             .map_or_else(|_| id.to_owned(), |id| (99_999 - id).to_string())
@@ -331,8 +331,8 @@ fn what_customers_are_called_changes_nothing() {
         renamed.push('\n');
     }
     fs_err::write(&other, renamed).unwrap();
-    let (ours, lines) = said(&file, str::to_owned);
-    let (theirs, their_lines) = said(&other, turned);
+    let (ours, lines) = answers(&file, str::to_owned);
+    let (theirs, their_lines) = answers(&other, turned);
     assert!(
         ours.len() > 100 && ours.keys().eq(theirs.keys()),
         "{} {}",
@@ -354,7 +354,7 @@ fn what_customers_are_called_changes_nothing() {
     assert!(
         lines
             .iter()
-            .all(|(id, (who, score))| *who == their_lines[id].0
+            .all(|(id, (customer, score))| *customer == their_lines[id].0
                 && (score - their_lines[id].1).abs() < 1e-6)
     );
 }

@@ -1,5 +1,5 @@
-//! Customers at an instant: features from before it, what they did after it. What churn and
-//! segmentation learn from.
+//! Customers at an instant: features from before it, spend after it. Churn and segmentation learn
+//! from them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,13 +11,15 @@ use scoring::{
     customer::{self, LIVE_DAYS},
 };
 use tch::{Device, Kind as Dtype, Tensor};
+use transactions::LineKind;
 
 use super::{
     LearnError, Training,
-    lines::{DAY, Kind, Lines, seconds},
+    lines::{DAY, Lines, seconds},
+    statistics::{nearest_quantile, sorted},
 };
 
-/// Days before the as-of time at which customers are looked at: their next 90 days are known.
+/// Cut-offs in days before the as-of time; the 90 days after each are known.
 const CUT_OFFS: [i64; 7] = [90, 105, 120, 135, 150, 165, 180];
 const LAST_CUT_OFF: i64 = CUT_OFFS[CUT_OFFS.len() - 1];
 /// Sales of a quarter over the year's average, without growth: e-commerce in the United States, not
@@ -25,14 +27,14 @@ const LAST_CUT_OFF: i64 = CUT_OFFS[CUT_OFFS.len() - 1];
 /// (38.8 / 41.5), fourth (53.2 / 44.5) and first of 2011 (43.7 / 46.0); Census Bureau, Quarterly
 /// Retail E-Commerce Sales, releases CB10-171 and May 2011.
 const RETAIL: [f64; 4] = [0.950, 0.937, 0.935, 1.196];
-/// Days with orders from which on a month has been seen.
+/// Days with orders from which on a month counts as seen.
 const LEAST_OPEN: usize = 10;
 /// Days of history that a cut-off needs.
 const LEAST_HISTORY: i64 = 30;
 const LEAST_CUSTOMERS: u64 = 100;
-/// Customers who bought a product, for it to tell anything about taste.
+/// Buyers that a product needs to be part of the taste space.
 const LEAST_BUYERS: usize = 3;
-/// Directions beside those wanted, and rounds of power iteration (Halko et al. 2011, section 4.5).
+/// Oversampled directions, and rounds of power iteration (Halko et al. 2011, section 4.5).
 const OVERSAMPLED: i64 = 10;
 const POWERS: usize = 4;
 
@@ -40,7 +42,7 @@ const POWERS: usize = 4;
 pub(crate) struct Customers {
     pub(crate) lines: Lines,
     by_customer: Vec<Vec<customer::Line>>,
-    /// When each product was sold, in order.
+    /// Times at which each product was sold, ascending.
     sold: Vec<Vec<i64>>,
     first: i64,
     as_of: i64,
@@ -49,13 +51,13 @@ pub(crate) struct Customers {
 /// Customers at an instant.
 pub(crate) struct Snapshot {
     pub(crate) customers: Vec<u32>,
-    /// Of [`WIDTH`].
+    /// A vector of [`WIDTH`] for each customer.
     pub(crate) features: Vec<Vec<f32>>,
-    /// What each spent in the 90 days after, shop currency; 0: nothing was bought.
+    /// Spend of each customer in the 90 days after the instant; 0: no purchase.
     pub(crate) spend: Vec<f64>,
 }
 
-/// Snapshots whose 90 days are over, the latest first, and the one that is asked about.
+/// Snapshots with known outcomes, the latest first, and the one of the as-of time.
 pub(crate) struct Study {
     pub(crate) past: Vec<Snapshot>,
     pub(crate) now: Snapshot,
@@ -80,14 +82,14 @@ impl Customers {
         let mut by_customer = vec![Vec::new(); lines.customers.len()];
         let mut sold = vec![Vec::new(); lines.products.len()];
         for line in &lines.lines {
-            if line.kind == Kind::Sale {
+            if line.kind == LineKind::Sale {
                 sold[line.product as usize].push(line.time);
             }
             let Some(customer) = line.customer else {
                 continue;
             };
-            if line.duplicate || !(line.is_paid() || line.kind == Kind::Cancellation) {
-                // A line that stands twice was bought once; adjustments are no habits.
+            // A duplicate was bought once, and adjustments are not the customer's behaviour.
+            if line.is_duplicate || !(line.is_paid() || line.kind == LineKind::Cancellation) {
                 continue;
             }
             by_customer[customer as usize].push(customer::Line {
@@ -95,7 +97,7 @@ impl Customers {
                 invoice: line.invoice.into(),
                 product: line.product,
                 quantity: line.quantity as f64,
-                amount: line.total(),
+                amount: line.total.to_f64(),
             });
         }
         sold.iter_mut().for_each(|times| times.sort_unstable());
@@ -114,8 +116,8 @@ impl Customers {
         })
     }
 
-    /// Snapshots to learn from and the one of the as-of time; tastes are those of the latest past
-    /// one.
+    /// The snapshots. Tastes are learnt from purchases before the latest past cut-off, so that no
+    /// snapshot's features contain its outcome.
     pub(crate) fn study(
         &self,
         model: ModelKind,
@@ -191,7 +193,7 @@ impl Customers {
         snapshot
     }
 
-    /// What each customer with a purchase before an instant spent in the 90 days after it.
+    /// Spend in the 90 days after an instant of each customer with a purchase before it.
     pub(crate) fn next_spend(&self, from: NaiveDateTime) -> HashMap<&str, f64> {
         let from = seconds(from);
         let end = from + HORIZON_DAYS * DAY;
@@ -206,9 +208,9 @@ impl Customers {
             .collect()
     }
 
-    /// How many more orders a day the 90 days after the as-of time should bring than those that
-    /// were learnt from: by the orders of an open day in each calendar month of the last year.
-    /// Months that were not seen are those of retail at large ([`RETAIL`]), at this shop's
+    /// The factor by which orders per day in the 90 days after the as-of time should exceed those
+    /// of the days that were learnt from, by the orders per open day of each calendar month in the
+    /// last year. Months without data are those of retail at large ([`RETAIL`]) at this shop's
     /// level.
     pub(crate) fn season(&self) -> f64 {
         let month = |time: i64| {
@@ -222,7 +224,7 @@ impl Customers {
             .lines
             .lines
             .iter()
-            .filter(|line| line.kind == Kind::Sale && line.time >= self.as_of - 365 * DAY);
+            .filter(|line| line.kind == LineKind::Sale && line.time >= self.as_of - 365 * DAY);
         for line in year {
             orders[month(line.time)].insert(line.invoice);
             open[month(line.time)].insert(line.time.div_euclid(DAY));
@@ -262,12 +264,11 @@ fn spend_between(lines: &[customer::Line], from: i64, to: i64) -> f64 {
     bought.map(|line| line.amount).sum()
 }
 
-/// What customers buy, in few coordinates: the leading right singular vectors of customers by
-/// products, log counts weighted by how rare a product is, rows of length 1 (latent semantic
-/// analysis, Deerwester et al. 1990).
+/// The products that customers buy, in few coordinates: the leading right singular vectors of the
+/// matrix of customers by products. Its entries are log counts weighted by the rarity of the
+/// product, its rows have length 1 (latent semantic analysis, Deerwester et al. 1990).
 struct Tastes {
-    /// By product: how rare it is and its place in the space; none for products too few have
-    /// bought.
+    /// Rarity and coordinates of each product with at least [`LEAST_BUYERS`].
     products: HashMap<u32, (f64, [f64; TASTES])>,
 }
 
@@ -288,13 +289,13 @@ impl Tastes {
             .iter()
             .flatten()
             .for_each(|(product, _)| buyers[*product as usize] += 1);
-        let told: Vec<u32> = (0..buyers.len() as u32)
+        let frequent: Vec<u32> = (0..buyers.len() as u32)
             .filter(|p| buyers[*p as usize] >= LEAST_BUYERS)
             .collect();
         let rank = (TASTES as i64)
-            .min(told.len() as i64)
+            .min(frequent.len() as i64)
             .min(counts.len() as i64);
-        let place: HashMap<u32, i64> = told
+        let place: HashMap<u32, i64> = frequent
             .iter()
             .enumerate()
             .map(|(at, product)| (*product, at as i64))
@@ -327,12 +328,12 @@ impl Tastes {
             &rows,
             &columns,
             &values,
-            [counts.len() as i64, told.len() as i64],
+            [counts.len() as i64, frequent.len() as i64],
             rank,
             training,
         )?;
-        let mut products = HashMap::with_capacity(told.len());
-        for (at, product) in told.iter().enumerate() {
+        let mut products = HashMap::with_capacity(frequent.len());
+        for (at, product) in frequent.iter().enumerate() {
             let mut coordinates = [0.0; TASTES];
             coordinates[..rank as usize]
                 .copy_from_slice(&vectors[at * rank as usize..][..rank as usize]);
@@ -358,7 +359,7 @@ impl Tastes {
     }
 }
 
-/// Log of 1 and the times that a customer has bought each product, by product.
+/// `ln(1 + n)` for each product that a customer has bought `n` times, in order of product.
 fn counts(lines: &[customer::Line], cut_off: i64) -> Vec<(u32, f64)> {
     let mut bought: Vec<u32> = lines
         .iter()
@@ -373,8 +374,8 @@ fn counts(lines: &[customer::Line], cut_off: i64) -> Vec<(u32, f64)> {
 }
 
 /// The leading right singular vectors `[columns, rank]` of a sparse matrix, by a randomised range
-/// finder with power iteration (Halko et al. 2011, algorithms 4.4 and 5.1); nothing dense is larger
-/// than rows or columns by rank.
+/// finder with power iteration (Halko et al. 2011, algorithms 4.4 and 5.1). No dense matrix is
+/// larger than rows or columns by rank.
 fn singular_vectors(
     rows: &[i64],
     columns: &[i64],
@@ -419,19 +420,17 @@ fn singular_vectors(
     Ok(Vec::try_from(leading.view(-1))?)
 }
 
-/// How features are standardised for linear models; see [`scoring::churn::Term`].
+/// How features are clipped and standardised for linear models; see [`scoring::churn::Term`].
 pub(crate) fn terms(study: &Study) -> Vec<scoring::churn::Term> {
     (0..WIDTH)
         .map(|at| {
-            let mut values: Vec<f64> = study.rows().map(|(_, x, _)| logarithm(x[at])).collect();
-            values.sort_by(f64::total_cmp);
-            let bound = |q: f64| values[((values.len() - 1) as f64 * q).round() as usize];
-            let (low, high) = (bound(0.005), bound(0.995));
+            let values = sorted(study.rows().map(|(_, x, _)| logarithm(x[at])));
+            let [low, high] = [0.005, 0.995].map(|q| nearest_quantile(&values, q));
             let n = values.len() as f64;
             let clipped = || values.iter().map(|x| x.clamp(low, high));
             let mean = clipped().sum::<f64>() / n;
             let deviation = (clipped().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
-            // What hardly varied tells nothing, however far it may move later.
+            // A feature that hardly varied is ignored, however far it may move later.
             let scale = if deviation > 1e-6 {
                 deviation
             } else {
@@ -448,7 +447,7 @@ pub(crate) fn terms(study: &Study) -> Vec<scoring::churn::Term> {
         .collect()
 }
 
-/// Features as linear models see them, `[n, F]`.
+/// Standardised features, `[n, F]`.
 pub(crate) fn standardised<'a>(
     rows: impl Iterator<Item = &'a [f32]>,
     terms: &[scoring::churn::Term],

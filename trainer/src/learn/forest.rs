@@ -1,9 +1,9 @@
 //! Trees grown level by level on binned features with tensor operations, many at once: random
 //! forests (Breiman 2001) and boosted ensembles (Friedman 2001), on any device.
 //!
-//! A split is chosen from histograms, as in LightGBM (Ke et al. 2017): for every node, feature and
-//! bin the sums of the weights and of the weighted targets, all trees and nodes of a level in one
-//! count.
+//! Splits are chosen from histograms, as in LightGBM (Ke et al. 2017): sums of the weights and of
+//! the weighted targets for every node, feature and bin. One operation counts all trees and nodes
+//! of a level.
 
 use lake::Random;
 use scoring::{Forest, ModelError};
@@ -11,20 +11,20 @@ use tch::{Device, Kind as Dtype, Tensor};
 
 use super::LearnError;
 
-/// Rows of features, by bin.
+/// Rows of features as bins.
 #[derive(Debug)]
 pub struct Binned {
-    /// Upper edges of all bins but the last, by feature, ascending.
+    /// Ascending upper edges of all bins but the last, for each feature.
     edges: Vec<Vec<f32>>,
     /// `[F, n]`, a byte each.
     bins: Tensor,
-    /// Most bins of a feature.
+    /// Bins of a feature, at most.
     most: i64,
 }
 
 impl Binned {
-    /// Puts rows of features of the same width into `most` bins, 255 at most; an edge is a quantile
-    /// of the feature's values.
+    /// Sorts the features of rows into at most `most` bins, which must not exceed 255. Edges are
+    /// quantiles of the feature's values.
     pub fn of(rows: &[&[f32]], most: i64, device: Device) -> Self {
         use rayon::prelude::*;
         let width = rows.first().map_or(0, |row| row.len());
@@ -38,6 +38,7 @@ impl Binned {
                     .step_by(values.len().div_ceil(EDGE_SAMPLE).max(1))
                     .collect();
                 let edges = edges(sample, most as usize);
+                // A value equal to an edge is in the bin below it, as in `Forest`.
                 let bins = values
                     .iter()
                     .map(|x| edges.partition_point(|edge| x > edge) as u8)
@@ -79,10 +80,10 @@ impl Binned {
     }
 }
 
-/// Rows that edges are looked for among, at most.
+/// Rows from which edges are computed, at most.
 const EDGE_SAMPLE: usize = 1 << 18;
 
-/// Quantiles, each once; nothing lies above the highest value.
+/// Distinct quantiles below the highest value.
 fn edges(mut values: Vec<f32>, bins: usize) -> Vec<f32> {
     values.sort_by(f32::total_cmp);
     let mut edges: Vec<f32> = (1..bins)
@@ -100,13 +101,13 @@ pub struct Growth {
     pub depth: u32,
     /// Least weight on either side of a split.
     pub least: f64,
-    /// Weight at 0 that every node has beside its rows' (ridge).
+    /// Ridge: the weight of 0 in every node's mean.
     pub ridge: f64,
-    /// Features that a tree's level may choose among, at random.
+    /// Randomly drawn features among which each level of a tree chooses.
     pub tried: i64,
 }
 
-/// Trees as node arrays; see [`Forest`].
+/// Trees as arrays of nodes; see [`Forest`].
 #[derive(Default)]
 pub(crate) struct Nodes {
     pub(crate) feature: Vec<i32>,
@@ -131,9 +132,9 @@ impl Nodes {
     }
 }
 
-/// Grows trees for `weights` and `weighted` targets, both `[trees, n]`, onto `nodes`, and returns
-/// the value in which each row ends, `[trees, n]`. A node's value is its weighted mean, shrunk by
-/// the ridge.
+/// Grows trees for `weights` and `weighted` targets, both `[trees, n]`, appends them to `nodes`,
+/// and returns the value of each row's leaf, `[trees, n]`. A node's value is its weighted mean,
+/// shrunk by the ridge.
 pub(crate) fn grow(
     binned: &Binned,
     weights: &Tensor,
@@ -151,7 +152,7 @@ pub(crate) fn grow(
     let device = weights.device();
     let (flat_weights, flat_weighted) = (weights.reshape(-1), weighted.reshape(-1));
     let tree = Tensor::arange(trees, (Dtype::Int64, device)).unsqueeze(1);
-    // Node of each row within its level.
+    // Index of each row's node within the level.
     let mut node = Tensor::zeros([trees, n], (Dtype::Int64, device));
     let (mut features, mut split_bins, mut values) = (Vec::new(), Vec::new(), Vec::<Tensor>::new());
     for depth in 0..=growth.depth {
@@ -160,7 +161,7 @@ pub(crate) fn grow(
         let totals = |of: &Tensor| count(&cell, of, trees * level).view([trees, level]);
         let (weight, sum) = (totals(&flat_weights), totals(&flat_weighted));
         let own = &sum / (&weight + growth.ridge).clamp_min(1e-12);
-        // A node without rows says what its parent says.
+        // A node without rows has its parent's value.
         let value = match values.last() {
             Some(parent) => own.where_self(
                 &weight.gt(0.0),
@@ -172,6 +173,8 @@ pub(crate) fn grow(
         if depth == growth.depth {
             break;
         }
+        // The reduction of squared error by a split is the gain of this score over its children
+        // (XGBoost, Chen and Guestrin 2016, equation 7).
         let score =
             |sum: &Tensor, weight: &Tensor| sum.square() / (weight + growth.ridge).clamp_min(1e-12);
         let tried = choose(trees, growth.tried.min(width), width, random).to_device(device);
@@ -194,7 +197,7 @@ pub(crate) fn grow(
         }
         let (best, place) = Tensor::cat(&gains, 2).max_dim(2, false);
         let splits = best.gt(1e-9);
-        // A node that does not split sends all its rows left: no bin is above the last.
+        // A node that does not split sends all rows left, since no bin is above the last.
         let place_of_feature = place
             .divide_scalar_mode(bins, "floor")
             .to_kind(Dtype::Int64);
@@ -230,8 +233,8 @@ pub(crate) fn grow(
     nodes
         .feature
         .extend(feature.iter().map(|feature| *feature as i32));
-    // A row goes right where its bin is above the split's, that is, its value above the split bin's
-    // upper edge.
+    // A row goes right if its bin is above the split's, that is, if its value is above the upper
+    // edge of the split's bin.
     let edge =
         |(feature, bin): (&i64, &i64)| binned.edges[*feature as usize].get(*bin as usize).copied();
     nodes.threshold.extend(
@@ -244,32 +247,32 @@ pub(crate) fn grow(
     Ok(ends)
 }
 
-/// Sums of values by their cell.
+/// Sums of values for each cell.
 fn count(cell: &Tensor, of: &Tensor, cells: i64) -> Tensor {
     Tensor::zeros([cells], (of.kind(), of.device())).index_add_(0, cell, of)
 }
 
-/// From so many rows on trees are grown one by one: a tree alone keeps a thread or a GPU busy then,
-/// and its tensors are large.
-const LONG: i64 = 1 << 17;
+/// From this many rows on, trees are grown one by one: a single tree then keeps a thread or a GPU
+/// busy, and its tensors are large.
+const MANY_ROWS: i64 = 1 << 17;
 
-/// How many trees are bagged.
+/// How trees are bagged.
 #[derive(Debug, Clone, Copy)]
 pub struct Bagging {
     /// Trees in all.
     pub trees: i64,
-    /// Trees grown at once where rows are few, of which `trees` is a multiple.
+    /// Trees grown at once if rows are few; must divide `trees`.
     pub batch: i64,
     /// How they grow.
     pub growth: Growth,
 }
 
-/// A random forest for `target` `[n]`, and its forecast of each row by the trees that have not seen
-/// the row's `owner`: a tree draws owners, not rows, so that all rows of an owner are in or out
-/// together.
+/// A random forest for `target` `[n]`, and the mean prediction for each row of the trees that have
+/// not seen the row's `owner`: a tree draws owners, not rows, so that all rows of an owner are in
+/// or out together.
 ///
 /// # Errors
-/// [`LearnError`] where a tensor operation fails.
+/// [`LearnError`] if a tensor operation fails.
 pub fn bag(
     binned: &Binned,
     owner: &[u32],
@@ -284,7 +287,7 @@ pub fn bag(
 ) -> Result<(Forest, Vec<f64>), LearnError> {
     use rayon::prelude::*;
     let device = binned.bins.device();
-    let batch = if binned.rows() < LONG { batch } else { 1 };
+    let batch = if binned.rows() < MANY_ROWS { batch } else { 1 };
     let owners = i64::from(owner.iter().max().copied().unwrap_or_default()) + 1;
     let owner = Tensor::from_slice(
         &owner
@@ -311,10 +314,10 @@ pub fn bag(
         let grown: Vec<_> = together
             .into_par_iter()
             .map(|(part, binned, owner, target)| -> Result<_, LearnError> {
+                // Seeded by part, so that the forest does not depend on the number of threads.
                 let (mut random, mut nodes) =
                     (Random::new(seed.wrapping_add(part << 32)), Nodes::default());
-                // How often a tree has drawn an owner: Poisson with mean 1, the bootstrap of a
-                // large sample.
+                // How often a tree draws an owner: Poisson with mean 1, the limit of the bootstrap.
                 let draws: Vec<f64> = (0..batch * owners)
                     .map(|_| f64::from(random.poisson1()))
                     .collect();
@@ -353,7 +356,7 @@ pub fn bag(
     ))
 }
 
-/// Which features each tree tries: `[trees, tried]`, none twice.
+/// The features that each tree tries, without repetition, `[trees, tried]`.
 fn choose(trees: i64, tried: i64, width: i64, random: &mut Random) -> Tensor {
     let mut chosen = Vec::new();
     let mut features: Vec<i64> = (0..width).collect();
@@ -371,13 +374,14 @@ fn choose(trees: i64, tried: i64, width: i64, random: &mut Random) -> Tensor {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Boosting {
     pub(crate) rounds: u32,
-    /// What a tree adds of its values.
+    /// Learning rate: the factor of each tree's values.
     pub(crate) rate: f64,
     pub(crate) growth: Growth,
 }
 
 /// Boosts trees for the log-odds of `outcome` `[n]` of 0 and 1 (Friedman 2001, with Newton steps),
-/// by `weight` `[n]`. Returns the trees, whose sum is the log-odds less the returned base.
+/// weighted by `weight` `[n]`. Returns the trees and a base: their sum plus the base is the
+/// log-odds.
 pub(crate) fn boost(
     binned: &Binned,
     outcome: &Tensor,

@@ -8,7 +8,7 @@ use super::LearnError;
 pub(crate) type Weights = (Vec<f64>, f64);
 
 /// Ridge regression (Hoerl and Kennard 1970) of `y` `[n]` on `x` `[n, F]`; the intercept is not
-/// held back.
+/// penalised.
 pub(crate) fn ridge(x: &Tensor, y: &Tensor, ridge: f64) -> Result<Weights, LearnError> {
     let (centre, level) = (
         x.mean_dim([0_i64].as_slice(), false, None::<Dtype>),
@@ -23,8 +23,8 @@ pub(crate) fn ridge(x: &Tensor, y: &Tensor, ridge: f64) -> Result<Weights, Learn
     Ok((list(&weights)?, intercept))
 }
 
-/// The same of examples with weights `[n]` above 0, on features brought to one deviation; the ridge
-/// is in parts of `n`.
+/// Ridge regression of examples with positive weights `[n]`, on features scaled to a standard
+/// deviation of 1; the ridge is relative to the sum of the weights.
 pub(crate) fn standardised_ridge(
     x: &Tensor,
     y: &Tensor,
@@ -47,25 +47,26 @@ pub(crate) fn standardised_ridge(
 }
 
 /// Logistic regression of `y` `[n]`, 0 or 1, on `x` `[n, F]` with a ridge (le Cessie and van
-/// Houwelingen 1992), by Newton's method; the intercept is not held back.
+/// Houwelingen 1992), by Newton's method; the intercept is not penalised.
 pub(crate) fn logit(x: &Tensor, y: &Tensor, ridge: f64) -> Result<Weights, LearnError> {
     let (n, width) = (x.size()[0], x.size()[1]);
     let options = (Dtype::Double, x.device());
     let x = Tensor::cat(&[x.shallow_clone(), Tensor::ones([n, 1], options)], 1);
-    let mut held = vec![ridge; width as usize];
-    // As light as makes the intercept finite where all outcomes are one.
-    held.push(1e-3);
-    let held = Tensor::from_slice(&held).to_device(x.device());
+    let mut penalty = vec![ridge; width as usize];
+    // Just enough to keep the intercept finite if all outcomes are equal.
+    penalty.push(1e-3);
+    let penalty = Tensor::from_slice(&penalty).to_device(x.device());
     let mut w = Tensor::zeros([width + 1], options);
     for _ in 0..50 {
         let p: Tensor = x.mv(&w).sigmoid();
-        let slope = x.transpose(0, 1).mv(&(y - &p)) - &held * &w;
+        let slope = x.transpose(0, 1).mv(&(y - &p)) - &penalty * &w;
         let curvature = x
             .transpose(0, 1)
             .matmul(&(&x * (&p - p.square()).unsqueeze(1)))
-            + held.diag(0);
+            + penalty.diag(0);
         let step = Tensor::f_linalg_solve(&curvature, &slope.unsqueeze(1), true)?.squeeze_dim(1);
-        // Half steps where outcomes are nearly separated, whose full ones overshoot.
+        // Steps are limited to a length of 2: full Newton steps overshoot if outcomes are nearly
+        // separated.
         let length = step.abs().max().double_value(&[]);
         w += step * (2.0 / length.max(2.0));
         if length < 1e-9 {
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn logit_finds_the_odds_and_stays_finite_where_outcomes_are_separated() {
+    fn logit_finds_the_odds_and_stays_finite_if_outcomes_are_separated() {
         let (x, points) = plane();
         let mut random = lake::Random::new(3);
         let y: Vec<f64> = points

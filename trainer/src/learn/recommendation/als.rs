@@ -1,42 +1,44 @@
 //! Implicit-feedback ALS (Hu, Koren and Volinsky 2008) with the regularisation in proportion to a
 //! row's weights (Rendle, Krichene, Zhang and Koren 2022): `Σ_observed w (1 - x·y)² + u Σ_all
-//! (x·y)² + λ Σ_rows (Σw + u n) |row|²`, `n` the rows of the other side. Rows are solved batch by
-//! batch on the device: nearly while both sides still move, by a few conjugate gradients from where
-//! they were (Takács, Pilászy and Tikk 2011), and exactly, by Cholesky, at the end. The
-//! interactions are never made dense.
+//! (x·y)² + λ Σ_rows (Σw + u n) |row|²`, `n` the number of rows of the other side.
+//!
+//! Rows are solved in batches on the device. While both sides still move, a few steps of conjugate
+//! gradients from the last solution approximate the new one (Takács, Pilászy and Tikk 2011); at the
+//! end rows are solved exactly, by Cholesky. The interactions are never made dense.
 
 use rayon::prelude::*;
 use tch::{Device, Kind as Dtype, Tensor};
 
-use super::super::LearnError;
+use crate::learn::LearnError;
 
-/// What ALS is given.
+/// The parameters of ALS.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Factors of a row.
+    /// Number of factors of a row.
     pub factors: i64,
-    /// Times that both sides are moved.
+    /// Iterations over both sides.
     pub iterations: u64,
-    /// Weight of what was not observed.
+    /// Weight of interactions that were not observed.
     pub unobserved: f64,
-    /// Regularisation, for each unit of a row's weights.
+    /// Regularisation for each unit of a row's weights.
     pub lambda: f64,
 }
 
-/// Numbers of a batch's largest tensor, at most: about a processor's cache, and what a GPU needs to
-/// be kept busy.
+/// Elements of a batch's largest tensor, at most: as many as fit into a processor's cache, or as
+/// keep a GPU busy.
 const CELLS_CPU: usize = 1 << 18;
 const CELLS_CUDA: usize = 1 << 26;
 
-/// Conjugate gradients that a row is approached by.
-const GRADIENTS: usize = 2;
+/// Steps of conjugate gradients in an iteration.
+const GRADIENT_STEPS: usize = 2;
 
-/// Rows of like length, padded to the longest.
+/// Rows of similar length, padded to the longest.
 struct Batch {
     /// `[b]`
     rows: Tensor,
-    /// Rows of the other side, `[b k]`; weights, 0 for padding, `[b, k, 1]`.
+    /// Rows of the other side, `[b k]`.
     others: Tensor,
+    /// Weights, 0 for padding, `[b, k, 1]`.
     weights: Tensor,
     /// `λ (Σw + u n)`, `[b, 1, 1]`
     ridge: Tensor,
@@ -51,8 +53,8 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// From (row, other side's row, weight) in order of row; `n` rows, and `others` on the other
-    /// side.
+    /// From interactions (row, row of the other side, weight) in order of row, with `n` rows on
+    /// this side and `others` on the other.
     pub(super) fn of(
         cells: &[(usize, usize, f64)],
         n: usize,
@@ -73,7 +75,8 @@ impl Side {
         let mut batches = Vec::new();
         let mut rest = rows.as_slice();
         while !rest.is_empty() {
-            // Little padding, and no row beyond the factors' number among those below it.
+            // Little padding, and no batch across the number of factors: shorter rows are solved by
+            // another formula (see `Batch::solve`).
             let (least, limit) = (
                 rest[0].len(),
                 if rest[0].len() < factors {
@@ -107,10 +110,10 @@ impl Side {
         self.step(other, None)
     }
 
-    /// This side's factors given the other's: exactly, or nearer to that than `before`.
+    /// This side's factors given the other's: exactly, or closer to the exact ones than `before`.
     ///
-    /// All rows share `u YᵀY`, whose eigenvectors turn it into a diagonal, in which basis batches
-    /// are solved.
+    /// All rows share the term `u YᵀY`. Batches are solved in the basis of its eigenvectors, in
+    /// which it is diagonal.
     fn step(&self, other: &Tensor, before: Option<&Tensor>) -> Result<Tensor, LearnError> {
         let (f, options) = (self.settings.factors, (Dtype::Float, other.device()));
         let gram = other.transpose(0, 1).matmul(other) * self.settings.unobserved;
@@ -162,8 +165,8 @@ impl Batch {
     /// The rows' factors in the basis in which `u YᵀY` is diagonal with `values`, `[b, f]`;
     /// `turned`: the other side's.
     ///
-    /// A row with fewer interactions than factors is solved for its interactions instead of its
-    /// factors (the matrix inversion lemma), which takes `k² f` steps in place of `k f²`.
+    /// A row with `k` interactions, fewer than the `f` factors, is solved by the Woodbury identity:
+    /// a system of `k` unknowns instead of `f`, in `k² f` operations instead of `k f²`.
     fn solve(&self, values: &Tensor, turned: &Tensor) -> Result<Tensor, LearnError> {
         let f = turned.size()[1];
         let roots = self.weights.sqrt();
@@ -194,8 +197,8 @@ impl Batch {
             .squeeze_dim(2))
     }
 
-    /// Nearer to the same than `x`, by [`GRADIENTS`] conjugate gradients on `(D + Yᵀ W Y) x = Yᵀ
-    /// w`, preconditioned by D.
+    /// Closer to the same solution than `x`, by [`GRADIENT_STEPS`] steps of conjugate gradients on
+    /// `(D + Yᵀ W Y) x = Yᵀ w`, preconditioned by D.
     fn approach(&self, values: &Tensor, turned: &Tensor, mut x: Tensor) -> Tensor {
         let f = turned.size()[1];
         let y = turned
@@ -207,7 +210,7 @@ impl Batch {
             (a * b).sum_dim_intlist([1_i64].as_slice(), true, None::<Dtype>)
         };
         let weights = self.weights.transpose(1, 2);
-        // Rows from the left: four times as fast as columns from the right.
+        // Row vectors times matrices are four times as fast in libtorch as matrices times columns.
         let of = |x: &Tensor| x.unsqueeze(1).bmm(&across);
         let weighed = |found: Tensor| (found * &weights).bmm(&y).squeeze_dim(1);
         let found = of(&x);
@@ -215,7 +218,7 @@ impl Batch {
         let mut near = &rest / &diagonal;
         let mut along = near.shallow_clone();
         let mut size = dot(&rest, &near);
-        for _ in 0..GRADIENTS {
+        for _ in 0..GRADIENT_STEPS {
             let image = &diagonal * &along + weighed(of(&along));
             let length = &size / dot(&along, &image).clamp_min(1e-30);
             x += &length * &along;
@@ -265,8 +268,8 @@ impl Batch {
     }
 }
 
-/// Factors of products, learnt from (customer, product, weight) in that order; `each` is told of
-/// every iteration.
+/// Factors of products, learnt from interactions (customer, product, weight) in order of customer
+/// and product; `each` is called after every iteration.
 ///
 /// # Errors
 /// [`LearnError::Tensor`].
@@ -305,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn customers_who_buy_alike_are_given_what_the_others_have() {
+    fn a_customer_gets_products_of_customers_with_similar_purchases() {
         // Two kinds of customers with eight products each; every customer misses one of them.
         let cells: Vec<_> = (0..40_usize)
             .flat_map(|c| {
@@ -335,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_lead_to_where_solving_does() {
+    fn conjugate_gradients_converge_to_the_exact_solution() {
         // Rows with fewer interactions than factors, and with more.
         let cells: Vec<_> = (0..60)
             .flat_map(|c| (0..=c % 12).map(move |p| (c, (5 * c + p) % 40, 1.0 + p as f64)))

@@ -1,5 +1,5 @@
-//! Weights from products to products: what those who hold one buy (a linear autoencoder), what goes
-//! into one order, what is described alike.
+//! Item-item weights: products of the same customers (a linear autoencoder), products of the same
+//! orders, products with similar descriptions.
 
 use std::collections::HashMap;
 
@@ -7,29 +7,28 @@ use rayon::prelude::*;
 use scoring::TensorFile;
 use tch::{Device, Kind as Dtype, Tensor};
 
-use super::super::LearnError;
+use crate::learn::LearnError;
 
-/// Products that the autoencoder knows, those with most buyers: its matrix is dense, and inverting
-/// it takes the cube.
+/// Products in the autoencoder, those with most buyers: its matrix is dense, and inverting it takes
+/// time with the cube of the products.
 const MOST_PRODUCTS: usize = 6_000;
-/// Weights kept from a product.
+/// Weights kept of each product.
 const MOST_TASTE: usize = 100;
 const MOST_TOGETHER: usize = 50;
 const MOST_WORDS: usize = 30;
-/// Products of a customer or an order that are counted against each other, at most: pairs grow with
-/// the square.
+/// Products of a customer or an order that are paired, at most: pairs grow with the square.
 const MOST_HELD: usize = 400;
-/// Ridge of the autoencoder, and the share of a customer's products that it is taught to do without
-/// (Steck 2020).
+/// Ridge of the autoencoder, and its dropout: the share of a customer's products that are hidden
+/// from it (Steck 2020).
 const RIDGE: f32 = 200.0;
 const DROP: f32 = 0.4;
-/// A word in more products than this says nothing.
+/// A word in the descriptions of more products than this is ignored.
 const COMMON: usize = 1_000;
 
-/// Weights from each product, the other product's row and the weight.
+/// Of each product: rows of other products and their weights.
 pub(super) type Links = Vec<Vec<(u32, f32)>>;
 
-/// Adds them to a tensor file as scoring reads them.
+/// Adds weights to a tensor file in the layout of the scoring crate.
 pub(super) fn write(links: &Links, to: TensorFile, name: &str) -> TensorFile {
     let mut start = vec![0_u32];
     start.extend(links.iter().scan(0, |sum, of| {
@@ -144,7 +143,7 @@ pub(super) fn taste(
     Ok(links)
 }
 
-/// Cosine of two products over orders, an order counting the less the more products it has.
+/// Cosines of products over orders; an order with `n` products has weight `1 / n`.
 pub(super) fn together(orders: &[Vec<u32>], products: usize) -> Links {
     let counted = |order: &&Vec<u32>| order.len() > 1 && order.len() <= MOST_HELD;
     let orders: Vec<(f32, &[u32])> = orders
@@ -155,7 +154,7 @@ pub(super) fn together(orders: &[Vec<u32>], products: usize) -> Links {
     cosines(&orders, products, MOST_TOGETHER)
 }
 
-/// Cosine of two products' descriptions as bags of words, rare ones counting more.
+/// Cosines of products over the words of their descriptions; rare words have a higher weight.
 pub(super) fn words(descriptions: &[Option<&str>]) -> Links {
     let mut of_word: HashMap<String, Vec<u32>> = HashMap::new();
     for (product, description) in descriptions.iter().enumerate() {
@@ -186,7 +185,7 @@ pub(super) fn words(descriptions: &[Option<&str>]) -> Links {
     cosines(&groups, descriptions.len(), MOST_WORDS)
 }
 
-/// Cosines of products over weighted groups that hold them, the highest of each product.
+/// Cosines of products over weighted groups of products, the highest of each product.
 fn cosines(groups: &[(f32, &[u32])], products: usize, most: usize) -> Links {
     let (mut of_product, mut norm) = (vec![Vec::new(); products], vec![0_f32; products]);
     for (group, (weight, members)) in groups.iter().enumerate() {
@@ -231,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_lead_to_what_goes_along() {
+    fn links_lead_to_products_that_go_together() {
         let held: Vec<Vec<(usize, f32)>> = (0..300)
             .map(|c| (0..3).map(|p| (c % 2 * 3 + p, 1.0)).collect())
             .collect();

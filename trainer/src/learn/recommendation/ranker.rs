@@ -1,5 +1,6 @@
-//! A boosted ranker: LambdaMART (Burges 2010) with trees of the histogram kind. A pair of
-//! candidates of which one was bought pulls them apart by what swapping them would change in NDCG.
+//! A boosted ranker: LambdaMART (Burges 2010) with histogram trees. Each pair of candidates of
+//! which one was bought pulls the two apart, in proportion to the change in NDCG if they were
+//! swapped.
 
 use lake::Random;
 use rayon::prelude::*;
@@ -9,7 +10,7 @@ use scoring::{
 };
 use tch::{Device, Tensor};
 
-use super::super::{
+use crate::learn::{
     LearnError,
     forest::{Binned, Growth, Nodes, grow},
 };
@@ -23,21 +24,21 @@ const GROWTH: Growth = Growth {
     ridge: 10.0,
     tried: 20,
 };
-/// Share of the lists that a tree sees.
+/// Share of the lists from which each tree learns.
 const SHARE: f64 = 0.5;
-/// Places of a list from which pairs are pulled apart: what is far below changes nothing that is
-/// looked at.
+/// The higher candidate of a pair must be among so many first: further down, a swap does not change
+/// what a user sees.
 const PLACES: usize = 20;
-/// Fewer lists teach nothing that holds.
+/// Lists that a ranker needs; with fewer it would learn noise.
 pub(super) const LEAST_LISTS: usize = 100;
 
-/// Lists of candidates, with what was bought of them.
+/// Lists of candidates and which of them were bought.
 #[derive(Default)]
 pub(super) struct Lists {
     /// `[rows, WIDTH]`
     features: Vec<f32>,
     bought: Vec<bool>,
-    /// Where each list ends, and the highest gain that it can have.
+    /// End of each list, and its ideal discounted gain.
     lists: Vec<(usize, f64)>,
 }
 
@@ -62,7 +63,7 @@ impl Lists {
         self.lists.len()
     }
 
-    /// First row, last row and highest gain of each list.
+    /// Start, end and ideal discounted gain of each list.
     fn ranges(&self) -> Vec<(usize, usize, f64)> {
         let starts = std::iter::once(0).chain(self.lists.iter().map(|list| list.0));
         starts
@@ -76,8 +77,7 @@ fn discount(place: usize) -> f64 {
     1.0 / (place as f64 + 2.0).log2()
 }
 
-/// How each row of a list should move, and how sure that is: gradient and curvature of the lambda
-/// loss.
+/// Gradient and curvature of the lambda loss for each candidate of a list.
 fn pulls(scores: &[f64], bought: &[bool], ideal: f64) -> Vec<(f64, f64)> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
@@ -97,7 +97,7 @@ fn pulls(scores: &[f64], bought: &[bool], ideal: f64) -> Vec<(f64, f64)> {
             let apart = scores[high] - scores[low];
             let mut gain = (discount(place) - discount(below)) / ideal.max(1e-9);
             if !flat {
-                // As in LightGBM: pairs that are far apart already count less.
+                // As in LightGBM: pairs that are already far apart count less.
                 gain /= 0.01 + apart.abs();
             }
             let chance = 1.0 / (1.0 + apart.exp());
@@ -110,7 +110,8 @@ fn pulls(scores: &[f64], bought: &[bool], ideal: f64) -> Vec<(f64, f64)> {
         }
     }
     if sum > 0.0 {
-        // Customers with much to find count little more than those with one.
+        // As in LightGBM: a customer with many purchases counts little more than one with a single
+        // purchase.
         let scale = (1.0 + sum).log2() / sum;
         pulls
             .iter_mut()
@@ -119,7 +120,7 @@ fn pulls(scores: &[f64], bought: &[bool], ideal: f64) -> Vec<(f64, f64)> {
     pulls
 }
 
-/// Trees whose sum orders lists; `each` is told of every tree.
+/// Trees whose sum orders candidates; `each` is called after every tree.
 pub(super) fn rank(
     lists: &Lists,
     seed: u64,
@@ -172,7 +173,7 @@ pub(super) fn rank(
     Ok(all.forest(WIDTH, GROWTH.depth, RATE)?)
 }
 
-/// Trees that [`rank`] grows.
+/// Number of trees that [`rank`] grows.
 pub(super) const fn rounds() -> u64 {
     ROUNDS as u64
 }
@@ -182,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_bought_is_pulled_above_what_was_not() {
+    fn a_bought_candidate_is_pulled_above_the_others() {
         let pulls = pulls(&[0.0, 1.0, 0.5], &[true, false, false], 1.0);
         assert!(
             pulls[0].0 > 0.0 && pulls[1].0 < pulls[2].0 && pulls[2].0 < 0.0,
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ranker_learns_what_is_bought() {
+    fn a_ranker_learns_which_candidates_are_bought() {
         let (mut lists, mut random) = (Lists::default(), Random::new(1));
         for _ in 0..200 {
             let features: Vec<f32> = (0..30 * WIDTH).map(|_| random.unit() as f32).collect();
