@@ -78,8 +78,9 @@ golden: ## Compare built binaries with recorded behaviour; RECORD=1 records, WHA
 unit: libtorch dashboard ## Run all Rust tests: unit, property (SEED=N for other cases), integration, end to end
 	# One build of all targets, so that binaries and tests share every dependency. The end-to-end tests start the binaries.
 	$(CARGO) build --release --locked --workspace --all-targets
-	# A fixed seed, so that the property tests of a commit have the same cases in every run.
-	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --release --locked --workspace
+	# A fixed seed, so that the property tests of a commit have the same cases in every run. All failures are listed at the
+	# end, not only those of the first crate.
+	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --release --locked --workspace --no-fail-fast
 
 fuzz: build ## Fuzz gRPC, JSON, the inference protocol and model files, MINUTES each
 	@deploy/fuzz.sh $(MINUTES)

@@ -1,5 +1,6 @@
-//! Connections of a listener. Promise: there are at most so many; each says within seconds what it
-//! wants, shows that it is alive when it is asked, and holds no other up.
+//! Connections of a listener. Promise: their number is bounded. A connection that does not say
+//! within seconds what it wants, does not answer a ping, or resets too many calls is closed, and
+//! none keeps another waiting.
 
 use std::{
     io,
@@ -10,27 +11,29 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use http::Request;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
-    service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::{Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tonic::{body::Body, service::Routes};
 use tower::{Layer, ServiceExt};
 
 use crate::{
     call::CallLayer,
+    heartbeat::Heartbeat,
+    http2_io::{Http2Io, LINGER, PREFACE},
     metrics::{self, Counter},
+    resets::{ResetLimit, Resets},
     tls::Tls,
     write_coalescing::Polls,
 };
@@ -38,8 +41,6 @@ use crate::{
 /// Time for a handshake, then for as many bytes as tell the protocol, and for the head of a request
 /// of HTTP/1.1.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So many bytes tell the protocol: what HTTP/2 begins with.
-const PREFACE: usize = 24;
 /// How often a connection of HTTP/2 is asked whether it is alive, and how long it has to say so.
 const KEEPALIVE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(20)];
 /// Calls at once over one connection of HTTP/2; the others wait at their caller's.
@@ -49,8 +50,11 @@ pub const WINDOW: u32 = 64 << 10;
 /// The same of all over one connection: as much as all calls over it can have, so that those that
 /// wait to be read keep no other waiting.
 pub const WINDOWS: u32 = WINDOW * STREAMS;
-/// Resets for a caller's own mistakes: more end the connection.
-const RESETS: usize = 1024;
+/// Resets that are read from a connection before the calls read so far are handed over.
+const RESETS_IN_POLL: u32 = STREAMS;
+/// Bound on calls that were reset and that h2 has not handed over yet. A poll of the connection ends
+/// long before that, so that it is [`ResetLimit`] alone that ends connections.
+const RESETS_PENDING: usize = 4 * STREAMS as usize;
 /// What is held of a head or a body of HTTP/1.1, bytes.
 const HELD: usize = 64 << 10;
 /// Fields of a head of HTTP/1.1. Those of HTTP/2 count 32 bytes more each, and so are fewer than
@@ -67,27 +71,35 @@ static REFUSED: LazyLock<Counter> = LazyLock::new(|| {
     )
 });
 
+static TOO_MANY_RESETS: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::register(
+        "shopkeeper_connections_too_many_resets",
+        "connections closed because too many of their calls were reset",
+        Counter::default(),
+    )
+});
+
 /// What a connection of HTTP/2 may ask for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowed {
     /// Largest head of a request, bytes.
     head: u32,
-    /// Calls that were taken back before anybody looked at them: more end the connection.
-    taken_back: usize,
+    /// Calls that may be reset.
+    resets: ResetLimit,
 }
 
 impl Allowed {
-    /// Of a service: a gateway takes all calls under way back together where this process was
-    /// stopped for a moment.
+    /// Of a service. Over one connection a gateway sends the calls of many callers, and cancels
+    /// them as its callers do.
     pub(crate) const BEHIND: Self = Self {
         head: 16 << 10,
-        taken_back: STREAMS as usize,
+        resets: ResetLimit::of_width(STREAMS).times(8),
     };
-    /// Of who stands in front: heads go on to a service with a few fields more, and callers are
-    /// anybody.
+    /// Of a process that any caller reaches. Heads are smaller here, since they go on to a service
+    /// with a few fields more.
     pub(crate) const IN_FRONT: Self = Self {
         head: 12 << 10,
-        taken_back: 20,
+        resets: ResetLimit::of_width(STREAMS),
     };
 }
 
@@ -123,6 +135,8 @@ pub(crate) struct Connections {
     routes: Routes,
     tls: Option<Tls>,
     grace: Duration,
+    resets: ResetLimit,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl Connections {
@@ -143,8 +157,8 @@ impl Connections {
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOWS)
-            .max_pending_accept_reset_streams(allowed.taken_back)
-            .max_local_error_reset_streams(RESETS)
+            .max_pending_accept_reset_streams(RESETS_PENDING)
+            .max_local_error_reset_streams(None) // counted per time, see `Resets::turned_down`
             .max_header_list_size(allowed.head);
         // Browsers, curl and probes; gRPC itself is HTTP/2.
         http.http1()
@@ -158,6 +172,8 @@ impl Connections {
             routes: routes.prepare(),
             tls,
             grace,
+            resets: allowed.resets,
+            heartbeat: Arc::new(Heartbeat::new(Instant::now())),
         }
     }
 
@@ -167,7 +183,9 @@ impl Connections {
             .unwrap_or(usize::MAX)
             .min(Semaphore::MAX_PERMITS);
         let (connections, places) = (Arc::new(self), Arc::new(Semaphore::new(most)));
-        let mut open = JoinSet::new();
+        let (mut open, mut beating) = (JoinSet::new(), JoinSet::new());
+        let heartbeat = connections.heartbeat.clone();
+        beating.spawn(async move { heartbeat.run().await });
         loop {
             let taken = tokio::select! {
                 taken = listener.accept() => taken,
@@ -233,24 +251,45 @@ impl Connections {
         let calls = CallLayer
             .layer(self.routes.clone())
             .map_request(|request: Request<Incoming>| request.map(Body::new));
-        let polls = Polls::default();
-        let stream = TokioIo::new(Prompt::new(polls.coalesce(stream)));
-        let connection = self
-            .http
-            .serve_connection(stream, TowerToHyperService::new(calls));
-        tokio::pin!(connection);
-        let ended = tokio::select! {
-            ended = polls.clone().count(connection.as_mut()) => ended,
-            () = told(stop) => {
-                connection.as_mut().graceful_shutdown();
-                polls.count(connection).await
-            }
-            () = old(self.args.max_connection_age, peer) => {
-                connection.as_mut().graceful_shutdown();
-                timeout(self.grace, polls.count(connection)).await.context("old, and calls were still in flight")?
-            }
+        let (polls, resets) = (
+            Polls::default(),
+            Resets::new(self.resets, self.heartbeat.clone()),
+        );
+        let counted = resets.clone();
+        let watched = service_fn(move |request: Request<Incoming>| {
+            let call = counted.begin_call(request.headers());
+            call.watch(calls.clone().oneshot(request))
+        });
+        let stream = Http2Io::new(stream, &polls, resets.clone(), RESETS_IN_POLL);
+        let stream = TokioIo::new(Prompt::new(stream));
+        let connection = self.http.serve_connection(stream, watched);
+        let served = async {
+            tokio::pin!(connection);
+            let ended = tokio::select! {
+                ended = polls.clone().count(connection.as_mut()) => ended,
+                () = told(stop) => {
+                    connection.as_mut().graceful_shutdown();
+                    polls.count(connection).await
+                }
+                () = old(self.args.max_connection_age, peer) => {
+                    connection.as_mut().graceful_shutdown();
+                    timeout(self.grace, polls.count(connection))
+                        .await
+                        .context("old, and calls were still in flight")?
+                }
+            };
+            ended.map_err(|error| anyhow!(error))
         };
-        ended.map_err(|error| anyhow!(error))
+        tokio::pin!(served);
+        tokio::select! {
+            ended = &mut served => ended,
+            () = resets.exhausted() => {
+                TOO_MANY_RESETS.inc();
+                // The stream says so to the caller while the connection is still served.
+                let _ = timeout(LINGER, served).await;
+                bail!("too many of its calls were reset")
+            }
+        }
     }
 }
 
@@ -305,7 +344,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Prompt<IO> {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if self.patience.is_some() {
             self.heard += buffer.filled().len() - before;
-            self.patience = self.patience.take().filter(|_| self.heard < PREFACE);
+            self.patience = self.patience.take().filter(|_| self.heard < PREFACE.len());
         }
         Poll::Ready(Ok(()))
     }

@@ -30,6 +30,11 @@ impl Polls {
         .await
     }
 
+    /// The number of the present poll.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Coalesces the writes of a stream. [`Polls::count`] must drive its connection.
     pub fn coalesce<S: AsyncWrite>(&self, stream: S) -> CoalescedWrites<S> {
         CoalescedWrites {
@@ -91,7 +96,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let poll = self.polls.0.load(Ordering::Relaxed);
+        let poll = self.polls.number();
         let is_buffered = !self.stream.buffer().is_empty();
         if is_buffered && *self.flush_requested_in.get_or_insert(poll) == poll {
             // Ready, or hyper would stop until the flush is done. The wake makes sure that there is

@@ -1,4 +1,4 @@
-//! What a process says about itself while it works and while it ends, over real sockets.
+//! Metrics, probes and health of a process while it serves and while it drains, over real sockets.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,7 +22,7 @@ struct Args {
     telemetry: TelemetryArgs,
 }
 
-/// Asks over HTTP/1.1 for a path; the answer with its head, or nothing.
+/// The answer to a GET request over HTTP/1.1 with its head, or an empty text.
 async fn get(address: SocketAddr, path: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(address).await else {
         return String::new();

@@ -1,4 +1,4 @@
-//! What a process does with its connections, over real sockets.
+//! Listeners over real sockets.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ struct Args {
     server: ServerArgs,
 }
 
-/// A process with these flags that has health alone.
+/// Starts a server with these flags and no services but health and reflection.
 async fn start(flags: impl IntoIterator<Item = String>) -> SocketAddr {
     serve(bind(flags).await)
 }

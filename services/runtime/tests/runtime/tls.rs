@@ -1,6 +1,10 @@
-//! Encrypted listeners over real sockets.
+//! TLS listeners over real sockets.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -36,7 +40,7 @@ impl Authority {
     }
 }
 
-/// A process that shows the certificate in this folder.
+/// Starts a server with the certificate in this folder.
 async fn encrypted(folder: &TempDir, more: Option<String>) -> SocketAddr {
     let flag = |name, file| format!("--{name}={}", folder.path().join(file).display());
     start(
@@ -93,8 +97,12 @@ async fn calls_are_encrypted_and_certificates_are_replaced_at_work() {
         "what cannot be used changes nothing"
     );
     second.sign_into(folder.path());
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(asks(address, &second, None).await && !asks(address, &first, None).await);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !asks(address, &second, None).await {
+        assert!(Instant::now() < deadline, "the new certificate is not used");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!asks(address, &first, None).await);
     assert_eq!(
         silent.read(&mut [0; 1]).await.unwrap_or_default(),
         0,
