@@ -5,62 +5,9 @@
 use std::net::SocketAddr;
 
 use anyhow::Context;
-use proto::churn::v1::{
-    BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, GetChurnCalibrationRequest,
-    GetChurnCalibrationResponse, GetChurnRiskRequest, GetChurnRiskResponse,
-    ListAtRiskCustomersRequest, ListAtRiskCustomersResponse, ScoreChurnRequest, ScoreChurnResponse,
-    churn_service_client::ChurnServiceClient,
-    churn_service_server::{ChurnService, ChurnServiceServer},
-};
-use tonic::{Request, Response, Status, transport::Server};
-
-struct Echo(GetChurnRiskResponse);
-
-#[tonic::async_trait]
-impl ChurnService for Echo {
-    async fn get_churn_risk(
-        &self,
-        request: Request<GetChurnRiskRequest>,
-    ) -> Result<Response<GetChurnRiskResponse>, Status> {
-        let mut answer = self.0.clone();
-        if let Some(risk) = &mut answer.churn_risk {
-            risk.customer_id = request.into_inner().customer_id;
-        }
-        Ok(Response::new(answer))
-    }
-
-    async fn batch_get_churn_risks(
-        &self,
-        _: Request<BatchGetChurnRisksRequest>,
-    ) -> Result<Response<BatchGetChurnRisksResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn score_churn(
-        &self,
-        _: Request<ScoreChurnRequest>,
-    ) -> Result<Response<ScoreChurnResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn list_at_risk_customers(
-        &self,
-        _: Request<ListAtRiskCustomersRequest>,
-    ) -> Result<Response<ListAtRiskCustomersResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn get_churn_calibration(
-        &self,
-        _: Request<GetChurnCalibrationRequest>,
-    ) -> Result<Response<GetChurnCalibrationResponse>, Status> {
-        Err(not_here())
-    }
-}
-
-fn not_here() -> Status {
-    Status::unimplemented("echo answers GetChurnRisk alone")
-}
+use fake_shop::risk_only;
+use proto::churn::v1::{GetChurnRiskRequest, churn_service_client::ChurnServiceClient};
+use tonic::{Response, transport::Server};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -75,10 +22,14 @@ async fn main() -> anyhow::Result<()> {
         })
         .await?
         .into_inner();
-    let address: SocketAddr = address.parse().context("the address is none")?;
-    Server::builder()
-        .add_service(ChurnServiceServer::new(Echo(answer)))
-        .serve(address)
-        .await?;
+    let address: SocketAddr = address.parse().context("ADDR is not a socket address")?;
+    let echo = risk_only(move |request| {
+        let mut answer = answer.clone();
+        if let Some(risk) = &mut answer.churn_risk {
+            risk.customer_id = request.into_inner().customer_id;
+        }
+        Ok(Response::new(answer))
+    });
+    Server::builder().add_service(echo).serve(address).await?;
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! Who is let in, how often, and how services behind are known to be ours: over real sockets, with
-//! real signatures.
+//! Authentication, quotas and TLS to the services, over real sockets with real signatures.
 
 use std::{
     path::Path,
@@ -36,7 +35,7 @@ fn encoded(value: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(value)
 }
 
-/// Somebody who signs tokens.
+/// An issuer of tokens, with its signing key.
 struct Issuer {
     id: &'static str,
     key: Key,
@@ -84,10 +83,14 @@ impl Issuer {
         match self.key {
             Key::Ec(_) => {
                 let (x, y) = public[1..].split_at(32);
-                json!({"kty": "EC", "crv": "P-256", "kid": self.id, "use": "sig", "x": encoded(x), "y": encoded(y)})
+                let (x, y) = (encoded(x), encoded(y));
+                json!({
+                    "kty": "EC", "crv": "P-256", "kid": self.id, "use": "sig", "x": x, "y": y
+                })
             }
             Key::Ed(_) => {
-                json!({"kty": "OKP", "crv": "Ed25519", "kid": self.id, "alg": "EdDSA", "x": encoded(public)})
+                let x = encoded(public);
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": self.id, "alg": "EdDSA", "x": x})
             }
         }
     }
@@ -121,13 +124,18 @@ fn key_set(issuers: &[&Issuer]) -> String {
     json!({"keys": issuers.iter().map(|issuer| issuer.jwk()).collect::<Vec<_>>()}).to_string()
 }
 
-/// Good claims, but for these.
+/// Valid claims, replaced or extended by these.
 fn claims(others: Value) -> Value {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    let mut claims = json!({"iss": "https://id.shop", "aud": ["other", "shopkeeper"], "sub": "checkout", "exp": now + 600});
+    let mut claims = json!({
+        "iss": "https://id.shop",
+        "aud": ["other", "shopkeeper"],
+        "sub": "checkout",
+        "exp": now + 600,
+    });
     for (name, value) in others.as_object().unwrap() {
         match value {
             Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
@@ -151,7 +159,7 @@ fn flags(service: &Running, keys: String) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The HTTP status and the reason of an answer to somebody who shows this.
+/// The HTTP status and the error reason of an answer to a caller with this token or key.
 async fn shows(front: &Front, path: &str, shown: &str) -> (u16, Option<String>) {
     let answer = http(
         front,
@@ -177,7 +185,7 @@ async fn a_token_lets_in_where_everything_about_it_is_right() {
     let (ec, ed, stranger) = (Issuer::ec("one"), Issuer::ed("two"), Issuer::ed("two"));
     let file = folder.path().join("keys.json");
     let mut set: Value = serde_json::from_str(&key_set(&[&ec, &ed])).unwrap();
-    // What cannot be used is passed over.
+    // Keys of unknown kinds are ignored.
     set["keys"].as_array_mut().unwrap().extend([
         json!({"kty": "oct", "kid": "hmac", "k": "c2VjcmV0"}),
         json!({"kty": "?"}),
@@ -222,188 +230,225 @@ async fn a_token_lets_in_where_everything_about_it_is_right() {
     let scope = |words: &str| ed.token(&claims(json!({"scope": words})));
     let at_risk = "/v1/atRiskCustomers";
     let only_risk = "shopkeeper.churn.v1.ChurnService/GetChurnRisk";
-    for (what, token, path, status, reason) in [
-        ("ES256", good.clone(), RISK, 200, None),
-        ("EdDSA", ed.token(&claims(json!({}))), RISK, 200, None),
-        ("an API key beside it", "a key".into(), RISK, 200, None),
-        (
-            "an audience alone",
-            ed.token(&claims(json!({"aud": "shopkeeper"}))),
-            RISK,
-            200,
-            None,
-        ),
-        (
-            "a clock that is a little off",
-            ed.token(&claims(json!({"exp": -5, "nbf": 5}))),
-            RISK,
-            200,
-            None,
-        ),
-        (
-            "a scope of everything",
-            scope("openid shopkeeper.*"),
-            at_risk,
-            200,
-            None,
-        ),
-        (
-            "a scope of a method",
-            scope(&format!("openid {only_risk}")),
-            RISK,
-            200,
-            None,
-        ),
-        (
-            "a scope of another",
-            scope(&format!("openid {only_risk}")),
-            at_risk,
-            403,
-            Some("METHOD_NOT_ALLOWED"),
-        ),
-        (
-            "a list of scopes",
-            ed.token(&claims(json!({"scp": [only_risk]}))),
-            at_risk,
-            403,
-            Some("METHOD_NOT_ALLOWED"),
-        ),
-        (
-            "a scope of nothing here",
-            scope("openid"),
-            RISK,
-            403,
-            Some("METHOD_NOT_ALLOWED"),
-        ),
-        (
-            "too late",
-            ed.token(&claims(json!({"exp": -60}))),
-            RISK,
-            401,
-            Some("TOKEN_EXPIRED"),
-        ),
-        (
-            "for ever",
-            ed.token(&claims(json!({"exp": null}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "too early",
-            ed.token(&claims(json!({"nbf": 60}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "nbf that is no time",
-            ed.token(&claims(json!({"nbf": "x"}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "another issuer",
-            ed.token(&claims(json!({"iss": "https://id.shop.evil"}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "no issuer",
-            ed.token(&claims(json!({"iss": null}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "another audience",
-            ed.token(&claims(json!({"aud": "other"}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "no audience",
-            ed.token(&claims(json!({"aud": null}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "nobody",
-            ed.token(&claims(json!({"sub": null}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "a name that is taken",
-            stranger.token(&claims(json!({}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "a key that is not known",
-            Issuer::ec("three").token(&claims(json!({}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "no name of a key",
-            ed.token_with(&json!({"alg": "EdDSA"}), &claims(json!({}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "another algorithm",
-            ed.token_with(&json!({"alg": "ES256", "kid": "two"}), &claims(json!({}))),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "the public key as a secret",
-            hmac_with_public_key,
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "no signature",
-            format!("{none}.{body}."),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "no signature and an algorithm",
-            format!("{head}.{body}."),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        (
-            "another body",
-            format!("{head}.{other_body}.{signature}"),
-            RISK,
-            401,
-            Some("TOKEN_INVALID"),
-        ),
-        ("no token", "a.b.c".into(), RISK, 401, Some("TOKEN_INVALID")),
-        (
-            "no token and no key",
-            "a.b".into(),
-            RISK,
-            401,
-            Some("API_KEY_UNKNOWN"),
-        ),
+    struct Case {
+        what: &'static str,
+        token: String,
+        path: &'static str,
+        status: u16,
+        reason: Option<&'static str>,
+    }
+    for Case {
+        what,
+        token,
+        path,
+        status,
+        reason,
+    } in [
+        Case {
+            what: "ES256",
+            token: good.clone(),
+            path: RISK,
+            status: 200,
+            reason: None,
+        },
+        Case {
+            what: "EdDSA",
+            token: ed.token(&claims(json!({}))),
+            path: RISK,
+            status: 200,
+            reason: None,
+        },
+        Case {
+            what: "an API key beside it",
+            token: "a key".into(),
+            path: RISK,
+            status: 200,
+            reason: None,
+        },
+        Case {
+            what: "an audience alone",
+            token: ed.token(&claims(json!({"aud": "shopkeeper"}))),
+            path: RISK,
+            status: 200,
+            reason: None,
+        },
+        Case {
+            what: "a clock that is a little off",
+            token: ed.token(&claims(json!({"exp": -5, "nbf": 5}))),
+            path: RISK,
+            status: 200,
+            reason: None,
+        },
+        Case {
+            what: "a scope of everything",
+            token: scope("openid shopkeeper.*"),
+            path: at_risk,
+            status: 200,
+            reason: None,
+        },
+        Case {
+            what: "a scope of a method",
+            token: scope(&format!("openid {only_risk}")),
+            path: RISK,
+            status: 200,
+            reason: None,
+        },
+        Case {
+            what: "a scope of another",
+            token: scope(&format!("openid {only_risk}")),
+            path: at_risk,
+            status: 403,
+            reason: Some("METHOD_NOT_ALLOWED"),
+        },
+        Case {
+            what: "a list of scopes",
+            token: ed.token(&claims(json!({"scp": [only_risk]}))),
+            path: at_risk,
+            status: 403,
+            reason: Some("METHOD_NOT_ALLOWED"),
+        },
+        Case {
+            what: "a scope of nothing here",
+            token: scope("openid"),
+            path: RISK,
+            status: 403,
+            reason: Some("METHOD_NOT_ALLOWED"),
+        },
+        Case {
+            what: "too late",
+            token: ed.token(&claims(json!({"exp": -60}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_EXPIRED"),
+        },
+        Case {
+            what: "for ever",
+            token: ed.token(&claims(json!({"exp": null}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "too early",
+            token: ed.token(&claims(json!({"nbf": 60}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "nbf that is no time",
+            token: ed.token(&claims(json!({"nbf": "x"}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "another issuer",
+            token: ed.token(&claims(json!({"iss": "https://id.shop.evil"}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "no issuer",
+            token: ed.token(&claims(json!({"iss": null}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "another audience",
+            token: ed.token(&claims(json!({"aud": "other"}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "no audience",
+            token: ed.token(&claims(json!({"aud": null}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "nobody",
+            token: ed.token(&claims(json!({"sub": null}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "a name that is taken",
+            token: stranger.token(&claims(json!({}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "a key that is not known",
+            token: Issuer::ec("three").token(&claims(json!({}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "no name of a key",
+            token: ed.token_with(&json!({"alg": "EdDSA"}), &claims(json!({}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "another algorithm",
+            token: ed.token_with(&json!({"alg": "ES256", "kid": "two"}), &claims(json!({}))),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "the public key as a secret",
+            token: hmac_with_public_key,
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "no signature",
+            token: format!("{none}.{body}."),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "no signature and an algorithm",
+            token: format!("{head}.{body}."),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "another body",
+            token: format!("{head}.{other_body}.{signature}"),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "no token",
+            token: "a.b.c".into(),
+            path: RISK,
+            status: 401,
+            reason: Some("TOKEN_INVALID"),
+        },
+        Case {
+            what: "no token and no key",
+            token: "a.b".into(),
+            path: RISK,
+            status: 401,
+            reason: Some("API_KEY_UNKNOWN"),
+        },
     ] {
-        // Twice: what is remembered is remembered right.
+        // Twice: the second time the verdict may come from the cache of tokens.
         for _ in 0..2 {
             assert_eq!(
                 shows(&front, path, &token).await,
@@ -413,7 +458,11 @@ async fn a_token_lets_in_where_everything_about_it_is_right() {
         }
     }
     let answer = http(&front, Method::GET, RISK, &[("x-api-key", &good)], b"").await;
-    assert_eq!(answer.status.as_u16(), 200, "the dashboard shows either so");
+    assert_eq!(
+        answer.status.as_u16(),
+        200,
+        "the dashboard sends either in this header"
+    );
     let status = front
         .churn()
         .await
@@ -436,7 +485,7 @@ async fn keys_of_tokens_are_replaced_at_work() {
         shows(&front, RISK, &of_old).await.0 == 200
     })
     .await;
-    // Where there is one key, tokens need not name it.
+    // If there is a single key, tokens need no `kid`.
     let unnamed = old.token_with(&json!({"alg": "EdDSA"}), &claims(json!({})));
     assert_eq!(
         (
@@ -472,7 +521,7 @@ async fn keys_at_a_web_address_may_come_late_change_and_go() {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
     let (first, second) = (Issuer::ed("first"), Issuer::ed("second"));
-    // Bound and dropped: nobody is there yet.
+    // Bound and dropped: nothing listens at this address yet.
     let address = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -553,7 +602,7 @@ async fn replicas_count_together_while_they_share_a_redis() {
     let (issuer, file) = (Issuer::ed("only"), folder.path().join("keys.json"));
     std::fs::write(&file, key_set(&[&issuer])).unwrap();
     let mut flags = flags(&service, file.display().to_string());
-    // As a user with no more rights than it needs.
+    // The gateway's Redis user has only the rights that it needs.
     redis
         .run(&[
             &b"ACL"[..],
@@ -627,7 +676,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Writes its own certificate, and one that it signs.
+    /// Writes its own certificate, and a certificate with key that it signed.
     fn write(&self, folder: &Path, name: &str) -> [String; 3] {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -694,42 +743,55 @@ async fn services_are_called_over_tls_and_both_sides_know_each_other() {
         ask(&mut client.clone(), "17850").await.unwrap_err()
     };
     let theirs = [("backend-cert", cert), ("backend-key", key)];
-    for (what, url, ca, shown, problem) in [
-        (
-            "another authority",
-            &by_name,
-            &client_ca,
-            &shown[..],
-            "invalid peer certificate",
-        ),
-        (
-            "another name",
-            &by_number,
-            &ca,
-            &shown[..],
-            "invalid peer certificate",
-        ),
-        (
-            "no certificate of its own",
-            &by_name,
-            &ca,
-            &[],
-            "churn cannot be reached",
-        ),
-        (
-            "another's certificate",
-            &by_name,
-            &ca,
-            &theirs[..],
-            "churn cannot be reached",
-        ),
-        (
-            "no encryption",
-            &format!("http://{}", service.address),
-            &ca,
-            &shown[..],
-            "churn cannot be reached",
-        ),
+    struct Case<'a> {
+        what: &'static str,
+        url: &'a str,
+        ca: &'a str,
+        shown: &'a [(&'static str, String)],
+        problem: &'static str,
+    }
+    for Case {
+        what,
+        url,
+        ca,
+        shown,
+        problem,
+    } in [
+        Case {
+            what: "another authority",
+            url: &by_name,
+            ca: &client_ca,
+            shown: &shown[..],
+            problem: "invalid peer certificate",
+        },
+        Case {
+            what: "another name",
+            url: &by_number,
+            ca: &ca,
+            shown: &shown[..],
+            problem: "invalid peer certificate",
+        },
+        Case {
+            what: "no certificate of its own",
+            url: &by_name,
+            ca: &ca,
+            shown: &[],
+            problem: "churn cannot be reached",
+        },
+        Case {
+            what: "another's certificate",
+            url: &by_name,
+            ca: &ca,
+            shown: &theirs[..],
+            problem: "churn cannot be reached",
+        },
+        Case {
+            what: "no encryption",
+            url: &format!("http://{}", service.address),
+            ca: &ca,
+            shown: &shown[..],
+            problem: "churn cannot be reached",
+        },
     ] {
         let status = refusal(&start(url, ca, shown).await).await;
         assert!(
@@ -739,7 +801,7 @@ async fn services_are_called_over_tls_and_both_sides_know_each_other() {
         );
     }
 
-    // Certificates are read again: first another's authority, then ours.
+    // The file of the authority is read again: first it has the wrong one, then the right one.
     let file = folder.path().join("replaced.pem");
     std::fs::copy(&client_ca, &file).unwrap();
     let front = start(&by_name, &file.display().to_string(), &shown).await;

@@ -1,5 +1,4 @@
-//! The cache as callers see it: one answer for everybody who asks at once, and never one that a
-//! service would not give.
+//! Single flight, and that a cached answer is always one that the service would give.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -9,8 +8,7 @@ use tonic::{Status, body::Body};
 use tower::ServiceExt;
 
 use crate::{
-    assert_same,
-    shop::{Front, Model, Redis, Running, ask, customer},
+    shop::{Front, Model, Redis, Running, ask, assert_same, customer},
     web::http,
 };
 
@@ -42,7 +40,7 @@ async fn what_many_ask_at_once_is_asked_once() {
                 .count()
         };
         assert_eq!((model.calls() - calls, of("miss")), (1, 1));
-        // Who comes late finds it kept.
+        // A caller that comes after the answer finds it in the cache.
         assert_eq!(of("coalesced") + of("hit-memory"), 99);
         assert!(of("coalesced") > 0);
         assert!(
@@ -59,7 +57,7 @@ async fn who_gives_up_takes_nothing_from_those_who_wait() {
     let service = Running::start(model.service()).await;
     let front = Front::start(&[("churn", service.url())]).await;
     front.knows("v1").await;
-    let client = ChurnServiceClient::new(front.gateway.stack()); // it does not count itself
+    let client = ChurnServiceClient::new(front.gateway.stack()); // without a timeout of its own
     for round in 0..5 {
         let id = format!("in a moment {round}");
         let with = |timeout: &'static str| {
@@ -89,8 +87,7 @@ async fn who_gives_up_takes_nothing_from_those_who_wait() {
     }
 }
 
-/// What callers are told who ask for a customer's risk over gRPC, JSON and gRPC-Web, one after the
-/// other.
+/// The response headers of the same call over gRPC, JSON and gRPC-Web, in this order.
 async fn ways(front: &Front, id: &str, headers: &[(&str, &str)]) -> Vec<HeaderMap> {
     let (mut client, mut request) = (front.churn().await, customer(id));
     for (name, value) in headers {
@@ -136,11 +133,36 @@ async fn every_way_in_says_where_an_answer_came_from_and_can_do_without() {
     let front = Front::start(&[("churn", service.url())]).await;
     front.knows("v1").await;
     for id in ["17850", "stranger"] {
-        for (headers, first, others) in [
-            (&[][..], "miss", "hit-memory"),
-            (&[], "hit-memory", "hit-memory"),
-            (&[("cache-control", "no-cache")], "bypass", "bypass"),
-            (&[("cache-control", "no-store")], "bypass", "bypass"),
+        struct Case {
+            headers: &'static [(&'static str, &'static str)],
+            first: &'static str,
+            others: &'static str,
+        }
+        for Case {
+            headers,
+            first,
+            others,
+        } in [
+            Case {
+                headers: &[][..],
+                first: "miss",
+                others: "hit-memory",
+            },
+            Case {
+                headers: &[],
+                first: "hit-memory",
+                others: "hit-memory",
+            },
+            Case {
+                headers: &[("cache-control", "no-cache")],
+                first: "bypass",
+                others: "bypass",
+            },
+            Case {
+                headers: &[("cache-control", "no-store")],
+                first: "bypass",
+                others: "bypass",
+            },
         ] {
             let calls = model.calls();
             for (n, told) in ways(&front, id, headers).await.into_iter().enumerate() {
@@ -159,7 +181,7 @@ async fn every_way_in_says_where_an_answer_came_from_and_can_do_without() {
     }
 }
 
-/// An answer on the wire: what is said in its body, and of which version.
+/// An answer on the wire: its body and model version, or its status.
 type Said = Result<(Bytes, String), Box<Status>>;
 
 async fn said<S>(
@@ -208,7 +230,7 @@ where
     (said, cache)
 }
 
-/// Numbers that look random, the same ones every time.
+/// A linear congruential generator with a fixed seed.
 struct Dice(u64);
 
 impl Dice {
@@ -225,7 +247,7 @@ impl Dice {
     }
 }
 
-/// A question and its bytes, whose fields are in any order, some of them twice, some unknown.
+/// A method and an encoded request whose fields are in any order, some of them twice, some unknown.
 fn question(dice: &mut Dice) -> (&'static str, Vec<u8>) {
     let text =
         |field: u8, text: &str| [&[field << 3 | 2, text.len() as u8], text.as_bytes()].concat();
@@ -271,7 +293,7 @@ async fn whatever_happens_the_cached_answer_is_the_one_the_service_gives() {
     let mut caches = std::collections::BTreeMap::<String, usize>::new();
     for step in 0..400 {
         if dice.below(20) == 0 {
-            // A publish or a rollback: five versions, over and over.
+            // A publish or a rollback among five versions.
             for front in &fronts {
                 front.knows(&version).await;
             }

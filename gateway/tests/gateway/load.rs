@@ -1,5 +1,5 @@
-//! More calls than a service can answer, over real sockets: a service of known capacity, and
-//! callers who do not wait for one another.
+//! Overload over real sockets: a service of known capacity, and callers that do not wait for each
+//! other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,12 +10,12 @@ use tonic_types::StatusExt;
 
 use crate::shop::{Front, Manner, Model, Running, customer};
 
-/// Calls that the service answers at once, and the time each takes: 40 a second.
+/// The service answers two calls at a time, each in 50 ms: 40 calls per second.
 pub(crate) const HANDS: usize = 2;
 pub(crate) const TAKES: Duration = Duration::from_millis(50);
 pub(crate) const CAPACITY: u32 = 40;
 
-/// The service, and a gateway before it.
+/// The service and a gateway in front of it.
 pub(crate) async fn start() -> (Model, Running, Front) {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
@@ -25,18 +25,18 @@ pub(crate) async fn start() -> (Model, Running, Front) {
     (model, service, front)
 }
 
-/// What became of calls.
+/// Outcomes of calls.
 #[derive(Debug, Default)]
 pub(crate) struct Became {
     pub(crate) offered: usize,
-    /// How long the answered ones took.
+    /// Durations of the answered calls.
     pub(crate) answered: Vec<Duration>,
-    /// Refused, and told when to come again.
+    /// Calls refused with RESOURCE_EXHAUSTED and a retry delay.
     pub(crate) refused: usize,
     pub(crate) failed: Vec<Status>,
 }
 
-/// A call that a customer waits for.
+/// A call of high priority.
 pub(crate) async fn checkout(
     mut client: ChurnServiceClient<Channel>,
     n: u32,
@@ -47,7 +47,7 @@ pub(crate) async fn checkout(
         .map(drop)
 }
 
-/// A call that can wait.
+/// A call of low priority.
 pub(crate) async fn list(mut client: ChurnServiceClient<Channel>, _: u32) -> Result<(), Status> {
     client
         .list_at_risk_customers(fresh(Request::new(ListAtRiskCustomersRequest::default())))
@@ -55,7 +55,7 @@ pub(crate) async fn list(mut client: ChurnServiceClient<Channel>, _: u32) -> Res
         .map(drop)
 }
 
-/// Not from the cache, nor for it.
+/// The request with the cache bypassed.
 pub(crate) fn fresh<T>(mut request: Request<T>) -> Request<T> {
     request
         .metadata_mut()
@@ -63,7 +63,7 @@ pub(crate) fn fresh<T>(mut request: Request<T>) -> Request<T> {
     request
 }
 
-/// Calls so often a second, whatever becomes of them.
+/// Starts calls at a constant rate, regardless of their outcomes.
 pub(crate) async fn offer<F>(
     front: &Front,
     per_second: u32,

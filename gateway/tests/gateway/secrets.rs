@@ -1,5 +1,4 @@
-//! What is secret shows nowhere: the real process, with secrets in its flags, its environment and
-//! the calls it gets.
+//! Secrets in flags, environment and calls of the real process never show in its output.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -27,7 +26,7 @@ fn gateway(flags: &[&str], environment: &[(&str, &str)]) -> Command {
     command
 }
 
-/// All that it says, on both of its ways out.
+/// Its stdout and stderr.
 fn says(command: &mut Command) -> String {
     let output = command.output().unwrap();
     [output.stdout, output.stderr]
@@ -51,17 +50,46 @@ fn secrets_are_not_in_help_nor_in_errors() {
         [&redis[..], &jwt[..]].concat()
     };
     let (with_password, with_file) = (keys(&url), keys("/nowhere"));
-    for (flags, environment, expected) in [
-        (&["--help"][..], &with_password, "SHOPKEEPER_JWT_KEYS"),
-        (&["-h"], &with_password, "--redis"),
-        (&["--nonsense"], &with_password, "unexpected argument"),
-        (&[], &redis.to_vec(), "the URL of Redis cannot be used"),
-        (
-            &["--redis=redis://localhost:1"],
-            &with_password,
-            "--jwt-keys: has a user or a password in it",
-        ),
-        (&["--redis=redis://localhost:1"], &with_file, "/nowhere"),
+    struct Case<'a> {
+        flags: &'a [&'a str],
+        environment: &'a [(&'a str, &'a str)],
+        expected: &'a str,
+    }
+    for Case {
+        flags,
+        environment,
+        expected,
+    } in [
+        Case {
+            flags: &["--help"][..],
+            environment: &with_password,
+            expected: "SHOPKEEPER_JWT_KEYS",
+        },
+        Case {
+            flags: &["-h"],
+            environment: &with_password,
+            expected: "--redis",
+        },
+        Case {
+            flags: &["--nonsense"],
+            environment: &with_password,
+            expected: "unexpected argument",
+        },
+        Case {
+            flags: &[],
+            environment: &redis,
+            expected: "the URL of Redis cannot be used",
+        },
+        Case {
+            flags: &["--redis=redis://localhost:1"],
+            environment: &with_password,
+            expected: "--jwt-keys: has a user or a password in it",
+        },
+        Case {
+            flags: &["--redis=redis://localhost:1"],
+            environment: &with_file,
+            expected: "/nowhere",
+        },
     ] {
         let said = says(&mut gateway(flags, environment));
         assert!(
@@ -133,17 +161,46 @@ async fn secrets_are_not_in_logs_nor_in_answers() {
         part(claims),
         SECRET
     );
-    for (header, shown, status) in [
-        ("x-api-key", format!("known {SECRET}"), 503),
-        ("x-api-key", SECRET.into(), 401),
-        ("authorization", format!("Bearer {SECRET}"), 401),
-        ("authorization", format!("Basic {SECRET}"), 401),
-        ("authorization", format!("Bearer {token}"), 401),
-        (
-            "authorization",
-            format!("Bearer {SECRET}.{SECRET}.{SECRET}"),
-            401,
-        ),
+    struct Case {
+        header: &'static str,
+        shown: String,
+        status: u16,
+    }
+    for Case {
+        header,
+        shown,
+        status,
+    } in [
+        Case {
+            header: "x-api-key",
+            shown: format!("known {SECRET}"),
+            status: 503,
+        },
+        Case {
+            header: "x-api-key",
+            shown: SECRET.into(),
+            status: 401,
+        },
+        Case {
+            header: "authorization",
+            shown: format!("Bearer {SECRET}"),
+            status: 401,
+        },
+        Case {
+            header: "authorization",
+            shown: format!("Basic {SECRET}"),
+            status: 401,
+        },
+        Case {
+            header: "authorization",
+            shown: format!("Bearer {token}"),
+            status: 401,
+        },
+        Case {
+            header: "authorization",
+            shown: format!("Bearer {SECRET}.{SECRET}.{SECRET}"),
+            status: 401,
+        },
     ] {
         let answer = http_at(
             &address,

@@ -1,546 +1,22 @@
-//! A small shop to put the gateway in front of: two services of the real API whose answers are easy
-//! to check, over real sockets, and a real Redis.
+//! A gateway in front of fake services, over real sockets, and a real Redis.
 
 use std::{
     net::SocketAddr,
-    pin::Pin,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::Parser;
+pub(crate) use fake_shop::{Manner, Model, Running, until};
 use gateway::{Gateway, GatewayArgs};
-use proto::{
-    anomaly::v1::{
-        ListAnomaliesRequest, ListAnomaliesResponse, ScoreTransactionRequest,
-        ScoreTransactionResponse, ScoreTransactionsRequest, ScoreTransactionsResponse,
-        anomaly_service_server::{AnomalyService, AnomalyServiceServer},
-    },
-    churn::v1::{
-        BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk,
-        GetChurnCalibrationRequest, GetChurnCalibrationResponse, GetChurnRiskRequest,
-        GetChurnRiskResponse, ListAtRiskCustomersRequest, ListAtRiskCustomersResponse,
-        ScoreChurnRequest, ScoreChurnResponse,
-        churn_service_client::ChurnServiceClient,
-        churn_service_server::{ChurnService, ChurnServiceServer},
-    },
-    model::v1::{
-        GetModelStatusRequest, GetModelStatusResponse, ListModelVersionsRequest,
-        ListModelVersionsResponse, ModelInfo, ModelStatus, SetCurrentVersionRequest,
-        SetCurrentVersionResponse, WatchModelRequest, WatchModelResponse,
-        model_service_server::{ModelService, ModelServiceServer},
-    },
+use proto::churn::v1::{
+    GetChurnRiskRequest, GetChurnRiskResponse, churn_service_client::ChurnServiceClient,
 };
-use runtime::{Refusal, Server, ServerArgs};
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
-    sync::{Barrier, Semaphore, oneshot, watch},
-    task::JoinSet,
-};
-use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
-use tonic::{
-    Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes,
-    transport::Channel,
-};
+use tokio::net::TcpListener;
+use tonic::{Request, Status, transport::Channel};
+use tonic_types::StatusExt;
 
-/// Longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Waits for a condition.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// A model service whose model is its version.
-#[derive(Debug, Clone)]
-pub(crate) struct Model(Arc<State>);
-
-#[derive(Debug)]
-struct State {
-    area: &'static str,
-    status: watch::Sender<ModelStatus>,
-    arrived: AtomicUsize,
-    calls: AtomicUsize,
-    at_work: AtomicUsize,
-    timeout: watch::Sender<Option<String>>,
-    manner: watch::Sender<Manner>,
-    worked: AtomicU64,
-}
-
-/// How a model goes about its work.
-#[derive(Debug, Clone)]
-pub(crate) enum Manner {
-    /// As it should.
-    Well,
-    /// It refuses to.
-    Refusing(Status),
-    /// So many calls at once, each in so much time.
-    Busily(Arc<Semaphore>, Duration),
-    /// So many calls together.
-    Together(Arc<Barrier>),
-}
-
-/// A call at work, until it is dropped.
-struct AtWork<'a>(&'a AtomicUsize);
-
-impl<'a> AtWork<'a> {
-    fn on(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for AtWork<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-impl Model {
-    pub(crate) fn new(area: &'static str, version: &str) -> Self {
-        let status = ModelStatus {
-            model: area.into(),
-            version: version.into(),
-            ..ModelStatus::default()
-        };
-        let (status, timeout) = (watch::Sender::new(status), watch::Sender::new(None));
-        let manner = watch::Sender::new(Manner::Well);
-        let (arrived, calls, at_work, worked) = Default::default();
-        Self(Arc::new(State {
-            area,
-            status,
-            arrived,
-            calls,
-            at_work,
-            timeout,
-            manner,
-            worked,
-        }))
-    }
-
-    /// From here on it works so.
-    pub(crate) fn works(&self, manner: Manner) {
-        self.0.manner.send_replace(manner);
-    }
-
-    /// How many questions about a customer have reached it, answered or not.
-    pub(crate) fn arrived(&self) -> usize {
-        self.0.arrived.load(Ordering::Relaxed)
-    }
-
-    /// How many calls keep it busy.
-    pub(crate) fn at_work(&self) -> usize {
-        self.0.at_work.load(Ordering::Relaxed)
-    }
-
-    /// How long it has worked, every call's time together.
-    pub(crate) fn worked(&self) -> Duration {
-        Duration::from_micros(self.0.worked.load(Ordering::Relaxed))
-    }
-
-    /// Another version answers from here on, and says so.
-    pub(crate) fn publish(&self, version: &str) {
-        self.0
-            .status
-            .send_modify(|status| version.clone_into(&mut status.version));
-    }
-
-    /// How many calls it has had.
-    pub(crate) fn calls(&self) -> usize {
-        self.0.calls.load(Ordering::Relaxed)
-    }
-
-    /// `grpc-timeout` of the last call.
-    pub(crate) fn timeout(&self) -> Option<String> {
-        self.0.timeout.borrow().clone()
-    }
-
-    fn version(&self) -> String {
-        self.0.status.borrow().version.clone()
-    }
-
-    fn info(&self) -> Option<ModelInfo> {
-        Some(ModelInfo {
-            name: self.0.area.into(),
-            version: self.version(),
-            as_of: None,
-        })
-    }
-
-    async fn answer<T, R>(
-        &self,
-        request: &Request<R>,
-        with: impl FnOnce(&str) -> Result<T, Refusal>,
-    ) -> Result<Response<T>, Status> {
-        let manner = self.0.manner.borrow().clone();
-        match manner {
-            Manner::Well => {}
-            Manner::Refusing(status) => {
-                self.0.calls.fetch_add(1, Ordering::Relaxed);
-                return Err(status);
-            }
-            Manner::Together(all) => {
-                all.wait().await;
-            }
-            Manner::Busily(hands, takes) => {
-                let _at_work = AtWork::on(&self.0.at_work);
-                let _hand = hands.acquire().await.unwrap();
-                let begun = Instant::now();
-                tokio::time::sleep(takes).await;
-                self.0
-                    .worked
-                    .fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
-            }
-        }
-        self.0.calls.fetch_add(1, Ordering::Relaxed);
-        let timeout = request
-            .metadata()
-            .get("grpc-timeout")
-            .map(|value| value.to_str().unwrap().to_owned());
-        self.0.timeout.send_replace(timeout);
-        let version = self.version();
-        let header = version.parse().unwrap();
-        match with(&version) {
-            Ok(answer) => {
-                let mut response = Response::new(answer);
-                response.metadata_mut().insert("x-model-version", header);
-                Ok(response)
-            }
-            Err(refusal) => {
-                let mut status = Status::from(refusal);
-                status.metadata_mut().insert("x-model-version", header);
-                Err(status)
-            }
-        }
-    }
-
-    /// The services of this model.
-    pub(crate) fn service(&self) -> runtime::Service {
-        macro_rules! limited {
-            ($server:expr) => {
-                $server
-                    .accept_compressed(CompressionEncoding::Gzip)
-                    .accept_compressed(CompressionEncoding::Zstd)
-                    .send_compressed(CompressionEncoding::Gzip)
-                    .max_encoding_message_size(usize::MAX)
-            };
-        }
-        let models = limited!(ModelServiceServer::new(self.clone()));
-        let routes = Routes::new(models);
-        let (own, routes) = match self.0.area {
-            "churn" => (
-                "shopkeeper.churn.v1.ChurnService",
-                routes.add_service(limited!(ChurnServiceServer::new(self.clone()))),
-            ),
-            _ => (
-                "shopkeeper.anomaly.v1.AnomalyService",
-                routes.add_service(limited!(AnomalyServiceServer::new(self.clone()))),
-            ),
-        };
-        runtime::Service {
-            name: self.0.area,
-            services: vec![own, "shopkeeper.model.v1.ModelService"],
-            routes,
-            ready: watch::Sender::new(true).subscribe(),
-            status: None,
-            draining: watch::Sender::new(false),
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl ChurnService for Model {
-    async fn get_churn_risk(
-        &self,
-        request: Request<GetChurnRiskRequest>,
-    ) -> Result<Response<GetChurnRiskResponse>, Status> {
-        self.0.arrived.fetch_add(1, Ordering::Relaxed);
-        match request.get_ref().customer_id.as_str() {
-            "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
-            id if id.starts_with("in a moment") => {
-                tokio::time::sleep(Duration::from_millis(50)).await
-            }
-            _ => {}
-        }
-        self.answer(&request, |version| {
-            let customer_id = request.get_ref().customer_id.clone();
-            match customer_id.as_str() {
-                "" => Err(Refusal::field("customer_id", "is empty")),
-                "stranger" | "stranger é" => Err(Refusal::not_found("customer", customer_id)),
-                _ => Ok(GetChurnRiskResponse {
-                    churn_risk: Some(ChurnRisk {
-                        customer_id,
-                        probability: 0.25,
-                        ..ChurnRisk::default()
-                    }),
-                    model: Some(ModelInfo {
-                        name: "churn".into(),
-                        version: version.into(),
-                        as_of: None,
-                    }),
-                }),
-            }
-        })
-        .await
-    }
-
-    async fn batch_get_churn_risks(
-        &self,
-        request: Request<BatchGetChurnRisksRequest>,
-    ) -> Result<Response<BatchGetChurnRisksResponse>, Status> {
-        self.answer(&request, |_| {
-            Ok(BatchGetChurnRisksResponse {
-                model: self.info(),
-                ..Default::default()
-            })
-        })
-        .await
-    }
-
-    async fn score_churn(
-        &self,
-        request: Request<ScoreChurnRequest>,
-    ) -> Result<Response<ScoreChurnResponse>, Status> {
-        self.answer(&request, |_| {
-            Ok(ScoreChurnResponse {
-                model: self.info(),
-                ..Default::default()
-            })
-        })
-        .await
-    }
-
-    /// As many as are asked for; a thousand are more than is kept.
-    async fn list_at_risk_customers(
-        &self,
-        request: Request<ListAtRiskCustomersRequest>,
-    ) -> Result<Response<ListAtRiskCustomersResponse>, Status> {
-        self.answer(&request, |_| {
-            let risk = |n| ChurnRisk {
-                customer_id: format!("customer-{n:0100}"),
-                ..ChurnRisk::default()
-            };
-            let churn_risks = (0..request.get_ref().page_size).map(risk).collect();
-            Ok(ListAtRiskCustomersResponse {
-                churn_risks,
-                model: self.info(),
-                ..Default::default()
-            })
-        })
-        .await
-    }
-
-    async fn get_churn_calibration(
-        &self,
-        request: Request<GetChurnCalibrationRequest>,
-    ) -> Result<Response<GetChurnCalibrationResponse>, Status> {
-        self.answer(&request, |_| {
-            Ok(GetChurnCalibrationResponse {
-                model: self.info(),
-                ..Default::default()
-            })
-        })
-        .await
-    }
-}
-
-#[tonic::async_trait]
-impl AnomalyService for Model {
-    async fn score_transaction(
-        &self,
-        request: Request<ScoreTransactionRequest>,
-    ) -> Result<Response<ScoreTransactionResponse>, Status> {
-        self.answer(&request, |_| {
-            Ok(ScoreTransactionResponse {
-                score: None,
-                model: self.info(),
-            })
-        })
-        .await
-    }
-
-    type ScoreTransactionsStream = Answers<ScoreTransactionsResponse>;
-
-    /// A number for a number; below 0 ends the stream with an error.
-    async fn score_transactions(
-        &self,
-        request: Request<Streaming<ScoreTransactionsRequest>>,
-    ) -> Result<Response<Self::ScoreTransactionsStream>, Status> {
-        let model = self.info();
-        let answers = request.into_inner().map(move |line| match line?.sequence {
-            sequence @ 0.. => Ok(ScoreTransactionsResponse {
-                sequence,
-                model: model.clone(),
-                ..ScoreTransactionsResponse::default()
-            }),
-            _ => Err(Refusal::field("sequence", "is below 0").into()),
-        });
-        Ok(Response::new(Box::pin(answers)))
-    }
-
-    async fn list_anomalies(
-        &self,
-        request: Request<ListAnomaliesRequest>,
-    ) -> Result<Response<ListAnomaliesResponse>, Status> {
-        self.answer(&request, |_| {
-            Ok(ListAnomaliesResponse {
-                model: self.info(),
-                ..Default::default()
-            })
-        })
-        .await
-    }
-}
-
-#[tonic::async_trait]
-impl ModelService for Model {
-    async fn get_model_status(
-        &self,
-        _: Request<GetModelStatusRequest>,
-    ) -> Result<Response<GetModelStatusResponse>, Status> {
-        let status = Some(self.0.status.borrow().clone());
-        Ok(Response::new(GetModelStatusResponse {
-            status,
-            allows_publish: true,
-        }))
-    }
-
-    async fn list_model_versions(
-        &self,
-        _: Request<ListModelVersionsRequest>,
-    ) -> Result<Response<ListModelVersionsResponse>, Status> {
-        Ok(Response::new(ListModelVersionsResponse::default()))
-    }
-
-    type WatchModelStream = Answers<WatchModelResponse>;
-
-    async fn watch_model(
-        &self,
-        _: Request<WatchModelRequest>,
-    ) -> Result<Response<Self::WatchModelStream>, Status> {
-        let changes = WatchStream::new(self.0.status.subscribe());
-        Ok(Response::new(Box::pin(changes.map(|status| {
-            Ok(WatchModelResponse {
-                status: Some(status),
-            })
-        }))))
-    }
-
-    async fn set_current_version(
-        &self,
-        request: Request<SetCurrentVersionRequest>,
-    ) -> Result<Response<SetCurrentVersionResponse>, Status> {
-        let SetCurrentVersionRequest {
-            version,
-            expected_version,
-            ..
-        } = request.into_inner();
-        Ok(Response::new(SetCurrentVersionResponse {
-            version,
-            previous_version: expected_version,
-        }))
-    }
-}
-
-/// A process in all but name: it listens, drains when it is told to, and when it is killed nothing
-/// of it is left.
-pub(crate) struct Running {
-    pub(crate) address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    kill: Option<oneshot::Sender<()>>,
-    life: Option<JoinHandle<()>>,
-}
-
-impl Running {
-    pub(crate) async fn start(service: runtime::Service) -> Self {
-        Self::start_at(service, ([127, 0, 0, 1], 0).into()).await
-    }
-
-    pub(crate) async fn start_at(service: runtime::Service, listen: SocketAddr) -> Self {
-        Self::start_with(
-            service,
-            ServerArgs {
-                listen,
-                ..ServerArgs::local()
-            },
-        )
-        .await
-    }
-
-    pub(crate) async fn start_with(service: runtime::Service, args: ServerArgs) -> Self {
-        let (bound, address) = oneshot::channel();
-        let ((stop, stopped), (kill, killed)) =
-            (oneshot::channel::<()>(), oneshot::channel::<()>());
-        let life = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let server = Server::bind(&args).await.unwrap();
-                bound.send(server.local_addr().unwrap()).unwrap();
-                let stopped = async {
-                    let _ = stopped.await;
-                };
-                tokio::select! {
-                    served = server.serving(service).serve_until(stopped) => served.unwrap(),
-                    _ = killed => {}
-                }
-            });
-        });
-        Self {
-            address: address.await.unwrap(),
-            stop: Some(stop),
-            kill: Some(kill),
-            life: Some(life),
-        }
-    }
-
-    /// Ends at once, calls, connections and all.
-    pub(crate) async fn kill(mut self) {
-        drop(self.kill.take());
-        self.ended().await;
-    }
-
-    /// Drains.
-    pub(crate) async fn stop(mut self) {
-        drop(self.stop.take());
-        self.ended().await;
-    }
-
-    async fn ended(&mut self) {
-        let life = self.life.take().unwrap();
-        tokio::task::spawn_blocking(|| life.join().unwrap())
-            .await
-            .unwrap();
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    pub(crate) async fn channel(&self) -> Channel {
-        Channel::from_shared(self.url())
-            .unwrap()
-            .connect()
-            .await
-            .unwrap()
-    }
-}
-
-/// A gateway at an address.
+/// A gateway that listens on a socket.
 pub(crate) struct Front {
     pub(crate) running: Running,
     pub(crate) gateway: Gateway,
@@ -568,16 +44,16 @@ impl Front {
     }
 
     pub(crate) async fn over(gateway: Gateway) -> Self {
-        let running = Running::start(gateway.service()).await;
+        let running = Running::start_in_front(gateway.service()).await;
         Self { running, gateway }
     }
 
-    /// A client of the churn service behind it.
+    /// A client of the churn service behind the gateway, with a connection of its own.
     pub(crate) async fn churn(&self) -> ChurnServiceClient<Channel> {
         ChurnServiceClient::new(self.running.channel().await)
     }
 
-    /// Waits until it knows which version of the churn model answers.
+    /// Waits until the gateway has learnt that this version of the churn model is current.
     pub(crate) async fn knows(&self, version: &str) {
         let client = self.churn().await;
         until("the gateway knows the version", || {
@@ -593,7 +69,8 @@ impl Front {
 }
 
 impl Front {
-    /// Waits until it writes to Redis, which it does with what is asked for a second time.
+    /// Waits until the gateway writes to Redis. It writes an answer when it is asked for a second
+    /// time.
     pub(crate) async fn shares(&self, redis: &Redis) {
         let (client, before, mut n) = (self.churn().await, redis.keys().await.len(), 0);
         until("answers are shared", || {
@@ -609,7 +86,7 @@ impl Front {
         .await;
     }
 
-    /// Waits until an answer of this gateway is one of the other's: both use one Redis.
+    /// Waits until the other gateway answers from Redis what this one has written there.
     pub(crate) async fn shares_with(&self, other: &Self) {
         let (one, other, mut n) = (self.churn().await, other.churn().await, 0);
         until("answers are shared", || {
@@ -618,9 +95,9 @@ impl Front {
                 (one.clone(), other.clone(), format!("is it shared {n}"));
             async move {
                 for _ in 0..2 {
-                    let _ = ask(&mut one, &id).await; // one that is late is no reason to give up
+                    let _ = ask(&mut one, &id).await; // a late answer is tried again
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await; // writes are behind
+                tokio::time::sleep(Duration::from_millis(20)).await; // writes are asynchronous
                 ask(&mut other, &id)
                     .await
                     .is_ok_and(|answer| answer.cache == "hit-redis")
@@ -630,7 +107,7 @@ impl Front {
     }
 }
 
-/// An answer, and where it came from.
+/// An answer, the cache that it came from and its model version.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answered {
     pub(crate) response: GetChurnRiskResponse,
@@ -644,7 +121,7 @@ pub(crate) fn customer(id: &str) -> Request<GetChurnRiskRequest> {
     })
 }
 
-/// Asks for a customer's risk.
+/// Calls GetChurnRisk.
 pub(crate) async fn ask(
     client: &mut ChurnServiceClient<Channel>,
     id: &str,
@@ -672,7 +149,61 @@ pub(crate) async fn ask_with(
     })
 }
 
-/// A port that nobody listens at.
+/// The churn service and a gateway that has learnt its version.
+pub(crate) async fn churn(redis: Option<&Redis>) -> (Model, Running, Front) {
+    let model = Model::new("churn", "v1");
+    let service = Running::start(model.service()).await;
+    let front = front(&service, redis).await;
+    (model, service, front)
+}
+
+pub(crate) async fn front(service: &Running, redis: Option<&Redis>) -> Front {
+    let flags = [("churn", service.url())]
+        .into_iter()
+        .chain(redis.map(|redis| ("redis", redis.url())));
+    let front = Front::start(&flags.collect::<Vec<_>>()).await;
+    front.knows("v1").await;
+    if let Some(redis) = redis {
+        front.shares(redis).await;
+    }
+    front
+}
+
+/// Calls GetChurnRisk twice for a new customer, and waits until the answer is in Redis.
+pub(crate) async fn ask_and_share(front: &Front, redis: &Redis, id: &str) -> Answered {
+    let mut client = front.churn().await;
+    let answer = ask(&mut client, id).await.unwrap();
+    ask(&mut client, id).await.unwrap();
+    until("the answer is in Redis", || redis.has_answer_about(id)).await;
+    answer
+}
+
+/// Checks that two statuses are equal. Their bytes may differ: a map in the details has no order.
+pub(crate) fn assert_same(one: &Status, other: &Status) {
+    let parts = |status: &Status| {
+        let details = status.get_error_details();
+        let info = details
+            .error_info()
+            .map(|info| (info.reason.clone(), info.metadata.clone()));
+        let violations = details
+            .bad_request()
+            .map(|bad| format!("{:?}", bad.field_violations));
+        let resource = details
+            .resource_info()
+            .map(|resource| format!("{resource:?}"));
+        (
+            status.code(),
+            status.message().to_owned(),
+            status.details().len(),
+            info,
+            violations,
+            resource,
+        )
+    };
+    assert_eq!(parts(one), parts(other));
+}
+
+/// A port at which nothing listens.
 pub(crate) async fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .await
@@ -702,7 +233,7 @@ impl Redis {
         redis
     }
 
-    /// One with these options, which may not answer yet.
+    /// Starts Redis with these options, and does not wait until it answers.
     pub(crate) fn spawn(port: u16, options: &[&str]) -> Self {
         let process = Command::new("redis-server")
             .args(options)
@@ -723,7 +254,7 @@ impl Redis {
             .await
     }
 
-    /// Keys of answers in it.
+    /// The keys of the cached answers.
     pub(crate) async fn keys(&self) -> Vec<String> {
         let keys = redis::cmd("KEYS")
             .arg("sk:1:*")
@@ -735,6 +266,26 @@ impl Redis {
                 .collect()
         })
         .unwrap()
+    }
+
+    /// Whether an answer that names this customer is cached.
+    pub(crate) async fn has_answer_about(&self, id: &str) -> bool {
+        for key in self.keys().await {
+            let value: Vec<u8> = self.answer(&[b"GET", key.as_bytes()]).await.unwrap();
+            if value.windows(id.len()).any(|part| part == id.as_bytes()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The number of commands processed so far, this one included.
+    pub(crate) async fn commands(&self) -> u64 {
+        let stats: String = self.answer(&[b"INFO", b"stats"]).await.unwrap();
+        let count = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("total_commands_processed:"));
+        count.unwrap().trim().parse().unwrap()
     }
 
     pub(crate) async fn run(&self, command: &[&[u8]]) {
@@ -757,7 +308,7 @@ impl Redis {
         self.process.wait().unwrap();
     }
 
-    /// `STOP`: it listens and says nothing. `CONT`: it goes on.
+    /// After `STOP` Redis accepts connections and does not answer, until `CONT`.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.process.id().to_string();
         assert!(
@@ -774,57 +325,5 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-/// Wires that can be cut, and be silent.
-pub(crate) struct Wires {
-    pub(crate) address: SocketAddr,
-    cut: watch::Sender<()>,
-    silent: watch::Sender<bool>,
-    _listening: JoinSet<()>,
-}
-
-impl Wires {
-    pub(crate) async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (cut, silent) = (watch::Sender::new(()), watch::Sender::new(false));
-        let (cuts, silence) = (cut.clone(), silent.clone());
-        let mut listening = JoinSet::new();
-        listening.spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let (mut cut, mut silent) = (cuts.subscribe(), silence.subscribe());
-                tokio::spawn(async move {
-                    let mut far = TcpStream::connect(target).await.unwrap();
-                    let carried = copy_bidirectional(&mut near, &mut far);
-                    tokio::pin!(carried);
-                    loop {
-                        let are_silent = *silent.borrow_and_update();
-                        tokio::select! {
-                            _ = &mut carried, if !are_silent => return,
-                            _ = silent.changed() => {}
-                            _ = cut.changed() => return,
-                        }
-                    }
-                });
-            }
-        });
-        Self {
-            address,
-            cut,
-            silent,
-            _listening: listening,
-        }
-    }
-
-    /// Nothing arrives while they are.
-    pub(crate) fn silent(&self, are: bool) {
-        self.silent.send_replace(are);
-    }
-
-    /// Every connection breaks; new ones are taken.
-    pub(crate) fn cut(&self) {
-        self.cut.send_replace(());
     }
 }

@@ -1,4 +1,4 @@
-//! The same questions over JSON and gRPC-Web, from a client of HTTP/1.1.
+//! Calls over JSON and gRPC-Web, from an HTTP/1.1 client.
 
 use std::io::{Read as _, Write as _};
 
@@ -102,7 +102,7 @@ async fn json_asks_the_same_question_and_gets_the_same_answer() {
 
     let calls = model.calls();
     let same = ask(&mut front.churn().await, "a/b c").await.unwrap();
-    // One cache for all ways in.
+    // JSON and gRPC share the cache.
     assert_eq!((same.cache.as_str(), model.calls()), ("hit-memory", calls));
     let risk = same.response.churn_risk.unwrap();
     let json = answer.json();
@@ -117,41 +117,70 @@ async fn json_asks_the_same_question_and_gets_the_same_answer() {
 #[tokio::test]
 async fn errors_of_json_say_what_errors_of_grpc_say() {
     let (_model, _service, front) = shop("churn").await;
-    for (method, path, body, status, code, field) in [
-        (
-            Method::GET,
-            "/v1/customers//churnRisk",
-            "",
-            400,
-            "INVALID_ARGUMENT",
-            Some("customer_id"),
-        ),
-        (
-            Method::GET,
-            "/v1/atRiskCustomers?pagesize=1",
-            "",
-            400,
-            "INVALID_ARGUMENT",
-            Some("pagesize"),
-        ),
-        (
-            Method::POST,
-            "/v1/customers/churnRisks:batchGet",
-            "{",
-            400,
-            "INVALID_ARGUMENT",
-            Some("body"),
-        ),
-        (Method::GET, "/v1/anomalies", "", 501, "UNIMPLEMENTED", None),
-        (
-            Method::POST,
-            "/v1/anomalies",
-            "",
-            405,
-            "UNIMPLEMENTED",
-            None,
-        ),
-        (Method::GET, "/v1/nothing", "", 404, "NOT_FOUND", None),
+    struct Case {
+        method: Method,
+        path: &'static str,
+        body: &'static str,
+        status: u16,
+        code: &'static str,
+        field: Option<&'static str>,
+    }
+    for Case {
+        method,
+        path,
+        body,
+        status,
+        code,
+        field,
+    } in [
+        Case {
+            method: Method::GET,
+            path: "/v1/customers//churnRisk",
+            body: "",
+            status: 400,
+            code: "INVALID_ARGUMENT",
+            field: Some("customer_id"),
+        },
+        Case {
+            method: Method::GET,
+            path: "/v1/atRiskCustomers?pagesize=1",
+            body: "",
+            status: 400,
+            code: "INVALID_ARGUMENT",
+            field: Some("pagesize"),
+        },
+        Case {
+            method: Method::POST,
+            path: "/v1/customers/churnRisks:batchGet",
+            body: "{",
+            status: 400,
+            code: "INVALID_ARGUMENT",
+            field: Some("body"),
+        },
+        Case {
+            method: Method::GET,
+            path: "/v1/anomalies",
+            body: "",
+            status: 501,
+            code: "UNIMPLEMENTED",
+            field: None,
+        },
+        Case {
+            method: Method::POST,
+            path: "/v1/anomalies",
+            body: "",
+            status: 405,
+            code: "UNIMPLEMENTED",
+            field: None,
+        },
+        Case {
+            method: Method::GET,
+            path: "/v1/nothing",
+            body: "",
+            status: 404,
+            code: "NOT_FOUND",
+            field: None,
+        },
     ] {
         let answer = http(&front, method, path, &[], body.as_bytes()).await;
         let error = &answer.json()["error"];
@@ -306,7 +335,7 @@ async fn a_browser_asks_over_grpc_web_from_the_sites_that_may() {
             .unwrap()
             .response
     );
-    // The trailers are a frame of their own.
+    // In gRPC-Web the trailers are a frame of the body.
     let trailers = &answer.body[5 + length..];
     assert_eq!(trailers[0], 0x80);
     assert!(String::from_utf8_lossy(&trailers[5..]).contains("grpc-status:0"));
@@ -368,23 +397,54 @@ async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
     };
 
     let risk = "/v1/customers/17850/churnRisk";
-    for (path, headers, status, reason) in [
-        (risk, [("x-api-key", "old")], 200, None),
-        (risk, [("authorization", "Bearer old")], 200, None),
-        (risk, [("x-api-key", "new")], 401, Some("API_KEY_UNKNOWN")),
-        (risk, [("x-other", "old")], 401, Some("API_KEY_MISSING")),
-        (
-            "/v1/atRiskCustomers",
-            [("x-api-key", "old")],
-            403,
-            Some("METHOD_NOT_ALLOWED"),
-        ),
-        (
-            "/metrics",
-            [("x-other", "old")],
-            401,
-            Some("API_KEY_MISSING"),
-        ),
+    struct Case {
+        path: &'static str,
+        headers: [(&'static str, &'static str); 1],
+        status: u16,
+        reason: Option<&'static str>,
+    }
+    for Case {
+        path,
+        headers,
+        status,
+        reason,
+    } in [
+        Case {
+            path: risk,
+            headers: [("x-api-key", "old")],
+            status: 200,
+            reason: None,
+        },
+        Case {
+            path: risk,
+            headers: [("authorization", "Bearer old")],
+            status: 200,
+            reason: None,
+        },
+        Case {
+            path: risk,
+            headers: [("x-api-key", "new")],
+            status: 401,
+            reason: Some("API_KEY_UNKNOWN"),
+        },
+        Case {
+            path: risk,
+            headers: [("x-other", "old")],
+            status: 401,
+            reason: Some("API_KEY_MISSING"),
+        },
+        Case {
+            path: "/v1/atRiskCustomers",
+            headers: [("x-api-key", "old")],
+            status: 403,
+            reason: Some("METHOD_NOT_ALLOWED"),
+        },
+        Case {
+            path: "/metrics",
+            headers: [("x-other", "old")],
+            status: 401,
+            reason: Some("API_KEY_MISSING"),
+        },
     ] {
         let answer = ask(path, &headers).await;
         let error = &answer.json()["error"]["details"][0]["reason"];
@@ -403,7 +463,7 @@ async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
         ask("/metrics", &[("x-api-key", "old")]).await.status,
         StatusCode::OK
     );
-    // Both for a while, so that callers can change over.
+    // Both keys for a while, so that callers can change over.
     std::fs::write(&file, format!("{}{}", entry("old"), entry("new"))).unwrap();
     until("the new key counts", async || {
         ask(risk, &[("x-api-key", "new")]).await.status == StatusCode::OK
@@ -446,7 +506,7 @@ async fn a_message_that_is_opened_has_another_length() {
     let client = Client::builder(TokioExecutor::new())
         .http2_only(true)
         .build_http();
-    // More often than it takes for a service to be taken for lost.
+    // More often than the number of failures that ejects a replica.
     for _ in 0..10 {
         let path = "/shopkeeper.churn.v1.ChurnService/GetChurnRisk";
         let request = Request::post(format!("{}{path}", front.running.url()))
@@ -484,7 +544,7 @@ async fn a_message_that_is_opened_has_another_length() {
     }
 }
 
-/// Sends the head of a request and a part of its body over HTTP/1.1, and says which status comes.
+/// Sends the head of an HTTP/1.1 request and a part of its body, and returns the status line.
 async fn status_of_a_part(front: &Front, key: &str) -> String {
     let mut stream = TcpStream::connect(front.running.address).await.unwrap();
     let head = format!(
@@ -525,7 +585,7 @@ async fn a_body_is_read_from_those_who_may_send_it_and_not_for_ever() {
     let front = Front::start(&flags).await;
     assert_eq!(status_of_a_part(&front, "unknown").await, "401");
     assert_eq!(status_of_a_part(&front, "known").await, "504");
-    // Who is being read from has a place.
+    // A call whose body is being read holds a permit.
     let (one, other) = tokio::join!(
         status_of_a_part(&front, "known"),
         status_of_a_part(&front, "known")

@@ -1,4 +1,4 @@
-//! A service over a real socket, and the model store that it follows.
+//! A service over a real socket that follows a model store.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-/// A model that is the number it was made with.
+/// A model that is a number.
 struct Number(u64);
 
 impl Model for Number {

@@ -1,5 +1,4 @@
-//! Versions on trial, from the store through a service and a gateway with a cache to callers that go
-//! on asking.
+//! Canary versions, from the store through a service and a gateway with a cache to its callers.
 
 use std::{
     collections::BTreeMap,
@@ -13,78 +12,21 @@ use std::{
 };
 
 use clap::Parser;
+use fake_shop::risk_only;
 use gateway::GatewayArgs;
 use model_store::{Canary, ModelStore};
 use proto::churn::v1::{
-    BatchGetChurnRisksRequest, BatchGetChurnRisksResponse, ChurnRisk, GetChurnCalibrationRequest,
-    GetChurnCalibrationResponse, GetChurnRiskRequest, GetChurnRiskResponse,
-    ListAtRiskCustomersRequest, ListAtRiskCustomersResponse, ScoreChurnRequest, ScoreChurnResponse,
-    churn_service_client::ChurnServiceClient,
-    churn_service_server::{ChurnService, ChurnServiceServer},
+    ChurnRisk, GetChurnRiskRequest, GetChurnRiskResponse, churn_service_client::ChurnServiceClient,
 };
 use runtime::{Server, ServerArgs};
 use scoring::{Artifact, ModelKind};
 use serving::{Live, MODEL_CHANNEL};
 use tokio::task::JoinSet;
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Status, transport::Channel};
 
 use crate::{Number, artifact, connect, now, status, wait_for};
 
 const KIND: ModelKind = ModelKind::Churn;
-
-/// Answers with the number that its model is.
-struct Numbers(Live<Number>);
-
-#[tonic::async_trait]
-impl ChurnService for Numbers {
-    async fn get_churn_risk(
-        &self,
-        request: Request<GetChurnRiskRequest>,
-    ) -> Result<Response<GetChurnRiskResponse>, Status> {
-        self.0.answer(request, |loaded, asked| {
-            let probability = loaded.model.0 as f64;
-            loaded.note([("probability", probability)]);
-            let customer_id = asked.customer_id.clone();
-            let churn_risk = Some(ChurnRisk {
-                customer_id,
-                probability,
-                ..ChurnRisk::default()
-            });
-            Ok(GetChurnRiskResponse {
-                churn_risk,
-                model: Some(loaded.info.clone()),
-            })
-        })
-    }
-
-    async fn batch_get_churn_risks(
-        &self,
-        _: Request<BatchGetChurnRisksRequest>,
-    ) -> Result<Response<BatchGetChurnRisksResponse>, Status> {
-        Err(Status::unimplemented("a number has no batches"))
-    }
-
-    async fn score_churn(
-        &self,
-        _: Request<ScoreChurnRequest>,
-    ) -> Result<Response<ScoreChurnResponse>, Status> {
-        Err(Status::unimplemented("a number has no features"))
-    }
-
-    async fn list_at_risk_customers(
-        &self,
-        _: Request<ListAtRiskCustomersRequest>,
-    ) -> Result<Response<ListAtRiskCustomersResponse>, Status> {
-        Err(Status::unimplemented("a number has no customers"))
-    }
-
-    async fn get_churn_calibration(
-        &self,
-        _: Request<GetChurnCalibrationRequest>,
-    ) -> Result<Response<GetChurnCalibrationResponse>, Status> {
-        Err(Status::unimplemented("a number is not calibrated"))
-    }
-}
 
 #[derive(Parser)]
 struct Front {
@@ -92,7 +34,7 @@ struct Front {
     gateway: GatewayArgs,
 }
 
-/// A service over the store and a gateway over the service; both work until they are dropped.
+/// A service over the store and a gateway over the service; both run until they are dropped.
 struct Shop {
     store: ModelStore,
     service: Channel,
@@ -105,7 +47,24 @@ impl Shop {
         let store = ModelStore::open(models.to_str().unwrap()).unwrap();
         let mut running = JoinSet::new();
         let live = Live::<Number>::follow(store.clone(), Duration::from_millis(20)).await;
-        let service = serving::service(&live, ChurnServiceServer::new(Numbers(live.clone())));
+        // The risk of every customer is the number that the model is.
+        let answering = live.clone();
+        let numbers = risk_only(move |request: Request<GetChurnRiskRequest>| {
+            answering.answer(request, |loaded, asked| {
+                let probability = loaded.model.0 as f64;
+                loaded.note([("probability", probability)]);
+                let churn_risk = Some(ChurnRisk {
+                    customer_id: asked.customer_id.clone(),
+                    probability,
+                    ..ChurnRisk::default()
+                });
+                Ok(GetChurnRiskResponse {
+                    churn_risk,
+                    model: Some(loaded.info.clone()),
+                })
+            })
+        });
+        let service = serving::service(&live, numbers);
         let service = serve(&mut running, service).await;
         let args =
             Front::try_parse_from(["gateway", "--churn", &format!("http://{service}")]).unwrap();
@@ -146,7 +105,7 @@ impl Shop {
         unreachable!("{version} does not answer on {channel}");
     }
 
-    /// Asks for every customer, and tells which version answered each.
+    /// Asks for every customer, and returns the answers with their versions.
     async fn all(&self) -> BTreeMap<String, Answered> {
         let mut answers = BTreeMap::new();
         for id in customers() {

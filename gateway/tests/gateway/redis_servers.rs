@@ -1,4 +1,4 @@
-//! Redis as it is run in earnest: a cluster, sentinels, TLS and a user with few rights.
+//! Redis as it is run in production: a cluster, sentinels, TLS and a user with few rights.
 
 use std::{
     path::Path,
@@ -13,7 +13,7 @@ use gateway::{
 
 use crate::shop::{Front, Model, Redis, Running, ask, free_port, until};
 
-/// The churn service, and two gateways that share a Redis over these flags.
+/// The churn service and two gateways that share a Redis by these flags.
 async fn two_fronts(redis: &[(&str, String)]) -> (Model, Running, [Front; 2]) {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
@@ -25,7 +25,7 @@ async fn two_fronts(redis: &[(&str, String)]) -> (Model, Running, [Front; 2]) {
     (model, service, fronts)
 }
 
-/// Asks for what nobody has asked for; every answer comes, whatever is wrong with Redis.
+/// Makes calls that are in no cache; each is answered, whatever the state of Redis.
 async fn answers(front: &Front, what: &str) {
     let mut client = front.churn().await;
     for n in 0..50 {
@@ -123,7 +123,7 @@ async fn a_cluster_shares_answers_over_all_its_nodes() {
     }
     are_one_cluster(&nodes).await;
 
-    // One of them is enough to find the others.
+    // The address of one node is enough to find the others.
     let url = format!(
         "redis+cluster://127.0.0.1:1,127.0.0.1:{}",
         nodes[1].redis.port
@@ -152,7 +152,7 @@ async fn a_cluster_shares_answers_over_all_its_nodes() {
     }
     assert!(model.calls() - calls < 30, "most were there at once");
 
-    // Without one of its nodes a cluster is none; with it again, it is.
+    // Without one of its nodes the cluster is down; with it, it is up again.
     let Node { redis, bus } = nodes.pop().unwrap();
     let port = redis.port;
     redis.kill();
@@ -290,7 +290,7 @@ async fn redis_is_reached_over_tls_as_a_user_with_few_rights() {
     }
     assert!(model.calls() > 0);
 
-    // Certificates are read again before each attempt.
+    // The gateway reads the certificates again before each attempt.
     let replaced = write("replaced.pem", &std::fs::read_to_string(&stranger).unwrap());
     let flags = [
         &[("churn", service.url())],
