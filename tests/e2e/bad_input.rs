@@ -1,5 +1,5 @@
-//! What can be wrong with files and folders: one clear message, the right exit code, and the last
-//! good state in place.
+//! Bad files and folders: the trainer prints one clear message, exits with the right code and
+//! leaves the last good state in place.
 
 use std::{
     ffi::OsString,
@@ -34,7 +34,7 @@ fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     assert!(!error.contains("panicked"), "{error}");
 }
 
-/// The lake of a good run still answers.
+/// Checks that the lake of the last good run answers queries.
 fn assert_usable(lake: &Path) {
     let query = "SELECT COUNT(*) AS lines FROM transactions";
     let output = trainer([
@@ -128,7 +128,7 @@ fn broken_rows_among_good_ones_are_quarantined_with_their_reasons() {
 #[test]
 fn a_lake_or_store_that_cannot_be_written_is_named_and_the_published_models_stay() {
     let good = trained().copy();
-    // A folder below a plain file can be made by nobody, root included.
+    // A folder below a plain file cannot be created, not even by root.
     let blocker = tempfile::NamedTempFile::new().unwrap();
     let below = blocker.path().join("lake");
     let output = ingest(&e2e::online_retail(), &below);
@@ -215,7 +215,7 @@ fn a_full_model_store_is_named_and_the_current_version_stays() {
         assert!(output.status.success(), "{}", stderr(&output));
         stdout(&output)
     };
-    // A file system of its own is as full as it is small.
+    // A small file system of its own is soon full.
     let mount = tempfile::tempdir().unwrap();
     let Some(_mounted) = Mounted::at(mount.path()) else {
         return println!("{NOT_MOUNTED}");
@@ -284,11 +284,11 @@ fn a_lake_that_may_be_read_alone_is_named_and_still_answers() {
     assert_usable(&lake);
 }
 
-/// A small file system, for as long as this lives.
+/// A small file system that is unmounted when this is dropped.
 struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {
-    /// None where this machine does not let tests mount one.
+    /// None if this machine does not let tests mount one.
     fn at(folder: &'a Path) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount

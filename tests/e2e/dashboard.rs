@@ -1,5 +1,5 @@
-//! The dashboard in a browser, over the models of the real file, and the description of the JSON
-//! that it and others ask.
+//! The dashboard in a browser, over the models of the real file, and the OpenAPI document of the
+//! JSON that it requests.
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use e2e::{
 };
 use serde_json::{Value, json};
 
-/// One browser at a time.
+/// Held while a test drives a browser.
 static BROWSER: Mutex<()> = Mutex::new(());
 
 fn browser() -> MutexGuard<'static, ()> {
@@ -31,7 +31,7 @@ fn browse(file: &str, gateway: std::net::SocketAddr, more: &[(&str, String)]) {
     );
 }
 
-/// The models of the tests, and before them a segmentation as of a month earlier.
+/// The models of the other tests and an earlier segmentation, as of a month before.
 fn with_a_month_before() -> &'static Trained {
     static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
         let (copy, earlier) = (trained().copy(), Trained::empty());
@@ -66,7 +66,7 @@ fn with_a_month_before() -> &'static Trained {
     &TRAINED
 }
 
-/// What the overview shows for some filters, as `trainer sql` counts it over the curated table.
+/// The figures that the overview shows for some filters, from `trainer sql` over the curated table.
 fn counted(filters: &str, lines: &str) -> Value {
     let sql = |query: String| -> Vec<Value> {
         let arguments = [
@@ -139,7 +139,7 @@ fn a_service_that_dies_shows_in_a_browser_and_comes_back() {
     let mut shop = Shop::start(&trained().models());
     let at = AREAS.iter().position(|area| *area == "churn").unwrap();
     let (process, address) = &mut shop.services[at];
-    // It is the test's from here on.
+    // From here on the browser test starts and stops it.
     process.kill();
     let models = trained().models().display().to_string();
     let churn = [
@@ -161,13 +161,14 @@ fn keys_are_asked_for_in_a_browser_and_say_who_may_publish() {
     let _one = browser();
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys.toml");
-    // The sums of `sesame` and of `open sesame`.
+    // The SHA-256 sums of `sesame` and `open sesame`.
     let text = r#"
         [[keys]]
         name = "analyst"
         sha256 = "d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272"
         methods = [
-            "shopkeeper.segmentation.*", "shopkeeper.churn.*", "shopkeeper.insights.*", "shopkeeper.forecast.*",
+            "shopkeeper.segmentation.*", "shopkeeper.churn.*",
+            "shopkeeper.insights.*", "shopkeeper.forecast.*",
             "shopkeeper.model.v1.ModelService/Get*", "shopkeeper.model.v1.ModelService/List*",
         ]
         [[keys]]

@@ -1,8 +1,8 @@
-//! Everything that can fail does, one thing after another, under calls that go on: two gateways and
-//! two replicas of every service, a real Redis, wires that can be cut. Every answer is compared
-//! with the right one. Promises: no answer is ever wrong; no call fails that a healthy replica, a
-//! second attempt or the cache can save; what cannot be saved is refused with a code that says so;
-//! everything comes back. The figures are printed.
+//! The fault matrix: one fault after another under a steady load, over two gateways, two replicas
+//! of every service, a real Redis and TCP proxies. Every answer is compared with the right one.
+//! Promises: no answer is ever wrong; no call fails that a healthy replica, a second attempt or the
+//! cache can save; a call that cannot be saved is refused with a code that says so; the shop
+//! recovers from each fault. The figures are printed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,8 +18,9 @@ use std::{
 use e2e::{
     AREAS, Process, Redis, Trained, binary, free_address,
     load::{Count, Load, Question, Tally, Truth, channel},
-    page, runtime, trained, trained_well, wait_for,
-    wire::{Weather, Wire},
+    page,
+    proxy::{Delivery, Proxy},
+    runtime, trained, trained_well, wait_for,
 };
 use model_store::ModelStore;
 use proto::{
@@ -41,86 +42,99 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
-/// What happens, the area of which some calls cannot be saved, and how it comes and goes.
-type Fault = (&'static str, Option<&'static str>, fn(&mut Shop));
+/// A row of the fault matrix.
+struct Fault {
+    name: &'static str,
+    /// The area of which some calls cannot be saved.
+    costs: Option<&'static str>,
+    /// Causes the fault and removes it.
+    run: fn(&mut Shop),
+}
+
+const fn fault(name: &'static str, run: fn(&mut Shop)) -> Fault {
+    Fault {
+        name,
+        costs: None,
+        run,
+    }
+}
+
+const fn costly(name: &'static str, area: &'static str, run: fn(&mut Shop)) -> Fault {
+    Fault {
+        name,
+        costs: Some(area),
+        run,
+    }
+}
 
 const FAULTS: &[Fault] = &[
-    ("nothing", None, |shop| shop.load.goes_on(60)),
-    (
-        "kill -9 one replica, of each service",
-        None,
-        one_replica_dies,
-    ),
-    (
+    fault("nothing", |shop| shop.load.goes_on(60)),
+    fault("kill -9 one replica, of each service", one_replica_dies),
+    costly(
         "kill -9 both replicas of a service",
-        Some("forecast"),
+        "forecast",
         both_replicas_die,
     ),
-    ("kill -9 a gateway", None, a_gateway_dies),
-    ("kill -9 Redis", None, redis_dies),
-    ("SIGSTOP one replica", None, |shop| {
-        shop.stopped("churn", &[0])
-    }),
-    (
+    fault("kill -9 a gateway", a_gateway_dies),
+    fault("kill -9 Redis", redis_dies),
+    fault("SIGSTOP one replica", |shop| shop.stopped("churn", &[0])),
+    costly(
         "SIGSTOP both replicas of a service",
-        Some("recommendation"),
+        "recommendation",
         |shop| shop.stopped("recommendation", &[0, 1]),
     ),
-    ("SIGSTOP a gateway", None, a_gateway_stops),
-    ("SIGSTOP Redis", None, redis_stops),
-    ("Redis full", None, redis_is_full),
-    ("answers in Redis swapped and damaged", None, redis_lies),
-    ("delay, reorder: gateways to a service", None, |shop| {
-        shop.weather(&[Anomaly(0), Anomaly(1)], SLOW)
+    fault("SIGSTOP a gateway", a_gateway_stops),
+    fault("SIGSTOP Redis", redis_stops),
+    fault("Redis full", redis_is_full),
+    fault("answers in Redis swapped and damaged", redis_lies),
+    fault("delay, reorder: gateways to a service", |shop| {
+        shop.delivery(&[Anomaly(0), Anomaly(1)], DELAYED)
     }),
-    ("cut: gateways to a service", None, |shop| {
+    fault("cut: gateways to a service", |shop| {
         shop.cut(&[Anomaly(0), Anomaly(1)])
     }),
-    ("drop: gateways to one replica", None, |shop| {
-        shop.weather(&[Anomaly(0)], Weather::Silent)
+    fault("drop: gateways to one replica", |shop| {
+        shop.delivery(&[Anomaly(0)], Delivery::Withheld)
     }),
-    ("drop: gateways to both replicas", Some("anomaly"), |shop| {
-        shop.weather(&[Anomaly(0), Anomaly(1)], Weather::Silent);
+    costly("drop: gateways to both replicas", "anomaly", |shop| {
+        shop.delivery(&[Anomaly(0), Anomaly(1)], Delivery::Withheld);
     }),
-    ("delay, reorder: gateways to Redis", None, |shop| {
-        shop.weather(&[ToRedis], SLOW)
+    fault("delay, reorder: gateways to Redis", |shop| {
+        shop.delivery(&[ToRedis], DELAYED)
     }),
-    ("cut: gateways to Redis", None, |shop| shop.cut(&[ToRedis])),
-    ("drop: gateways to Redis", None, |shop| {
-        shop.weather(&[ToRedis], Weather::Silent)
+    fault("cut: gateways to Redis", |shop| shop.cut(&[ToRedis])),
+    fault("drop: gateways to Redis", |shop| {
+        shop.delivery(&[ToRedis], Delivery::Withheld)
     }),
-    ("delay, reorder: callers to gateways", None, |shop| {
-        shop.weather(&[Gateway(0), Gateway(1)], SLOW)
+    fault("delay, reorder: callers to gateways", |shop| {
+        shop.delivery(&[Gateway(0), Gateway(1)], DELAYED)
     }),
-    ("cut: callers to gateways", None, |shop| {
+    fault("cut: callers to gateways", |shop| {
         shop.cut(&[Gateway(0), Gateway(1)])
     }),
-    ("drop: callers to one gateway", None, |shop| {
-        shop.weather(&[Gateway(0)], Weather::Silent)
+    fault("drop: callers to one gateway", |shop| {
+        shop.delivery(&[Gateway(0)], Delivery::Withheld)
     }),
-    (
+    fault(
         "models damaged, cut short, swapped, removed",
-        None,
         models_are_damaged,
     ),
-    (
+    fault(
         "a replica starts over a damaged model",
-        None,
         a_replica_starts_over_a_damaged_model,
     ),
-    ("publish and roll back, 100 times", None, versions_change),
-    (
+    fault("publish and roll back, 100 times", versions_change),
+    fault(
         "API keys and certificates rotate",
-        None,
         keys_and_certificates_rotate,
     ),
-    ("everything restarts, one by one", None, everything_restarts),
+    fault("everything restarts, one by one", everything_restarts),
 ];
 
-/// Slow enough to be late at Redis, quick enough for every deadline.
-const SLOW: Weather = Weather::Slow(Duration::from_millis(20));
+/// Above the timeout of Redis and below the timeout of every method.
+const DELAYED: Delivery = Delivery::Delayed(Duration::from_millis(20));
 
-/// How a call may be refused that cannot be saved.
+/// Codes with which a call may be refused that cannot be saved.
 const REFUSALS: [&str; 3] = ["Unavailable", "DeadlineExceeded", "ResourceExhausted"];
 
 #[test]
@@ -131,21 +145,21 @@ fn no_fault_gives_a_wrong_answer_and_none_costs_more_than_it_must() {
         "{:44} {:>6} {:>6} {:>6} {:>5} {:>7}  refused",
         "fault", "right", "cached", "again", "wrong", "slowest"
     );
-    for (fault, costs, happens) in FAULTS {
+    for Fault { name, costs, run } in FAULTS {
         let began = Instant::now();
-        happens(&mut shop);
+        run(&mut shop);
         shop.load.recovers();
         let tally = shop.load.tally();
         println!(
             "{}  {:.1} s",
-            row(fault, &tally),
+            row(name, &tally),
             began.elapsed().as_secs_f64()
         );
         problems.extend(
             tally
                 .iter()
                 .flat_map(|(area, count)| judged(area, count, *costs))
-                .map(|p| format!("{fault}: {p}")),
+                .map(|p| format!("{name}: {p}")),
         );
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
@@ -198,7 +212,7 @@ fn judged(area: &str, count: &Count, costs: Option<&str>) -> Vec<String> {
     wrong.chain(failed).collect()
 }
 
-/// A process, and how it is started.
+/// A process and the command that starts it.
 struct Part {
     process: Process,
     command: Command,
@@ -216,7 +230,7 @@ impl Part {
             "--metrics-listen",
             &metrics.to_string(),
         ]);
-        // What is wrong with the others is meant to be.
+        // The log would be full of the faults that the test makes.
         command.args(["--log", "off", "--drain-timeout", "500ms"]);
         Self {
             process: Process::start(name, &mut command),
@@ -233,8 +247,7 @@ impl Part {
         wait_for("it listens", || TcpStream::connect(address).is_ok());
     }
 
-    /// Whether so many gateways listen for what this service says of its health: they would send it
-    /// calls.
+    /// Whether `gateways` gateways watch the health of this service, and so would send it calls.
     fn is_watched_by(&self, gateways: u64) -> bool {
         let page = page(self.metrics, "/metrics").unwrap_or_default();
         let watches = page.lines().filter(|line| {
@@ -254,7 +267,7 @@ impl Part {
     }
 }
 
-/// Where there is a wire.
+/// The place of a proxy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Gateway(usize),
@@ -263,16 +276,16 @@ enum Place {
 }
 use Place::{Anomaly, Gateway, ToRedis};
 
-/// Two gateways, two replicas of every service, a Redis, and callers.
+/// Two gateways, two replicas of every service, a Redis and callers.
 struct Shop {
     load: Load,
     truth: Arc<Truth>,
     gateways: [Part; 2],
     services: BTreeMap<&'static str, [Part; 2]>,
     redis: Redis,
-    wires: BTreeMap<Place, Wire>,
+    proxies: BTreeMap<Place, Proxy>,
     secrets: Secrets,
-    /// Versions of segmentation: the one that answers, and one that was published after it.
+    /// The current version of segmentation, and one that was published after it.
     first: String,
     second: String,
     trained: Trained,
@@ -306,22 +319,22 @@ impl Shop {
         }
 
         let (redis, secrets) = (Redis::start(), Secrets::new());
-        let mut wires = BTreeMap::from([
-            (ToRedis, Wire::to(redis.address)),
-            (Anomaly(0), Wire::to(services["anomaly"][0].address)),
-            (Anomaly(1), Wire::to(services["anomaly"][1].address)),
+        let mut proxies = BTreeMap::from([
+            (ToRedis, Proxy::to(redis.address)),
+            (Anomaly(0), Proxy::to(services["anomaly"][0].address)),
+            (Anomaly(1), Proxy::to(services["anomaly"][1].address)),
         ]);
-        // One gateway keeps answers in Redis alone.
+        // One gateway has no cache but Redis.
         let gateways = ["64", "0"].map(|memory| {
             let replicas = services.iter().map(|(area, replicas)| {
                 let at = |at: usize| match *area {
-                    "anomaly" => wires[&Anomaly(at)].address,
+                    "anomaly" => proxies[&Anomaly(at)].address,
                     _ => replicas[at].address,
                 };
                 format!("--{area}=http://{},http://{}", at(0), at(1))
             });
             let flags = [
-                format!("--redis=redis://{}", wires[&ToRedis].address),
+                format!("--redis=redis://{}", proxies[&ToRedis].address),
                 format!("--cache-memory={memory}"),
                 format!("--api-keys={}", secrets.file("keys.toml")),
                 format!("--tls-cert={}", secrets.file("cert.pem")),
@@ -330,9 +343,9 @@ impl Shop {
             Part::start("gateway", replicas.chain(flags))
         });
         let doors = [0, 1].map(|at| {
-            let wire = Wire::to(gateways[at].address);
-            let door = secrets.channel(wire.address, &[0, 1]);
-            wires.insert(Gateway(at), wire);
+            let proxy = Proxy::to(gateways[at].address);
+            let door = secrets.channel(proxy.address, &[0, 1]);
+            proxies.insert(Gateway(at), proxy);
             door
         });
         wait_for("the gateways listen", || {
@@ -354,7 +367,7 @@ impl Shop {
             gateways,
             services,
             redis,
-            wires,
+            proxies,
             secrets,
             first,
             second,
@@ -369,7 +382,7 @@ impl Shop {
         &mut self.services.get_mut(area).unwrap()[at]
     }
 
-    /// Starts a replica that has ended, and waits until calls come to it.
+    /// Starts a replica again and waits until the gateways send it calls.
     fn starts_again(&mut self, area: &'static str, at: usize) {
         let gateways = self.gateways.len() as u64;
         let part = self.replica(area, at);
@@ -379,7 +392,7 @@ impl Shop {
         });
     }
 
-    /// Some replicas stand still for a while.
+    /// Stops the processes of these replicas for a while.
     fn stopped(&mut self, area: &'static str, replicas: &[usize]) {
         let signal = |shop: &mut Self, signal: &str| {
             for at in replicas {
@@ -391,29 +404,31 @@ impl Shop {
         signal(self, "CONT");
     }
 
-    fn weather(&self, places: &[Place], weather: Weather) {
+    fn delivery(&self, places: &[Place], delivery: Delivery) {
         places
             .iter()
-            .for_each(|place| self.wires[place].set(weather));
+            .for_each(|place| self.proxies[place].set(delivery));
         self.load.goes_on(150);
         places
             .iter()
-            .for_each(|place| self.wires[place].set(Weather::Fair));
+            .for_each(|place| self.proxies[place].set(Delivery::Immediate));
     }
 
-    /// Cuts all of these at once, again and again, while calls are on their way.
+    /// Cuts all of these connections at once, repeatedly, while calls are in flight.
     fn cut(&self, places: &[Place]) {
-        places.iter().for_each(|place| self.wires[place].set(SLOW));
+        places
+            .iter()
+            .for_each(|place| self.proxies[place].set(DELAYED));
         for _ in 0..4 {
-            places.iter().for_each(|place| self.wires[place].cut());
+            places.iter().for_each(|place| self.proxies[place].cut());
             self.load.goes_on(40);
         }
         places
             .iter()
-            .for_each(|place| self.wires[place].set(Weather::Fair));
+            .for_each(|place| self.proxies[place].set(Delivery::Immediate));
     }
 
-    /// Waits until answers are kept in Redis, and read from it.
+    /// Waits until answers are written to Redis and read from it.
     fn redis_is_used(&self) {
         self.redis.ask(&["flushall"]);
         let hits = || {
@@ -466,7 +481,7 @@ fn redis_dies(shop: &mut Shop) {
 
 fn a_gateway_stops(shop: &mut Shop) {
     assert!(shop.gateways[0].process.signal("STOP"));
-    // Until callers have waited long enough.
+    // Long enough for callers to give up on this gateway.
     shop.load.goes_on(300);
     assert!(shop.gateways[0].process.signal("CONT"));
 }
@@ -502,7 +517,7 @@ fn redis_lies(shop: &mut Shop) {
     }
 }
 
-/// A version comes to the store that is not as it was published.
+/// Publishes a version whose files are then damaged.
 fn models_are_damaged(shop: &mut Shop) {
     let model = shop.trained.models().join("segmentation");
     let (version, other) = (model.join(&shop.second), model.join(&shop.first));
@@ -593,7 +608,7 @@ fn versions_change(shop: &mut Shop) {
     let (kind, store) = (ModelKind::Segmentation, shop.store());
     let artifact = runtime().block_on(store.fetch(kind, &shop.second)).unwrap();
 
-    // What is right of the second version, a service of its own says.
+    // A service of its own gives the right answers of the second version.
     let apart = shop.trained.copy();
     let models = apart.models().display().to_string();
     runtime()
@@ -618,7 +633,7 @@ fn versions_change(shop: &mut Shop) {
             .unwrap();
         shop.load.reaches("segmentation", &shop.first);
     }
-    // Once all have followed, nobody hears of the second again.
+    // Once all replicas have followed, no answer may come from the second version.
     shop.load.follows("segmentation", &shop.first);
     shop.truth.retire(&shop.second);
     shop.load.goes_on(150);
@@ -648,7 +663,7 @@ fn keys_and_certificates_rotate(shop: &mut Shop) {
     }
     [Gateway(0), Gateway(1)]
         .iter()
-        .for_each(|place| shop.wires[place].cut());
+        .for_each(|place| shop.proxies[place].cut());
 }
 
 fn everything_restarts(shop: &mut Shop) {
@@ -668,7 +683,7 @@ fn everything_restarts(shop: &mut Shop) {
     shop.redis_is_used();
 }
 
-/// The pointer names something else, at once, as when it is published.
+/// Replaces the pointer to the current version atomically, as publishing does.
 fn put(model: &Path, pointer: &[u8]) {
     let beside = model.join("next.json");
     fs_err::write(&beside, pointer).unwrap();
@@ -683,7 +698,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Models, and the two versions of segmentation that there are; the first is current.
+/// Models, and the two versions of segmentation; the first is current.
 fn trained_twice() -> (Trained, String, String) {
     let trained = trained().copy();
     let flags = || trained.flags().collect::<Vec<_>>();
@@ -713,7 +728,7 @@ fn trained_twice() -> (Trained, String, String) {
     (trained, first, second)
 }
 
-/// What is asked: of customers and products that the models know, and of one that none does.
+/// Questions about customers and products that the models know, and about unknown ones.
 fn questions(segments: SocketAddr, figures: SocketAddr) -> Vec<Question> {
     let all = segmentation::ListCustomerSegmentsRequest {
         page_size: 4,
@@ -828,11 +843,11 @@ fn questions(segments: SocketAddr, figures: SocketAddr) -> Vec<Question> {
     asked
 }
 
-/// Keys and certificates of the gateways, as files.
+/// The files with the gateways' API keys and certificates.
 struct Secrets {
     folder: TempDir,
     authorities: [CertifiedIssuer<'static, KeyPair>; 2],
-    /// What callers show.
+    /// The API key that callers send.
     key: String,
 }
 
@@ -879,7 +894,7 @@ impl Secrets {
         fs_err::write(self.file("key.pem"), key.serialize_pem()).unwrap();
     }
 
-    /// A gateway, for who trusts these authorities.
+    /// The endpoint of a gateway for a caller that trusts these authorities.
     fn endpoint(&self, address: SocketAddr, trusts: &[usize]) -> Endpoint {
         let trusted = trusts
             .iter()

@@ -1,5 +1,5 @@
-//! Bytes of somebody who means no good, at every entrance: the fuzzer's seeds, each also cut short
-//! and with bytes changed.
+//! Arbitrary bytes at every entrance: the fuzzer's seeds, each also truncated and with bytes
+//! changed.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use e2e::{hostile::Entrances, root, trained};
 /// Variants of a seed.
 const VARIANTS: u64 = 24;
 
-/// Seeds of a target of tests/fuzz, in order of their names.
+/// The seeds of a target of tests/fuzz, in the order of their names.
 fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = fs_err::read_dir(root().join("tests/fuzz/seeds").join(target)).unwrap();
     let mut paths: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
@@ -20,7 +20,7 @@ fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
         .collect()
 }
 
-/// The seed with a few bytes changed or its end cut off; the same number makes the same variant.
+/// The seed with a few bytes changed or its end cut off; a number always gives the same variant.
 fn variant(seed: &[u8], number: u64) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     let mut state = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.len() as u64) | 1;

@@ -1,5 +1,5 @@
-//! The shop's figures against those that others count: a script on the raw file, and queries over
-//! the curated tables.
+//! The shop's figures against two other counts: a script on the raw file, and queries over the
+//! curated tables.
 
 use e2e::{Standalone, online_retail, python, stderr, stdout, trained, trained_well};
 use serde_json::Value;
@@ -10,7 +10,7 @@ fn ask(address: std::net::SocketAddr, method: &str, request: &str) -> Value {
     serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)))
 }
 
-/// A number, however JSON writes it; a field of 0 is left out.
+/// A number in JSON, also as a string (int64); a field of value 0 is absent.
 fn number(value: &Value) -> f64 {
     match value {
         Value::String(text) => text.parse().unwrap(),
@@ -20,8 +20,8 @@ fn number(value: &Value) -> f64 {
     }
 }
 
-/// Figures as the service tells them are those that the script counted: exactly, for the doubles
-/// are the nearest.
+/// Checks that the figures of the service equal those of the script, exactly: both round to the
+/// nearest double.
 fn assert_same(told: &Value, counted: &Value, what: &str) {
     for (ours, theirs) in [
         ("transactions", "transactions"),
@@ -120,7 +120,11 @@ fn figures_equal_queries_over_the_curated_tables() {
         assert_eq!(number(&told["items"]), number(&row["units"]));
     }
 
-    let request = r#"{"pageSize": 50, "startTime": "2011-03-14T00:00:00Z", "endTime": "2011-06-02T00:00:00Z"}"#;
+    let request = r#"{
+        "pageSize": 50,
+        "startTime": "2011-03-14T00:00:00Z",
+        "endTime": "2011-06-02T00:00:00Z"
+    }"#;
     let products = sql(
         "SELECT stock_code, SUM(line_total) AS revenue FROM transactions WHERE kind IN ('sale', \
          'cancellation') AND invoice_time >= '2011-03-14' AND invoice_time < '2011-06-02' GROUP \

@@ -1,4 +1,4 @@
-//! The whole chain on the real file: raw transactions in, answers through the gateway out.
+//! The whole chain on the real file, from raw transactions to answers through the gateway.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! A made-up shop whose truth is known: what was planted is found. Bounds lie well below what is
-//! measured, and well above what a model that has learnt nothing reaches.
+//! A synthetic shop with known truth: the models find what was planted. The bounds are well below
+//! the measured quality and well above chance.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,7 +11,7 @@ use std::{
 use e2e::{Standalone, Trained, stdout, trained_well};
 use serde_json::Value;
 
-/// 20 months, of which the models see the first 17.
+/// The shop has 20 months; the models see the first 17.
 const START: &str = "2023-01-02";
 const AS_OF: &str = "2024-06-01";
 const DAYS: &str = "610";
@@ -57,7 +57,7 @@ static SHOP: LazyLock<Shop> = LazyLock::new(|| {
 });
 
 impl Shop {
-    /// What `trainer score` says: columns by name.
+    /// The rows of `trainer score`: columns by name.
     fn scored(&self, model: &str, flags: &[&str]) -> Vec<HashMap<String, String>> {
         let output = self.file.with_file_name(format!("{model}.csv"));
         let arguments = [
@@ -75,7 +75,7 @@ impl Shop {
         rows(&output)
     }
 
-    /// Customer, habit, taste and the day on which they stopped.
+    /// Customer, habit, taste and the day on which the customer stopped buying.
     fn customers(&self) -> HashMap<&str, (&str, u64, Option<&str>)> {
         let all = self.truth["customers"].as_array().unwrap().iter();
         all.map(|customer| {
@@ -108,7 +108,7 @@ fn number(row: &HashMap<String, String>, column: &str) -> f64 {
     row[column].parse().unwrap()
 }
 
-/// Area under the ROC curve: the chance that one of `yes` is above one of `no`.
+/// Area under the ROC curve: the chance that a random `yes` is above a random `no`.
 fn auc(scored: impl Iterator<Item = (f64, bool)>) -> f64 {
     let (yes, no): (Vec<_>, Vec<_>) = scored.partition(|(_, yes)| *yes);
     let pairs = yes.iter().flat_map(|(a, _)| {

@@ -5,8 +5,7 @@ use std::{collections::HashMap, path::Path};
 use e2e::{Standalone, stdout, trained, trained_well};
 use serde_json::Value;
 
-/// The rows of a CSV file that `trainer score` wrote: columns by name. No field of it holds a
-/// comma.
+/// The rows of a CSV file that `trainer score` wrote: columns by name. No field contains a comma.
 fn scored(model: &str, folder: &Path, flags: &[&str]) -> Vec<HashMap<String, String>> {
     let output = folder.join(format!("{model}.csv"));
     let arguments = [
@@ -121,7 +120,10 @@ fn bulk_scores_are_what_the_services_answer() {
     );
     let answer = ask(
         "forecast.v1.ForecastService/ForecastSales",
-        r#"{"level": "LEVEL_COUNTRY", "key": "Germany", "frequency": "FREQUENCY_WEEKLY", "horizon": 3, "quantiles": [0.1, 0.5, 0.9]}"#,
+        r#"{
+            "level": "LEVEL_COUNTRY", "key": "Germany", "frequency": "FREQUENCY_WEEKLY",
+            "horizon": 3, "quantiles": [0.1, 0.5, 0.9]
+        }"#,
     );
     let rows: Vec<_> = rows
         .iter()
@@ -173,7 +175,9 @@ fn bulk_scores_are_what_the_services_answer() {
     );
     let answer = ask(
         "anomaly.v1.AnomalyService/ScoreTransaction",
-        r#"{"transaction": {"stockCode": "85123A", "quantity": 6, "unitPrice": 255, "customerId": "14911"}}"#,
+        r#"{"transaction": {
+            "stockCode": "85123A", "quantity": 6, "unitPrice": 255, "customerId": "14911"
+        }}"#,
     );
     assert_eq!(answer["score"]["reason"], rows[0]["reason"].as_str());
     same(&rows[0]["size"], &answer["score"]["size"]);

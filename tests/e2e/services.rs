@@ -1,5 +1,4 @@
-//! Each service alone, over its own socket: every method, every refusal, health, reflection,
-//! ModelService.
+//! Each service on its own socket: every method, every refusal, health, reflection, ModelService.
 
 use std::{net::TcpListener, process::Command};
 
@@ -51,7 +50,7 @@ fn insights_answers_alone() {
 
 #[test]
 fn a_service_whose_store_is_silent_says_that_it_is_not_ready() {
-    // It takes connections, and answers nobody.
+    // It accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let store = format!("http://{}", silent.local_addr().unwrap());
     let [address, metrics] = [free_address(), free_address()];

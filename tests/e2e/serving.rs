@@ -1,4 +1,4 @@
-//! Seven processes and a real Redis, asked by a client that knows the API by reflection alone.
+//! Seven processes and a real Redis, called by a client that knows the API only by reflection.
 
 use e2e::{
     AREAS, Shop, Standalone, Steady, checks, stdout, trained, trained_well, triton, wait_for,
@@ -129,7 +129,7 @@ fn publishing_and_rolling_back_under_load_fails_no_call() {
         serving(shop.gateway) == before
     });
 
-    // Once more, with a few callers first, of whom the steady one is none.
+    // Again through a canary of 1 % of callers; the steady caller is not among them.
     let trial = [
         "publish",
         "segmentation",
@@ -139,7 +139,7 @@ fn publishing_and_rolling_back_under_load_fails_no_call() {
         "1",
     ];
     trained_well(trial.map(Into::into).into_iter().chain(flags()));
-    wait_for("the canary answers whoever asks for it", || {
+    wait_for("the canary answers callers that ask for it", || {
         canary(shop.gateway) == published
     });
     assert_eq!(serving(shop.gateway), before);
@@ -149,7 +149,7 @@ fn publishing_and_rolling_back_under_load_fails_no_call() {
             .into_iter()
             .chain(flags()[2..].to_vec()),
     );
-    wait_for("it answers everybody", || {
+    wait_for("it answers all callers", || {
         serving(shop.gateway) == published
     });
 

@@ -40,7 +40,7 @@ fn a_call_is_one_trace_from_caller_to_service() {
     });
 
     checks(["traced".to_owned(), gateway.to_string(), TRACE.to_owned()]);
-    // What is left is sent when a process ends.
+    // A process exports its remaining spans when it ends.
     assert!(stands_before.terminate() && churn.terminate());
 
     let text = fs_err::read_to_string(&spans).unwrap();

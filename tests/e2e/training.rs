@@ -1,4 +1,4 @@
-//! The trainer's command on the real file.
+//! The trainer's commands on the real file.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
 
 use e2e::{Trained, online_retail, stdout, trained, trained_well};
 
-/// Every file below a folder, with its bytes.
+/// Every file below a folder, with its content.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];

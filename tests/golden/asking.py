@@ -1,7 +1,7 @@
-"""Sends requests over gRPC and JSON, and normalises the answers for comparison.
+"""Asks over gRPC and over JSON, and writes answers in one comparable form.
 
-A normalised answer has the status code, the messages and the model version. Load times are removed. The text of errors is removed
-as well, because it is for people and may change; `Wording` collects it separately.
+An answer is its code, its messages and what matters of its headers. Times of loading are left out, and so is the text of errors:
+it is for people and may change; it is gathered apart, see `Wording`.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from grpc_status import rpc_status  # noqa: E402
 
 from questions import HTTP, INFERENCE, MODEL, Question  # noqa: E402
 
-# Codes of a loaded machine. Such a call is repeated.
-RETRYABLE = {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
-MAX_ATTEMPTS = 8
+# A loaded machine refuses honestly; such a refusal is asked again.
+PASSING = {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
+ATTEMPTS = 8
 WATCH = "ModelService/WatchModel"
 EXPORT = "InsightsService/ExportTransactions"
 TEXT = "TEXT"
 
 
 class Wording:
-    """Distinct error texts, without the values in backticks."""
+    """The texts of errors, each once, without the values in backticks."""
 
     def __init__(self):
         self.lines = set()
 
     def add(self, text: str) -> str:
         if text:
-            text_only = re.sub(r"`[^`]*`", "`...`", text).replace("\n", "\\n")
-            self.lines.add(re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", text_only)[:300])
+            said = re.sub(r"`[^`]*`", "`...`", text).replace("\n", "\\n")
+            self.lines.add(re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", said)[:300])
         return TEXT
 
 
@@ -56,7 +56,7 @@ def short(method: str) -> str:
 
 
 class OverGrpc:
-    """Calls a server with the help of its reflection service."""
+    """Asks a server by reflection."""
 
     name = "grpc"
 
@@ -98,23 +98,23 @@ class OverGrpc:
                 received, headers = [message], call.initial_metadata()
         except grpc.RpcError as error:
             refused, headers = error, error.initial_metadata() or []
-        result = {"code": refused.code().name if refused else "OK"}
+        told = {"code": refused.code().name if refused else "OK"}
         version = dict(headers).get("x-model-version")
         if version:
-            result["x-model-version"] = version
+            told["x-model-version"] = version
         parsed = [json_format.MessageToDict(message, preserving_proto_field_name=True) for message in received]
-        result["messages"] = pieces_joined(method, parsed, "total_rows")
+        told["messages"] = pieces_joined(method, parsed, "total_rows")
         if refused:
             self.wording.add(refused.details())
-            result["details"] = self.details(refused)
-        return cleaned(result, self.wording)
+            told["details"] = self.details(refused)
+        return cleaned(told, self.wording)
 
     def details(self, refused: grpc.RpcError) -> list:
         status = rpc_status.from_call(refused)
         return [json_format.MessageToDict(detail) for detail in (status.details if status else [])]
 
     def raw(self, path: str, body: bytes) -> dict:
-        """Sends arbitrary bytes to an arbitrary path."""
+        """Sends bytes that need not be a message, to a path that need not be a method."""
         stub = self.api.channel.unary_unary(path)
         try:
             return {"code": "OK", "bytes": len(stub(body, timeout=20))}
@@ -124,7 +124,7 @@ class OverGrpc:
 
 
 class OverJson:
-    """Calls a server with the help of its OpenAPI document."""
+    """Asks a server by its OpenAPI document."""
 
     name = "json"
 
@@ -138,7 +138,7 @@ class OverJson:
         }
 
     def has(self, question: Question) -> bool:
-        """Whether the method has an HTTP path. The inference protocol and health have none."""
+        """Whether the question has a form over HTTP: the protocol of inference and health have none."""
         found = self.operations.get(short(question.method).replace("/", "_"))
         if not found:
             return False
@@ -173,18 +173,18 @@ class OverJson:
         with response:
             kind = response.headers.get("content-type", "")
             content = response.readline() if method.endswith(WATCH) else response.read()
-        result = {"code": response.status, "content-type": kind}
+        told = {"code": response.status, "content-type": kind}
         if version := response.headers.get("x-model-version"):
-            result["x-model-version"] = version
+            told["x-model-version"] = version
         if "json" in kind:
             lines = content.decode().splitlines() if "ndjson" in kind else [content.decode()]
             parsed = [json.loads(line, parse_float=lambda written: f"~{written}") for line in lines]
             if method.endswith(EXPORT) and "ndjson" in kind:
                 parsed = pieces_joined(method, [line.get("result", line) for line in parsed], "totalRows")
-            result["messages"] = parsed
+            told["messages"] = parsed
         else:
-            result |= file_like(content)
-        return cleaned(result, self.wording)
+            told |= file_like(content)
+        return cleaned(told, self.wording)
 
 
 def with_token(fields, token: str | None):
@@ -192,15 +192,15 @@ def with_token(fields, token: str | None):
 
 
 def file_like(content: bytes) -> dict:
-    """A hash of the bytes, and the text itself if it is short."""
-    result = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()[:32]}
+    """Bytes as a hash, with the text itself where it is short."""
+    told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()[:32]}
     if len(content) <= 600 and content.isascii():
-        result["text"] = content.decode()
-    return result
+        told["text"] = content.decode()
+    return told
 
 
 def pieces_joined(method: str, messages: list, total: str) -> list:
-    """The parts of an export joined to one file, because the size of the parts depends on timing."""
+    """The pieces of an export as one file: where one piece ends is a matter of time."""
     if not method.endswith(EXPORT) or not all("data" in m or total in m or "model" in m for m in messages) or not messages:
         return messages
     data = b"".join(base64.b64decode(message.get("data", "")) for message in messages)
@@ -209,12 +209,12 @@ def pieces_joined(method: str, messages: list, total: str) -> list:
 
 
 def cleaned(value, wording: Wording):
-    """A copy without load times and without the text of errors, which is added to the wording."""
+    """Without times of loading and without the text of errors, which goes to the wording."""
     if isinstance(value, list):
         return [cleaned(inner, wording) for inner in value]
     if not isinstance(value, dict):
         return value
-    result = {}
+    told = {}
     for name, inner in value.items():
         if name in ("loadedAt", "loaded_at"):
             inner = "TIME"
@@ -228,16 +228,16 @@ def cleaned(value, wording: Wording):
             inner = wording.add(inner)
         else:
             inner = cleaned(inner, wording)
-        result[name] = inner
-    return result
+        told[name] = inner
+    return told
 
 
-def ask_with_retries(ask, *arguments) -> dict:
-    """Calls, and repeats the call while the server is overloaded."""
-    for attempt in range(MAX_ATTEMPTS):
+def asked_well(ask, *arguments) -> dict:
+    """Asks again while the answer says that the machine is too busy."""
+    for attempt in range(ATTEMPTS):
         answer = ask(*arguments)
         text = json.dumps(answer)
-        busy = answer["code"] in RETRYABLE or answer["code"] in (503, 504) or "OVERLOADED" in text
+        busy = answer["code"] in PASSING or answer["code"] in (503, 504) or "OVERLOADED" in text
         if not busy:
             break
         time.sleep(0.1 * 2**attempt if attempt < 4 else 1.5)
@@ -251,7 +251,7 @@ def next_token(answer: dict) -> str:
 
 
 def answers_of(questions, ways: list, suffix: str = "") -> dict[str, dict]:
-    """All answers by question, over each protocol that has the question's method."""
+    """Every answer by its question, over each way that has the question's method."""
     answers = {}
     for question in questions:
         for way in ways:
@@ -264,7 +264,7 @@ def answers_of(questions, ways: list, suffix: str = "") -> dict[str, dict]:
 def pages(way, question: Question):
     token = ""
     for _ in range(question.pages):
-        answer = ask_with_retries(way.ask, question, token)
+        answer = asked_well(way.ask, question, token)
         yield answer
         token = next_token(answer)
         if not token:
@@ -279,13 +279,13 @@ def key_of(way, question: Question, page: int) -> str:
 
 
 def beside_the_methods(over_grpc: OverGrpc, over_json: OverJson) -> dict[str, dict]:
-    """Answers to invalid paths, bodies and bytes."""
+    """Answers to requests that are no method's: paths, bodies and bytes that cannot be used."""
     answers = {}
     for verb, target, body in HTTP:
         key = f"json {verb} {target} {body if body is not None else ''}".strip()
-        answers[key] = ask_with_retries(over_json.asked, "HTTP", verb, target, body)
+        answers[key] = asked_well(over_json.asked, "HTTP", verb, target, body)
     for path, body in raw_calls(over_grpc.api):
-        answers[f"grpc bytes {path} {body.hex()}"] = ask_with_retries(over_grpc.raw, path, body)
+        answers[f"grpc bytes {path} {body.hex()}"] = asked_well(over_grpc.raw, path, body)
     return answers
 
 
@@ -302,7 +302,7 @@ def publish(way, kind: str, version: str, expected: str) -> dict:
 
 
 def raw_calls(api: Api):
-    """Invalid bytes for every unary method, and unknown methods."""
+    """Bytes that are no message, to every method; and paths that are no method."""
     for service in api.services():
         if not service.startswith("grpc."):
             for name, method in sorted(api.pool.FindServiceByName(service).methods_by_name.items()):

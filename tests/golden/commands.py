@@ -1,4 +1,4 @@
-"""The contract of the command lines (help texts, flags, exit codes) and the names of metrics."""
+"""What the command lines promise: help texts, flags, exit codes; and the names of metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from questions import MODELS
 
 BINARIES = ["trainer", "gateway", "standalone", *MODELS]
 
-# Type and labels of metrics that appear only with Redis, or after events that do not happen in every run.
+# Metrics that appear only after events that a run need not have, and with Redis: seen or not, this is their form.
 SOMETIMES = {
     "shopkeeper_connections_refused_total": "counter {}",
     "shopkeeper_gateway_auth_refused_total": "counter {reason}",
@@ -54,7 +54,7 @@ def subcommands(text: str) -> list[str]:
 
 
 def flags(texts: dict[str, str]) -> list[str]:
-    """Every argument with its value name, environment variable, default and possible values, parsed from the help texts."""
+    """Every argument with its value's name, environment variable, default and possible values: what a help text may not change."""
     lines = []
     for command, text in texts.items():
         body = text.partition("Usage:")[2]
@@ -70,7 +70,7 @@ def flags(texts: dict[str, str]) -> list[str]:
 
 
 def exit_codes(bin: Path, work: Path) -> list[str]:
-    """The exit codes of commands that fail for different reasons."""
+    """The exit codes of commands that fail, each for one reason."""
     broken = work / "broken.csv"
     broken.write_text("nothing,that,is,known\n1,2,3,4\n")
     trainer, lake, models = bin / "trainer", work / "lake", work / "models"
@@ -116,7 +116,7 @@ def exit_codes(bin: Path, work: Path) -> list[str]:
 
 
 def metrics(serving: Serving) -> list[str]:
-    """Every metric of every process: name, type, names of labels."""
+    """Every metric that a process shows: its name, its type and the names of its labels."""
     lines = set()
     for process, address in serving.metrics.items():
         page = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()

@@ -1,24 +1,24 @@
-"""The golden test compares the behaviour of built binaries with recorded behaviour.
+"""The golden test: what was recorded before a change is what comes out after it.
 
     python golden.py [BIN] [--record] [--only PART...] [--data FILE] [--work FOLDER]
 
-BIN is the folder of the binaries, by default target/release. Parts, each with its record in `records/`:
+BIN is the folder of the binaries, target/release unless said otherwise. Parts, each with its record in `records/`:
 
     flags      arguments, environment variables, defaults         the contract of the command lines
     exits      exit codes
     api        methods, fields, enum values, options
     models     hashes of tables, versions and files of models, files that `trainer score` writes
-    answers    3,400 answers: every method, over gRPC and JSON
+    answers    some 2,500 answers: every method, over gRPC and over JSON
     metrics    names, types and labels
-    help       the text of every --help                           texts for people, may change on purpose
+    help       the text of every --help                           texts for people, which may change by intent
     wording    the texts of errors
 
-Differences are printed. The exit code is 1, or 3 if only texts differ. `--record` replaces the records; review the difference in
-git. `--data FILE` also trains the models of the real file, which takes some minutes. `--work FOLDER` keeps the trained shop for
-another run of the same binaries.
+A difference is printed and ends with exit code 1, or with 3 if only texts differ. `--record` writes the records anew; the
+change is then to be looked at in the version control. With `--data FILE` the models of the real file are trained as well (some
+minutes). `--work FOLDER` keeps the trained shop there for another run of the same binaries.
 
-The last digits of models depend on the CPU. The record names the capability of the machine that made it. If digits differ on a
-machine with another capability, the test compares only the shape of models and answers, and says so.
+Models depend on the processor in their last digits. The record names the capability of the machine it was made on. If digits differ
+on a machine of another capability, the shape of models and answers is compared in their place, and the test says so.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ PARTS = ["flags", "exits", "api", "models", "answers", "metrics", "help", "wordi
 TEXTS = {"help", "wording"}
 NEED_A_SHOP = {"exits", "api", "models", "answers", "metrics", "wording"}
 NEED_SERVICES = {"api", "answers", "metrics", "wording"}
-# Longer answers are recorded as a hash and their first characters.
-MAX_ANSWER_CHARS = 12_000
-MAX_SHOWN = 12
+# Longer answers are kept as a hash and a beginning.
+LONG = 12_000
+SHOWN = 12
 
 
 class Test:
-    """Compares results with the records, or replaces the records."""
+    """Compares what was seen with the records, or writes it there."""
 
     def __init__(self, record: bool):
         self.record, self.differing, self.by_shape = record, set(), set()
@@ -92,7 +92,7 @@ class Test:
             self.difference(part, f"{name}.txt", known.get(name, "").splitlines(), seen.get(name, "").splitlines())
 
     def models(self, seen: dict):
-        """Hashes of the sample shop and the real shop."""
+        """Hashes, by the sample and the real shop."""
         file = RECORDS / "models.json"
         known = json.loads(file.read_text()) if file.exists() else {}
         if self.record:
@@ -126,17 +126,17 @@ class Test:
         print(f"{len(different)} of {len(known)} answers are others:")
         for method, count in counts.most_common():
             print(f"  {count} of {method}")
-        for question in [*{" ".join(q.split(" ")[:2]): q for q in reversed(different)}.values()][:MAX_SHOWN]:
-            printed = [json.dumps(of.get(question), indent=1).splitlines() for of in (known, kept)]
-            hashes = [hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] for lines in printed]
+        for question in [*{" ".join(q.split(" ")[:2]): q for q in reversed(different)}.values()][:SHOWN]:
+            told = [json.dumps(of.get(question), indent=1).splitlines() for of in (known, kept)]
+            hashes = [hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] for lines in told]
             print(f"\n{question}\n  recorded {hashes[0]}, seen {hashes[1]}")
-            changes = list(difflib.unified_diff(*printed, "recorded", "seen", lineterm="", n=2))
+            changes = list(difflib.unified_diff(*told, "recorded", "seen", lineterm="", n=2))
             print("\n".join(changes[:40]))
 
 
 def shortened(answer: dict) -> dict:
     text = json.dumps(answer)
-    if len(text) <= MAX_ANSWER_CHARS:
+    if len(text) <= LONG:
         return answer
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
     return {"code": answer["code"], "length": len(text), "sha256": digest, "begins": text[:1500]}
@@ -153,7 +153,7 @@ def by_method(answers: dict[str, dict]) -> list[str]:
 
 
 def shape(value):
-    """The structure of an answer: names and types, without values."""
+    """What an answer is made of, without its figures and words."""
     if isinstance(value, dict):
         if "sha256" in value:
             return {"code": value.get("code")}
@@ -164,7 +164,7 @@ def shape(value):
 
 
 def names_only(hashes: dict) -> dict:
-    """The names of hashed files, without hashes and versions."""
+    """What was hashed, without the hashes and without the versions, which are hashes too."""
     return {
         shop: {
             "tables": sorted(of["tables"]),
@@ -176,7 +176,7 @@ def names_only(hashes: dict) -> dict:
 
 
 def names_of_features(api: asking.Api) -> list[str]:
-    """The churn model's features, from the error of an empty request."""
+    """The names that the churn model takes, from the refusal of an empty request."""
     try:
         api.ask(CHURN + "ScoreChurn", {})
     except asking.grpc.RpcError as refusal:
@@ -206,38 +206,38 @@ def main() -> int:
 
 def check(test: Test, parts: set[str], bin: Path, work: Path, data: Path | None):
     began = time.monotonic()
-    progress = lambda what: print(f"golden: {time.monotonic() - began:5.1f} s  {what}", file=sys.stderr)
+    said = lambda what: print(f"golden: {time.monotonic() - began:5.1f} s  {what}", file=sys.stderr)
     if parts & {"flags", "help"}:
         texts = commands.helps(bin)
         if "help" in parts:
             test.texts("help", texts)
         if "flags" in parts:
             test.lines("flags", commands.flags(texts))
-        progress("commands")
+        said("commands")
     if not parts & NEED_A_SHOP:
         return
     training.sample_shop(bin, work)
-    progress("models trained")
+    said("models trained")
     if "models" in parts:
         seen = {"capability": training.capability(), "sample": training.trained(bin, work)}
         if data:
             seen["real"] = training.real_shop(bin, data.resolve(), work)
         test.models(seen)
-        progress("models compared")
+        said("models compared")
     if "exits" in parts:
         test.lines("exits", commands.exit_codes(bin, work))
-        progress("exit codes")
+        said("exit codes")
     if not parts & NEED_SERVICES:
         return
     logs = work / "logs"
     logs.mkdir(exist_ok=True)
     with serving(bin, work / "models", logs) as running:
-        progress("services are ready")
+        said("services are ready")
         if "api" in parts:
             test.lines("api", asking.api_listing(running.gateway))
         if parts & {"answers", "wording", "metrics"}:
             ask_all(test, parts, work, running)
-            progress("answers")
+            said("answers")
         if "metrics" in parts:
             test.lines("metrics", commands.metrics(running))
 
@@ -258,7 +258,7 @@ def ask_all(test: Test, parts: set[str], work: Path, running):
 
 
 def other_recipes(shop: Shop, versions: dict, models: Path, over_grpc, over_json) -> dict[str, dict]:
-    """Answers of the other recipes, each published over the API. The first version is current again at the end."""
+    """Answers of the other kinds of segments, each published over the API; the first version is current again in the end."""
     answers, current = {}, training.pointer(models, "segmentation")
     first = current
     for recipe in [*training.RECIPES, None]:

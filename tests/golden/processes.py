@@ -1,4 +1,4 @@
-"""Starts the processes of the golden test: six services, a gateway over them, and standalone."""
+"""Starts what the golden test asks: six services, a gateway over them, and everything in one process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from questions import MODELS
 
-# Kernels of ATen and MKL without wide vector instructions, and a fixed number of threads, so that different machines compute the
-# same digits. Other environment variables of the caller are not inherited.
+# The same kernels on every machine that has them: ATen's and MKL's without the widest vector instructions, and a fixed number
+# of threads. Nothing of the caller's own settings gets through.
 PINNED = {
     "ATEN_CPU_CAPABILITY": "default",
     "MKL_CBWR": "COMPATIBLE",
@@ -26,17 +26,17 @@ PINNED = {
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
 }
-INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
-READY_TIMEOUT_SECS = 120.0
+KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+PATIENCE = 120.0
 
 
 def environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in INHERITED if name in os.environ} | PINNED
+    return {name: os.environ[name] for name in KEPT if name in os.environ} | PINNED
 
 
 @dataclass
 class Serving:
-    """Addresses of the processes."""
+    """Addresses of what was started."""
 
     gateway: str
     standalone: str
@@ -44,7 +44,7 @@ class Serving:
 
 
 def run(*command, check: bool = True) -> subprocess.CompletedProcess:
-    """Runs a command. A failure ends the test unless `check` is false."""
+    """Runs a command to its end. A failure ends the test unless the caller looks at the exit code."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment(), stdin=subprocess.DEVNULL)
     if check and done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
@@ -53,7 +53,7 @@ def run(*command, check: bool = True) -> subprocess.CompletedProcess:
 
 @contextmanager
 def serving(bin: Path, models: Path, logs: Path):
-    """Serves a model store within a `with` block."""
+    """Serves a model store until the block ends."""
     with ExitStack() as running:
         start = lambda name, *command: running.enter_context(process(logs, name, *command))
         listen, metrics = {}, {}
@@ -98,10 +98,10 @@ def free_address() -> str:
 
 
 def wait_until_ready(name: str, address: str, logs: Path):
-    deadline = time.monotonic() + READY_TIMEOUT_SECS
+    deadline = time.monotonic() + PATIENCE
     while not is_ready(address):
         if time.monotonic() > deadline:
-            raise SystemExit(f"{name} is not ready after {READY_TIMEOUT_SECS:.0f} s:\n{(logs / f'{name}.log').read_text()[-2000:]}")
+            raise SystemExit(f"{name} is not ready after {PATIENCE:.0f} s:\n{(logs / f'{name}.log').read_text()[-2000:]}")
         time.sleep(0.05)
 
 

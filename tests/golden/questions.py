@@ -1,7 +1,7 @@
-"""The requests of the golden test: every method of every service, valid requests and invalid ones.
+"""The questions of the golden test: every method of every service, good requests and bad ones.
 
-They are generated from the sample shop's file, with a fixed seed for each method, so that a new request for one method does not
-change the others. No request has a stock code that ends in `.0`.
+They are made from the sample shop's file alone, by a generator with a fixed seed for each method, so that a question added to
+one method leaves the others as they are. A stock code that ends in `.0` is never asked for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Question:
 
 
 class Shop:
-    """Customers, products and countries of a file of transactions, the most frequent first."""
+    """The known names in a file of transactions, the most frequent first."""
 
     def __init__(self, file: Path):
         with open(file, newline="") as opened:
@@ -66,7 +66,7 @@ class Shop:
 
 
 def spread(items: list, count: int) -> list:
-    """`count` evenly spaced items of a list, including the first and the last."""
+    """This many of a list, evenly, the first and the last among them."""
     if len(items) <= count:
         return list(items)
     return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(count)]
@@ -77,7 +77,7 @@ def instant(at: datetime) -> str:
 
 
 def questions(shop: Shop, features: list[str], versions: dict[str, list[str]]):
-    """All requests. `features` are the churn model's, `versions` the versions of each model, the current one first."""
+    """All of them, in order. `features` are the names that the churn model takes, `versions` each model's, newest first."""
     for part in (segmentation, forecast, recommendation, anomaly, insights):
         yield from part(shop)
     yield from churn(shop, features)

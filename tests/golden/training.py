@@ -1,4 +1,4 @@
-"""Trains the models of the golden test, and hashes tables, models and files."""
+"""Trains the models that the golden test asks, and says what came out: hashes of tables, models and files."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from processes import run
 from questions import MODELS
 
 SHOP = ["--customers", "450", "--products", "150", "--days", "420", "--seed", "2"]
-# A model of an earlier day is published first, so that ListSegmentMovements has two versions to compare.
+# A model of an earlier day is published first, so that there are movements between segments.
 EARLIER = "2024-07-01"
 REAL_AS_OF = "2011-09-01"
 RECIPES = ["rfm3", "value4"]
-# A file beside the tables: their as-of time.
+# Beside the tables: the time that they are as of.
 AS_OF = "as_of"
 # Instructions that decide how floating-point sums are rounded.
 CAPABILITIES = ("fma", "avx2", "avx512f")
 
 
 def capability() -> str:
-    """The properties of this machine that affect floating-point results."""
+    """What of this machine floating-point results depend on."""
     flags = set()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
@@ -32,7 +32,7 @@ def capability() -> str:
 
 
 def sample_shop(bin: Path, work: Path):
-    """Trains on the sample shop, once for a work folder: `shop.csv`, `lake`, `models`."""
+    """The sample shop in `shop.csv`, `lake` and `models`, once for a work folder."""
     if (work / "trained").exists():
         return
     trainer, file = bin / "trainer", work / "shop.csv"
@@ -51,7 +51,7 @@ def sample_shop(bin: Path, work: Path):
 
 
 def real_shop(bin: Path, data: Path, work: Path) -> dict:
-    """Trains on the real file, and hashes the result."""
+    """Models of the real file."""
     lake, models = work / "real-lake", work / "real-models"
     if not (work / "real-trained").exists():
         run(bin / "trainer", "run", "--input", data, "--as-of", REAL_AS_OF, "--lake", lake, "--models", models)
@@ -60,7 +60,7 @@ def real_shop(bin: Path, data: Path, work: Path) -> dict:
 
 
 def trained(bin: Path, work: Path) -> dict:
-    """Hashes of all results of the sample shop."""
+    """Hashes of all that the trainer made of the sample shop."""
     lake, models = work / "lake", work / "models"
     return {
         "input": digest(work / "shop.csv"),
@@ -111,7 +111,7 @@ def tables(lake: Path) -> dict[str, str]:
 
 
 def scores(bin: Path, work: Path) -> dict[str, str]:
-    """A hash for each output of `trainer score` and `trainer sql`."""
+    """A hash for each file that `trainer score` writes, and for answers of `trainer sql`."""
     folder, trainer = work / "scores", bin / "trainer"
     folder.mkdir(exist_ok=True)
     commands = {

@@ -1,7 +1,6 @@
-//! The shop's entrances, given bytes by somebody who means no good: calls of gRPC, requests in
-//! JSON, tensors, the files of a model. tests/fuzz makes the bytes up; its seeds, and what once
-//! broke something, are given by the end-to-end tests as well. Each entrance returns where all is
-//! well, and panics where an answer is not what a caller must be able to rely on.
+//! The shop's entrances under arbitrary bytes: gRPC calls, JSON requests, tensors, model files.
+//! tests/fuzz generates the bytes; the end-to-end tests replay its seeds and the inputs that once
+//! broke something. A function here panics if an answer breaks what callers may rely on.
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -23,10 +22,10 @@ use tokio::runtime::Runtime;
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::ServiceExt;
 
-/// Ends by no means of its own.
+/// A stream that does not end by itself.
 const WATCH: &str = "/shopkeeper.model.v1.ModelService/WatchModel";
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
-/// What a bug is answered with.
+/// The message that a bug is answered with.
 const INTERNAL: &str = "internal error";
 
 #[derive(Parser)]
@@ -35,7 +34,7 @@ struct Args {
     standalone: StandaloneArgs,
 }
 
-/// A shop in this process, without a socket, and the models that it has.
+/// A shop in this process, without a socket, and the models that it serves.
 pub struct Entrances {
     runtime: Runtime,
     routes: Routes,
@@ -44,7 +43,7 @@ pub struct Entrances {
 }
 
 impl Entrances {
-    /// Opens the shop over a model store that has every model.
+    /// Opens the shop over a model store with a version of every model.
     pub fn open(models: &Path) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -82,8 +81,7 @@ impl Entrances {
         }
     }
 
-    /// A call of gRPC: its path, a line's end, what the body says it is compressed with, a line's
-    /// end, the body.
+    /// Makes a gRPC call: a line with its path, a line with its `grpc-encoding`, then the body.
     pub fn grpc(&self, bytes: &[u8]) {
         let Some((path, rest)) = line(bytes) else {
             return;
@@ -96,7 +94,7 @@ impl Entrances {
         }
     }
 
-    /// A request in JSON: its method, a space, its target, a line's end, the body.
+    /// Makes a JSON request: a line with method and target, then the body.
     pub fn json(&self, bytes: &[u8]) {
         let Some((head, body)) = line(bytes) else {
             return;
@@ -135,7 +133,7 @@ impl Entrances {
         }
     }
 
-    /// A message of ModelInfer.
+    /// Calls ModelInfer with this message.
     pub fn inference(&self, message: &[u8]) {
         let mut body = BytesMut::new();
         body.put_u8(0);
@@ -168,19 +166,19 @@ impl Entrances {
         }
     }
 
-    /// A model, damaged by somebody who gives it the right checksums: which, and what is done to
-    /// its parts.
+    /// Loads a damaged model whose checksums are right. The first byte selects the model, the
+    /// others say how its files are changed; see [`damaged`].
     pub fn model(&self, bytes: &[u8]) {
         let Some((which, damage)) = bytes.split_first() else {
             return;
         };
         let Some(artifact) = self.artifacts.get(usize::from(*which)) else {
-            // Nothing is known of a manifest until it is read.
+            // Past the last model, the bytes are a manifest.
             let _ = Artifact::read_manifest(damage);
             return;
         };
         let damaged = damaged(artifact, damage);
-        // Refused, or as good as any: then it must answer.
+        // Loading may fail; a model that loads must answer.
         let _ = match artifact.manifest().model {
             ModelKind::Segmentation => loads::<SegmentationModel>(&damaged),
             ModelKind::Forecast => loads::<ForecastModel>(&damaged),
@@ -191,7 +189,7 @@ impl Entrances {
         };
     }
 
-    /// The answer's body, where it is a good one.
+    /// The body of the answer, if its status is OK.
     fn call(&self, path: &str, encoding: &str, body: &[u8]) -> Option<Bytes> {
         let request = Request::builder()
             .method(Verb::POST)
@@ -203,7 +201,7 @@ impl Entrances {
             .ok()?;
         let (head, body, trailers) = self.answer(request);
         if head.status != StatusCode::OK {
-            return None; // no path of gRPC
+            return None; // not the path of a method
         }
         let status =
             Status::from_header_map(&head.headers).or_else(|| Status::from_header_map(&trailers));
@@ -232,13 +230,13 @@ fn loads<M: Model>(artifact: &Artifact) -> Result<(), ModelError> {
     M::load(artifact).map(|model| model.warm())
 }
 
-/// Text up to a line's end, and what follows.
+/// The first line, and the bytes after it.
 fn line(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     Some((str::from_utf8(&bytes[..end]).ok()?, &bytes[end + 1..]))
 }
 
-/// A body that comes in two pieces.
+/// A body of two frames.
 fn pieces(bytes: &[u8]) -> Body {
     let (first, second) = bytes.split_at(bytes.len() / 2);
     let frames =
@@ -246,9 +244,9 @@ fn pieces(bytes: &[u8]) -> Body {
     Body::new(StreamBody::new(tokio_stream::iter(frames)))
 }
 
-/// An artifact with changes to its files and, as if they were the last file, to its parameters. A
-/// change is a file's number, what is done, where, counted from the beginning or the end, and how
-/// much; then bytes.
+/// An artifact with changed files. A change is: the number of the file (the last one is the
+/// parameters), the kind of change, two bytes of offset (from the end if the highest bit of the
+/// kind is set), a length, and the bytes.
 fn damaged(artifact: &Artifact, mut damage: &[u8]) -> Artifact {
     let manifest = artifact.manifest();
     let mut files: Vec<(String, Vec<u8>)> = artifact

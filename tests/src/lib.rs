@@ -1,5 +1,5 @@
-//! The harness of the end-to-end tests: the released binaries as processes, a real Redis, real
-//! files, and a client that is not ours.
+//! The harness of the end-to-end tests: the release binaries as processes, a real Redis, real
+//! files, and grpcio as the client.
 
 #![expect(
     clippy::panic,
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 pub mod load;
-pub mod wire;
+pub mod proxy;
 
 /// The areas that have a service of their own.
 pub const AREAS: [&str; 6] = [
@@ -36,10 +36,10 @@ pub const AREAS: [&str; 6] = [
     "insights",
 ];
 
-/// Longest that anything is waited for.
+/// Longest that a condition is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The checkout.
+/// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -67,7 +67,7 @@ pub fn binary(name: &str) -> PathBuf {
     binary
 }
 
-/// Runs the trainer to its end.
+/// Runs the trainer and waits for its end.
 pub fn trainer<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     let mut command = Command::new(binary("trainer"));
     command
@@ -76,17 +76,17 @@ pub fn trainer<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outpu
         .unwrap_or_else(|e| panic!("the trainer does not start: {e}"))
 }
 
-/// What a command printed to stderr.
+/// The command's stderr.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What a command printed to stdout.
+/// The command's stdout.
 pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs the trainer to its end, which must be a good one.
+/// Runs the trainer, which must exit with 0.
 pub fn trained_well<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     let output = trainer(arguments);
     assert!(
@@ -97,8 +97,8 @@ pub fn trained_well<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
     output
 }
 
-/// A lake and models of the real file as of 2011-09-01, made once by each trainer for all test
-/// binaries. Tests that write take a copy.
+/// A lake and models of the real file as of 2011-09-01. They are trained once per build of the
+/// trainer and shared by all test binaries; tests that write to them take a copy.
 pub fn trained() -> &'static Trained {
     static TRAINED: OnceLock<Trained> = OnceLock::new();
     TRAINED.get_or_init(|| {
@@ -143,7 +143,7 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// With nothing in them.
+    /// An empty lake and an empty store.
     pub fn empty() -> Self {
         Self::within(TempDir::new())
     }
@@ -156,7 +156,7 @@ impl Trained {
         }
     }
 
-    /// A copy to write into.
+    /// A copy that a test may write to.
     pub fn copy(&self) -> Self {
         let copy = Self::empty();
         let status = Command::new("cp")
@@ -193,13 +193,13 @@ impl Trained {
     }
 }
 
-/// What the harness's own calls and wires run on.
+/// The runtime of the harness's own calls and proxies.
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().unwrap_or_else(|e| panic!("no runtime: {e}")))
 }
 
-/// A process that ends with its owner.
+/// A process that is killed when this is dropped.
 pub struct Process {
     name: String,
     child: Child,
@@ -218,7 +218,7 @@ impl Process {
         }
     }
 
-    /// Ends it as an orchestrator does, and says whether it drained and left with 0.
+    /// Sends SIGTERM, as an orchestrator does. Returns whether the process exited with 0.
     pub fn terminate(&mut self) -> bool {
         let told = self.signal("TERM");
         let deadline = Instant::now() + PATIENCE;
@@ -231,7 +231,7 @@ impl Process {
         false
     }
 
-    /// Sends it a signal, such as `STOP`, and says whether it was there to be sent one.
+    /// Sends a signal, such as `STOP`. Returns whether the process was running.
     pub fn signal(&self, signal: &str) -> bool {
         let pid = self.child.id().to_string();
         Command::new("kill")
@@ -240,7 +240,7 @@ impl Process {
             .is_ok_and(|status| status.success())
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -258,13 +258,13 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on.
+/// An address at which no process listens.
 pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     listener.unwrap_or_else(|e| panic!("no free port: {e}"))
 }
 
-/// Waits for a condition, for a minute at most.
+/// Waits for a condition, and panics if it does not hold within a minute.
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
@@ -273,10 +273,10 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// An answer over HTTP, head and body.
+/// Head and body of the answer to a GET request.
 ///
 /// # Errors
-/// Where there is none within a second, or it breaks off.
+/// If there is no answer within a second, or it breaks off.
 pub fn page(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -290,17 +290,17 @@ pub fn page(address: SocketAddr, path: &str) -> io::Result<String> {
 pub struct Redis {
     /// The process.
     pub process: Process,
-    /// Where it listens.
+    /// The address at which it listens.
     pub address: SocketAddr,
 }
 
 impl Redis {
-    /// Starts one that keeps nothing on disk.
+    /// Starts a Redis without persistence.
     pub fn start() -> Self {
         Self::start_at(free_address())
     }
 
-    /// Starts another one in its place, with nothing in it.
+    /// Starts an empty Redis at the same address.
     pub fn start_again(&mut self) {
         self.kill();
         *self = Self::start_at(self.address);
@@ -326,12 +326,12 @@ impl Redis {
         Self { process, address }
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// What it says to a command.
+    /// The answer to a command.
     pub fn ask(&self, command: &[&str]) -> String {
         let port = self.address.port().to_string();
         let output = Command::new("redis-cli")
@@ -341,7 +341,7 @@ impl Redis {
         output.map(|output| stdout(&output)).unwrap_or_default()
     }
 
-    /// Number of keys it holds.
+    /// The number of its keys.
     pub fn keys(&self) -> u64 {
         self.ask(&["dbsize"])
             .trim()
@@ -352,7 +352,7 @@ impl Redis {
     }
 }
 
-/// A whole shop: a process for each service, the gateway and a Redis.
+/// A shop as it is deployed: a process for each service and the gateway, and a Redis.
 pub struct Shop {
     /// The gateway's address.
     pub gateway: SocketAddr,
@@ -365,7 +365,7 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Starts seven processes over a model store, and waits until all of them serve.
+    /// Starts the seven processes over a model store and waits until all of them serve.
     pub fn start(models: &Path) -> Self {
         let services: Vec<_> = AREAS
             .iter()
@@ -413,19 +413,19 @@ impl Shop {
 
 /// Every service and the gateway in one process.
 pub struct Standalone {
-    /// Where it listens.
+    /// The address at which it listens.
     pub address: SocketAddr,
     /// The process.
     pub process: Process,
 }
 
 impl Standalone {
-    /// Starts it and waits until it serves.
+    /// Starts the process and waits until it serves.
     pub fn start(trained: &Trained) -> Self {
         Self::start_with(trained, &[])
     }
 
-    /// The same with more flags.
+    /// Starts the process with more flags.
     pub fn start_with(trained: &Trained, more: &[&str]) -> Self {
         let address = free_address();
         let mut command = Command::new(binary("standalone"));
@@ -442,7 +442,7 @@ impl Standalone {
     }
 }
 
-/// Whether an area's service says that it serves, itself or through a gateway.
+/// Whether the health of an area's service at this address, or behind it, is SERVING.
 pub fn serves(address: SocketAddr, area: &str) -> bool {
     let mut service = area.to_owned();
     service[..1].make_ascii_uppercase();
@@ -458,7 +458,7 @@ pub fn serves(address: SocketAddr, area: &str) -> bool {
     stdout(&answer).contains("\"SERVING\"")
 }
 
-/// Runs a script of `tests/python` to its end.
+/// Runs a script of `tests/python` and waits for its end.
 pub fn python(script: &str, arguments: impl IntoIterator<Item = String>) -> Output {
     let mut command = python_command(script, arguments);
     command
@@ -466,14 +466,14 @@ pub fn python(script: &str, arguments: impl IntoIterator<Item = String>) -> Outp
         .unwrap_or_else(|e| panic!("python3 does not start: {e}"))
 }
 
-/// Runs checks.py, all of whose checks must hold, and returns what it printed.
+/// Runs checks.py, which must exit with 0, and returns its stdout.
 pub fn checks(arguments: impl IntoIterator<Item = String>) -> String {
     let output = python("checks.py", arguments);
     assert!(output.status.success(), "{}", stderr(&output));
     stdout(&output)
 }
 
-/// Runs triton.py, all of whose checks must hold, and returns what it printed.
+/// Runs triton.py, which must exit with 0, and returns its stdout.
 pub fn triton(arguments: impl IntoIterator<Item = String>) -> String {
     let mut command = python_command("triton.py", arguments);
     let output = command
@@ -484,7 +484,7 @@ pub fn triton(arguments: impl IntoIterator<Item = String>) -> String {
     stdout(&output)
 }
 
-/// A script of `tests/python`, to be started.
+/// The command that runs a script of `tests/python`.
 pub fn python_command(script: &str, arguments: impl IntoIterator<Item = String>) -> Command {
     let mut command = Command::new("python3");
     command
@@ -496,8 +496,7 @@ pub fn python_command(script: &str, arguments: impl IntoIterator<Item = String>)
     command
 }
 
-/// A command of Node in `tests/dashboard`, to be started. Where the machine's own Node is too old
-/// there is another.
+/// A Node command in `tests/dashboard`. If the machine's Node is too old, `.tools` has a newer one.
 pub fn node(command: &str) -> Command {
     let folder = root().join("tests/dashboard");
     let paths = [
@@ -507,19 +506,19 @@ pub fn node(command: &str) -> Command {
     let others = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(paths.into_iter().chain(std::env::split_paths(&others)))
         .unwrap_or(others);
-    // Found along the path that is set here.
+    // `env` searches the PATH that is set here; `Command::new` would search ours.
     let mut node = Command::new("env");
     node.arg(command).env("PATH", path).current_dir(folder);
     node
 }
 
-/// Calls that go on until [`Steady::stop`].
+/// Continuous calls until [`Steady::stop`].
 pub struct Steady {
     child: Child,
 }
 
 impl Steady {
-    /// Starts asking, and returns when every question has been answered once.
+    /// Starts the calls and returns when every one of them has been answered once.
     pub fn start(address: SocketAddr) -> Self {
         let mut command = python_command("checks.py", ["steady".to_owned(), address.to_string()]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -530,7 +529,7 @@ impl Steady {
         Self { child }
     }
 
-    /// Stops asking, and returns what was seen: `calls`, `failures`, `versions` by model,
+    /// Stops the calls and returns their statistics: `calls`, `failures`, `versions` by model,
     /// `slowest_s`.
     pub fn stop(mut self) -> serde_json::Value {
         drop(self.child.stdin.take());

@@ -1,5 +1,5 @@
-//! A steady load of questions whose right answers are known: asked of the services themselves
-//! beforehand, and compared byte for byte with every answer that the gateways give.
+//! A steady load of requests with known answers: the services are asked first, and every answer of
+//! the gateways is compared with theirs byte for byte.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,14 +30,13 @@ use tonic::{
 
 use crate::{runtime, wait_for};
 
-/// Calls a second: a load that is always there, and leaves the machine to what is tested.
+/// Calls per second: low, so that the machine is left to the processes under test.
 const RATE: u32 = 150;
-/// Most calls at once.
+/// Most calls in flight.
 const AT_ONCE: usize = 256;
-/// How long a caller waits at one gateway: longer than the longest deadline among the questions'
-/// methods.
+/// How long a caller waits for one gateway: longer than the longest timeout of the methods.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// Before a caller asks another gateway.
+/// Delay before a caller tries another gateway.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A call with its request.
@@ -50,7 +49,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// A method is written `ChurnService/GetChurnRisk`.
+    /// A question to a method such as `ChurnService/GetChurnRisk`.
     pub fn new(area: &'static str, method: &str, request: &impl Message) -> Self {
         let path = PathAndQuery::try_from(format!("/shopkeeper.{area}.v1.{method}"));
         let path = path.unwrap_or_else(|e| panic!("{method} is no method: {e}"));
@@ -62,10 +61,10 @@ impl Question {
     }
 }
 
-/// What there is to say to a question: the answer's bytes, or whom or what the model does not know.
+/// The answer to a question: its bytes, or the name of the resource that the model does not know.
 type Said = Result<Bytes, String>;
 
-/// The right answers, by question and version of the model.
+/// The right answers by question and model version.
 #[derive(Debug)]
 pub struct Truth {
     questions: Vec<Question>,
@@ -73,7 +72,7 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// Nothing is right yet.
+    /// No answers are known yet.
     pub fn of(questions: Vec<Question>) -> Self {
         Self {
             questions,
@@ -81,7 +80,8 @@ impl Truth {
         }
     }
 
-    /// What a service says itself is right for the model it has; says which version that is.
+    /// Takes the answers of a service as the right ones for the version of its model, and returns
+    /// that version.
     pub fn learn(&self, area: &str, service: SocketAddr) -> String {
         let channel = channel(service);
         let mut version = String::new();
@@ -100,7 +100,7 @@ impl Truth {
         version
     }
 
-    /// Whether a gateway answers somebody who shows this key.
+    /// Whether a gateway accepts this API key.
     pub fn is_told(&self, gateway: &Channel, key: &str) -> bool {
         let question = self
             .questions
@@ -111,30 +111,30 @@ impl Truth {
             .is_ok()
     }
 
-    /// From now on an answer of this version is wrong.
+    /// From now on any answer of this version is wrong.
     pub fn retire(&self, version: &str) {
         locked(&self.right).retain(|(_, of), _| of != version);
     }
 }
 
-/// What came of the calls of an area.
+/// Outcomes of the calls to an area.
 #[derive(Debug, Clone, Default)]
 pub struct Count {
-    /// Calls answered rightly.
+    /// Calls with the right answer.
     pub right: u64,
     /// Of those, from a cache.
     pub cached: u64,
-    /// Calls that the caller sent to another gateway, because the first did not answer.
+    /// Calls that were sent to a second gateway because the first did not answer.
     pub again: u64,
     /// Calls refused, by code.
     pub refused: BTreeMap<String, u64>,
-    /// Answers that are not the right ones.
+    /// Wrong answers.
     pub wrong: Vec<String>,
-    /// The longest that an answer took.
+    /// The longest time to an answer.
     pub slowest: Duration,
 }
 
-/// What came of calls, by area.
+/// Outcomes by area.
 pub type Tally = BTreeMap<&'static str, Count>;
 
 /// Calls that go on until this is dropped.
@@ -154,13 +154,13 @@ struct Shared {
 #[derive(Default)]
 struct Seen {
     tally: Tally,
-    /// When the latest call was made that was answered rightly, and by which version; by question,
-    /// and whether the answer had to be new.
+    /// By question, and whether the cache was bypassed: start and version of the latest call with
+    /// the right answer.
     latest: HashMap<(usize, bool), (Instant, String)>,
 }
 
 impl Load {
-    /// Begins to ask these gateways in turn, with an API key.
+    /// Starts to call these gateways in turn, with an API key.
     pub fn start(truth: Arc<Truth>, gateways: Vec<Channel>, key: &str) -> Self {
         let key = Mutex::new(key.to_owned());
         let shared = Arc::new(Shared {
@@ -178,12 +178,12 @@ impl Load {
         }
     }
 
-    /// From now on callers show this key.
+    /// From now on callers send this API key.
     pub fn show(&self, key: &str) {
         key.clone_into(&mut locked(&self.shared.key));
     }
 
-    /// Goes on for so many calls.
+    /// Waits until `calls` more calls have been started.
     pub fn goes_on(&self, calls: usize) {
         let until = self.shared.begun.load(Ordering::Relaxed) + calls;
         wait_for("calls go on", || {
@@ -191,13 +191,13 @@ impl Load {
         });
     }
 
-    /// Waits until every question, from now on, has had its right answer, both from wherever is
-    /// quickest and new.
+    /// Waits until every question has had the right answer in a call that started after this one,
+    /// both with and without the cache.
     pub fn recovers(&self) {
         self.settles("every question is answered again", |_| true, |_| true);
     }
 
-    /// Waits until every question of an area has had an answer of this version.
+    /// Waits until every question of an area has been answered by this version.
     pub fn follows(&self, area: &str, version: &str) {
         self.settles(
             "the version answers",
@@ -206,7 +206,7 @@ impl Load {
         );
     }
 
-    /// Waits until a question of an area has had an answer of this version.
+    /// Waits until one question of an area has been answered by this version.
     pub fn reaches(&self, area: &str, version: &str) {
         let from = Instant::now();
         let questions = &self.shared.truth.questions;
@@ -218,7 +218,7 @@ impl Load {
         });
     }
 
-    /// What came of all calls since this was asked last.
+    /// The outcomes of all calls since the last tally.
     pub fn tally(&self) -> Tally {
         std::mem::take(&mut locked(&self.shared.seen).tally)
     }
@@ -266,7 +266,7 @@ async fn steady(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// Asks the next question, at another gateway where the first does not answer.
+    /// Asks the next question, and asks another gateway if the first does not answer.
     async fn ask(&self) {
         let turn = self.begun.fetch_add(1, Ordering::Relaxed);
         let questions = &self.truth.questions;
@@ -322,7 +322,7 @@ impl Shared {
     }
 }
 
-/// What an answer says of itself.
+/// What the headers of an answer say.
 struct Heard {
     version: String,
     cached: bool,
@@ -380,19 +380,19 @@ async fn ask(
     ))
 }
 
-/// A call that nobody has answered.
+/// The status of a call that was not answered.
 fn lost(message: String, error: impl Error + Send + Sync + 'static) -> Status {
     let mut status = Status::unavailable(message);
     status.set_source(Arc::new(error));
     status
 }
 
-/// A status that came from nobody has the error that it was made of.
+/// Only a status that was made here has an error as its source.
 fn is_lost(status: &Status) -> bool {
     status.source().is_some()
 }
 
-/// Calls to a process that does not encrypt, over a connection that is made when it is needed.
+/// A channel without TLS that connects with its first call.
 pub fn channel(address: SocketAddr) -> Channel {
     let _inside = runtime().enter();
     let endpoint = Channel::from_shared(format!("http://{address}"));
@@ -405,7 +405,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Messages as their bytes.
+/// A codec that leaves messages as bytes.
 #[derive(Debug, Clone, Copy)]
 struct Raw;
 

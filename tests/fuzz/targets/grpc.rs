@@ -1,4 +1,4 @@
-//! Calls of gRPC, framed and compressed by somebody who means no good.
+//! gRPC calls with arbitrary framing and compression.
 
 #![no_main]
 

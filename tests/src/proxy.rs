@@ -1,4 +1,4 @@
-//! A wire between two processes: TCP that can be slow, silent or cut.
+//! A TCP proxy between two processes that can delay, withhold or cut.
 
 use std::{
     io,
@@ -19,29 +19,29 @@ use tokio::{
 
 use crate::runtime;
 
-/// How a wire carries what it is given.
+/// When a proxy forwards what it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
+pub enum Delivery {
     /// At once.
-    Fair,
-    /// Every piece later, each by a time of its own up to this one: what was sent on two
-    /// connections arrives in any order.
-    Slow(Duration),
-    /// Not at all, and nobody is told.
-    Silent,
+    Immediate,
+    /// After a random delay below this one, for each piece, so that bytes on two connections arrive
+    /// in any order.
+    Delayed(Duration),
+    /// Not at all; the connections stay open.
+    Withheld,
 }
 
-/// A wire to a process; whoever connects to its address is connected with that process.
-pub struct Wire {
-    /// The near end.
+/// A proxy in front of a process.
+pub struct Proxy {
+    /// The address at which it listens.
     pub address: SocketAddr,
-    weather: watch::Sender<Weather>,
+    delivery: watch::Sender<Delivery>,
     cuts: watch::Sender<()>,
     _carrying: JoinSet<()>,
 }
 
-impl Wire {
-    /// A wire in fair weather.
+impl Proxy {
+    /// A proxy that forwards at once.
     pub fn to(target: SocketAddr) -> Self {
         runtime().block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0")
@@ -50,8 +50,11 @@ impl Wire {
             let address = listener
                 .local_addr()
                 .unwrap_or_else(|e| panic!("no address: {e}"));
-            let (weather, cuts) = (watch::Sender::new(Weather::Fair), watch::Sender::new(()));
-            let (now, cut) = (weather.subscribe(), cuts.subscribe());
+            let (delivery, cuts) = (
+                watch::Sender::new(Delivery::Immediate),
+                watch::Sender::new(()),
+            );
+            let (now, cut) = (delivery.subscribe(), cuts.subscribe());
             let mut carrying = JoinSet::new();
             carrying.spawn(async move {
                 let mut connections = JoinSet::new();
@@ -62,19 +65,19 @@ impl Wire {
             });
             Self {
                 address,
-                weather,
+                delivery,
                 cuts,
                 _carrying: carrying,
             }
         })
     }
 
-    /// From now on it is so; what is on its way meanwhile arrives when the weather lets it.
-    pub fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    /// Sets when bytes are forwarded; those that are withheld are forwarded later.
+    pub fn set(&self, delivery: Delivery) {
+        self.delivery.send_replace(delivery);
     }
 
-    /// Every connection is reset; new ones are taken.
+    /// Resets every connection; new ones are accepted.
     pub fn cut(&self) {
         self.cuts.send_replace(());
     }
@@ -83,12 +86,12 @@ impl Wire {
 async fn carry(
     mut near: TcpStream,
     target: SocketAddr,
-    weather: watch::Receiver<Weather>,
+    delivery: watch::Receiver<Delivery>,
     mut cut: watch::Receiver<()>,
 ) {
     cut.mark_unchanged();
     let far = TcpStream::connect(target).await;
-    // Errors here mean that an end has gone, which the other one is told below.
+    // An error means that one end has closed; the other is closed below.
     let _ = near.set_nodelay(true);
     let Ok(mut far) = far else {
         let _ = near.set_zero_linger();
@@ -97,13 +100,16 @@ async fn carry(
     let _ = far.set_nodelay(true);
     let is_cut = {
         let ((near_in, near_out), (far_in, far_out)) = (near.split(), far.split());
+        let sent = pass(near_in, far_out, delivery.clone());
+        let answered = pass(far_in, near_out, delivery);
+        let carried = async { tokio::try_join!(sent, answered) };
         tokio::select! {
-            _ = async { tokio::try_join!(pass(near_in, far_out, weather.clone()), pass(far_in, near_out, weather)) } => false,
+            _ = carried => false,
             _ = cut.changed() => true,
         }
     };
     if is_cut {
-        // A reset rather than an end.
+        // With zero linger, dropping the sockets sends RST in place of FIN.
         let _ = near.set_zero_linger();
         let _ = far.set_zero_linger();
     }
@@ -112,7 +118,7 @@ async fn carry(
 async fn pass(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    mut weather: watch::Receiver<Weather>,
+    mut delivery: watch::Receiver<Delivery>,
 ) -> io::Result<()> {
     let mut piece = vec![0; 16 << 10];
     loop {
@@ -120,14 +126,14 @@ async fn pass(
         if length == 0 {
             return to.shutdown().await;
         }
-        let now = *weather.borrow_and_update();
+        let now = *delivery.borrow_and_update();
         match now {
-            Weather::Fair => {}
-            Weather::Slow(most) => tokio::time::sleep(most.mul_f64(share())).await,
-            Weather::Silent => {
-                // An error means that the wire is gone, and this with it.
-                let _ = weather
-                    .wait_for(|weather| *weather != Weather::Silent)
+            Delivery::Immediate => {}
+            Delivery::Delayed(most) => tokio::time::sleep(most.mul_f64(share())).await,
+            Delivery::Withheld => {
+                // An error means that the proxy is dropped, and this task with it.
+                let _ = delivery
+                    .wait_for(|delivery| *delivery != Delivery::Withheld)
                     .await;
             }
         }
@@ -135,7 +141,7 @@ async fn pass(
     }
 }
 
-/// Another number below 1 every time, evenly spread: multiples of the golden ratio.
+/// The next number of an evenly spread sequence in 0..1: multiples of the golden ratio.
 fn share() -> f64 {
     static DRAWN: AtomicU32 = AtomicU32::new(0);
     f64::from(DRAWN.fetch_add(0x9e37_79b9, Ordering::Relaxed)) / f64::from(u32::MAX)
