@@ -52,8 +52,8 @@ pub const WINDOW: u32 = 64 << 10;
 pub const WINDOWS: u32 = WINDOW * STREAMS;
 /// Resets that are read from a connection before the calls read so far are handed over.
 const RESETS_IN_POLL: u32 = STREAMS;
-/// Bound on calls that were reset and that h2 has not handed over yet. A poll of the connection ends
-/// long before that, so that it is [`ResetLimit`] alone that ends connections.
+/// Bound on calls that were reset and that h2 has not handed over yet. A poll of the connection
+/// ends long before that, so that it is [`ResetLimit`] alone that ends connections.
 const RESETS_PENDING: usize = 4 * STREAMS as usize;
 /// What is held of a head or a body of HTTP/1.1, bytes.
 const HELD: usize = 64 << 10;
@@ -108,13 +108,23 @@ impl Allowed {
 #[command(next_help_heading = "Server")]
 pub struct ConnectionArgs {
     /// Connections at once; others are closed as they come
-    #[arg(long, env = "SHOPKEEPER_MAX_CONNECTIONS", value_name = "N", default_value_t = ConnectionArgs::default().max_connections,
-        value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_MAX_CONNECTIONS",
+        value_name = "N",
+        default_value_t = ConnectionArgs::default().max_connections,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     max_connections: u32,
     /// Age, give or take a tenth, at which callers are told to connect again, so that they spread
     /// over replicas that are new; calls in flight then have the drain timeout. Without it
     /// connections grow as old as they like
-    #[arg(long, env = "SHOPKEEPER_MAX_CONNECTION_AGE", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        env = "SHOPKEEPER_MAX_CONNECTION_AGE",
+        value_name = "TIME",
+        value_parser = humantime::parse_duration
+    )]
     max_connection_age: Option<Duration>,
 }
 

@@ -138,7 +138,7 @@ pub(crate) struct Http2Io<S> {
     end: End,
 }
 
-/// Throws away what the caller still sends, for this long. A socket that is closed with bytes unread
+/// Discards what the caller still sends, for this long. A socket that is closed with bytes unread
 /// resets the connection, and the caller may then never see the GOAWAY.
 async fn discard(mut stream: impl AsyncRead + Unpin) {
     let _ = timeout(LINGER, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;

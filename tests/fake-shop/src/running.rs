@@ -6,7 +6,8 @@ use runtime::{Server, ServerArgs};
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 
-/// A server with a thread and a runtime of its own, as a process has: killing it ends all its tasks.
+/// A server with a thread and a runtime of its own, as a process has: killing it ends all of its
+/// tasks.
 pub struct Running {
     /// The address at which it listens.
     pub address: SocketAddr,
