@@ -44,7 +44,7 @@ dashboard: ## Build the dashboard; without Node the gateway has no pages
 libtorch: ## Download libtorch into .libtorch
 	@deploy/libtorch.sh
 
-test: tools libtorch dashboard fmt lint dashboard-lint doc proto-lint deny unit golden ## Install the tools of the tests and run all checks and tests, as CI does
+test: tools libtorch dashboard fmt words lint dashboard-lint doc proto-lint deny unit golden ## Install the tools of the tests and run all checks and tests, as CI does
 
 tools: ## Install the tools of the tests: Redis, Chromium, a Python gRPC client, buf, cargo-deny
 	@deploy/test-tools.sh
