@@ -457,9 +457,9 @@ mod tests {
         let sent = [PREFACE, &frame(RST_STREAM, 1, &[0; 4]).repeat(4)].concat();
         caller.write_all(&sent).await.unwrap();
         drop(caller);
-        let mut polls = 0;
+        let mut count = 0;
         let read = std::future::poll_fn(|context| {
-            polls += 1;
+            count += 1;
             let mut small = [0; 13];
             let mut buffer = ReadBuf::new(&mut small);
             loop {
@@ -471,6 +471,6 @@ mod tests {
             }
         });
         polls.count(read).await;
-        assert_eq!(polls, 3);
+        assert_eq!(count, 3);
     }
 }
