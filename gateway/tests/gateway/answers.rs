@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use fake_shop::Manner;
 use proto::churn::v1::{
     BatchGetChurnRisksRequest, ListAtRiskCustomersRequest, churn_service_client::ChurnServiceClient,
 };
 use tokio::sync::Barrier;
 use tonic::{Status, codec::CompressionEncoding, transport::Channel};
 
-use crate::shop::{Front, Manner, Model, Redis, ask, ask_with, assert_same, churn, customer};
+use crate::shop::{Front, Model, Redis, ask, ask_with, assert_same, churn, customer};
 
 #[tokio::test]
 async fn answers_are_the_same_with_and_without_a_cache_and_a_gateway() {

@@ -3,12 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fake_shop::Manner;
 use proto::churn::v1::{ListAtRiskCustomersRequest, churn_service_client::ChurnServiceClient};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt;
 
-use crate::shop::{Front, Manner, Model, Running, customer};
+use crate::shop::{Front, Model, Running, customer};
 
 /// The service answers two calls at a time, each in 50 ms: 40 calls per second.
 pub(crate) const HANDS: usize = 2;

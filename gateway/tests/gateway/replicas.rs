@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fake_shop::Wires;
+use fake_shop::{Manner, Wires};
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use proto::{
@@ -23,7 +23,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     load::{self, Became, CAPACITY, HANDS, checkout, list, offer},
-    shop::{Front, Manner, Model, Running, ask, ask_with, customer, until},
+    shop::{Front, Model, Running, ask, ask_with, customer, until},
 };
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Parser;
-pub(crate) use fake_shop::{Manner, Model, Running, until};
+pub(crate) use fake_shop::{Model, Running, until};
 use gateway::{Gateway, GatewayArgs};
 use proto::churn::v1::{
     GetChurnRiskRequest, GetChurnRiskResponse, churn_service_client::ChurnServiceClient,
