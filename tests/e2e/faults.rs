@@ -292,6 +292,10 @@ struct Shop {
 }
 
 impl Shop {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the shop's parts start in order, each with the addresses of those before it"
+    )]
     fn open() -> Self {
         let (trained, first, second) = trained_twice();
         let models = trained.models().display().to_string();
@@ -729,6 +733,10 @@ fn trained_twice() -> (Trained, String, String) {
 }
 
 /// Questions about customers and products that the models know, and about unknown ones.
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of questions, service by service"
+)]
 fn questions(segments: SocketAddr, figures: SocketAddr) -> Vec<Question> {
     let all = segmentation::ListCustomerSegmentsRequest {
         page_size: 4,

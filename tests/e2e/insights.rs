@@ -82,6 +82,10 @@ fn figures_of_the_real_file_equal_those_of_a_script_on_the_raw_lines() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of queries and the answers that equal them"
+)]
 fn figures_equal_queries_over_the_curated_tables() {
     let standalone = Standalone::start(trained());
     let sql = |query: &str| -> Vec<Value> {

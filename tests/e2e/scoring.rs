@@ -47,6 +47,10 @@ fn same(written: &str, answered: &Value) {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of bulk scores and the answers that equal them, model by model"
+)]
 fn bulk_scores_are_what_the_services_answer() {
     let folder = tempfile::tempdir().unwrap();
     let standalone = Standalone::start(trained());

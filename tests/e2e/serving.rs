@@ -83,6 +83,10 @@ fn a_client_of_triton_asks_the_models_as_it_is_used_to() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: publish, roll back, canary and promote under one load"
+)]
 fn publishing_and_rolling_back_under_load_fails_no_call() {
     let trained = trained().copy();
     let shop = Shop::start(&trained.models());

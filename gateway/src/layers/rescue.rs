@@ -151,6 +151,7 @@ mod tests {
     use tower::ServiceExt;
 
     #[tokio::test]
+    #[expect(clippy::too_many_lines, reason = "a table with a case per error")]
     async fn every_error_has_its_status_and_details() {
         struct Case {
             error: fn() -> BoxError,

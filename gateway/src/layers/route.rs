@@ -136,6 +136,10 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a table with a case per way to name a service"
+    )]
     async fn a_method_or_its_field_names_the_service() {
         let status = "/shopkeeper.model.v1.ModelService/GetModelStatus";
         let infer = "/inference.GRPCInferenceService/ModelInfer";

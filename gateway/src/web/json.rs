@@ -365,6 +365,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a table of requests and the messages that they become"
+    )]
     fn fields_come_from_path_query_and_body() {
         struct Case {
             verb: Verb,
@@ -436,6 +440,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a table with a case per mistake in a request"
+    )]
     fn a_value_that_cannot_be_read_is_refused_by_name() {
         struct Case {
             verb: Verb,

@@ -21,6 +21,10 @@ struct Args {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one running process, asked through each of its APIs in turn"
+)]
 async fn it_starts_without_a_model_and_says_so() {
     let models = tempfile::tempdir().unwrap();
     let args = Args::parse_from([

@@ -152,6 +152,10 @@ async fn nobody_waits_for_an_answer_that_is_not_kept() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table with a case per encoding, and the calls that all cases share"
+)]
 async fn callers_that_compress_share_answers_with_those_that_do_not() {
     let (_, _service, front) = churn(None).await;
     let plain = front.churn().await;

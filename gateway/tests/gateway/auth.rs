@@ -179,6 +179,10 @@ async fn shows(front: &Front, path: &str, shown: &str) -> (u16, Option<String>) 
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table with a case per way in which a token is right or wrong"
+)]
 async fn a_token_lets_in_where_everything_about_it_is_right() {
     let (model, folder) = (Model::new("churn", "v1"), tempfile::tempdir().unwrap());
     let service = Running::start(model.service()).await;
@@ -517,6 +521,10 @@ async fn keys_of_tokens_are_replaced_at_work() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: no keys yet, the first keys, others, no key server"
+)]
 async fn keys_at_a_web_address_may_come_late_change_and_go() {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
@@ -592,6 +600,10 @@ async fn keys_at_a_web_address_may_come_late_change_and_go() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: callers are counted with Redis, then without it"
+)]
 async fn replicas_count_together_while_they_share_a_redis() {
     let (model, redis, folder) = (
         Model::new("churn", "v1"),
@@ -701,6 +713,10 @@ struct Listening {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table with a case per failure of TLS, and the certificates that all cases share"
+)]
 async fn services_are_called_over_tls_and_both_sides_know_each_other() {
     let (model, folder) = (Model::new("churn", "v1"), tempfile::tempdir().unwrap());
     let (services, gateways) = (Authority::new(), Authority::new());

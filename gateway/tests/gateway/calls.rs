@@ -200,6 +200,10 @@ async fn streams_go_through_as_they_come() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "two running services, asked by every way to name one of them"
+)]
 async fn the_model_that_is_named_is_the_service_that_is_asked() {
     let (churn, anomaly) = (Model::new("churn", "v1"), Model::new("anomaly", "a1"));
     let (service, other) = (

@@ -12,6 +12,10 @@ use tonic_types::StatusExt;
 use crate::shop::{Front, Model, Running, ask, customer, until};
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: a service is healthy, gone and back"
+)]
 async fn a_service_that_is_gone_is_unavailable_and_the_others_answer() {
     let (churn, anomaly) = (Model::new("churn", "v1"), Model::new("anomaly", "a1"));
     let (service, other) = (

@@ -125,6 +125,10 @@ async fn a_redis_that_says_nothing_is_left_alone() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of ways to damage an entry, and the steps that try each"
+)]
 async fn what_others_put_under_our_keys_is_not_an_answer() {
     let redis = Redis::start().await;
     let (model, service, first) = churn(Some(&redis)).await;

@@ -85,6 +85,10 @@ async fn are_one_cluster(nodes: &[Node]) {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: a cluster forms, shares answers, loses a node and recovers"
+)]
 async fn a_cluster_shares_answers_over_all_its_nodes() {
     let folder = tempfile::tempdir().unwrap();
     let mut nodes = Vec::new();
@@ -211,6 +215,10 @@ async fn sentinels_say_which_server_is_the_primary() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: a server, clients that it refuses, a new certificate"
+)]
 async fn redis_is_reached_over_tls_as_a_user_with_few_rights() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {

@@ -35,6 +35,10 @@ fn says(command: &mut Command) -> String {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table with a case per command line, and the environments that they share"
+)]
 fn secrets_are_not_in_help_nor_in_errors() {
     let url = format!("https://me:{SECRET}@id.shop/keys");
     let redis = [
@@ -110,6 +114,10 @@ fn an_authority_that_cannot_be_read_is_said_at_start() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: a gateway starts, answers and ends, and its log is searched"
+)]
 async fn secrets_are_not_in_logs_nor_in_answers() {
     let folder = tempfile::tempdir().unwrap();
     let (keys, tokens) = (

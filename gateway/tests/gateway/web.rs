@@ -115,6 +115,7 @@ async fn json_asks_the_same_question_and_gets_the_same_answer() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table with a case per error")]
 async fn errors_of_json_say_what_errors_of_grpc_say() {
     let (_model, _service, front) = shop("churn").await;
     struct Case {
@@ -264,6 +265,10 @@ async fn streams_are_lines_and_a_line_that_cannot_be_read_ends_them_by_number() 
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: preflights, a call, its trailers"
+)]
 async fn a_browser_asks_over_grpc_web_from_the_sites_that_may() {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;
@@ -371,6 +376,10 @@ async fn there_is_a_page_a_document_and_nothing_else() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: keys are checked, then rotated while the gateway runs"
+)]
 async fn a_caller_without_a_key_is_told_so_and_keys_are_rotated_at_work() {
     let model = Model::new("churn", "v1");
     let service = Running::start(model.service()).await;

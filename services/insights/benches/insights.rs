@@ -237,6 +237,10 @@ impl Bench {
 }
 
 #[tokio::main(worker_threads = 2)]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of calls to measure, in the order of the report"
+)]
 async fn main() {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse::<i64>().ok());
     let (lines, calls) = (

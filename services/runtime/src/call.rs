@@ -64,6 +64,14 @@ pub fn deadline(headers: &HeaderMap, now: Instant) -> Result<Option<Instant>, Re
     Ok(grpc_timeout(headers)?.and_then(|timeout| now.checked_add(timeout)))
 }
 
+/// The caller's deadline, which must not have passed.
+fn deadline_ahead(headers: &HeaderMap, now: Instant) -> Result<Option<Instant>, Refusal> {
+    match deadline(headers, now)? {
+        Some(deadline) if deadline <= now => Err(Refusal::TooLate),
+        deadline => Ok(deadline),
+    }
+}
+
 /// Puts [`Call`] around a service.
 #[derive(Debug, Clone, Copy)]
 pub struct CallLayer;
@@ -117,10 +125,7 @@ where
             // Without an exporter the span has nowhere to keep its parent.
             let _ = span.set_parent(parent);
         }
-        let deadline = deadline(request.headers(), start).and_then(|deadline| match deadline {
-            Some(deadline) if deadline <= start => Err(Refusal::TooLate),
-            deadline => Ok(deadline),
-        });
+        let deadline = deadline_ahead(request.headers(), start);
         let spare = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, spare);
         let is_asked = deadline.is_ok();

@@ -342,6 +342,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table with a case per refusal")]
     fn a_refusal_has_its_code_and_details() {
         let second = Duration::from_secs(1);
         let unreachable = Refusal::Unreachable {

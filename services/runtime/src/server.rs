@@ -168,6 +168,10 @@ impl Server {
     ///
     /// # Errors
     /// If no service is set, or the listener fails.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the steps of the start and of the drain, whose order matters"
+    )]
     pub async fn serve_until(
         self,
         shutdown: impl Future<Output = ()> + Send,

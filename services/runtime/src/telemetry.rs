@@ -199,6 +199,10 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a scenario told in order: a log is set up, calls are made, their lines are read"
+    )]
     async fn a_line_of_a_call_names_the_callers_trace_and_others_none() {
         global::set_text_map_propagator(TraceContextPropagator::new());
         let lines = Lines::default();

@@ -36,6 +36,10 @@ async fn get(address: SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: a process starts, answers and drains"
+)]
 async fn a_process_can_be_looked_at_until_its_end_and_names_no_method_that_there_is_not() {
     let probes = TcpListener::bind("127.0.0.1:0")
         .await

@@ -42,6 +42,19 @@ fn forest(width: usize, draw: &mut Draw) -> Result<Forest, ModelError> {
     Forest::new(width, DEPTH, &features, &thresholds, &values)
 }
 
+fn parameters(shop: Shop) -> Parameters {
+    let judge = Judge {
+        base: 0.0,
+        learnt_below: 1.0,
+        severity: [0.0, 1.0, 2.0],
+    };
+    Parameters {
+        shop,
+        whole: judge,
+        alone: judge,
+    }
+}
+
 fn main() -> Result<(), ModelError> {
     let mut draw = Draw(20_240_607);
     let level = |median, spread| Level { median, spread };
@@ -67,18 +80,8 @@ fn main() -> Result<(), ModelError> {
     }
     history.refresh_all();
     let lines: Vec<Transaction<'_>> = (0..LINES).map(|_| line()).collect();
-    let judge = Judge {
-        base: 0.0,
-        learnt_below: 1.0,
-        severity: [0.0, 1.0, 2.0],
-    };
-    let parameters = Parameters {
-        shop,
-        whole: judge,
-        alone: judge,
-    };
     let scorer = Scorer {
-        parameters,
+        parameters: parameters(shop),
         whole: forest(WIDTH, &mut draw)?,
         alone: forest(ALONE, &mut draw)?,
         history,

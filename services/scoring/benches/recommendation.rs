@@ -77,6 +77,10 @@ fn median(ask: impl Fn() -> usize) -> f64 {
     times[times.len() / 2]
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one file of a made-up model after another, all from the same random numbers"
+)]
 fn shop(products: usize) -> Done<RecommendationModel> {
     let mut draw = Draw(1);
     let mut factors = |rows: usize| {

@@ -322,9 +322,6 @@ pub struct ChurnModel {
     places: HashMap<CustomerId, usize>,
 }
 
-/// The former name of [`ChurnModel`].
-pub type Churn = ChurnModel;
-
 impl Model for ChurnModel {
     const KIND: ModelKind = ModelKind::Churn;
 

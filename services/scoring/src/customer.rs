@@ -173,6 +173,10 @@ fn percent(share: f64) -> String {
 ///
 /// A customer with orders on a single day has no gap between orders yet. Their tenure, which the
 /// first gap will exceed, stands for it.
+#[expect(
+    clippy::too_many_lines,
+    reason = "a match with an arm per feature, below the sums that the arms share"
+)]
 pub fn features(lines: &[Line], as_of: i64, live: impl Fn(u32) -> bool) -> Option<Vec<f32>> {
     let bought: Vec<&Line> = lines
         .iter()

@@ -102,6 +102,13 @@ pub struct Cuts {
     pub average: f64,
 }
 
+impl Cuts {
+    fn are_finite_and_sorted(&self) -> bool {
+        let mut all = self.typical.iter().chain([&self.average]);
+        self.typical.is_sorted() && all.all(|cut| cut.is_finite())
+    }
+}
+
 /// Number of tiers.
 pub const TIERS: usize = 6;
 
@@ -290,13 +297,7 @@ impl Placer {
         match parameters.placement {
             Placement::Tiers(cuts) => {
                 segments(TIERS)?;
-                if !cuts.typical.is_sorted()
-                    || !cuts
-                        .typical
-                        .iter()
-                        .chain([&cuts.average])
-                        .all(|cut| cut.is_finite())
-                {
+                if !cuts.are_finite_and_sorted() {
                     return Err(ModelError::inconsistent(
                         "cuts",
                         "are not finite and in order",
@@ -387,9 +388,6 @@ impl Rfm {
         ]
     }
 }
-
-/// The former name of [`SegmentationModel`].
-pub type Segmentation = SegmentationModel;
 
 impl Model for SegmentationModel {
     const KIND: ModelKind = ModelKind::Segmentation;

@@ -136,10 +136,7 @@ pub(crate) fn html(quality: &Value) -> String {
     );
     section(&mut body, "Files", &objects(&ingest["sources"]));
     section(&mut body, "Lines by kind", &entries(&ingest["kinds"]));
-    if ingest["reasons"]
-        .as_object()
-        .is_some_and(|reasons| !reasons.is_empty())
-    {
+    if has_entries(&ingest["reasons"]) {
         section(
             &mut body,
             "Quarantined, by reason",
@@ -160,10 +157,7 @@ pub(crate) fn html(quality: &Value) -> String {
         &bars(&quality["lines_per_month"]),
     );
     let medians = &quality["drift"]["medians"];
-    if medians
-        .as_object()
-        .is_some_and(|medians| !medians.is_empty())
-    {
+    if has_entries(medians) {
         section(
             &mut body,
             "Since the run before",
@@ -198,6 +192,10 @@ const STYLE: &str = "\
                      font-variant-numeric:tabular-nums}th,td{padding:.25rem .9rem .25rem \
                      0;text-align:left;border-bottom:1px solid color-mix(in srgb,currentColor \
                      15%,transparent)}td+td{text-align:right}meter{width:18rem}";
+
+fn has_entries(value: &Value) -> bool {
+    value.as_object().is_some_and(|entries| !entries.is_empty())
+}
 
 fn section(body: &mut String, title: &str, table: &str) {
     // Writing to a string cannot fail.

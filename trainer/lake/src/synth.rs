@@ -176,6 +176,10 @@ struct Product {
 ///
 /// # Errors
 /// [`LakeError::Disk`].
+#[expect(
+    clippy::too_many_lines,
+    reason = "the file and its truth are written in order, with one source of random numbers"
+)]
 pub fn synth(
     options: &SynthOptions,
     out: &Path,

@@ -312,12 +312,7 @@ impl Tastes {
             let cells: Vec<(i64, f64)> = known
                 .map(|(product, count)| (place[product], count * rarity(*product)))
                 .collect();
-            let length = cells
-                .iter()
-                .map(|(_, value)| value * value)
-                .sum::<f64>()
-                .sqrt()
-                .max(1e-12);
+            let length = length(&cells);
             for (column, value) in cells {
                 rows.push(row as i64);
                 columns.push(column);
@@ -357,6 +352,12 @@ impl Tastes {
         let length = f64::sqrt(square).max(1e-12);
         sum.map(|sum| (sum / length) as f32)
     }
+}
+
+/// The Euclidean norm of a row's values, above 0.
+fn length(cells: &[(i64, f64)]) -> f64 {
+    let squares = cells.iter().map(|(_, value)| value * value);
+    squares.sum::<f64>().sqrt().max(1e-12)
 }
 
 /// `ln(1 + n)` for each product that a customer has bought `n` times, in order of product.

@@ -135,6 +135,10 @@ impl Nodes {
 /// Grows trees for `weights` and `weighted` targets, both `[trees, n]`, appends them to `nodes`,
 /// and returns the value of each row's leaf, `[trees, n]`. A node's value is its weighted mean,
 /// shrunk by the ridge.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one algorithm, level by level; its parts would share nearly all of its tensors"
+)]
 pub(crate) fn grow(
     binned: &Binned,
     weights: &Tensor,
@@ -273,6 +277,10 @@ pub struct Bagging {
 ///
 /// # Errors
 /// [`LearnError`] if a tensor operation fails.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one loop over batches; the closure that grows one shares its tensors"
+)]
 pub fn bag(
     binned: &Binned,
     owner: &[u32],

@@ -859,6 +859,10 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a scenario told in order: time is left, the end is near, a refresh fails"
+    )]
     async fn an_answer_near_its_end_is_refreshed_while_it_serves() {
         let (mock, mut handle) = pair();
         handle.allow(100);

@@ -195,6 +195,10 @@ fn stamp(text: &str) -> Option<Timestamp> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of figures of one small shop, method by method"
+)]
 async fn figures_are_what_the_lines_say() {
     let Running { mut client, .. } = start(&ROWS).await;
     let answer = client
@@ -376,6 +380,31 @@ async fn figures_are_what_the_lines_say() {
     );
 }
 
+/// The orders of customer 17850, read two a page.
+async fn all_orders(client: &mut InsightsServiceClient<Channel>) -> Vec<pb::CustomerOrder> {
+    let mut orders = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = pb::ListCustomerOrdersRequest {
+            customer_id: "17850".into(),
+            page_size: 2,
+            page_token,
+            ..Default::default()
+        };
+        let answer = client
+            .list_customer_orders(request)
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(answer.total_size, 3);
+        orders.extend(answer.orders);
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            return orders;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customer_is_told_with_orders_and_products() {
     let Running { mut client, .. } = start(&ROWS).await;
@@ -407,27 +436,7 @@ async fn a_customer_is_told_with_orders_and_products() {
     assert!((profile.average_gap_days.unwrap() - 71.0653).abs() < 1e-3);
     assert_eq!(profile.top_products[0].stock_code, "85123A");
 
-    let mut orders = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = pb::ListCustomerOrdersRequest {
-            customer_id: "17850".into(),
-            page_size: 2,
-            page_token,
-            ..Default::default()
-        };
-        let answer = client
-            .list_customer_orders(request)
-            .await
-            .unwrap()
-            .into_inner();
-        assert_eq!(answer.total_size, 3);
-        orders.extend(answer.orders);
-        page_token = answer.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
+    let orders = all_orders(&mut client).await;
     let orders: Vec<_> = orders
         .iter()
         .map(|o| (o.invoice.as_str(), o.is_cancellation, o.lines, o.revenue))
@@ -443,6 +452,10 @@ async fn a_customer_is_told_with_orders_and_products() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list with an entry per mistake in a request"
+)]
 async fn what_cannot_be_answered_is_refused_by_name() {
     let Running {
         mut client, store, ..
@@ -669,6 +682,10 @@ async fn export(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one export, compared in both formats with the same rows"
+)]
 async fn an_export_is_one_file_of_either_format() {
     let Running { mut client, .. } = start(&ROWS).await;
     let request = pb::ExportTransactionsRequest {

@@ -207,6 +207,10 @@ async fn the_version_before_of_the_same_recipe_is_found_behind_others() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: versions go on trial, are promoted and are withdrawn"
+)]
 async fn versions_are_tried_beside_the_current_one_and_become_it_or_go() {
     let (folder, store) = store();
     let [one, two, three] = [1, 2, 3].map(artifact);

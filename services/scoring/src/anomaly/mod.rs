@@ -526,9 +526,6 @@ impl Score {
     }
 }
 
-/// The former name of [`AnomalyModel`].
-pub type Anomaly = AnomalyModel;
-
 impl Model for AnomalyModel {
     const KIND: ModelKind = ModelKind::Anomaly;
 

@@ -27,7 +27,7 @@ use std::{collections::HashMap, sync::OnceLock};
 use chrono::{Datelike, Days, Months, NaiveDate};
 use serde::{Deserialize, Serialize};
 
-pub use self::{linear::Linear, units as pieces, units_place as pieces_place};
+pub use self::linear::Linear;
 
 use self::{
     calendar::{Calendar, Shop},
@@ -329,12 +329,13 @@ fn errors(
     flat.chunks(LEVELS.len()).map(spread).collect()
 }
 
-/// The former name of [`ForecastModel`].
-pub type Forecast = ForecastModel;
-
 impl Model for ForecastModel {
     const KIND: ModelKind = ModelKind::Forecast;
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the tensors are read and checked against each other, and forecast from, in order"
+    )]
     fn load(artifact: &Artifact) -> Result<Self, ModelError> {
         artifact.expect(Self::KIND)?;
         let Parameters {

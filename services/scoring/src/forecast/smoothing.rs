@@ -1,6 +1,6 @@
 //! Forecasts of a series by itself, and what makes its outliers harmless.
 
-pub use crate::quantile::linear as quantile;
+use crate::quantile;
 
 /// 0 of no values.
 pub(super) fn mean(values: &[f64]) -> f64 {
@@ -47,7 +47,7 @@ pub fn tamed(values: Vec<f64>, level: f64) -> Vec<f64> {
         .copied()
         .filter(|value| *value > 0.0)
         .collect();
-    let most = quantile(&sold, level);
+    let most = quantile::linear(&sold, level);
     values.into_iter().map(|value| value.min(most)).collect()
 }
 

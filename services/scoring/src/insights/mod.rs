@@ -49,9 +49,6 @@ impl InsightsModel {
     }
 }
 
-/// The former name of [`InsightsModel`].
-pub type Insights = InsightsModel;
-
 impl Model for InsightsModel {
     const KIND: ModelKind = ModelKind::Insights;
 

@@ -99,6 +99,10 @@ impl Cube {
 }
 
 impl Shop {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one index after another, each built from those before it"
+    )]
     pub(super) fn load(artifact: &Artifact) -> Result<Self, ModelError> {
         let open = |name: &str| ColumnFile::parse(name, artifact.file(name)?.clone());
         let names = |file: &str, column: &str| open(file)?.names(column);

@@ -114,9 +114,6 @@ pub struct RecommendationModel {
     answers: Option<Answers>,
 }
 
-/// The former name of [`RecommendationModel`].
-pub type Recommendations = RecommendationModel;
-
 impl Model for RecommendationModel {
     const KIND: ModelKind = ModelKind::Recommendation;
 
@@ -326,6 +323,10 @@ mod tests {
 
     /// Products of which each goes with the next, at a price of their row; customer 0 has bought
     /// `held`.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a literal of a whole model, field by field"
+    )]
     fn shop(products: usize, held: &[usize], rankers: Option<Rankers>) -> RecommendationModel {
         let mut random = 1_u64;
         let mut unit = || {

@@ -143,6 +143,10 @@ fn outputs_come_as_they_are_asked_for() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table with a case per mistake in a request"
+)]
 fn what_cannot_be_used_is_refused_by_name() {
     let with = |change: fn(&mut ModelInferRequest)| {
         let mut request = raw([points(2)]);

@@ -137,6 +137,10 @@ async fn wait_for(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: no version, a sound one, a damaged one, a drain"
+)]
 async fn a_service_follows_the_store_and_refuses_what_is_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let running = start(folder.path()).await;
@@ -313,6 +317,10 @@ async fn malformed_deadlines_and_unknown_methods_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: a caller is refused, publishes and rolls back"
+)]
 async fn callers_publish_and_roll_back_where_they_may_and_see_what_is_current() {
     let folder = tempfile::tempdir().unwrap();
     let store = ModelStore::open(folder.path().to_str().unwrap()).unwrap();

@@ -173,6 +173,10 @@ async fn ask(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a scenario told in order: one canary grows and is promoted, another is withdrawn"
+)]
 async fn a_share_of_callers_gets_the_canary_and_no_call_fails_while_it_comes_grows_and_goes() {
     let folder = tempfile::tempdir().unwrap();
     let shop = Shop::start(folder.path()).await;

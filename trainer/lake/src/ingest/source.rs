@@ -254,6 +254,10 @@ fn encoding(path: &Path) -> Result<&'static Encoding, LakeError> {
     }
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the steps that set up one reader, and the loop that reads it"
+)]
 fn csv(
     path: &Path,
     names: &Columns,
@@ -418,6 +422,10 @@ fn cell(data: &Data) -> String {
     }
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the check of one file's schema, and the loop over its batches"
+)]
 fn parquet(
     path: &Path,
     names: &Columns,

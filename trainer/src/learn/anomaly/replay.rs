@@ -65,6 +65,10 @@ pub(super) struct Replay {
 }
 
 impl Replay {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one pass over the invoices in time; each step depends on the history before it"
+    )]
     pub(super) fn of(
         lines: &Lines,
         sales: &[&Line],

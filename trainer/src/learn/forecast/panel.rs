@@ -50,6 +50,10 @@ pub(super) struct Panel {
 }
 
 impl Panel {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the series share the days, names and lines that are found first"
+    )]
     pub(super) fn of(lines: &Lines, as_of: NaiveDateTime) -> Option<Self> {
         // The day of the as-of time is incomplete and left out.
         let end = as_of.date();

@@ -40,6 +40,10 @@ pub(super) fn sums(values: &[f64], days: usize) -> impl Iterator<Item = f64> + '
 
 impl Spreads {
     /// From the forecasts of earlier origins up to `origin`.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one pass collects each series' errors and those of all"
+    )]
     pub(super) fn of(panel: &Panel, study: &Study, origin: usize) -> Self {
         let [days, periods] = past(origin);
         let shop = &study[&origin].shop;

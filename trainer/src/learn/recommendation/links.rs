@@ -57,6 +57,10 @@ fn strongest(mut links: Vec<(u32, f32)>, most: usize) -> Vec<(u32, f32)> {
 /// EASE (Steck 2019) with the diagonal of EDLAE (Steck 2020): the weights with which a customer's
 /// products, each by how long ago it was bought, tell every other one, in closed form. `held`: each
 /// customer's products and weights in 0..=1.
+#[expect(
+    clippy::too_many_lines,
+    reason = "a closed form in order: Gram matrix, inverse, weights, strongest links"
+)]
 pub(super) fn taste(
     held: &[Vec<(usize, f32)>],
     products: usize,

@@ -78,15 +78,7 @@ impl Matrix {
         let mut standings: Vec<Standing> = prices
             .into_iter()
             .zip(quantities)
-            .map(|(prices, quantities)| Standing {
-                price: median(prices).to_f64(),
-                quantity: median(quantities) as f64,
-                buyers: [0.0; WINDOWS.len()],
-                days: NEVER,
-                first_days: 0.0,
-                repeats: 0.0,
-                repeat_share: 0.0,
-            })
+            .map(|(prices, quantities)| not_counted(prices, quantities))
             .collect();
         count_buyers(&mut standings, &cells);
         let orders = in_order.into_values();
@@ -132,6 +124,19 @@ fn listed_products(sales: &[&Line], spelling: &[u32], as_of: i64) -> Vec<u32> {
 
 fn days(time: i64, as_of: i64) -> f64 {
     (as_of - time) as f64 / DAY as f64
+}
+
+/// The standing of a product before [`count_buyers`].
+fn not_counted(prices: Vec<Money>, quantities: Vec<i64>) -> Standing {
+    Standing {
+        price: median(prices).to_f64(),
+        quantity: median(quantities) as f64,
+        buyers: [0.0; WINDOWS.len()],
+        days: NEVER,
+        first_days: 0.0,
+        repeats: 0.0,
+        repeat_share: 0.0,
+    }
 }
 
 /// What a customer holds of a product, from all of their events.
