@@ -167,7 +167,7 @@ impl Entrances {
     }
 
     /// Loads a damaged model whose checksums are right. The first byte selects the model, the
-    /// others say how its files are changed; see [`damaged`].
+    /// others say how its files are changed; see `damaged`.
     pub fn model(&self, bytes: &[u8]) {
         let Some((which, damage)) = bytes.split_first() else {
             return;

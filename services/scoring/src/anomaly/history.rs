@@ -324,8 +324,8 @@ impl History {
         (0..invoice.len()).map(context).collect()
     }
 
-    /// What the trees see of a line: the first [`ALONE`] features say nothing of the invoice, the
-    /// rest are 0 if it is not known.
+    /// What the trees see of a line: the first [`super::ALONE`] features say nothing of the
+    /// invoice, the rest are 0 if it is not known.
     pub fn features(&self, line: &Observation, context: &Context<'_>) -> [f32; WIDTH] {
         let ring = line
             .product

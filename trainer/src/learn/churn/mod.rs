@@ -8,7 +8,7 @@
 //! in five folds of customers.
 //!
 //! The level is the churn rate of the past cut-offs, corrected for the season; see
-//! [`calibration::season`].
+//! `calibration::season`.
 
 use polars::prelude::DataFrame;
 use scoring::{
