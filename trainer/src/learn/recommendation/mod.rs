@@ -18,8 +18,6 @@ use scoring::{
 use tch::{Device, Tensor};
 
 pub mod als;
-#[cfg(test)]
-mod fpgrowth;
 mod links;
 mod matrix;
 mod outcome;

@@ -104,28 +104,4 @@ mod tests {
             assert_eq!(counts.orders[0] as usize, with_0);
         }
     }
-
-    #[test]
-    fn pairs_are_those_of_fp_growth() {
-        use super::super::fpgrowth::frequent;
-        for seed in 0..200 {
-            let orders = orders(&mut Random::new(seed));
-            for least in [1, 2, 5, 10, 40] {
-                let counts = count(&orders, 12, least);
-                let singles = counts.orders.iter().zip(0..);
-                let singles = singles.filter(|(count, _)| **count >= least);
-                let mut sets: Vec<(Vec<u32>, u32)> = singles
-                    .map(|(count, product)| (vec![product], *count))
-                    .collect();
-                sets.extend(
-                    counts
-                        .pairs
-                        .iter()
-                        .map(|p| (vec![p.one, p.other], p.orders)),
-                );
-                sets.sort_unstable();
-                assert_eq!(sets, frequent(&orders, least, 2));
-            }
-        }
-    }
 }
