@@ -46,7 +46,7 @@ pub(crate) struct Config {
     /// `min_slack`. A call that takes milliseconds is not slow for want of capacity.
     pub(crate) slack_share: f64,
     pub(crate) min_slack: Duration,
-    /// The limit is computed anew after this time and this many calls.
+    /// The limit is recomputed after this time and this many calls.
     pub(crate) window: Duration,
     pub(crate) min_window_calls: u32,
     /// Bounds of the factor by which a window changes the limit.
@@ -412,7 +412,7 @@ impl State {
         Some((sender, self.issue(limiter, &method, now)))
     }
 
-    /// A call has ended. Returns the new limit if it was computed anew.
+    /// A call has ended. Returns the new limit if it was recomputed.
     fn leave(&mut self, permit: &Permit, now: Instant) -> Option<u64> {
         self.in_flight = self.in_flight.saturating_sub(permit.method.cost);
         self.probe = self.probe.filter(|probe| now < probe.until);

@@ -221,7 +221,7 @@ impl Connections {
                 }
             }
         }
-        // Whoever comes now is refused by the system, and not kept waiting.
+        // A caller that connects now is refused by the system, and not kept waiting.
         drop(listener);
         while open.join_next().await.is_some() {}
     }
@@ -305,7 +305,7 @@ impl Connections {
 
 /// Resolves when it is time to stop.
 async fn told(mut stop: watch::Receiver<bool>) {
-    // An error means that whoever would say so is gone, which is as good as being told.
+    // An error means that the sender is gone, which counts as the signal to stop.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 

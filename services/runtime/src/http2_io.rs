@@ -39,7 +39,7 @@ const ENHANCE_YOUR_CALM: u32 = 0xb;
 /// Codes with which h2 polls down what a caller did wrong: PROTOCOL_ERROR, FLOW_CONTROL_ERROR,
 /// STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM and COMPRESSION_ERROR.
 const CALLERS_ERRORS: [u32; 6] = [0x1, 0x3, 0x5, 0x6, 0x7, 0x9];
-/// For whoever debugs the caller; h2 uses the same text.
+/// The debug data of the GOAWAY, for the caller's log; h2 uses the same text.
 const TOO_MANY_RESETS: &[u8] = b"too_many_resets";
 
 /// Finds the frames in bytes that come in pieces of any size.
@@ -214,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Http2Io<S> {
         }
     }
 
-    /// Whether the connection has ended for whoever writes to it.
+    /// Whether the connection has ended for its writer.
     fn has_ended(&self) -> bool {
         !matches!(self.end, End::NotYet)
     }

@@ -97,7 +97,7 @@ impl ResetBudget {
 }
 
 /// The resets of one connection. Its stream counts the frames that it reads, its calls report that
-/// they were cancelled, and whoever drives it learns that the limit is reached.
+/// they were cancelled, and the connection's task learns that the limit is reached.
 #[derive(Debug)]
 pub(crate) struct Resets {
     budget: Mutex<ResetBudget>,

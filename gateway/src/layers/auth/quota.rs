@@ -12,7 +12,8 @@ use moka::future;
 
 use crate::{caller::Caller, redis::Client};
 
-/// Callers that one replica counts by itself. Of more, those that are silent longest begin anew.
+/// Callers that one replica counts by itself. Beyond that, the callers that were silent longest
+/// start with a full quota again.
 const MAX_CALLERS: u64 = 100_000;
 
 /// The generic cell rate algorithm (GCRA): the key holds when the caller would be back at no calls,

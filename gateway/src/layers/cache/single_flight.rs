@@ -153,7 +153,7 @@ impl<T: Send + Sync + 'static> Leader<T> {
 
     fn complete(self, result: Option<T>) {
         let sender = self.result.clone();
-        // Before the followers know: a caller that comes now leads anew.
+        // Before the followers are told, so that a caller that comes now leads a new flight.
         drop(self);
         if result.is_some() {
             sender.send_replace(result);

@@ -61,7 +61,7 @@ pub struct Parameters {
 /// Why a product is recommended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reason {
-    /// The customer has bought it in so many orders.
+    /// The customer has bought it in this many orders.
     BoughtBefore(u64),
     /// Customers with a similar taste buy it.
     Taste,
